@@ -1,0 +1,228 @@
+//! Results against results: rows, each with a verdict and the numbers behind it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::MinEffect;
+use crate::device::Device;
+use crate::event::Event;
+use crate::metric::{Direction, Family};
+use crate::plan::Side;
+use crate::suite::{Kind, MeasuredBy, Skipped};
+
+/// Schema of `comparison.json`.
+pub const SCHEMA: &str = "vllm-perf/comparison/v1";
+
+/// What may be said of a row or of a whole report. The order is that of importance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Worse: significant after correction, and at least the minimum effect.
+    Regressed,
+    /// Either side has no value.
+    #[serde(rename = "not measured")]
+    NotMeasured,
+    /// Better, by the same rule.
+    Improved,
+    /// The 90 % interval lies inside ±5 %.
+    Unchanged,
+    /// The runs cannot tell.
+    Inconclusive,
+}
+
+/// Base against head: every row and every number behind it. The one input of every rendering.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// The whole report's verdict.
+    pub verdict: Verdict,
+    /// Primary rows by verdict.
+    pub counts: Counts,
+    /// What was compared, where and how.
+    pub subject: Subject,
+    /// How verdicts were reached.
+    pub method: Method,
+    /// The cases, in the order of the plan.
+    pub cases: Vec<CaseFacts>,
+    /// One metric of one case each; a case's rows stand together.
+    pub rows: Vec<Row>,
+    /// Tests that were left out, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Primary rows by verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Worse.
+    pub regressed: usize,
+    /// Better.
+    pub improved: usize,
+    /// The same.
+    pub unchanged: usize,
+    /// Cannot tell.
+    pub inconclusive: usize,
+    /// No value.
+    pub not_measured: usize,
+}
+
+/// One metric of one case, base against head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// Name of the case.
+    pub case: String,
+    /// Metric id.
+    pub metric: String,
+    /// Words for people.
+    pub label: String,
+    /// Unit of `base` and `head`.
+    pub unit: String,
+    /// Which way is better.
+    pub direction: Direction,
+    /// Which minimum effect applies.
+    pub family: Family,
+    /// Whether it may raise an alarm.
+    pub primary: bool,
+    /// One value a repetition.
+    pub base: Vec<f64>,
+    /// One value a repetition.
+    pub head: Vec<f64>,
+    /// Relative change, Hodges-Lehmann: 0.05 is +5 %.
+    pub estimate: Option<f64>,
+    /// Lower end of the 95 % interval of the relative change.
+    pub low: Option<f64>,
+    /// Upper end of the 95 % interval of the relative change.
+    pub high: Option<f64>,
+    /// Two-sided p value.
+    pub p: Option<f64>,
+    /// Benjamini-Hochberg adjusted p value; primary rows only.
+    pub q: Option<f64>,
+    /// Smallest relative change that this row would have shown with 80 % power.
+    pub detectable: Option<f64>,
+    /// What may be said.
+    pub verdict: Verdict,
+    /// One sentence: why.
+    pub why: String,
+}
+
+/// What is known of a case, for its label and its chart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseFacts {
+    /// Unique name.
+    pub name: String,
+    /// What it measures.
+    pub kind: Kind,
+    /// Name of the test that it comes from.
+    pub test: String,
+    /// Model.
+    pub model: String,
+    /// Request rate as text (`inf`), serving only.
+    pub request_rate: Option<String>,
+    /// Concurrency, serving only.
+    pub max_concurrency: Option<u64>,
+    /// Who measured it.
+    pub measured_by: MeasuredBy,
+    /// Why a side has no value, where one has none.
+    pub problems: Vec<Problem>,
+}
+
+/// Why a side has no value for a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Problem {
+    /// Which side.
+    pub side: Side,
+    /// Which repetition, from 1.
+    pub repetition: u32,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// How verdicts were reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Method {
+    /// `paired` or `single`.
+    pub strategy: Strategy,
+    /// Repetitions a side that were run.
+    pub pairs: u32,
+    /// Repetitions a side that were planned.
+    pub planned_pairs: u32,
+    /// Seed of the order inside each pair.
+    pub seed: u64,
+    /// False discovery rate over the primary rows.
+    pub fdr: f64,
+    /// Smallest effects that count.
+    pub min_effect: MinEffect,
+}
+
+/// How the runs were arranged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Interleaved pairs.
+    Paired,
+    /// No pairs: values are shown, nothing is called a change.
+    Single,
+}
+
+/// What was compared, where and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// Version of vllm-perf.
+    pub version: String,
+    /// What happened; absent when two folders are compared.
+    pub event: Option<Event>,
+    /// What was measured on, where it is known.
+    pub device: Option<Device>,
+    /// What base was.
+    pub base: Option<SideFacts>,
+    /// What head was.
+    pub head: Option<SideFacts>,
+    /// The machine, where it is known.
+    pub host: Option<Host>,
+    /// When the run began, RFC 3339 in UTC.
+    pub started: Option<String>,
+    /// How long it took, in seconds.
+    pub seconds: Option<f64>,
+    /// One command that measures this again.
+    pub reproduce: Option<String>,
+}
+
+/// What a side was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SideFacts {
+    /// The target or the folder, as the user would write it.
+    pub target: String,
+    /// The commit that it stands for.
+    pub commit: Option<String>,
+    /// Digest of the image that ran.
+    pub image_digest: Option<String>,
+    /// Version that vLLM itself reports.
+    pub vllm_version: Option<String>,
+    /// Words that were appended to the server command.
+    pub server_args: Vec<String>,
+}
+
+/// The machine that measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Processor model.
+    pub cpu: String,
+    /// Logical processors.
+    pub cores: u32,
+    /// Memory in GiB.
+    pub memory_gib: f64,
+    /// NUMA nodes.
+    pub numa_nodes: u32,
+    /// Kernel release.
+    pub kernel: String,
+    /// Frequency governor, where it can be read.
+    pub governor: Option<String>,
+}

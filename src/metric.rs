@@ -1,0 +1,91 @@
+//! The metrics that results carry: unit, direction, and whether they may raise an alarm. A table, nothing else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::suite::Kind;
+
+/// Which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// More is better: throughput.
+    Higher,
+    /// Less is better: latencies and times.
+    Lower,
+}
+
+/// Which minimum effect applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Rates.
+    Throughput,
+    /// Medians, means and start-up times.
+    Median,
+    /// 99th percentiles.
+    P99,
+}
+
+/// One metric of a kind of test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// The kind of test that gives it.
+    pub kind: Kind,
+    /// Key: that of upstream's result file where there is one.
+    pub id: &'static str,
+    /// Words for people.
+    pub label: &'static str,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// Which way is better.
+    pub direction: Direction,
+    /// Which minimum effect applies.
+    pub family: Family,
+    /// Whether it is tested and may raise an alarm; the others are only shown.
+    pub primary: bool,
+}
+
+const fn metric(
+    kind: Kind,
+    id: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    family: Family,
+    primary: bool,
+) -> Metric {
+    let direction = match family {
+        Family::Throughput => Direction::Higher,
+        Family::Median | Family::P99 => Direction::Lower,
+    };
+    Metric { kind, id, label, unit, direction, family, primary }
+}
+
+/// Every metric that is compared, in the order in which reports show them.
+pub const ALL: &[Metric] = &[
+    metric(Kind::Serving, "output_throughput", "Output throughput", "tok/s", Family::Throughput, true),
+    metric(Kind::Serving, "median_ttft_ms", "Median TTFT", "ms", Family::Median, true),
+    metric(Kind::Serving, "p99_ttft_ms", "P99 TTFT", "ms", Family::P99, true),
+    metric(Kind::Serving, "median_tpot_ms", "Median TPOT", "ms", Family::Median, true),
+    metric(Kind::Serving, "p99_tpot_ms", "P99 TPOT", "ms", Family::P99, true),
+    metric(Kind::Serving, "request_throughput", "Request throughput", "req/s", Family::Throughput, false),
+    metric(Kind::Serving, "total_token_throughput", "Total token throughput", "tok/s", Family::Throughput, false),
+    metric(Kind::Serving, "mean_ttft_ms", "Mean TTFT", "ms", Family::Median, false),
+    metric(Kind::Serving, "mean_tpot_ms", "Mean TPOT", "ms", Family::Median, false),
+    metric(Kind::Serving, "mean_itl_ms", "Mean ITL", "ms", Family::Median, false),
+    metric(Kind::Serving, "median_itl_ms", "Median ITL", "ms", Family::Median, false),
+    metric(Kind::Serving, "p99_itl_ms", "P99 ITL", "ms", Family::P99, false),
+    metric(Kind::Latency, "median_latency", "Median latency", "s", Family::Median, true),
+    metric(Kind::Latency, "avg_latency", "Mean latency", "s", Family::Median, false),
+    metric(Kind::Latency, "p99_latency", "P99 latency", "s", Family::P99, false),
+    metric(Kind::Throughput, "tokens_per_second", "Total token throughput", "tok/s", Family::Throughput, true),
+    metric(Kind::Throughput, "requests_per_second", "Request throughput", "req/s", Family::Throughput, false),
+    metric(Kind::Startup, "avg_cold_startup_time", "Cold start", "s", Family::Median, true),
+    metric(Kind::Startup, "avg_warm_startup_time", "Warm start", "s", Family::Median, true),
+    metric(Kind::Startup, "avg_cold_compilation_time", "Cold compilation", "s", Family::Median, false),
+    metric(Kind::Startup, "avg_warm_compilation_time", "Warm compilation", "s", Family::Median, false),
+];
+
+/// The metrics of one kind of test.
+pub fn of(kind: Kind) -> impl Iterator<Item = &'static Metric> {
+    ALL.iter().filter(move |metric| metric.kind == kind)
+}

@@ -1,0 +1,97 @@
+//! What can serve: an image, an executable, a running server, or the simulated one. `target/` starts and stops them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// Something that can serve, as a user names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Target {
+    /// `image:REF`: a container image.
+    Image(String),
+    /// `local[:PATH]`: a vllm executable on this machine.
+    Local(PathBuf),
+    /// `remote:URL`: a server that runs already.
+    Remote(Url),
+    /// `sim[:key=value,...]`: the simulated vLLM; the text after the colon.
+    Sim(String),
+}
+
+impl FromStr for Target {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (scheme, rest) = text.split_once(':').map_or((text, None), |(scheme, rest)| (scheme, Some(rest)));
+        match (scheme, rest) {
+            ("image", Some(reference)) if !reference.is_empty() => Ok(Self::Image(reference.to_owned())),
+            ("local", None) => Ok(Self::Local(PathBuf::from("vllm"))),
+            ("local", Some(path)) if !path.is_empty() => Ok(Self::Local(PathBuf::from(path))),
+            ("remote", Some(url)) if !url.is_empty() => {
+                let url = Url::parse(url).with_context(|| format!("`{url}` is not a URL"))?;
+                if !matches!(url.scheme(), "http" | "https") {
+                    bail!("`{url}` is not an http or https URL");
+                }
+                Ok(Self::Remote(url))
+            }
+            ("sim", rest) => Ok(Self::Sim(rest.unwrap_or_default().to_owned())),
+            _ => bail!("`{text}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(reference) => write!(f, "image:{reference}"),
+            Self::Local(path) if path.as_os_str() == "vllm" => f.write_str("local"),
+            Self::Local(path) => write!(f, "local:{}", path.display()),
+            Self::Remote(url) => write!(f, "remote:{url}"),
+            Self::Sim(pace) if pace.is_empty() => f.write_str("sim"),
+            Self::Sim(pace) => write!(f, "sim:{pace}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> anyhow::Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_reads_back_as_it_was_written() {
+        for text in [
+            "image:reg:5000/a/b:c-cpu",
+            "local",
+            "local:/opt/vllm",
+            "remote:http://127.0.0.1:8000/",
+            "sim",
+            "sim:itl=10ms",
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_target_says_what_one_is() {
+        let error = "docker:x".parse::<Target>().unwrap_err().to_string();
+        assert!(error.contains("expected image:REF, local[:PATH], remote:URL or sim"), "{error}");
+    }
+}
