@@ -1,6 +1,8 @@
 //! The manifests and the documents agree with each other: every example uses options that exist, and every dependency
 //! has its reason.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
