@@ -47,11 +47,14 @@ options() {
   [ ! -e vllm-perf-out ]
 }
 
-@test "without ready nothing is measured and the step passes" {
+@test "without ready nothing is measured or published, not even an old report, and the step passes" {
+  mkdir vllm-perf-out
+  echo '{}' >vllm-perf-out/comparison.json
   run hook command perf-benchmarks "$(options '{}')"
   [ "$status" -eq 0 ]
   [[ "$output" == *ready* ]]
-  [ ! -e vllm-perf-out/comparison.json ]
+  [ "$(<vllm-perf-out/comparison.json)" = '{}' ]
+  [ ! -e agent.jsonl ]
 }
 
 @test "an option that plugin.yml does not have is a mistake that is named" {
