@@ -1,0 +1,276 @@
+//! From flags and the environment to a plan: the one path that `plan` and `run` share.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use indexmap::IndexMap;
+
+use super::Shell;
+use crate::cli::{Client, Planning};
+use crate::config::{self, Config};
+use crate::device::{self, DeviceName};
+use crate::environment::Environment;
+use crate::event::{self, CiRun, Event, LabelsSource, Provider};
+use crate::exit::Classify;
+use crate::image;
+use crate::plan::{self, Plan, SidePlan, Sides};
+use crate::publish::github::Github;
+use crate::suite::{self, Case, MeasuredBy, Selection};
+use crate::target::Target;
+use crate::{client, git, trigger};
+
+/// A plan, and what it was made from.
+pub(super) struct Prepared {
+    pub plan: Plan,
+    pub config: Config,
+    pub ci: CiRun,
+}
+
+/// The config in force, and the file that it came from.
+pub(super) fn config(explicit: Option<&Path>) -> Result<(Config, Option<(String, String)>)> {
+    let Some((path, text)) = config::find(Path::new("."), explicit).mistake()? else {
+        return Ok((Config::default(), None));
+    };
+    let file = path.display().to_string();
+    let config = config::parse(&text, &file).mistake()?;
+    Ok((config, Some((file, text))))
+}
+
+/// Reads the event from CI or from flags.
+pub(super) fn event(
+    provider: Option<Provider>,
+    name: Option<&str>,
+    path: Option<&Path>,
+    labels: &[String],
+    environment: &Environment,
+) -> Result<(Event, CiRun)> {
+    match provider.unwrap_or_else(|| event::detect(environment)) {
+        Provider::Local => Ok((event::local::event(labels, None), CiRun::default())),
+        Provider::Buildkite => event::buildkite::parse(environment).mistake(),
+        Provider::Github => {
+            let name = name
+                .or_else(|| environment.get("GITHUB_EVENT_NAME"))
+                .context("no event name: set GITHUB_EVENT_NAME or give --event-name")
+                .mistake()?;
+            let path = path
+                .or_else(|| environment.get("GITHUB_EVENT_PATH").map(Path::new))
+                .context("no event payload: set GITHUB_EVENT_PATH or give --event-path")
+                .mistake()?;
+            let payload = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the event payload `{}`", path.display()))
+                .mistake()?;
+            event::github::parse(name, &payload, environment).mistake()
+        }
+    }
+}
+
+/// Makes the plan. Touches the network only for labels (`fetch_labels`) and the merge base, and only where a token exists.
+pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
+    let environment = &shell.environment;
+    let (mut config, _) = config(planning.config.as_deref())?;
+    if let Some(suite) = &planning.suite {
+        config.suite.clone_from(suite);
+    }
+    let (mut event, ci) = event(
+        planning.provider.named(),
+        planning.event_name.as_deref(),
+        planning.event_path.as_deref(),
+        &planning.labels,
+        environment,
+    )?;
+    if fetch_labels {
+        refresh_labels(&mut event, &ci, environment).await?;
+    }
+    let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
+    let device = device(planning, &config, environment).mistake()?;
+    let wanted = trigger::narrowed(&event, &config.devices);
+    if decision.run && !wanted.is_empty() && !wanted.contains(&device.name) && event.provider != Provider::Local {
+        let names: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
+        decision.run = false;
+        decision.reason = format!(
+            "this job measures on `{}`, and the devices of this event are {}. Add the device to `devices` of vllm-perf.yml or its label to the pull request.",
+            device.name,
+            names.join(", ")
+        );
+    }
+    let (sides, cases, skipped) = if decision.run {
+        let sides = sides(planning, &event, &ci, &config, &device, environment).await?;
+        let (cases, skipped) = cases(planning, &config, &device, &sides, environment)?;
+        (sides, cases, skipped)
+    } else {
+        (Sides { base: None, head: None }, Vec::new(), Vec::new())
+    };
+    let plan = plan::make(plan::Inputs {
+        event,
+        trigger: decision,
+        device,
+        sides,
+        cases,
+        skipped,
+        pairs: planning.pairs,
+        seed: planning.seed,
+    })
+    .mistake()?;
+    Ok(Prepared { plan, config, ci })
+}
+
+/// Payloads and build environments hold the labels of long ago; GitHub knows those of now.
+async fn refresh_labels(event: &mut Event, ci: &CiRun, environment: &Environment) -> Result<()> {
+    let (Some(repository), Some(number), Some(github)) =
+        (event.repository.clone(), event.pull_request, github(ci, environment)?)
+    else {
+        return Ok(());
+    };
+    event.labels = github.labels(&repository, number).await.context("cannot read the labels of the pull request").world()?;
+    event.labels_source = LabelsSource::Api;
+    Ok(())
+}
+
+/// A client for GitHub's API, where a token exists.
+fn github(ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
+    environment.secret("GITHUB_TOKEN").map(|token| Github::new(ci, token)).transpose()
+}
+
+fn device(planning: &Planning, config: &Config, environment: &Environment) -> Result<device::Device> {
+    device::resolve(
+        planning.device.0,
+        planning.device_type.as_deref(),
+        planning.device_count,
+        &config.devices,
+        environment,
+    )
+}
+
+async fn sides(
+    planning: &Planning,
+    event: &Event,
+    ci: &CiRun,
+    config: &Config,
+    device: &device::Device,
+    environment: &Environment,
+) -> Result<Sides> {
+    let source = if event.pull_request.is_some() { image::Source::PullRequest } else { image::Source::Main };
+    let place = plan::ImagePlace { device, images: &config.images };
+    let head = plan::side("--head", planning.head.as_deref(), event.head_sha.as_deref(), source, &place)
+        .mistake()?
+        .context("head cannot be `none`: say what to measure with --head")
+        .mistake()?;
+    let base_commit = match (&planning.base, &head.target) {
+        (None, Target::Image(_)) => Some(merge_base(event, ci, environment).await?),
+        _ => None,
+    };
+    let base =
+        plan::side("--base", planning.base.as_deref(), base_commit.as_deref(), image::Source::Main, &place).mistake()?;
+    let with = |side: SidePlan, words: &Option<String>, flag: &str| -> Result<SidePlan> {
+        let server_args = match words {
+            Some(words) => shell_words::split(words).with_context(|| format!("cannot split {flag} `{words}`")).mistake()?,
+            None => Vec::new(),
+        };
+        Ok(SidePlan { server_args, ..side })
+    };
+    Ok(Sides {
+        base: base.map(|base| with(base, &planning.base_server_args, "--base-server-args")).transpose()?,
+        head: Some(with(head, &planning.head_server_args, "--head-server-args")?),
+    })
+}
+
+/// The commit that head is compared with: where it left the target branch, or what a push replaced.
+async fn merge_base(event: &Event, ci: &CiRun, environment: &Environment) -> Result<String> {
+    let (Some(base), Some(head)) = (&event.base_sha, &event.head_sha) else {
+        return Err(anyhow!("the event names no commit to compare with: give one with --base, or --base none")).mistake();
+    };
+    if event.pull_request.is_none() {
+        return Ok(base.clone());
+    }
+    match (github(ci, environment)?, &event.repository) {
+        (Some(github), Some(repository)) => {
+            github.merge_base(repository, base, head).await.context("cannot find the merge base").world()
+        }
+        _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake(),
+    }
+}
+
+fn cases(
+    planning: &Planning,
+    config: &Config,
+    device: &device::Device,
+    sides: &Sides,
+    environment: &Environment,
+) -> Result<(Vec<Case>, Vec<suite::Skipped>)> {
+    let (files, mut skipped) = suite::read(&config.suite, environment, device.name).mistake()?;
+    let selection = Selection::read(environment, planning.only.as_deref()).mistake()?;
+    let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
+    skipped.extend(left_out);
+    let targets: Vec<&Target> =
+        [&sides.base, &sides.head].into_iter().flatten().map(|side| &side.target).collect();
+    if targets.iter().any(|target| matches!(target, Target::Remote(_))) {
+        cases.retain(|case| {
+            let serving = case.server.is_some();
+            if !serving {
+                let reason = "a remote server can only be measured from outside: serving cases".to_owned();
+                skipped.push(suite::Skipped { name: case.name.clone(), reason });
+            }
+            serving
+        });
+    }
+    for case in cases.iter_mut().filter(|case| case.server.is_some()) {
+        case.measured_by = measured_by(planning.client, case, &targets, environment).mistake()?;
+    }
+    if cases.is_empty() {
+        let only = planning.only.as_deref().map_or_else(String::new, |only| format!(" that match `{only}`"));
+        return Err(anyhow!("`{}` has no cases{only} for {}", config.suite.display(), device.name)).mistake();
+    }
+    Ok((cases, skipped))
+}
+
+/// Who measures a serving case, the same on both sides: our own client if it knows all the flags and has the model's
+/// tokenizer (the simulated server needs none).
+fn measured_by(choice: Client, case: &Case, targets: &[&Target], environment: &Environment) -> Result<MeasuredBy> {
+    let simulated = targets.iter().all(|target| matches!(target, Target::Sim(_)));
+    let able = client::arguments::parse(case.client.argv.get(3..).unwrap_or_default()).map_err(|error| anyhow!("{error}")).and_then(|arguments| {
+        if simulated || client::dataset::find_tokenizer(arguments.tokenizer(), environment).is_some() {
+            Ok(())
+        } else {
+            Err(anyhow!("no tokenizer.json of `{}` in its folder or the Hugging Face cache", arguments.tokenizer()))
+        }
+    });
+    match (choice, able) {
+        (Client::Vllm, _) | (Client::Auto, Err(_)) => Ok(MeasuredBy::Vllm),
+        (Client::Native | Client::Auto, Ok(())) => Ok(MeasuredBy::Native),
+        (Client::Native, Err(error)) => {
+            Err(error.context(format!("the native client cannot measure `{}`; use --client auto", case.name)))
+        }
+    }
+}
+
+/// Puts what flags and the environment say over the settings of the file.
+pub(super) fn override_settings(settings: &mut Vec<config::Setting>, planning: &Planning, shell: &Shell) {
+    let definition = crate::cli::definition(&shell.environment);
+    let Some(command) = definition.find_subcommand("plan") else { return };
+    let values: IndexMap<&str, Option<String>> = [
+        ("suite", planning.suite.as_ref().map(|path| path.display().to_string())),
+        ("base", planning.base.clone()),
+        ("head", planning.head.clone()),
+        ("only", planning.only.clone()),
+        ("device", planning.device.0.map(|name: DeviceName| name.to_string())),
+        ("pairs", Some(planning.pairs.to_string())),
+        ("seed", Some(planning.seed.to_string())),
+        ("budget", planning.budget.map(crate::duration::text)),
+        ("out", Some(planning.out.display().to_string())),
+    ]
+    .into_iter()
+    .collect();
+    for (name, value) in values {
+        let Some(value) = value else { continue };
+        let Some(argument) = command.get_arguments().find(|argument| argument.get_long() == Some(name)) else { continue };
+        let variable = argument.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+        let default = argument.get_default_values().first().and_then(|value| value.to_str());
+        let source = match shell.environment.get(variable) {
+            Some(set) if set == value => config::Source::Environment,
+            _ if default == Some(value.as_str()) => config::Source::Default,
+            _ => config::Source::Flag,
+        };
+        settings.retain(|setting| setting.key != name);
+        settings.push(config::Setting { key: name.to_owned(), value, source });
+    }
+}
