@@ -10,6 +10,8 @@ pub mod device;
 pub mod environment;
 pub mod event;
 pub mod exit;
+pub mod host;
+pub mod image;
 pub mod metric;
 pub mod plan;
 pub mod result;
