@@ -14,6 +14,8 @@ pub mod host;
 pub mod image;
 pub mod metric;
 pub mod plan;
+pub mod report;
 pub mod result;
+pub mod statistics;
 pub mod suite;
 pub mod target;
