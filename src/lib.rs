@@ -13,5 +13,6 @@ pub mod exit;
 pub mod metric;
 pub mod plan;
 pub mod result;
+pub mod sim;
 pub mod suite;
 pub mod target;
