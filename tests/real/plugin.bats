@@ -1,0 +1,72 @@
+# The plugin's hooks, sourced by bash as the agent sources them. `tests/real/plugin` runs this file.
+
+setup() {
+  plugin="$(cd "$BATS_TEST_DIRNAME/../.." && pwd)"
+  cd "$BATS_TEST_TMPDIR" || return
+  mkdir agent home
+  ln -s "$AGENT_UNDER_TEST" agent/buildkite-agent
+}
+
+# Runs hook $1 of a build with labels $2 and the plugin's options $3 (a JSON object), with what the agent sets.
+hook() {
+  local flattened=() name value
+  while IFS=$'\t' read -r name value; do
+    flattened+=("BUILDKITE_PLUGIN_VLLM_PERF_$name=$value")
+  done < <(jq -r 'to_entries[] | [(.key | ascii_upcase | gsub("-"; "_")), (.value | tostring)] | @tsv' <<<"$3")
+  env --ignore-environment "PATH=$BATS_TEST_TMPDIR/agent:$PATH" "HOME=$BATS_TEST_TMPDIR/home" CI=true BUILDKITE=true \
+    BUILDKITE_AGENT_ACCESS_TOKEN=bkaj_secret "BUILDKITE_AGENT_RECORD=$BATS_TEST_TMPDIR/record" \
+    BUILDKITE_REPO=https://github.com/vllm-project/vllm.git BUILDKITE_PULL_REQUEST_REPO=https://github.com/vllm-project/vllm.git \
+    BUILDKITE_PULL_REQUEST=2 BUILDKITE_PULL_REQUEST_BASE_BRANCH=main "BUILDKITE_PULL_REQUEST_LABELS=$2" BUILDKITE_BRANCH=changes \
+    BUILDKITE_COMMIT=1da94e673c257373280026f75ceb4effac80e892 BUILDKITE_SOURCE=webhook BUILDKITE_PIPELINE_DEFAULT_BRANCH=main \
+    BUILDKITE_ORGANIZATION_SLUG=vllm BUILDKITE_PIPELINE_SLUG=ci BUILDKITE_STEP_KEY=perf-cpu BUILDKITE_STEP_ID=s1 BUILDKITE_JOB_ID=j1 \
+    BUILDKITE_BUILD_ID=b1 BUILDKITE_BUILD_NUMBER=7 BUILDKITE_BUILD_URL=https://buildkite.com/vllm/ci/builds/7 \
+    BUILDKITE_PLUGIN_NAME=VLLM_PERF "BUILDKITE_PLUGIN_CONFIGURATION=$3" "${flattened[@]}" \
+    bash -c "source '$plugin/hooks/$1'"
+}
+
+# The plugin's options on the simulated target, with $1 (a JSON object) over them.
+options() {
+  jq --null-input --compact-output --arg suite "$plugin/examples/suite" --arg bin "$VLLM_PERF_UNDER_TEST" --argjson more "$1" '{
+    $suite, $bin, device: "cpu", base: "sim:itl=4ms", head: "sim:itl=6ms", pairs: 3,
+    only: "serving_tinyllama_tp1_random_64_16", install: "path"} + $more'
+}
+
+@test "a labelled pull request is benchmarked, annotated, and fails on its regression" {
+  run hook command perf-benchmarks,ready "$(options '{}')"
+  [ "$status" -eq 1 ]
+  [ "$(jq -r .verdict vllm-perf-out/comparison.json)" = regressed ]
+  grep -rq annotate record
+  [[ "$output" != *bkaj_secret* ]]
+}
+
+@test "fail-on and out are the step's options" {
+  run hook command perf-benchmarks,ready "$(options '{"fail-on": "never", "out": "perf/out"}')"
+  [ "$status" -eq 0 ]
+  [ -s perf/out/comparison.json ]
+  [ ! -e vllm-perf-out ]
+}
+
+@test "without ready nothing is measured and the step passes" {
+  run hook command perf-benchmarks "$(options '{}')"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *ready* ]]
+  [ ! -e vllm-perf-out/comparison.json ]
+}
+
+@test "an option that plugin.yml does not have is a mistake that is named" {
+  run hook command perf-benchmarks,ready "$(options '{"devise": "cpu"}')"
+  [ "$status" -eq 2 ]
+  [[ "$output" == *devise*device* ]]
+  [ ! -e vllm-perf-out ]
+}
+
+@test "a binary that is not there is a mistake that is named" {
+  run hook command perf-benchmarks,ready "$(options '{"bin": "/nowhere/vllm-perf"}')"
+  [ "$status" -eq 2 ]
+  [[ "$output" == */nowhere/vllm-perf* ]]
+}
+
+@test "pre-exit passes where there is nothing to clean up" {
+  run hook pre-exit perf-benchmarks,ready "$(options '{}')"
+  [ "$status" -eq 0 ]
+}
