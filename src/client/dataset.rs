@@ -153,7 +153,7 @@ mod tests {
     const SHAPE: Shape = Shape { prompts: 6, input_len: 40, output_len: 8, seed: 1 };
 
     fn tiny() -> Tokenizer {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-tokenizer");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
         open_tokenizer(folder, &Environment::default()).unwrap().unwrap()
     }
 

@@ -14,7 +14,7 @@ use vllm_perf::sim::{self, Pace};
 
 type Object = IndexMap<String, Value>;
 
-const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-tokenizer");
+const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
 
 fn words(text: &str) -> Vec<String> {
     shell_words::split(text).unwrap()
