@@ -14,6 +14,7 @@ pub mod host;
 pub mod image;
 pub mod metric;
 pub mod plan;
+pub mod registry;
 pub mod result;
 pub mod suite;
 pub mod target;
