@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -167,7 +167,7 @@ fn automatic(probe: &Probe) -> anyhow::Result<DeviceName> {
     }
     match chosen {
         Some(found) => Ok(found.name),
-        None => bail!("cannot tell the device: pass --device NAME"),
+        None => Err(anyhow!("cannot tell the device: pass --device NAME")).world(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::exit::Classify;
 pub mod arguments;
 mod command;
 mod file;
+mod json;
 mod selection;
 
 pub use command::{commands_json, placed};

@@ -35,10 +35,10 @@ pub fn placed(argv: &[String], dir: &str) -> Vec<String> {
     let dir = dir.trim_end_matches('/');
     let mut placed = argv.to_vec();
     for at in 1..placed.len() {
-        if matches!(placed[at - 1].as_str(), "--result-dir" | "--output-json") {
-            if let Some(rest) = placed[at].strip_prefix("results/") {
-                placed[at] = format!("{dir}/{rest}");
-            }
+        if matches!(placed[at - 1].as_str(), "--result-dir" | "--output-json")
+            && let Some(rest) = placed[at].strip_prefix("results/")
+        {
+            placed[at] = format!("{dir}/{rest}");
         }
     }
     placed

@@ -1,17 +1,16 @@
 //! The test files: which ones a device has, their texts, and the tests in them. Only [`read`] touches the world.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
 
 use super::arguments::Parameters;
-use super::{Kind, Skipped};
+use super::{Kind, Skipped, json};
 use crate::device::DeviceName;
 use crate::environment::Environment;
 use crate::exit::Classify;
@@ -151,8 +150,7 @@ fn place(path: &str, test: &str) -> String {
 /// The tests of `file`, in its order.
 pub(super) fn tests(file: &SuiteFile) -> anyhow::Result<Vec<Test>> {
     let path = &file.path;
-    serde_json::from_str::<Unambiguous>(&file.text).map_err(|error| located(path, &error))?;
-    let content = serde_json::from_str::<Value>(&file.text).map_err(|error| located(path, &error))?;
+    let content = json::parse(path, &file.text)?;
     let (defaults, tests) = match (content, file.kind) {
         (Value::Array(tests), _) => (Serving::default(), tests),
         (Value::Object(object), Kind::Serving) => {
@@ -332,72 +330,5 @@ impl Fields {
             None => Ok(()),
             Some(key) => bail!("{}: unknown field `{key}`: expected one of {}", self.place, known.join(", ")),
         }
-    }
-}
-
-/// `file:line:column: what is wrong`.
-fn located(path: &str, error: &serde_json::Error) -> anyhow::Error {
-    let (line, column) = (error.line(), error.column());
-    let text = error.to_string();
-    let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
-    let wrong = if error.is_data() { "" } else { "not valid JSON: " };
-    anyhow!("{path}:{line}:{column}: {wrong}{what}")
-}
-
-/// Any JSON in which no object has a key twice: a second one would silently replace the first.
-struct Unambiguous;
-
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Unambiguous {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self, A::Error> {
-        while array.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self, A::Error> {
-        let mut keys = HashSet::new();
-        while let Some(key) = object.next_key::<String>()? {
-            if keys.contains(&key) {
-                return Err(A::Error::custom(format_args!("the key `{key}` stands twice in one object")));
-            }
-            keys.insert(key);
-            object.next_value::<Self>()?;
-        }
-        Ok(self)
     }
 }

@@ -85,10 +85,9 @@ impl Selection {
             return Some(format!("does not match TEST_SELECTOR `{selector}`"));
         }
         let client = test.load.as_ref().map(|load| arguments::text(&load.client, "model"));
-        if let Some(model) = self.model_filter.as_ref() {
-            if *model != test.model && client.as_ref() != Some(model) {
-                return Some(format!("its model `{}` is not MODEL_FILTER `{model}`", test.model));
-            }
+        let other = self.model_filter.as_ref().filter(|model| **model != test.model && client.as_ref() != Some(model));
+        if let Some(model) = other {
+            return Some(format!("its model `{}` is not MODEL_FILTER `{model}`", test.model));
         }
         let dtype = arguments::text(&test.parameters, "dtype");
         match self.dtype_filter.as_ref() {
