@@ -32,7 +32,7 @@ pub(super) struct CaseRun<'a> {
 impl CaseRun<'_> {
     /// Measures `case`. What goes wrong in it is its outcome; an error is a folder that cannot be written.
     pub async fn measure(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
-        let commands = suite::commands_json(case, self.bench.launch.device, &self.bench.plan.server_args);
+        let commands = suite::commands_json(case, &self.bench.launch.gpu_type, &self.bench.plan.server_args);
         output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
         if case.kind == Kind::Serving && server.is_none() {
             return Ok(Outcome::Failed("it has no server".to_owned()));

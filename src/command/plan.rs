@@ -6,7 +6,7 @@ use super::{Shell, prepare};
 use crate::cli::{Format, PlanArgs};
 use crate::exit::Exit;
 use crate::plan::{self, Plan};
-use crate::registry;
+use crate::registry::{self, Registry};
 use crate::target::Target;
 
 /// Prints the plan.
@@ -14,8 +14,9 @@ pub(super) async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
     let prepared = prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?;
     print(&prepared.plan, arguments.format, shell)?;
     if arguments.check_images {
+        let registry = Registry::new(registry::PAUSE)?;
         for reference in images(&prepared.plan) {
-            let there = registry::exists(&reference).await?;
+            let there = registry.exists(&reference).await?;
             shell.say(&format!("{reference}: {}", if there { "is there" } else { "image missing" }));
         }
     }
@@ -25,7 +26,7 @@ pub(super) async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
 /// Prints a plan in a format.
 pub(super) fn print(plan: &Plan, format: Format, shell: &Shell) -> Result<()> {
     match format {
-        Format::Text => shell.print(&plan::text::text(plan)),
+        Format::Text => shell.print(&plan::text(plan)),
         Format::Json => shell.print_json(plan)?,
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 
 use super::Shell;
@@ -12,10 +12,9 @@ use crate::device::{self, DeviceName};
 use crate::environment::Environment;
 use crate::event::{self, CiRun, Event, LabelsSource, Provider};
 use crate::exit::Classify;
-use crate::image;
-use crate::plan::{self, Plan, SidePlan, Sides};
-use crate::publish::github::Github;
-use crate::suite::{self, Case, MeasuredBy, Selection};
+use crate::plan::{self, Plan};
+use crate::publish::github::{Github, Patience};
+use crate::suite::{self, Case, MeasuredBy, Selection, Skipped};
 use crate::target::Target;
 use crate::{client, git, trigger};
 
@@ -82,7 +81,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         refresh_labels(&mut event, &ci, environment).await?;
     }
     let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
-    let device = device(planning, &config, environment).mistake()?;
+    let device = device(planning, &config, environment)?;
     let wanted = trigger::narrowed(&event, &config.devices);
     if decision.run && !wanted.is_empty() && !wanted.contains(&device.name) && event.provider != Provider::Local {
         let names: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
@@ -93,24 +92,30 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
             names.join(", ")
         );
     }
-    let (sides, cases, skipped) = if decision.run {
-        let sides = sides(planning, &event, &ci, &config, &device, environment).await?;
-        let (cases, skipped) = cases(planning, &config, &device, &sides, environment)?;
-        (sides, cases, skipped)
-    } else {
-        (Sides { base: None, head: None }, Vec::new(), Vec::new())
+    let (cases, skipped) = match decision.run {
+        true => cases(planning, &config, &device, environment)?,
+        false => (Vec::new(), Vec::new()),
     };
-    let plan = plan::make(plan::Inputs {
+    let merge_base = match decision.run && needs_merge_base(planning) {
+        true => merge_base(&event, &ci, environment).await?,
+        false => None,
+    };
+    let mut plan = plan::make(plan::Inputs {
         event,
         trigger: decision,
         device,
-        sides,
+        images: &config.images,
+        base: planning.base.as_deref(),
+        head: planning.head.as_deref(),
+        base_server_args: planning.base_server_args.as_deref(),
+        head_server_args: planning.head_server_args.as_deref(),
+        merge_base: merge_base.as_deref(),
         cases,
         skipped,
         pairs: planning.pairs,
         seed: planning.seed,
-    })
-    .mistake()?;
+    })?;
+    choose_clients(&mut plan, planning.client, environment).mistake()?;
     Ok(Prepared { plan, config, ci })
 }
 
@@ -128,7 +133,8 @@ async fn refresh_labels(event: &mut Event, ci: &CiRun, environment: &Environment
 
 /// A client for GitHub's API, where a token exists.
 fn github(ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
-    environment.secret("GITHUB_TOKEN").map(|token| Github::new(ci, token)).transpose()
+    let new = |token| Github::new(ci.api_url.as_deref(), token, Patience::default());
+    environment.secret("GITHUB_TOKEN").map(new).transpose().mistake()
 }
 
 fn device(planning: &Planning, config: &Config, environment: &Environment) -> Result<device::Device> {
@@ -137,110 +143,80 @@ fn device(planning: &Planning, config: &Config, environment: &Environment) -> Re
         planning.device_type.as_deref(),
         planning.device_count,
         &config.devices,
-        environment,
+        &device::probe(environment),
     )
 }
 
-async fn sides(
-    planning: &Planning,
-    event: &Event,
-    ci: &CiRun,
-    config: &Config,
-    device: &device::Device,
-    environment: &Environment,
-) -> Result<Sides> {
-    let source = if event.pull_request.is_some() { image::Source::PullRequest } else { image::Source::Main };
-    let place = plan::ImagePlace { device, images: &config.images };
-    let head = plan::side("--head", planning.head.as_deref(), event.head_sha.as_deref(), source, &place)
-        .mistake()?
-        .context("head cannot be `none`: say what to measure with --head")
-        .mistake()?;
-    let base_commit = match (&planning.base, &head.target) {
-        (None, Target::Image(_)) => Some(merge_base(event, ci, environment).await?),
-        _ => None,
-    };
-    let base =
-        plan::side("--base", planning.base.as_deref(), base_commit.as_deref(), image::Source::Main, &place).mistake()?;
-    let with = |side: SidePlan, words: &Option<String>, flag: &str| -> Result<SidePlan> {
-        let server_args = match words {
-            Some(words) => shell_words::split(words).with_context(|| format!("cannot split {flag} `{words}`")).mistake()?,
-            None => Vec::new(),
-        };
-        Ok(SidePlan { server_args, ..side })
-    };
-    Ok(Sides {
-        base: base.map(|base| with(base, &planning.base_server_args, "--base-server-args")).transpose()?,
-        head: Some(with(head, &planning.head_server_args, "--head-server-args")?),
-    })
+/// Whether base is left to the event: an image stands for a commit, another head target has none to compare with.
+fn needs_merge_base(planning: &Planning) -> bool {
+    let head = planning.head.as_deref().map(str::parse::<Target>);
+    planning.base.is_none() && !matches!(head, Some(Ok(Target::Local(_) | Target::Remote(_) | Target::Sim(_))))
 }
 
 /// The commit that head is compared with: where it left the target branch, or what a push replaced.
-async fn merge_base(event: &Event, ci: &CiRun, environment: &Environment) -> Result<String> {
-    let (Some(base), Some(head)) = (&event.base_sha, &event.head_sha) else {
-        return Err(anyhow!("the event names no commit to compare with: give one with --base, or --base none")).mistake();
-    };
+async fn merge_base(event: &Event, ci: &CiRun, environment: &Environment) -> Result<Option<String>> {
+    let (Some(base), Some(head)) = (&event.base_sha, &event.head_sha) else { return Ok(None) };
     if event.pull_request.is_none() {
-        return Ok(base.clone());
+        return Ok(Some(base.clone()));
     }
-    match (github(ci, environment)?, &event.repository) {
+    let found = match (github(ci, environment)?, &event.repository) {
         (Some(github), Some(repository)) => {
-            github.merge_base(repository, base, head).await.context("cannot find the merge base").world()
+            github.merge_base(repository, base, head).await.context("cannot find the merge base").world()?
         }
-        _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake(),
-    }
+        _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake()?,
+    };
+    Ok(Some(found))
 }
 
 fn cases(
     planning: &Planning,
     config: &Config,
     device: &device::Device,
-    sides: &Sides,
     environment: &Environment,
-) -> Result<(Vec<Case>, Vec<suite::Skipped>)> {
+) -> Result<(Vec<Case>, Vec<Skipped>)> {
     let (files, mut skipped) = suite::read(&config.suite, environment, device.name).mistake()?;
-    let selection = Selection::read(environment, planning.only.as_deref()).mistake()?;
+    let mut selection = Selection::read(environment, planning.only.as_deref()).mistake()?;
+    let remote = |spec: &Option<String>| spec.as_ref().is_some_and(|spec| spec.starts_with("remote:"));
+    selection.remote |= remote(&planning.base) || remote(&planning.head);
     let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
     skipped.extend(left_out);
-    let targets: Vec<&Target> =
-        [&sides.base, &sides.head].into_iter().flatten().map(|side| &side.target).collect();
-    if targets.iter().any(|target| matches!(target, Target::Remote(_))) {
-        cases.retain(|case| {
-            let serving = case.server.is_some();
-            if !serving {
-                let reason = "a remote server can only be measured from outside: serving cases".to_owned();
-                skipped.push(suite::Skipped { name: case.name.clone(), reason });
-            }
-            serving
-        });
-    }
-    for case in cases.iter_mut().filter(|case| case.server.is_some()) {
-        case.measured_by = measured_by(planning.client, case, &targets, environment).mistake()?;
-    }
-    if cases.is_empty() {
-        let only = planning.only.as_deref().map_or_else(String::new, |only| format!(" that match `{only}`"));
-        return Err(anyhow!("`{}` has no cases{only} for {}", config.suite.display(), device.name)).mistake();
+    if selection.remote {
+        let outside = cases.extract_if(.., |case| case.server.is_none());
+        skipped.extend(outside.map(|case| Skipped {
+            name: case.name,
+            reason: "a remote server is measured from outside: serving cases only".to_owned(),
+        }));
     }
     Ok((cases, skipped))
 }
 
-/// Who measures a serving case, the same on both sides: our own client if it knows all the flags and has the model's
-/// tokenizer (the simulated server needs none).
-fn measured_by(choice: Client, case: &Case, targets: &[&Target], environment: &Environment) -> Result<MeasuredBy> {
-    let simulated = targets.iter().all(|target| matches!(target, Target::Sim(_)));
-    let able = client::arguments::parse(case.client.argv.get(3..).unwrap_or_default()).map_err(|error| anyhow!("{error}")).and_then(|arguments| {
-        if simulated || client::dataset::find_tokenizer(arguments.tokenizer(), environment).is_some() {
-            Ok(())
-        } else {
-            Err(anyhow!("no tokenizer.json of `{}` in its folder or the Hugging Face cache", arguments.tokenizer()))
-        }
-    });
-    match (choice, able) {
-        (Client::Vllm, _) | (Client::Auto, Err(_)) => Ok(MeasuredBy::Vllm),
-        (Client::Native | Client::Auto, Ok(())) => Ok(MeasuredBy::Native),
-        (Client::Native, Err(error)) => {
-            Err(error.context(format!("the native client cannot measure `{}`; use --client auto", case.name)))
-        }
+/// Says who measures each serving case, the same on both sides: our own client if it knows all the flags and has the
+/// model's tokenizer (the simulated server needs none).
+fn choose_clients(plan: &mut Plan, choice: Client, environment: &Environment) -> Result<()> {
+    let sides = [&plan.sides.base, &plan.sides.head];
+    let simulated = sides.into_iter().flatten().all(|side| matches!(side.target, Target::Sim(_)));
+    for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
+        case.measured_by = match (choice, able(case, simulated, environment)) {
+            (Client::Vllm, _) | (Client::Auto, Err(_)) => MeasuredBy::Vllm,
+            (Client::Native | Client::Auto, Ok(())) => MeasuredBy::Native,
+            (Client::Native, Err(error)) => {
+                let name = &case.name;
+                return Err(error.context(format!("the native client cannot measure `{name}`; use --client auto")));
+            }
+        };
     }
+    Ok(())
+}
+
+/// Whether our own client can measure a case; the error says why not.
+fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
+    let arguments = client::arguments::parse(case.client.argv.get(3..).unwrap_or_default())?;
+    let tokenizer = arguments.tokenizer_id();
+    ensure!(
+        simulated || client::dataset::find_tokenizer(tokenizer, environment).is_some(),
+        "no tokenizer.json of `{tokenizer}` in its folder or the Hugging Face cache"
+    );
+    Ok(())
 }
 
 /// Puts what flags and the environment say over the settings of the file.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
@@ -22,7 +23,11 @@ use crate::report::{Links, html, markdown, terminal, upstream, wording};
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
-use crate::{VERSION, event, host, publish, registry, result};
+use crate::registry::{self, Registry};
+use crate::{VERSION, duration, event, host, publish, result};
+
+/// How often a registry is asked for an image that is not there yet.
+const POLL: Duration = Duration::from_secs(15);
 
 /// Runs the benchmark. A regression is not a failure here: `verdict` tells.
 pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
@@ -184,6 +189,7 @@ async fn measure(
             program: shell.program.clone(),
             environment: shell.environment.clone(),
             device: plan.device.name,
+            gpu_type: plan.device.gpu_type().to_owned(),
             run: run.clone(),
         };
         let mut bench = SideBench::new(planned.clone(), launch);
@@ -245,14 +251,18 @@ fn run_id(out: &OutputFolder) -> Result<String> {
 }
 
 /// Waits for the images that the engine does not have, and pulls them.
-async fn fetch_images(images: &[String], wait: std::time::Duration, shell: &Shell) -> Result<()> {
+async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Result<()> {
     let mut missing = Vec::new();
     for reference in images {
         if !image::is_here(reference).await {
             missing.push(reference.clone());
         }
     }
-    registry::wait(&missing, wait, std::time::Duration::from_secs(15), |line| shell.say(&line)).await?;
+    let registry = Registry::new(registry::PAUSE)?;
+    registry::wait(&registry, &missing, wait, POLL, |missing, left| {
+        shell.say(&format!("waiting for {} (at most {} more)", missing.join(", "), duration::text(left)));
+    })
+    .await?;
     for reference in &missing {
         shell.say(&format!("pulling {reference}"));
         image::pull(reference).await.world()?;

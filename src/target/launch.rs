@@ -50,6 +50,8 @@ pub struct Launch {
     pub environment: Environment,
     /// Device, for the options of a container.
     pub device: DeviceName,
+    /// Upstream's word for the device type, for `<case>.commands`.
+    pub gpu_type: String,
     /// Identifies the run, for labels.
     pub run: String,
 }
@@ -234,6 +236,7 @@ mod tests {
             .into_iter()
             .collect(),
             device: DeviceName::Cpu,
+            gpu_type: "cpu".to_owned(),
             run: "r1".to_owned(),
         }
     }
