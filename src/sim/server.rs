@@ -55,7 +55,7 @@ pub async fn serve(
 ) -> Result<()> {
     let server = Arc::new(Server {
         ready_at: Instant::now() + pace.startup,
-        running: Arc::new(Semaphore::new(pace.max_num_seqs)),
+        running: Arc::new(Semaphore::new(pace.max_num_seqs.min(Semaphore::MAX_PERMITS))),
         spread: LogNormal::new(0.0, pace.jitter).context("cannot spread the pace")?,
         clock: Clock::start().context("cannot start the clock of the simulated vLLM")?,
         tokenizer: dataset::open_tokenizer(&model, env)?,
