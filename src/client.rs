@@ -132,7 +132,7 @@ async fn check(endpoint: &Endpoint, body: &Bytes, patience: Duration) -> Result<
 /// long all took, in seconds. Dropping the future ends the requests.
 pub async fn apply(load: &Load, progress: impl Fn(usize, usize)) -> (Vec<Exchange>, f64) {
     let total = load.bodies.len();
-    let places = Arc::new(Semaphore::new(load.max_concurrency.unwrap_or(Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(load.max_concurrency.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
     let (report, mut reports) = mpsc::unbounded_channel();
     let mut under_way = JoinSet::new();
     let begin = Instant::now();

@@ -45,6 +45,9 @@ impl Default for Pace {
     }
 }
 
+/// The longest time that a pace may hold: a typing error more likely than a wish.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 const KEYS: [&str; 6] = ["ttft", "itl", "jitter", "seed", "max-num-seqs", "startup"];
 
 impl FromStr for Pace {
@@ -83,9 +86,9 @@ fn number<T: FromStr>(key: &str, value: &str, expected: &str) -> anyhow::Result<
 
 fn duration(key: &str, value: &str) -> anyhow::Result<Duration> {
     let parsed: Option<SignedDuration> = value.trim().parse().ok();
-    parsed
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .with_context(|| format!("`{key}={value}`: expected a time with its unit, such as 10ms, 250us or 1.5s"))
+    parsed.and_then(|duration| Duration::try_from(duration).ok()).filter(|duration| *duration <= LONGEST).with_context(
+        || format!("`{key}={value}`: expected a time of at most a day with its unit, such as 10ms, 250us or 1.5s"),
+    )
 }
 
 impl fmt::Display for Pace {
@@ -134,8 +137,13 @@ mod tests {
     fn a_wrong_setting_is_named_with_what_would_be_right() {
         let message = |text: &str| text.parse::<Pace>().unwrap_err().to_string();
         assert_eq!(message("tfft=5ms"), "`tfft` is not a setting of sim: did you mean `ttft`?");
-        assert_eq!(message("itl=10"), "`itl=10`: expected a time with its unit, such as 10ms, 250us or 1.5s");
-        assert_eq!(message("itl=-1ms"), "`itl=-1ms`: expected a time with its unit, such as 10ms, 250us or 1.5s");
+        assert_eq!(
+            message("itl=10"),
+            "`itl=10`: expected a time of at most a day with its unit, such as 10ms, 250us or 1.5s"
+        );
+        for wrong in ["itl=-1ms", "itl=25h"] {
+            assert!(message(wrong).starts_with(&format!("`{wrong}`: expected a time of at most a day")), "{wrong}");
+        }
         assert_eq!(message("fast"), "`fast` is not a setting: expected key=value, as in itl=10ms");
         assert_eq!(message("max-num-seqs=0"), "`max-num-seqs=0` would answer nothing: expected at least 1");
         assert_eq!(message("jitter=NaN"), "`jitter=NaN` is not between 0 and 1");

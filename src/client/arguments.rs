@@ -12,6 +12,7 @@ use url::Url;
 
 use super::dataset::Shape;
 use super::request::{Api, Sampling};
+use super::schedule::LOWEST_RATE;
 
 /// The flags of `vllm bench serve` that are supported, with its defaults.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -257,9 +258,11 @@ fn check(arguments: &Arguments) -> Result<(), Unsupported> {
     if arguments.random_prefix_len != 0 {
         return only_zero("--random-prefix-len", arguments.random_prefix_len.to_string());
     }
-    let positive = |value: f64| value > 0.0;
-    if !positive(arguments.request_rate) || !positive(arguments.burstiness) {
-        return invalid("`--request-rate` and `--burstiness` must be greater than 0".to_owned());
+    if arguments.request_rate.is_nan() || arguments.request_rate < LOWEST_RATE {
+        return invalid(format!("`--request-rate {}` is less than {LOWEST_RATE} a second", arguments.request_rate));
+    }
+    if arguments.burstiness.is_nan() || arguments.burstiness <= 0.0 {
+        return invalid(format!("`--burstiness {}` is not greater than 0", arguments.burstiness));
     }
     if let Some(percentile) = arguments.metric_percentiles.iter().find(|p| !(0.0..=100.0).contains(*p)) {
         return invalid(format!("`--metric-percentiles {percentile}` is not between 0 and 100"));
@@ -392,7 +395,7 @@ mod tests {
     #[test]
     fn a_wrong_value_says_which() {
         insta::assert_snapshot!(refused("--num-prompts many"), @"not a command of bench serve: invalid value 'many' for '--num-prompts <NUM_PROMPTS>': invalid digit found in string");
-        insta::assert_snapshot!(refused("--request-rate 0"), @"not a command of bench serve: `--request-rate` and `--burstiness` must be greater than 0");
+        insta::assert_snapshot!(refused("--request-rate 0"), @"not a command of bench serve: `--request-rate 0` is less than 0.000001 a second");
         insta::assert_snapshot!(refused("--max-concurrency 0"), @"not a command of bench serve: `--max-concurrency 0` measures nothing: expected at least 1");
         insta::assert_snapshot!(refused("--backend openai-chat"), @"not a command of bench serve: `--endpoint /v1/completions` must end in `chat/completions` for backend openai-chat");
         insta::assert_snapshot!(parse(&[]).unwrap_err(), @"not a command of bench serve: the following required arguments were not provided: --model <MODEL>");

@@ -142,8 +142,11 @@ pub fn find_tokenizer(model: &str, env: &Environment) -> Option<PathBuf> {
 /// Its file is there and cannot be read.
 pub fn open_tokenizer(model: &str, env: &Environment) -> Result<Option<Tokenizer>> {
     let Some(path) = find_tokenizer(model, env) else { return Ok(None) };
-    let tokenizer = Tokenizer::from_file(&path);
-    tokenizer.map(Some).map_err(|error| anyhow!("cannot read {}: {error}", path.display())).mistake()
+    let cannot = |error| anyhow!("cannot read {}: {error}", path.display());
+    let mut tokenizer = Tokenizer::from_file(&path).map_err(cannot).mistake()?;
+    // Some files cut or fill every text; the server counts tokens without either.
+    tokenizer.with_padding(None).with_truncation(None).map_err(cannot).mistake()?;
+    Ok(Some(tokenizer))
 }
 
 #[cfg(test)]

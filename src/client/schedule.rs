@@ -6,16 +6,21 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma};
 
+/// The lowest rate, in requests a second: one in eleven days.
+pub const LOWEST_RATE: f64 = 1e-6;
+
 /// Due times of `count` requests from the start of the load, at `rate` requests a second (infinite: all at once).
 /// Gaps follow a gamma distribution of shape `burstiness` (1: a Poisson process; infinite: even gaps) and are scaled so
-/// that the last request is due after `count / rate` seconds, as `vllm bench serve` does. `rate` and `burstiness` are
-/// greater than 0.
+/// that the last request is due after `count / rate` seconds, as `vllm bench serve` does. `rate` is not below
+/// [`LOWEST_RATE`], and `burstiness` is greater than 0.
 pub fn arrivals(count: usize, rate: f64, burstiness: f64, seed: u64) -> Vec<Duration> {
     if rate.is_infinite() {
         return vec![Duration::ZERO; count];
     }
     let gaps = gaps(count, burstiness, seed);
-    let scale = count as f64 / rate / gaps.iter().sum::<f64>();
+    let total: f64 = gaps.iter().sum();
+    // A burstiness next to 0 has gaps that are too small to tell from none.
+    let scale = if total > 0.0 { count as f64 / rate / total } else { 0.0 };
     gaps.iter()
         .scan(0.0, |due, gap| {
             *due += gap * scale;
@@ -64,6 +69,14 @@ mod tests {
             let spread = variance.sqrt() / mean;
             assert!((spread / expected - 1.0).abs() < 0.05, "burstiness {burstiness}: {spread}");
         }
+    }
+
+    #[test]
+    fn rates_and_burstiness_at_their_limits_still_make_a_schedule() {
+        assert_eq!(arrivals(3, 1.0, 1e-300, 0).len(), 3);
+        assert_eq!(arrivals(3, 1.0, f64::MIN_POSITIVE, 0).len(), 3);
+        assert_eq!(arrivals(1, LOWEST_RATE, 1.0, 0), [Duration::from_secs(1_000_000)]);
+        assert_eq!(arrivals(0, 1.0, 1.0, 0), []);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub async fn serve(
 ) -> Result<()> {
     let server = Arc::new(Server {
         ready_at: Instant::now() + pace.startup,
-        running: Arc::new(Semaphore::new(pace.max_num_seqs)),
+        running: Arc::new(Semaphore::new(pace.max_num_seqs.min(Semaphore::MAX_PERMITS))),
         spread: LogNormal::new(0.0, pace.jitter).context("cannot spread the pace")?,
         clock: Clock::start().context("cannot start the clock of the simulated vLLM")?,
         tokenizer: dataset::open_tokenizer(&model, env)?,
@@ -313,21 +313,25 @@ async fn answer(
     };
     let mut progress = Progress { server, random, deadline: taken_up, sent: 0, tokens, _place: place };
 
-    if !fields.stream {
-        while progress.next_token().await.is_some() {}
-        let text = TOKEN.repeat(tokens as usize);
-        let whole = shape.object(id, &progress.server.model, false, Some((&text, true)), &usage);
-        return Ok(([(header::CONTENT_TYPE, "application/json")], whole).into_response());
+    if fields.stream {
+        let usage = fields.stream_options.is_some_and(|options| options.include_usage).then_some(usage.as_str());
+        return Ok(streamed(progress, shape, id, usage));
     }
-    let event = |choice, usage: &str| {
+    while progress.next_token().await.is_some() {}
+    let text = TOKEN.repeat(tokens as usize);
+    let whole = shape.object(id, &progress.server.model, false, Some((&text, true)), &usage);
+    Ok(([(header::CONTENT_TYPE, "application/json")], whole).into_response())
+}
+
+/// A stream of one chunk a token, then the usage where it was asked for, then `[DONE]`.
+fn streamed(progress: Progress, shape: Shape, id: u64, usage: Option<&str>) -> Response {
+    let event = |choice, usage| {
         Bytes::from(format!("data: {}\n\n", shape.object(id, &progress.server.model, true, choice, usage)))
     };
+    // Every text is made before the first deadline, so that nothing but the pace lies between two tokens.
     let token = event(Some((TOKEN, false)), "null");
     let last = event(Some((TOKEN, true)), "null");
-    let mut end = Vec::new();
-    if fields.stream_options.is_some_and(|options| options.include_usage) {
-        end.extend_from_slice(&event(None, &usage));
-    }
+    let mut end = usage.map_or_else(Vec::new, |usage| event(None, usage).to_vec());
     end.extend_from_slice(b"data: [DONE]\n\n");
     let chunks = stream::unfold((progress, Some(Bytes::from(end))), move |(mut progress, end)| {
         let (token, last) = (token.clone(), last.clone());
@@ -340,7 +344,7 @@ async fn answer(
             Some((Ok(chunk), (progress, end)))
         }
     });
-    Ok(([(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")], Body::from_stream(chunks)).into_response())
+    ([(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")], Body::from_stream(chunks)).into_response()
 }
 
 /// A request under way. Its place is free again when this is dropped.
