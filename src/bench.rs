@@ -7,7 +7,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::compare::SideFacts;
@@ -18,7 +18,7 @@ use crate::output::OutputFolder;
 use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::result::{self, Outcome, Repetition};
-use crate::suite::{self, Case, Command, Kind};
+use crate::suite::{Case, Command, Kind};
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 
@@ -368,7 +368,7 @@ fn tail(log: &std::path::Path) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the journal tells when things ran")]
-fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -10,6 +10,7 @@ use crate::device::DeviceName;
 use crate::duration;
 use crate::environment::Environment;
 use crate::event::Provider;
+use crate::publish::CommentFailure;
 
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
 #[derive(Debug, Parser)]
@@ -215,15 +216,6 @@ pub struct RunArgs {
     /// How long one case may take (90s, 60m)
     #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
     pub case_timeout: Duration,
-}
-
-/// What to do where a comment cannot be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CommentFailure {
-    /// Say so and go on.
-    Warn,
-    /// Exit 4.
-    Error,
 }
 
 /// `vllm-perf publish`.

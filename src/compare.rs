@@ -176,7 +176,7 @@ pub enum Strategy {
 }
 
 /// What was compared, where and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
     /// Version of vllm-perf.

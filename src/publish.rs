@@ -51,6 +51,8 @@ impl From<anyhow::Result<Outcome>> for Outcome {
 pub struct Report {
     /// The comment on the pull request; done is its page.
     pub comment: Outcome,
+    /// Page of the comment, where it is in place.
+    pub comment_url: Option<String>,
     /// The job summary of GitHub Actions.
     pub summary: Outcome,
     /// The annotation of the Buildkite build.
@@ -133,9 +135,13 @@ pub fn comment_id(run: &CiRun, device: &str) -> String {
 /// Errors: results that are not those of the run that they are said to come from; nothing is written then.
 pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Report> {
     vouch(publication.event, publication.run, publication.comparison).mistake()?;
-    let comment = comment(publication).await.into();
+    let (comment, comment_url) = match comment(publication).await {
+        Ok((outcome, url)) => (outcome, url),
+        Err(error) => (Err(error).into(), None),
+    };
     Ok(Report {
         comment,
+        comment_url,
         summary: summary(publication).into(),
         annotation: annotation(publication).await.into(),
         meta_data: meta_data(publication).await.into(),
@@ -173,22 +179,22 @@ fn no_comment(event: &Event, run: &CiRun) -> Option<String> {
     Some(reason.to_owned())
 }
 
-async fn comment(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+async fn comment(publication: &Publication<'_>) -> anyhow::Result<(Outcome, Option<String>)> {
     let (event, run) = (publication.event, publication.run);
     if let Some(reason) = no_comment(event, run) {
-        return Ok(Outcome::Left(reason));
+        return Ok((Outcome::Left(reason), None));
     }
     let Some(github) = publication.github else {
-        return Ok(Outcome::Left("there is no GitHub token".to_owned()));
+        return Ok((Outcome::Left("there is no GitHub token".to_owned()), None));
     };
     let repository = event.repository.as_deref().unwrap_or_default();
     let Some((pull, measured)) = subject(github, event, run, repository).await? else {
-        return Ok(Outcome::Left("no open pull request has the measured commit at its head".to_owned()));
+        return Ok((Outcome::Left("no open pull request has the measured commit at its head".to_owned()), None));
     };
     let moved_to = measured.filter(|head| *head != pull.head_sha).map(|_| pull.head_sha.as_str());
     let text = (publication.comment)(moved_to);
     let posted = github.sticky_comment(repository, pull.number, publication.comment_id, &text).await?;
-    Ok(Outcome::Done(told(&posted)))
+    Ok((Outcome::Done(told(&posted)), Some(posted.url)))
 }
 
 /// The pull request that is commented, and the commit that was measured for it.

@@ -112,6 +112,9 @@ impl Registry {
     }
 }
 
+/// Pause before the first retry of a request; each further one is twice as long.
+pub const PAUSE: Duration = Duration::from_secs(1);
+
 /// Waits until the registries have all of `references`, asking every `poll`, at most until `deadline` from now.
 /// `on_progress` is told, at every poll, which are missing still and for how long we have waited.
 ///

@@ -15,7 +15,7 @@ pub(super) fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exit> {
         ConfigCommand::Show { planning, format } => {
             let (settings, file) = prepare::config(planning.config.as_deref())?;
             let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
-            let mut settings = config::settings(&settings, file);
+            let mut settings = config::settings(&settings, file).mistake()?;
             prepare::override_settings(&mut settings, planning, shell);
             match format {
                 Format::Json => shell.print_json(&settings)?,

@@ -45,7 +45,7 @@ pub(super) fn event(
 ) -> Result<(Event, CiRun)> {
     match provider.unwrap_or_else(|| event::detect(environment)) {
         Provider::Local => Ok((event::local::event(labels, None), CiRun::default())),
-        Provider::Buildkite => event::buildkite::parse(environment).mistake(),
+        Provider::Buildkite => Ok(event::buildkite::parse(environment)),
         Provider::Github => {
             let name = name
                 .or_else(|| environment.get("GITHUB_EVENT_NAME"))

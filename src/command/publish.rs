@@ -7,14 +7,15 @@ use anyhow::Result;
 
 use super::{Shell, prepare};
 use crate::cli::PublishArgs;
-use crate::compare::Verdict;
+use crate::compare::{Comparison, Verdict};
 use crate::event::Provider;
 use crate::exit::{Classify, Exit};
 use crate::publish::actions::{self, Level, Notice};
 use crate::publish::buildkite::Agent;
 use crate::publish::github::{Github, Patience};
-use crate::publish::{self, Outcome, Publication, folder};
-use crate::report::{Links, finding, markdown};
+use crate::publish::{self, Publication, folder};
+use crate::report::finding::{self, Finding};
+use crate::report::{Links, markdown, wording};
 
 /// Publishes. A comment that cannot be written does not lose the results.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
@@ -59,23 +60,27 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         shell.print(&actions::commands(&notices(&comparison)));
     }
     shell.print(&report.to_string());
-    if let (Some(path), Outcome::Done(_), Some(url)) = (&ci.output, &report.comment, &report.comment_url) {
+    if let (Some(path), Some(url)) = (&ci.output, &report.comment_url) {
         actions::append_outputs(path, &[("comment-url", url)])?;
     }
     Ok(report.exit(arguments.comment_failure))
 }
 
 /// What GitHub shows on the page of the run.
-fn notices(comparison: &crate::compare::Comparison) -> Vec<Notice> {
-    finding::findings(comparison)
-        .iter()
-        .map(|finding| {
-            let level = match finding.verdict() {
-                Verdict::Regressed => Level::Error,
-                Verdict::NotMeasured => Level::Warning,
-                Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
-            };
-            Notice { level, title: format!("vLLM performance: {}", finding.title()), message: finding.sentence() }
-        })
-        .collect()
+fn notices(comparison: &Comparison) -> Vec<Notice> {
+    let notice = |finding: Finding| {
+        let (verdict, metric, case, sentence) = match finding {
+            Finding::Changed(row) => (row.verdict, row.label.clone(), row.case.clone(), row.why.clone()),
+            Finding::Unmeasured(none) => {
+                (Verdict::NotMeasured, none.metrics, none.case.to_owned(), none.reason.to_owned())
+            }
+        };
+        let level = match verdict {
+            Verdict::Regressed => Level::Error,
+            Verdict::NotMeasured => Level::Warning,
+            Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
+        };
+        Notice { level, title: format!("{}: {metric}", wording::verdict(verdict)), message: format!("{case}: {sentence}") }
+    };
+    finding::findings(comparison).into_iter().map(notice).collect()
 }

@@ -26,8 +26,8 @@ pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
         verdict: Config::default().verdict,
     });
     let files = [
-        ("benchmark_results.json", upstream::json(&folder)),
-        ("benchmark_results.md", upstream::markdown(&folder, host.as_ref())),
+        ("benchmark_results.json", upstream::json(&folder).context("cannot write the report")?),
+        ("benchmark_results.md", upstream::markdown(&folder, host.as_ref()).context("cannot write the report")?),
         ("report.html", html::page(&comparison, &Links::default())),
     ];
     for (name, text) in files {

@@ -1,7 +1,6 @@
 //! `vllm-perf run`: plan, wait for the images, benchmark, compare, write the output folder.
 
 use std::fs::File;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::prepare::{self, Prepared};
 use super::{Shell, plan as plan_command};
 use crate::bench::{self, Bench, Limits, SideBench};
 use crate::cli::{Format, RunArgs};
-use crate::compare::{self, Comparison, Subject};
+use crate::compare::{self, CaseFacts, Comparison, Subject};
 use crate::exit::{Classify, Exit};
 use crate::journal::Journal;
 use crate::output::{self, OutputFolder};
@@ -20,6 +19,7 @@ use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::publish::actions;
 use crate::report::{Links, html, markdown, terminal, upstream, wording};
+use crate::suite::Case;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
@@ -233,7 +233,7 @@ async fn measure(
     };
     Ok(compare::compare(compare::Input {
         subject,
-        cases: plan.cases.iter().map(compare::CaseFacts::from).collect(),
+        cases: plan.cases.iter().map(facts).collect(),
         base: bench::collect(plan, out, journal, Side::Base)?,
         head: bench::collect(plan, out, journal, Side::Head)?,
         skipped: plan.skipped.clone(),
@@ -241,6 +241,20 @@ async fn measure(
         seed: plan.seed,
         verdict: config.verdict.clone(),
     }))
+}
+
+/// What a report says of a case.
+fn facts(case: &Case) -> CaseFacts {
+    CaseFacts {
+        name: case.name.clone(),
+        kind: case.kind,
+        test: case.test.clone(),
+        model: case.model.clone(),
+        request_rate: case.request_rate.clone(),
+        max_concurrency: case.max_concurrency,
+        measured_by: case.measured_by,
+        problems: Vec::new(),
+    }
 }
 
 /// Identifies the runs of one output folder: what a killed one left is found by it.
@@ -259,8 +273,8 @@ async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Resul
         }
     }
     let registry = Registry::new(registry::PAUSE)?;
-    registry::wait(&registry, &missing, wait, POLL, |missing, left| {
-        shell.say(&format!("waiting for {} (at most {} more)", missing.join(", "), duration::text(left)));
+    registry::wait(&registry, &missing, wait, POLL, |missing, waited| {
+        shell.say(&format!("waiting for {} since {}, at most {}", missing.join(", "), duration::text(waited), duration::text(wait)));
     })
     .await?;
     for reference in &missing {
@@ -366,8 +380,8 @@ fn write_results(plan: &Plan, out: &OutputFolder, journal: &Journal) -> Result<(
         .collect::<Result<Vec<_>>>()?;
     let merged = result::merge(&folders);
     let mut files = merged.files()?;
-    files.push(("benchmark_results.json".to_owned(), upstream::json(&merged)));
-    files.push(("benchmark_results.md".to_owned(), upstream::markdown(&merged, host::host().ok().as_ref())));
+    files.push(("benchmark_results.json".to_owned(), upstream::json(&merged).context("cannot write the results")?));
+    files.push(("benchmark_results.md".to_owned(), upstream::markdown(&merged, host::host().ok().as_ref()).context("cannot write the results")?));
     for (name, text) in files {
         output::write(&out.results().join(name), text.as_bytes()).world()?;
     }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::Shell;
 use crate::cli::SimServerArgs;
 use crate::exit::{Classify, Exit};
-use crate::sim::{Pace, server};
+use crate::sim::{self, Pace};
 
 /// Serves until it is interrupted.
 pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Result<Exit> {
@@ -16,7 +16,7 @@ pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Resu
         .world()?;
     let address = listener.local_addr().context("cannot tell the port").world()?;
     shell.print(&format!("http://{address}"));
-    server::serve(pace, arguments.model.clone(), listener, async {
+    sim::serve(pace, arguments.model.clone(), &shell.environment, listener, async {
         let _ = tokio::signal::ctrl_c().await;
     })
     .await?;

@@ -8,7 +8,7 @@ use crate::cli::{FailOn, Format, VerdictArgs};
 use crate::compare::{Comparison, Counts, Row, Verdict};
 use crate::exit::Exit;
 use crate::publish::folder;
-use crate::report::terminal;
+use crate::report::{finding, terminal};
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -21,11 +21,11 @@ struct Answer<'a> {
 pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
     let comparison = folder::read(&arguments.out)?;
     match arguments.format {
-        Format::Text => shell.print(&terminal::rows_that_matter(&comparison, shell.width)),
+        Format::Text => shell.print(&terminal::verdict(&comparison, shell.width)),
         Format::Json => shell.print_json(&Answer {
             verdict: comparison.verdict,
             counts: comparison.counts,
-            rows: crate::compare::by_importance(&comparison.rows),
+            rows: finding::primary(&comparison).filter(|row| row.verdict <= Verdict::Improved).collect(),
         })?,
     }
     Ok(if fails(&comparison, arguments.fail_on) { Exit::Verdict } else { Exit::Done })

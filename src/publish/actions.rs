@@ -24,7 +24,9 @@ pub fn append_summary(path: &Path, text: &str) -> anyhow::Result<Outcome> {
     let there = fs::metadata(path).map_or(0, |metadata| metadata.len());
     let size = there + text.len() as u64 + 1;
     if size > SUMMARY_LIMIT {
-        return Ok(Outcome::Left(format!("the job summary would have {size} bytes; GitHub drops one over {SUMMARY_LIMIT}")));
+        return Ok(Outcome::Left(format!(
+            "the job summary would have {size} bytes; GitHub drops one over {SUMMARY_LIMIT}"
+        )));
     }
     append(path, &format!("{text}\n")).context("cannot write the job summary").world()?;
     Ok(Outcome::Done(format!("{} bytes", text.len())))
@@ -106,7 +108,12 @@ pub fn commands(notices: &[Notice]) -> String {
 
 fn command(level: Level, title: &str, message: &str) -> String {
     let message: String = message.chars().take(MESSAGE_LIMIT).collect();
-    format!("::{} title={}::{}\n", level.as_str(), escaped(title).replace(':', "%3A").replace(',', "%2C"), escaped(&message))
+    format!(
+        "::{} title={}::{}\n",
+        level.as_str(),
+        escaped(title).replace(':', "%3A").replace(',', "%2C"),
+        escaped(&message)
+    )
 }
 
 fn escaped(text: &str) -> String {
@@ -197,10 +204,7 @@ mod tests {
 
     #[test]
     fn a_quotation_cannot_end_itself() {
-        assert_eq!(
-            quoted("::error::fake\n", "t0k3n").unwrap(),
-            "::stop-commands::t0k3n\n::error::fake\n::t0k3n::\n"
-        );
+        assert_eq!(quoted("::error::fake\n", "t0k3n").unwrap(), "::stop-commands::t0k3n\n::error::fake\n::t0k3n::\n");
         assert!(quoted("::t0k3n::\n::error::fake", "t0k3n").is_err());
         assert_ne!(stop_token().unwrap(), stop_token().unwrap());
     }

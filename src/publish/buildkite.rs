@@ -102,7 +102,8 @@ impl Agent {
             bail!("an annotation has 1 to {ANNOTATION_LIMIT} bytes, this one has {}", body.len());
         }
         let arguments = ["annotate", "--context", context, "--style", style.as_str()];
-        let ended = self.run(&arguments, body, None, Duration::from_secs(60)).await.context("cannot annotate the build")?;
+        let ended =
+            self.run(&arguments, body, None, Duration::from_secs(60)).await.context("cannot annotate the build")?;
         Ok(ended.outcome(format!("annotation `{context}`")))
     }
 
@@ -226,7 +227,9 @@ pub fn neutralised(log: &str) -> String {
     }
     out.push_str(rest);
     let groups = ["--- ", "+++ ", "~~~ ", "^^^ "];
-    let quote = |line: &str| if groups.iter().any(|group| line.starts_with(group)) { format!("  {line}") } else { line.to_owned() };
+    let quote = |line: &str| {
+        if groups.iter().any(|group| line.starts_with(group)) { format!("  {line}") } else { line.to_owned() }
+    };
     out.split_inclusive(['\n', '\r']).map(quote).collect()
 }
 
@@ -243,10 +246,7 @@ mod tests {
     #[test]
     fn a_log_can_neither_open_a_group_nor_draw_a_link() {
         let log = "--- fake\nok --- not\r+++ fake\n\x1b]1339;url=https://evil.example\x07text\n\x1b_bk;t=1\x07--- late\n\x1b]8;;open\nnext \x1b[31mred\x1b[0m";
-        assert_eq!(
-            neutralised(log),
-            "  --- fake\nok --- not\r  +++ fake\ntext\n  --- late\n\nnext \x1b[31mred\x1b[0m"
-        );
+        assert_eq!(neutralised(log), "  --- fake\nok --- not\r  +++ fake\ntext\n  --- late\n\nnext \x1b[31mred\x1b[0m");
     }
 
     #[test]
@@ -264,9 +264,6 @@ mod tests {
     async fn without_an_agent_nothing_fails_and_the_reason_is_told() {
         let agent = Agent::new(Path::new("/nowhere/buildkite-agent"), &Environment::default(), Duration::ZERO);
         let outcome = agent.annotate("vllm-perf-1", Style::Error, "body").await.unwrap();
-        assert_eq!(
-            outcome,
-            Outcome::Left("annotation `vllm-perf-1`: buildkite-agent is not on PATH".to_owned())
-        );
+        assert_eq!(outcome, Outcome::Left("annotation `vllm-perf-1`: buildkite-agent is not on PATH".to_owned()));
     }
 }

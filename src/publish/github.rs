@@ -154,8 +154,11 @@ impl Github {
             }
         }
         let path = format!("{}/compare/{base}...{head}?per_page=1", root(repository)?);
-        let compared: Compared =
-            self.read(&path).await.with_context(|| format!("cannot find the merge base of {base} and {head}")).world()?;
+        let compared: Compared = self
+            .read(&path)
+            .await
+            .with_context(|| format!("cannot find the merge base of {base} and {head}"))
+            .world()?;
         Ok(compared.merge_base_commit.sha)
     }
 
@@ -163,7 +166,8 @@ impl Github {
     pub async fn existing_comment(&self, repository: &str, number: u64, id: &str) -> anyhow::Result<Option<String>> {
         let thread = Thread { github: self, root: root(repository)?, number, marker: marker(id) };
         let find = async { thread.ours(&self.author().await?).await };
-        let mut ours = find.await.with_context(|| format!("cannot read the comments of {repository}#{number}")).world()?;
+        let mut ours =
+            find.await.with_context(|| format!("cannot read the comments of {repository}#{number}")).world()?;
         Ok(if ours.is_empty() { None } else { ours.swap_remove(0).body })
     }
 
@@ -176,7 +180,7 @@ impl Github {
 
     /// Whose comments are ours. A workflow's token may not ask who it is; a person's may.
     async fn author(&self) -> anyhow::Result<Author> {
-        match self.transport.read_if_allowed("/user").await? {
+        match self.transport.call_if_allowed(Request::Get, "/user").await? {
             Some(reply) => Ok(Author::Login(reply.json::<User>()?.login)),
             None => Ok(Author::Installation),
         }
@@ -226,32 +230,32 @@ impl Thread<'_> {
         let (created, shortened) = self.create(&body, &author).await?;
         // Another job may have written between our look and our comment: the oldest stays, and says what we say.
         let ours = self.ours(&author).await?;
-        match ours.first().filter(|first| first.id < created.id && first.login() == created.login()) {
-            Some(first) => match self.edit(first.id, &body).await? {
-                Some((edited, shortened)) => self.kept(&edited, Action::Edited, &ours, shortened).await,
-                None => self.kept(&created, Action::Created, &ours, shortened).await,
-            },
-            None => self.kept(&created, Action::Created, &ours, shortened).await,
+        if let Some(first) = ours.iter().find(|other| other.id < created.id && other.login() == created.login())
+            && let Some((edited, shortened)) = self.edit(first.id, &body).await?
+        {
+            return self.kept(&edited, Action::Edited, &ours, shortened).await;
         }
+        self.kept(&created, Action::Created, &ours, shortened).await
     }
 
-    /// Our comments, oldest first.
+    /// Our comments, oldest first; those of an app that may be another's come last.
     async fn ours(&self, author: &Author) -> anyhow::Result<Vec<Comment>> {
-        let comments: Vec<Comment> = self.github.pages(&format!("{}/issues/{}/comments", self.root, self.number)).await?;
+        let comments: Vec<Comment> =
+            self.github.pages(&format!("{}/issues/{}/comments", self.root, self.number)).await?;
         let mut ours: Vec<_> = comments
             .into_iter()
             .filter(|comment| comment.body.as_deref().unwrap_or_default().starts_with(&self.marker))
             .filter(|comment| author.wrote(comment))
             .collect();
-        ours.sort_by_key(|comment| comment.id);
+        ours.sort_by_key(|comment| (author.may_be_another(comment), comment.id));
         Ok(ours)
     }
 
-    /// `None`: the comment is gone.
+    /// `None`: the comment is gone, or another app's.
     async fn edit(&self, id: u64, body: &str) -> anyhow::Result<Option<(Comment, bool)>> {
         let path = format!("{}/issues/comments/{id}", self.root);
         let transport = &self.github.transport;
-        let mut reply = transport.call(Request::Patch(body), &path).await?;
+        let Some(mut reply) = transport.call_if_allowed(Request::Patch(body), &path).await? else { return Ok(None) };
         let shortened = reply.is_too_long();
         if shortened {
             reply = transport.call(Request::Patch(&headline(body)), &path).await?;
@@ -280,7 +284,13 @@ impl Thread<'_> {
     }
 
     /// Deletes our newer duplicates of a comment that stays.
-    async fn kept(&self, comment: &Comment, action: Action, ours: &[Comment], shortened: bool) -> anyhow::Result<Posted> {
+    async fn kept(
+        &self,
+        comment: &Comment,
+        action: Action,
+        ours: &[Comment],
+        shortened: bool,
+    ) -> anyhow::Result<Posted> {
         let mut duplicates_removed = 0;
         for newer in ours.iter().filter(|other| other.id > comment.id && other.login() == comment.login()) {
             let path = format!("{}/issues/comments/{}", self.root, newer.id);
@@ -313,6 +323,10 @@ impl Author {
                     && (user.login == ACTIONS_LOGIN || app.is_some_and(|slug| user.login == format!("{slug}[bot]")))
             }
         }
+    }
+
+    fn may_be_another(&self, comment: &Comment) -> bool {
+        *self == Self::Installation && comment.login() != Some(ACTIONS_LOGIN)
     }
 }
 

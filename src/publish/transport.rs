@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use octocrab::Octocrab;
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use crate::environment::Secret;
@@ -134,9 +134,9 @@ impl Transport {
         }
     }
 
-    /// Reads what the token may not be allowed to read: `None` then.
-    pub async fn read_if_allowed(&self, path: &str) -> anyhow::Result<Option<Reply>> {
-        match self.settle(Request::Get, path).await? {
+    /// Sends what the token may not be allowed to do: `None` then.
+    pub async fn call_if_allowed(&self, request: Request<'_>, path: &str) -> anyhow::Result<Option<Reply>> {
+        match self.settle(request, path).await? {
             Settled::Answered(reply) => Ok(Some(reply)),
             Settled::Forbidden(_) => Ok(None),
         }
