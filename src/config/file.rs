@@ -377,7 +377,7 @@ mod tests {
     use crate::exit::{self, Exit};
 
     /// Every key, each with a value that is not the default.
-    pub const EVERY_KEY: &str = r#"
+    const EVERY_KEY: &str = r#"
 trigger:
   labels: [bench, go]
   branches: [main, releases/v1]

@@ -47,7 +47,9 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 fn blame(kind: ErrorKind) -> Exit {
     match kind {
-        ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::InvalidData => Exit::Mistake,
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidData => {
+            Exit::Mistake
+        }
         _ => Exit::World,
     }
 }
@@ -96,7 +98,7 @@ mod tests {
     fn a_named_file_that_is_missing_or_no_text_is_a_mistake() {
         let root = repository(&["a/b"]);
         std::io::Write::write_all(&mut File::create(root.path().join("binary")).unwrap(), b"\xff\xfe\x00").unwrap();
-        for file in ["nowhere.yml", "a", "binary"] {
+        for file in ["nowhere.yml", "a", "a/b/c", "binary"] {
             let error = find(root.path(), Some(&root.path().join(file))).unwrap_err();
             assert_eq!(exit::of(&error), Exit::Mistake, "{file}: {error:#}");
             assert!(format!("{error:#}").contains(&format!("{file}`: ")), "{error:#}");

@@ -140,7 +140,8 @@ store: s3://ossci-benchmarks
         let Some(properties) = schema["properties"].as_object() else { return };
         let mut keys: Vec<_> = properties.keys().cloned().collect();
         let mut parsed = parsed_keys(path);
-        (keys.sort(), parsed.sort());
+        keys.sort();
+        parsed.sort();
         assert_eq!(keys, parsed, "below {path:?}");
         assert_eq!(schema["additionalProperties"], false, "below {path:?}");
         *compared += 1;
