@@ -12,6 +12,7 @@ pub mod event;
 pub mod exit;
 pub mod metric;
 pub mod plan;
+pub mod report;
 pub mod result;
 pub mod suite;
 pub mod target;
