@@ -554,7 +554,7 @@ mod tests {
         insta::assert_snapshot!(top.join("\n"), @r"
         ### vLLM performance: 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
 
-        `head` `new/results` against `base` `old/results` · 5 interleaved pairs
+        `head` `new/results` against `base` `old/results` · 5 pairs
         ");
     }
 

@@ -78,17 +78,32 @@ pub fn server_args(facts: &SideFacts) -> Option<String> {
 /// How and when: `5 interleaved pairs`, `52 min`, `2026-11-24 10:12 UTC`.
 pub fn circumstances(comparison: &Comparison) -> Vec<String> {
     let method = &comparison.method;
-    let pairs = match method.strategy {
+    let arranged = match method.strategy {
         Strategy::Single => "no pairs".to_owned(),
         Strategy::Paired if method.pairs < method.planned_pairs => {
-            format!("{} of {} planned pairs, interleaved", method.pairs, method.planned_pairs)
+            format!("{} of {} planned", method.pairs, pairs(comparison, method.planned_pairs))
         }
-        Strategy::Paired => number::plural(method.pairs as usize, "interleaved pair"),
+        Strategy::Paired => pairs(comparison, method.pairs),
     };
     let subject = &comparison.subject;
     let started = subject.started.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
     let started = started.map(|time| time.strftime("%Y-%m-%d %H:%M UTC").to_string());
-    [Some(pairs), subject.seconds.map(number::duration), started].into_iter().flatten().collect()
+    [Some(arranged), subject.seconds.map(number::duration), started].into_iter().flatten().collect()
+}
+
+/// Whether vllm-perf arranged the repetitions itself. Where folders are compared, nobody knows how they came about.
+fn was_run(comparison: &Comparison) -> bool {
+    comparison.subject.started.is_some()
+}
+
+/// Whether every repetition had a server of its own: a remote one is never restarted.
+fn has_fresh_servers(comparison: &Comparison) -> bool {
+    let sides = [&comparison.subject.base, &comparison.subject.head];
+    was_run(comparison) && !sides.into_iter().flatten().any(|side| side.target.starts_with("remote:"))
+}
+
+fn pairs(comparison: &Comparison, number: u32) -> String {
+    number::plural(number as usize, if was_run(comparison) { "interleaved pair" } else { "pair" })
 }
 
 /// What a reader must know before any number.
@@ -176,11 +191,9 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
         "A change counts when it is significant after that correction and at least its threshold.".to_owned(),
     ];
     if method.strategy == Strategy::Paired {
-        sentences.push(format!(
-            "Hodges-Lehmann estimates over {}, seed {}; a fresh server for every repetition.",
-            number::plural(method.pairs as usize, "interleaved pair"),
-            method.seed
-        ));
+        let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
+        let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
+        sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
         sentences
             .push("Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.".to_owned());
     }
@@ -255,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_claimed_of_servers_and_order_that_is_not_known() {
+        let mut comparison = example::comparison();
+        let sentence = |comparison: &Comparison| method(comparison)[2].clone();
+        let start = "Hodges-Lehmann estimates over 5";
+        let known = format!("{start} interleaved pairs, seed 20261124; a fresh server for every repetition.");
+        assert_eq!(sentence(&comparison), known);
+        comparison.subject.base.as_mut().unwrap().target = "remote:http://127.0.0.1:8000/".into();
+        assert_eq!(sentence(&comparison), format!("{start} interleaved pairs, seed 20261124."));
+        comparison.subject.started = None;
+        assert_eq!(sentence(&comparison), format!("{start} pairs."));
+    }
+
+    #[test]
     fn an_unpaired_run_says_so_before_any_number() {
         let mut comparison = example::comparison();
         comparison.method.strategy = Strategy::Single;
@@ -265,6 +291,6 @@ mod tests {
         );
         comparison.method.strategy = Strategy::Paired;
         comparison.method.pairs = 3;
-        assert_eq!(circumstances(&comparison)[0], "3 of 5 planned pairs, interleaved");
+        assert_eq!(circumstances(&comparison)[0], "3 of 5 interleaved pairs planned");
     }
 }
