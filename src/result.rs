@@ -315,6 +315,6 @@ mod tests {
     #[test]
     fn a_text_that_is_no_result_is_an_error_with_its_place() {
         let error = format!("{:#}", parse(Kind::Latency, &LATENCY[..40]).unwrap_err());
-        assert_eq!(error, "cannot read the result as one of `latency`: EOF while parsing a string at line 2 column 38");
+        assert_eq!(error, "cannot read the result as one of `latency`: EOF while parsing a value at line 3 column 1");
     }
 }

@@ -13,6 +13,9 @@ const HODGES_LEHMANN: f64 = 1.02;
 /// Power at which a change counts as detectable, and which more repetitions should reach.
 const POWER: f64 = 0.80;
 
+/// Beyond this nobody repeats anything, and the exact number is of no use.
+pub const MOST_REPETITIONS: u32 = 1000;
+
 /// What is known of a row's noise from earlier A/A runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prior {
@@ -65,21 +68,26 @@ impl Shift {
     }
 
     /// Repetitions a side that would tell a relative change of `effect` (0.03 is 3 %) with 80 % power: the smallest
-    /// `N >= 2 (t.95 + t.80)^2 s^2 / delta^2`, with the degrees of freedom that N repetitions a side give.
-    pub fn required_repetitions(&self, effect: f64) -> u64 {
+    /// `N >= 2 (t.95 + t.80)^2 s^2 / delta^2`, with the degrees of freedom that N repetitions a side give. `None` where
+    /// that is more than [`MOST_REPETITIONS`].
+    pub fn required_repetitions(&self, effect: f64) -> Option<u32> {
         let ratio = self.deviation / effect.ln_1p();
-        let needed = |repetitions: u64| {
-            let quantiles = StudentsT::new(0.0, 1.0, 2.0 * repetitions as f64 - 2.0)
-                .map_or(f64::INFINITY, |student| student.inverse_cdf(0.95) + student.inverse_cdf(POWER));
-            2.0 * (quantiles * ratio).powi(2)
+        let suffices = |repetitions: u32| {
+            StudentsT::new(0.0, 1.0, f64::from(2 * repetitions - 2)).is_ok_and(|student| {
+                let quantiles = student.inverse_cdf(0.95) + student.inverse_cdf(POWER);
+                2.0 * (quantiles * ratio).powi(2) <= f64::from(repetitions)
+            })
         };
-        // What is needed shrinks as N grows, so what 2 repetitions need is enough: bisect below it.
-        let (mut too_few, mut enough) = (1, (needed(2).ceil() as u64).max(2));
-        while enough - too_few > 1 {
-            let middle = too_few + (enough - too_few) / 2;
-            if needed(middle) <= middle as f64 { enough = middle } else { too_few = middle }
+        if !suffices(MOST_REPETITIONS) {
+            return None;
         }
-        enough
+        // What is needed shrinks as N grows, so there is one border between too few and enough.
+        let (mut too_few, mut enough) = (1, MOST_REPETITIONS);
+        while enough - too_few > 1 {
+            let middle = u32::midpoint(too_few, enough);
+            if suffices(middle) { enough = middle } else { too_few = middle }
+        }
+        Some(enough)
     }
 }
 
@@ -238,9 +246,13 @@ mod tests {
     #[test]
     fn required_repetitions_are_the_smallest_that_satisfy_the_formula() {
         // next(n for n in range(2, 10**6) if n >= 2 * (t.ppf(.95, 2*n-2) + t.ppf(.8, 2*n-2))**2 * s**2 / log1p(e)**2)
-        for (deviation, effect, expected) in
-            [(0.05, 0.03, 37), (0.02, 0.03, 7), (0.01, 0.02, 5), (1.0, 0.02, 31533), (0.0001, 0.08, 2)]
-        {
+        for (deviation, effect, expected) in [
+            (0.05, 0.03, Some(37)),
+            (0.02, 0.03, Some(7)),
+            (0.01, 0.02, Some(5)),
+            (0.0001, 0.08, Some(2)),
+            (1.0, 0.02, None),
+        ] {
             let shift = Shift { deviation, ..shift(&x(), &y(), None).unwrap() };
             assert_eq!(shift.required_repetitions(effect), expected, "{deviation} {effect}");
         }
@@ -271,6 +283,6 @@ mod tests {
         for value in [wild.p(), relative(low), relative(high), wild.detectable()] {
             assert!(value.is_finite(), "{value}");
         }
-        assert!(wild.required_repetitions(0.02) > 1_000_000);
+        assert_eq!(wild.required_repetitions(0.02), None);
     }
 }

@@ -7,7 +7,7 @@ use crate::config::{MinEffect, VerdictConfig};
 use crate::metric::{Direction, Family, Metric};
 use crate::plan::Side;
 use crate::result::{Outcome, Repetition};
-use crate::statistics::{Shift, hodges_lehmann, relative, shift};
+use crate::statistics::{MOST_REPETITIONS, Shift, hodges_lehmann, relative, shift};
 
 /// Half width of the band that `unchanged` means: the 90 % interval lies inside a factor of 1.05 either way.
 const UNCHANGED: f64 = 0.05;
@@ -161,8 +161,8 @@ fn tested(
         Some(q) if significant.is_some() => {
             format!("{change}, {}, but smaller than the minimum effect of {}", probability(q), size(min_effect))
         }
-        Some(q) if needed > repetitions as u64 => {
-            let needed = if needed > 1000 { "more than 1000".to_owned() } else { format!("about {needed}") };
+        Some(q) if needed.is_none_or(|needed| needed as usize > repetitions) => {
+            let needed = needed.map_or(format!("more than {MOST_REPETITIONS}"), |needed| format!("about {needed}"));
             format!("{change}, {}: {needed} pairs would tell a change of {}", probability(q), size(min_effect))
         }
         Some(q) => format!("{change}, {}: near what {repetitions} pairs can tell", probability(q)),
@@ -232,4 +232,142 @@ fn size(share: f64) -> String {
 
 fn probability(q: f64) -> String {
     if q < 0.0001 { "q < 0.0001".to_owned() } else { format!("q = {q:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::add_problems;
+    use super::*;
+    use crate::metric;
+    use crate::result::Measurement;
+    use crate::suite::MeasuredBy;
+
+    const CONFIG: VerdictConfig =
+        VerdictConfig { min_effect: MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 }, fdr: 0.05 };
+
+    fn row(id: &str, base: &[Option<f64>], head: &[Option<f64>], q: Option<f64>) -> Row {
+        let metric = metric::ALL.iter().find(|metric| metric.id == id).unwrap();
+        let mut case = CaseFacts {
+            name: "x".into(),
+            kind: metric.kind,
+            test: "x".into(),
+            model: "m".into(),
+            request_rate: None,
+            max_concurrency: None,
+            measured_by: MeasuredBy::Native,
+            problems: Vec::new(),
+        };
+        let repetitions = |values: &[Option<f64>]| -> Vec<Repetition> {
+            values
+                .iter()
+                .map(|value| {
+                    let outcome = value.map_or(Outcome::Failed("the server did not start".into()), |value| {
+                        let metrics = [(id.to_owned(), value)].into_iter().collect();
+                        Outcome::Measured(Measurement { kind: metric.kind, metrics })
+                    });
+                    [("x".to_owned(), outcome)].into_iter().collect()
+                })
+                .collect()
+        };
+        let (base, head) = (repetitions(base), repetitions(head));
+        add_problems(&mut case, Side::Base, &base);
+        add_problems(&mut case, Side::Head, &head);
+        judge(Draft::new(&case, metric, &base, &head), q, &CONFIG)
+    }
+
+    fn said(row: &Row) -> String {
+        format!("{:?}: {}", row.verdict, row.why)
+    }
+
+    fn some<const N: usize>(values: [f64; N]) -> [Option<f64>; N] {
+        values.map(Some)
+    }
+
+    #[test]
+    fn direction_is_that_of_the_metric() {
+        let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([110.0, 111.0, 109.0, 110.5, 109.5]));
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &low, &high, Some(0.00004))), @"Regressed: +10.0 % (95 % interval +8.8 % to +11.2 %) is worse, q < 0.0001, and at least 3 %");
+        insta::assert_snapshot!(said(&row("output_throughput", &low, &high, Some(0.0123))), @"Improved: +10.0 % (95 % interval +8.8 % to +11.2 %) is better, q = 0.0123, and at least 2 %");
+        insta::assert_snapshot!(said(&row("output_throughput", &high, &low, Some(0.0123))), @"Regressed: −9.1 % (95 % interval −10.1 % to −8.1 %) is worse, q = 0.0123, and at least 2 %");
+    }
+
+    #[test]
+    fn a_change_that_is_not_significant_after_correction_says_how_many_pairs_would_tell() {
+        let base = some([100.0, 108.0, 95.0, 103.0, 99.0]);
+        let head = some([104.0, 113.0, 97.0, 109.0, 101.0]);
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.31))), @"Inconclusive: +4.0 % (95 % interval −4.1 % to +12.8 %), q = 0.3100: about 43 pairs would tell a change of 3 %");
+    }
+
+    #[test]
+    fn a_significant_change_below_the_minimum_effect_is_no_regression() {
+        let base = some([100.0, 100.5, 99.5, 100.2, 99.8]);
+        let head = some([106.0, 106.5, 105.5, 106.2, 105.8]);
+        insta::assert_snapshot!(said(&row("p99_ttft_ms", &base, &head, Some(0.0001))), @"Inconclusive: +6.0 % (95 % interval +5.4 % to +6.6 %), q = 0.0001, but smaller than the minimum effect of 8 %");
+    }
+
+    #[test]
+    fn close_repetitions_are_unchanged() {
+        let base = some([100.0, 101.0, 99.0, 100.5, 99.5]);
+        let head = some([100.4, 101.0, 99.2, 100.9, 99.6]);
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.9))), @"Unchanged: the 90 % interval, −0.7 % to +1.2 %, lies inside ±5 %");
+    }
+
+    #[test]
+    fn equal_repetitions_are_unchanged_and_every_number_is_finite() {
+        let row = row("median_ttft_ms", &some([7.0; 5]), &some([7.0; 5]), Some(1.0));
+        insta::assert_snapshot!(said(&row), @"Unchanged: the 90 % interval, 0.0 % to 0.0 %, lies inside ±5 %");
+        assert_eq!((row.estimate, row.p), (Some(0.0), Some(1.0)));
+    }
+
+    #[test]
+    fn a_secondary_metric_raises_no_alarm() {
+        let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([210.0, 211.0, 209.0, 210.5, 209.5]));
+        insta::assert_snapshot!(said(&row("mean_ttft_ms", &low, &high, None)), @"Inconclusive: +110.0 % (95 % interval +108.1 % to +111.9 %): shown only, this metric raises no alarm");
+    }
+
+    #[test]
+    fn one_run_or_unequal_numbers_of_runs_or_no_base_is_inconclusive_with_values() {
+        let single = row("median_ttft_ms", &some([10.0]), &some([30.0]), None);
+        assert_eq!((single.estimate.map(|e| (e * 1e9).round()), single.p, single.low), (Some(2e9), None, None));
+        insta::assert_snapshot!(said(&single), @"Inconclusive: 1 repetition of base and 1 repetition of head gave a value, and one run cannot tell a change from noise: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([9.0, 9.0, 9.0]), None)), @"Inconclusive: base has 2 repetitions and head has 3 repetitions, so they are no pairs: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell");
+        let head_only = row("median_ttft_ms", &[], &some([30.0, 31.0]), None);
+        assert_eq!(head_only.head, [30.0, 31.0]);
+        insta::assert_snapshot!(said(&head_only), @"Inconclusive: there is no base to compare with");
+    }
+
+    #[test]
+    fn a_side_without_a_value_is_not_measured_and_says_what_went_wrong() {
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &[None, None], None)), @"NotMeasured: head has no value: the server did not start (repetition 1)");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &[None, None], &some([1.0, 1.0]), None)), @"NotMeasured: base has no value: the server did not start (repetition 1)");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([0.0, 0.0]), None)), @"NotMeasured: head is 0, and a change relative to 0 has no size");
+    }
+
+    #[test]
+    fn a_failed_repetition_leaves_the_others_to_judge_by() {
+        let base = [Some(100.0), None, Some(100.4), Some(99.6), Some(100.2)];
+        let row = row("median_ttft_ms", &base, &some([120.0, 120.4, 119.6, 120.2, 119.8]), Some(0.0004));
+        assert_eq!(row.base, [100.0, 100.4, 99.6, 100.2]);
+        insta::assert_snapshot!(said(&row), @"Regressed: +19.9 % (95 % interval +19.4 % to +20.5 %) is worse, q = 0.0004, and at least 3 %; 1 of 5 repetitions of base gave no value");
+        let one_left = super::tests::row("median_ttft_ms", &[Some(1.0), None], &some([1.0, 1.0]), None);
+        insta::assert_snapshot!(said(&one_left), @"Inconclusive: 1 repetition of base and 2 repetitions of head gave a value, and one run cannot tell a change from noise: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell; 1 of 2 repetitions of base gave no value");
+    }
+
+    #[test]
+    fn nothing_compiled_on_both_sides_is_unchanged() {
+        let row = row("avg_cold_compilation_time", &some([0.0; 3]), &some([0.0; 3]), None);
+        assert_eq!((row.base.len(), row.estimate), (3, None));
+        insta::assert_snapshot!(said(&row), @"Unchanged: 0 s in every repetition of both sides");
+        let appeared = super::tests::row("avg_cold_compilation_time", &some([0.0; 2]), &some([5.0; 2]), None);
+        insta::assert_snapshot!(said(&appeared), @"NotMeasured: base is 0, and a change relative to 0 has no size");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(
+            [0.0004, 0.051, -0.051, 25.0, 3e9].map(percent),
+            ["0.0 %", "+5.1 %", "−5.1 %", "+2500 %", "+3e11 %"]
+        );
+        assert_eq!([0.03, 0.025, 0.1].map(size), ["3 %", "2.5 %", "10 %"]);
+    }
 }

@@ -83,3 +83,87 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
     };
     values.into_iter().map(measured).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{Row, Strategy, Verdict};
+    use crate::config::MinEffect;
+
+    const GOLDEN: &str = include_str!("../../tests/data/results/upstream-run/golden/benchmark_results.json");
+
+    fn compared(base: &str, head: &str) -> anyhow::Result<Comparison> {
+        let subject = Subject {
+            version: "0.1.0".into(),
+            event: None,
+            device: None,
+            base: None,
+            head: None,
+            host: None,
+            started: None,
+            seconds: None,
+            reproduce: None,
+        };
+        let min_effect = MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 };
+        compare_tables(base, head, subject, VerdictConfig { min_effect, fdr: 0.05 })
+    }
+
+    fn row<'a>(comparison: &'a Comparison, case: &str, metric: &str) -> &'a Row {
+        comparison.rows.iter().find(|row| row.case == case && row.metric == metric).unwrap()
+    }
+
+    #[test]
+    fn a_file_against_itself_has_every_row_and_no_verdict() {
+        let comparison = compared(GOLDEN, GOLDEN).unwrap();
+        assert_eq!((comparison.method.strategy, comparison.cases.len()), (Strategy::Single, 8));
+        assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::Inconclusive && row.estimate == Some(0.0)));
+        let latency = row(&comparison, "latency_tinyllama_tp1", "median_latency");
+        assert_eq!((latency.base[0], latency.unit.as_str()), (0.2871881804999248, "s"));
+    }
+
+    #[test]
+    fn serving_rows_are_matched_by_what_was_measured_and_others_by_name() {
+        let renamed = GOLDEN
+            .replace("serving_tinyllama", "serving_renamed")
+            .replace("latency_tinyllama", "latency_renamed")
+            .replace("26.648299864872335", "53.29659972974467");
+        let comparison = compared(GOLDEN, &renamed).unwrap();
+        assert_eq!(comparison.cases.len(), 9);
+        let name = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4";
+        assert_eq!(row(&comparison, name, "request_throughput").head, [53.29659972974467]);
+        for name in ["latency_tinyllama_tp1", "latency_renamed_tp1"] {
+            assert_eq!(row(&comparison, name, "median_latency").verdict, Verdict::NotMeasured);
+        }
+    }
+
+    #[test]
+    fn rows_of_the_same_key_are_averaged() {
+        let file = |tput: [f64; 2]| {
+            let row = |value: f64| {
+                format!(r#"{{"Test name": "serving_a_qps_1", "Model": "m", "Median TTFT (ms)": {value}}}"#)
+            };
+            format!("[{}, {}]", row(tput[0]), row(tput[1]))
+        };
+        let comparison = compared(&file([1.0, 3.0]), &file([4.0, 4.0])).unwrap();
+        let row = row(&comparison, "serving_a_qps_1", "median_ttft_ms");
+        assert_eq!((row.base.as_slice(), row.head.as_slice()), ([2.0].as_slice(), [4.0].as_slice()));
+    }
+
+    #[test]
+    fn a_column_that_one_file_lacks_does_not_tell_rows_apart_and_nan_is_an_empty_cell() {
+        let base = r#"[{"Test name": "serving_a_qps_1", "Model": "m", "Input Len": 64, "Median TTFT (ms)": 2.0}]"#;
+        let head = r#"[{"Test name": "serving_b_qps_1", "Model": "m", "Input Len": NaN, "Median TTFT (ms)": 3.0}]"#;
+        assert_eq!(compared(base, head).unwrap().cases.len(), 1);
+        let head = head.replace("NaN", "64.0");
+        assert_eq!(compared(base, &head).unwrap().cases.len(), 1);
+        let head = head.replace("64.0", "128");
+        assert_eq!(compared(base, &head).unwrap().cases.len(), 2);
+    }
+
+    #[test]
+    fn a_text_that_is_no_such_file_is_a_mistake_that_says_where() {
+        let error = compared("{}", GOLDEN).unwrap_err();
+        assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
+        assert!(format!("{error:#}").contains("base's benchmark_results.json: invalid type: map"), "{error:#}");
+    }
+}

@@ -133,17 +133,14 @@ const TABLES: &[(Kind, &str)] =
 
 /// The records of a kind, sorted by name, each with every column that at least one of them has.
 fn records(folder: &Folder, kind: Kind, device: impl Fn(&str) -> String) -> Vec<Record> {
-    let mut records: Vec<Record> = folder
+    let mut cases: Vec<(&String, &CaseFiles)> = folder
         .cases
         .iter()
         .filter(|(_, case)| case.kind == kind && matches!(case.outcome, Outcome::Measured(_)))
-        .filter_map(|(name, case)| record(name, case, device(&case.commands.gpu_type)))
         .collect();
-    records.sort_by(|a, b| {
-        a.get(TEST_NAME)
-            .map(|c| c.as_ref().map(Cell::to_string))
-            .cmp(&b.get(TEST_NAME).map(|c| c.as_ref().map(Cell::to_string)))
-    });
+    cases.sort_by_key(|(name, _)| *name);
+    let mut records: Vec<Record> =
+        cases.into_iter().filter_map(|(name, case)| record(name, case, device(&case.commands.gpu_type))).collect();
     let empty: Vec<&str> = records
         .first()
         .map(|first| {
@@ -341,5 +338,167 @@ fn six_digits(value: f64) -> String {
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };
         format!("{}e{sign}{:02}", shorten(mantissa), exponent.abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::result::read_folder;
+
+    const GOLDEN_JSON: &str = include_str!("../../tests/data/results/upstream-run/golden/benchmark_results.json");
+    const GOLDEN_MARKDOWN: &str = include_str!("../../tests/data/results/upstream-run/golden/benchmark_results.md");
+
+    fn upstream_run() -> Folder {
+        read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/results/upstream-run")).unwrap()
+    }
+
+    fn tables(markdown: &str) -> Vec<&str> {
+        markdown.lines().filter(|line| line.starts_with("| ") || line.starts_with("|:")).collect()
+    }
+
+    #[test]
+    fn the_json_is_that_of_upstream_to_the_last_digit_and_in_its_order() {
+        type Records = Vec<IndexMap<String, Option<Cell>>>;
+        let ours: Records = serde_json::from_str(&json(&upstream_run()).unwrap()).unwrap();
+        let golden: Records = serde_json::from_str(GOLDEN_JSON).unwrap();
+        assert_eq!(ours, golden);
+        let columns = |records: &Records| -> Vec<Vec<String>> {
+            records.iter().map(|record| record.keys().cloned().collect()).collect()
+        };
+        assert_eq!(columns(&ours), columns(&golden));
+    }
+
+    #[test]
+    fn the_tables_of_results_are_those_of_upstream_to_the_last_space() {
+        let ours = markdown(&upstream_run(), None).unwrap();
+        let golden: Vec<&str> = tables(GOLDEN_MARKDOWN).into_iter().filter(|line| line.len() > 60).collect();
+        assert_eq!(golden.len(), 3 + 3 + 8);
+        assert_eq!(tables(&ours), golden);
+    }
+
+    #[test]
+    fn the_embedded_json_has_the_rows_of_upstream_whatever_their_order() {
+        type Tables = IndexMap<String, IndexMap<String, IndexMap<String, Cell>>>;
+        // Upstream numbers rows in the order in which the folder listed its files; ours are sorted.
+        let rows = |markdown: &str| {
+            let text = markdown.lines().find(|line| line.starts_with("{\"latency\"")).unwrap();
+            let tables: Tables = serde_json::from_str(text).unwrap();
+            let mut rows: Vec<Vec<(String, Cell)>> = Vec::new();
+            for columns in tables.values() {
+                for row in columns[TEST_NAME].keys() {
+                    rows.push(columns.iter().map(|(column, cells)| (column.clone(), cells[row].clone())).collect());
+                }
+            }
+            rows.sort_by_key(|row| row[0].1.to_string());
+            rows
+        };
+        assert_eq!(rows(&markdown(&upstream_run(), None).unwrap()), rows(GOLDEN_MARKDOWN));
+    }
+
+    #[test]
+    fn a_report_tells_the_machine_and_what_was_not_measured() {
+        let mut folder = upstream_run();
+        folder.cases.retain(|name, _| name.starts_with("throughput_"));
+        let failed = CaseFiles {
+            kind: Kind::Latency,
+            text: None,
+            commands: Commands::default(),
+            outcome: Outcome::Failed("the benchmark left no result file".into()),
+        };
+        folder.cases.insert("latency_x".into(), failed);
+        let host = Host {
+            cpu: "AMD EPYC".into(),
+            cores: 2,
+            memory_gib: 23.544,
+            numa_nodes: 1,
+            kernel: "6.8".into(),
+            governor: None,
+        };
+        insta::assert_snapshot!(markdown(&folder, Some(&host)).unwrap(), @r##"
+        # Benchmark results
+
+        ## Throughput tests
+
+        | Test name                | GPU   |   # of req. |   Total # of tokens |   Elapsed time (s) |   Tput (req/s) |   Tput (tok/s) |
+        |:-------------------------|:------|------------:|--------------------:|-------------------:|---------------:|---------------:|
+        | throughput_tinyllama_tp1 | 1xcpu |         100 |                9615 |           0.701106 |        142.632 |        13714.1 |
+
+        ## Not measured
+
+        - `latency_x`: the benchmark left no result file
+
+        ## Platform Information
+
+        |                  | Platform Info   |
+        |:-----------------|:----------------|
+        | Total cores      | 2               |
+        | Total Memory     | 23.54GB         |
+        | Total NUMA nodes | 1               |
+        | CPU Brand        | AMD EPYC        |
+
+        ## The tables as JSON
+
+        ```json
+        {"latency":{},"throughput":{"Test name":{"0":"throughput_tinyllama_tp1"},"GPU":{"0":"cpu"},"# of req.":{"0":100},"Total # of tokens":{"0":9615},"Elapsed time (s)":{"0":0.7011055809998652},"Tput (req/s)":{"0":142.631869878125},"Tput (tok/s)":{"0":13714.05428878172}},"serving":{}}
+        ```
+        "##);
+    }
+
+    #[test]
+    fn a_column_that_only_some_rows_have_is_null_in_the_others_and_one_that_none_has_is_left_out() {
+        let mut folder = upstream_run();
+        folder.cases.retain(|name, _| name.starts_with("serving_") && name.ends_with("_8"));
+        folder.cases[0].commands.server_command = Some("vllm serve m --pipeline-parallel-size 2".into());
+        folder.cases[0].commands.gpu_type = "NVIDIA H100\nNVIDIA H100".into();
+        let records: Vec<IndexMap<String, Option<Cell>>> = serde_json::from_str(&json(&folder).unwrap()).unwrap();
+        assert_eq!((&records[0]["PP Size"], &records[0]["TP Size"]), (&Some(Cell::Integer(2)), &None));
+        assert_eq!((&records[1]["PP Size"], &records[1]["TP Size"]), (&None, &Some(Cell::Integer(1))));
+        assert_eq!(records[0][GPU], Some(Cell::Text("2xNVIDIA H100".into())));
+        folder.cases[0].commands.server_command = None;
+        assert!(!json(&folder).unwrap().contains("PP Size"));
+    }
+
+    #[test]
+    fn words_of_commands_are_typed_as_upstream_types_them() {
+        let typed = ["64", "0.5", ".5", "inf", "1e3", "bfloat16", "true", "1.2.3", "-1"].map(Cell::of_word);
+        insta::assert_compact_debug_snapshot!(typed, @r#"[Integer(64), Float(0.5), Float(0.5), Text("inf"), Text("1e3"), Text("bfloat16"), Boolean(true), Text("1.2.3"), Integer(-1)]"#);
+    }
+
+    #[test]
+    fn numbers_have_six_significant_digits_as_c_prints_them() {
+        // [f"{x:g}" for x in (...)]
+        let printed = [
+            13714.05428878172,
+            0.7011055809998652,
+            418.00231102991347,
+            1e6,
+            999999.5,
+            123456789.0,
+            0.0001,
+            0.00001234567,
+            100000.0,
+            0.0,
+            -2.50,
+        ]
+        .map(six_digits);
+        assert_eq!(
+            printed,
+            [
+                "13714.1",
+                "0.701106",
+                "418.002",
+                "1e+06",
+                "1e+06",
+                "1.23457e+08",
+                "0.0001",
+                "1.23457e-05",
+                "100000",
+                "0",
+                "-2.5"
+            ]
+        );
     }
 }

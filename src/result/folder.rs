@@ -234,7 +234,7 @@ mod tests {
                 "the benchmark left no result file",
             ),
             Failed(
-                "cannot read the result as one of `startup`: EOF while parsing a value at line 4 column 26",
+                "cannot read the result as one of `startup`: EOF while parsing a list at line 4 column 22",
             ),
         ]
         "#);

@@ -4,3 +4,4 @@ mod client;
 mod fake_github;
 mod manifests;
 mod publish;
+mod statistics;
