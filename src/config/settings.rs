@@ -1,5 +1,7 @@
 //! Which value each setting has and where it came from: what `vllm-perf config show` prints. Pure.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::file::{ConfigFile, DeviceFile};
@@ -29,6 +31,17 @@ pub enum Source {
     File(String),
     /// Built in.
     Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Environment => f.write_str("environment"),
+            Self::File(file) => f.write_str(file),
+            Self::Default => f.write_str("default"),
+        }
+    }
 }
 
 /// Every setting of `config`, in the order of the config file. `file` is the text that `config` was read from and its

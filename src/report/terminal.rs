@@ -19,15 +19,7 @@ const EXPENDABLE: [usize; 3] = [5, 2, 3];
 /// are left to the terminal to wrap.
 pub fn table(comparison: &Comparison, width: usize) -> String {
     let labels = Labels::new(&comparison.cases);
-    let mut parts = vec![headline(comparison)];
-    parts.extend(wording::notices(comparison));
-    let findings = finding::findings(comparison);
-    if findings.is_empty() {
-        parts.push(wording::nothing_found(comparison));
-    } else {
-        let lines: Vec<Line> = findings.iter().map(|finding| of_finding(finding, &labels)).collect();
-        parts.push(grid(&lines, width));
-    }
+    let mut parts = matters(comparison, &labels, width);
     let failures = wording::failures(comparison, &labels);
     if !failures.is_empty() {
         parts.push(format!("Failed and left out of every number:\n  {}", failures.join("\n  ")));
@@ -38,6 +30,24 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
         parts.push(sureness(comparison));
     }
     parts.join("\n\n") + "\n"
+}
+
+/// The verdict alone: the headline and what matters.
+pub fn verdict(comparison: &Comparison, width: usize) -> String {
+    matters(comparison, &Labels::new(&comparison.cases), width).join("\n\n") + "\n"
+}
+
+fn matters(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
+    let mut parts = vec![headline(comparison)];
+    parts.extend(wording::notices(comparison));
+    let findings = finding::findings(comparison);
+    if findings.is_empty() {
+        parts.push(wording::nothing_found(comparison));
+    } else {
+        let lines: Vec<Line> = findings.iter().map(|finding| of_finding(finding, labels)).collect();
+        parts.push(grid(&lines, width));
+    }
+    parts
 }
 
 fn headline(comparison: &Comparison) -> String {

@@ -14,7 +14,7 @@ hook() {
     flattened+=("BUILDKITE_PLUGIN_VLLM_PERF_$name=$value")
   done < <(jq -r 'to_entries[] | [(.key | ascii_upcase | gsub("-"; "_")), (.value | tostring)] | @tsv' <<<"$3")
   env --ignore-environment "PATH=$BATS_TEST_TMPDIR/agent:$PATH" "HOME=$BATS_TEST_TMPDIR/home" CI=true BUILDKITE=true \
-    BUILDKITE_AGENT_ACCESS_TOKEN=bkaj_secret "BUILDKITE_AGENT_RECORD=$BATS_TEST_TMPDIR/record" \
+    BUILDKITE_AGENT_ACCESS_TOKEN=bkaj_secret "BUILDKITE_FAKE_AGENT_LOG=$BATS_TEST_TMPDIR/agent.jsonl" \
     BUILDKITE_REPO=https://github.com/vllm-project/vllm.git BUILDKITE_PULL_REQUEST_REPO=https://github.com/vllm-project/vllm.git \
     BUILDKITE_PULL_REQUEST=2 BUILDKITE_PULL_REQUEST_BASE_BRANCH=main "BUILDKITE_PULL_REQUEST_LABELS=$2" BUILDKITE_BRANCH=changes \
     BUILDKITE_COMMIT=1da94e673c257373280026f75ceb4effac80e892 BUILDKITE_SOURCE=webhook BUILDKITE_PIPELINE_DEFAULT_BRANCH=main \
@@ -35,7 +35,8 @@ options() {
   run hook command perf-benchmarks,ready "$(options '{}')"
   [ "$status" -eq 1 ]
   [ "$(jq -r .verdict vllm-perf-out/comparison.json)" = regressed ]
-  grep -rq annotate record
+  jq --slurp --exit-status 'map(select(.argv[0] == "annotate" and .refused == null and (.stdin | contains("regressed")))) | length > 0' agent.jsonl
+  jq --slurp --exit-status 'all(.refused == null)' agent.jsonl
   [[ "$output" != *bkaj_secret* ]]
 }
 
@@ -46,11 +47,14 @@ options() {
   [ ! -e vllm-perf-out ]
 }
 
-@test "without ready nothing is measured and the step passes" {
+@test "without ready nothing is measured or published, not even an old report, and the step passes" {
+  mkdir vllm-perf-out
+  echo '{}' >vllm-perf-out/comparison.json
   run hook command perf-benchmarks "$(options '{}')"
   [ "$status" -eq 0 ]
   [[ "$output" == *ready* ]]
-  [ ! -e vllm-perf-out/comparison.json ]
+  [ "$(<vllm-perf-out/comparison.json)" = '{}' ]
+  [ ! -e agent.jsonl ]
 }
 
 @test "an option that plugin.yml does not have is a mistake that is named" {

@@ -1,0 +1,170 @@
+//! The manifests and the documents agree with each other: every example uses options that exist, and every dependency
+//! has its reason.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read `{path}`: {error}"))
+}
+
+#[derive(Deserialize)]
+struct Plugin {
+    configuration: Value,
+}
+
+#[derive(Deserialize)]
+struct Action {
+    inputs: IndexMap<String, Value>,
+    runs: Runs,
+}
+
+#[derive(Deserialize)]
+struct Runs {
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Pipeline {
+    steps: Vec<PipelineStep>,
+}
+
+#[derive(Deserialize)]
+struct PipelineStep {
+    plugins: Vec<IndexMap<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct Workflow {
+    jobs: IndexMap<String, Job>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    uses: Option<String>,
+    run: Option<String>,
+    #[serde(default)]
+    with: IndexMap<String, Value>,
+}
+
+fn action() -> Action {
+    serde_yaml::from_str(&text("action.yml")).unwrap()
+}
+
+/// The fenced YAML blocks of the README.
+fn readme_blocks() -> Vec<String> {
+    let readme = text("README.md");
+    readme
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```").map(|(block, _)| block.to_owned()))
+        .collect()
+}
+
+fn workflows() -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = [".github/workflows", "examples/github"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(root().join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .map(|path: PathBuf| (path.display().to_string(), std::fs::read_to_string(&path).unwrap()))
+        .collect();
+    let blocks = readme_blocks().into_iter().filter(|block| block.contains("\njobs:"));
+    found.extend(blocks.map(|block| ("README.md".to_owned(), block)));
+    found
+}
+
+fn pipelines() -> Vec<(String, String)> {
+    let mut found = vec![("examples/buildkite/pipeline.yml".to_owned(), text("examples/buildkite/pipeline.yml"))];
+    let blocks = readme_blocks().into_iter().filter(|block| block.starts_with("steps:"));
+    found.extend(blocks.map(|block| ("README.md".to_owned(), block)));
+    found
+}
+
+#[test]
+fn every_buildkite_example_is_a_valid_configuration_of_the_plugin() {
+    let plugin: Plugin = serde_yaml::from_str(&text("plugin.yml")).unwrap();
+    let schema = jsonschema::validator_for(&plugin.configuration).unwrap();
+    let mut checked = BTreeSet::new();
+    for (path, pipeline) in pipelines() {
+        let pipeline: Pipeline = serde_yaml::from_str(&pipeline).unwrap_or_else(|error| panic!("{path}: {error}"));
+        for (name, options) in pipeline.steps.iter().flat_map(|step| &step.plugins).flatten() {
+            assert!(name.starts_with("vllm-project/vllm-perf#v"), "{path}: {name} is not pinned to a version");
+            let errors: Vec<String> = schema.iter_errors(options).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{path}: {errors:?}");
+            checked.insert(path.clone());
+        }
+    }
+    assert_eq!(checked.into_iter().collect::<Vec<_>>(), ["README.md", "examples/buildkite/pipeline.yml"]);
+    assert!(!schema.is_valid(&serde_json::json!({"devise": "cpu"})), "an unknown option must not be valid");
+}
+
+#[test]
+fn every_workflow_gives_the_action_only_inputs_that_it_has() {
+    let action = action();
+    let mut uses = 0;
+    for (path, workflow) in workflows() {
+        let workflow: Workflow = serde_yaml::from_str(&workflow).unwrap_or_else(|error| panic!("{path}: {error}"));
+        for step in workflow.jobs.values().flat_map(|job| &job.steps) {
+            let ours =
+                step.uses.as_deref().is_some_and(|name| name == "./" || name.starts_with("vllm-project/vllm-perf@"));
+            if ours {
+                uses += 1;
+                for input in step.with.keys() {
+                    assert!(action.inputs.contains_key(input), "{path}: the action has no input `{input}`");
+                }
+            }
+        }
+    }
+    assert_eq!(uses, 4, "self-test, two examples and the README use the action");
+}
+
+#[test]
+fn no_input_reaches_a_shell_script_as_text() {
+    let scripts = action().runs.steps.into_iter().filter_map(|step| step.run);
+    let scripts: Vec<String> = scripts.collect();
+    assert!(scripts.len() >= 5);
+    for script in scripts {
+        assert!(!script.contains("${{"), "an expression in a script can be code: {script}");
+    }
+}
+
+#[test]
+fn every_option_of_the_plugin_is_an_input_of_the_action_unless_it_is_the_platforms() {
+    let plugin: Plugin = serde_yaml::from_str(&text("plugin.yml")).unwrap();
+    let inputs = action().inputs;
+    let options = plugin.configuration.get("properties").and_then(Value::as_object).unwrap();
+    let missing: Vec<&String> = options.keys().filter(|option| !inputs.contains_key(*option)).collect();
+    assert_eq!(missing, ["github-token-env", "out"]);
+}
+
+#[test]
+fn every_dependency_has_its_reason_in_contributing() {
+    let manifest = text("Cargo.toml");
+    let dependencies = manifest
+        .lines()
+        .skip_while(|line| *line != "[dependencies]")
+        .take_while(|line| !line.starts_with("[profile"))
+        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name));
+    let named: BTreeSet<&str> = dependencies.collect();
+    let contributing = text("CONTRIBUTING.md");
+    let (_, table) = contributing.split_once("| crate | why |").unwrap();
+    let explained: BTreeSet<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    assert!(named.len() > 20);
+    assert_eq!(named, explained);
+}
