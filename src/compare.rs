@@ -1,13 +1,19 @@
 //! Results against results: rows, each with a verdict and the numbers behind it. Pure.
 
+mod rule;
+pub mod upstream;
+
 use serde::{Deserialize, Serialize};
 
-use crate::config::MinEffect;
+use crate::config::{MinEffect, VerdictConfig};
 use crate::device::Device;
 use crate::event::Event;
-use crate::metric::{Direction, Family};
+use crate::metric::{self, Direction, Family};
 use crate::plan::Side;
+use crate::result::{Outcome, Repetition};
+use crate::statistics;
 use crate::suite::{Kind, MeasuredBy, Skipped};
+use rule::{Draft, Evidence};
 
 /// Schema of `comparison.json`.
 pub const SCHEMA: &str = "vllm-perf/comparison/v1";
@@ -170,7 +176,7 @@ pub enum Strategy {
 }
 
 /// What was compared, where and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
     /// Version of vllm-perf.
@@ -225,4 +231,146 @@ pub struct Host {
     pub kernel: String,
     /// Frequency governor, where it can be read.
     pub governor: Option<String>,
+}
+
+/// What [`compare`] needs: what was measured on both sides, and what is known about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// What is compared, where and how.
+    pub subject: Subject,
+    /// The cases, in the order of the plan.
+    pub cases: Vec<CaseFacts>,
+    /// Repetitions of base in order; none where there is no base.
+    pub base: Vec<Repetition>,
+    /// Repetitions of head in order.
+    pub head: Vec<Repetition>,
+    /// Tests that were left out, and why.
+    pub skipped: Vec<Skipped>,
+    /// Repetitions a side that were planned.
+    pub planned_pairs: u32,
+    /// Seed of the order inside each pair.
+    pub seed: u64,
+    /// When a change is called one.
+    pub verdict: VerdictConfig,
+}
+
+/// Compares what was measured. Rows stand in the order of the cases, and of `metric::ALL` within a case. A metric that
+/// no repetition of either side has (TTFT of an embedding test) has no row; a case that nobody could measure has its
+/// primary rows, `not measured`.
+pub fn compare(input: Input) -> Comparison {
+    let Input { subject, mut cases, base, head, skipped, planned_pairs, seed, verdict } = input;
+    let strategy = if base.len() == head.len() && base.len() > 1 { Strategy::Paired } else { Strategy::Single };
+    for case in &mut cases {
+        add_problems(case, Side::Base, &base);
+        add_problems(case, Side::Head, &head);
+    }
+    let drafts: Vec<Draft> = cases
+        .iter()
+        .flat_map(|case| rows_of(case, &base, &head).map(move |metric| (case, metric)))
+        .map(|(case, metric)| Draft::new(case, metric, &base, &head))
+        .collect();
+
+    let tested = |draft: &Draft| match draft.evidence {
+        Evidence::Tested(shift) if draft.metric.primary => Some(shift.p()),
+        _ => None,
+    };
+    let mut adjusted =
+        statistics::benjamini_hochberg(&drafts.iter().filter_map(tested).collect::<Vec<_>>()).into_iter();
+    let rows: Vec<Row> = drafts
+        .into_iter()
+        .map(|draft| {
+            let q = tested(&draft).and_then(|_| adjusted.next());
+            rule::judge(draft, q, &verdict)
+        })
+        .collect();
+
+    let counts = count(&rows);
+    Comparison {
+        schema: SCHEMA.to_owned(),
+        verdict: overall(&counts),
+        counts,
+        subject,
+        method: Method {
+            strategy,
+            pairs: base.len().min(head.len()) as u32,
+            planned_pairs,
+            seed,
+            fdr: verdict.fdr,
+            min_effect: verdict.min_effect,
+        },
+        cases,
+        rows,
+        skipped,
+    }
+}
+
+/// The rows that a reader must see first: primary ones that regressed (the largest change first), then those that were
+/// not measured, then those that improved (the largest first). The others are left out.
+pub fn by_importance(rows: &[Row]) -> Vec<&Row> {
+    let size = |row: &Row| row.estimate.unwrap_or_default().ln_1p().abs();
+    let mut important: Vec<&Row> = rows.iter().filter(|row| row.primary && row.verdict <= Verdict::Improved).collect();
+    important.sort_by(|a, b| a.verdict.cmp(&b.verdict).then(size(b).total_cmp(&size(a))));
+    important
+}
+
+/// The metrics that have a row: those that any repetition measured, or the primary ones where none measured anything.
+fn rows_of<'a>(
+    case: &'a CaseFacts,
+    base: &'a [Repetition],
+    head: &'a [Repetition],
+) -> impl Iterator<Item = &'static metric::Metric> {
+    let measured: Vec<_> = base
+        .iter()
+        .chain(head)
+        .filter_map(|repetition| match repetition.get(&case.name) {
+            Some(Outcome::Measured(measurement)) => Some(measurement),
+            _ => None,
+        })
+        .collect();
+    metric::of(case.kind).filter(move |metric| {
+        if measured.is_empty() {
+            return metric.primary;
+        }
+        measured.iter().any(|measurement| measurement.metrics.contains_key(metric.id))
+    })
+}
+
+/// Adds why repetitions of a side have no value, where the case does not tell yet.
+fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
+    for (number, repetition) in (1..).zip(repetitions) {
+        let reason = match repetition.get(&case.name) {
+            Some(Outcome::Measured(_)) => continue,
+            Some(Outcome::Failed(reason)) => reason.clone(),
+            None => "there is no result".to_owned(),
+        };
+        if !case.problems.iter().any(|known| (known.side, known.repetition) == (side, number)) {
+            case.problems.push(Problem { side, repetition: number, reason });
+        }
+    }
+}
+
+fn count(rows: &[Row]) -> Counts {
+    let of = |verdict: Verdict| rows.iter().filter(|row| row.primary && row.verdict == verdict).count();
+    Counts {
+        regressed: of(Verdict::Regressed),
+        improved: of(Verdict::Improved),
+        unchanged: of(Verdict::Unchanged),
+        inconclusive: of(Verdict::Inconclusive),
+        not_measured: of(Verdict::NotMeasured),
+    }
+}
+
+/// The report's verdict is the worst that is certain. One regression is a regression whatever else happened; a hole in
+/// the measurement may hide one, so it comes before good news; one improvement is news although other rows are
+/// undecided; and `unchanged` claims something about every row, so a single undecided row makes it `inconclusive`.
+/// A report without primary rows has measured nothing that may be judged.
+fn overall(counts: &Counts) -> Verdict {
+    match counts {
+        Counts { regressed: 1.., .. } => Verdict::Regressed,
+        Counts { not_measured: 1.., .. } => Verdict::NotMeasured,
+        Counts { improved: 1.., .. } => Verdict::Improved,
+        Counts { inconclusive: 1.., .. } => Verdict::Inconclusive,
+        Counts { unchanged: 1.., .. } => Verdict::Unchanged,
+        _ => Verdict::NotMeasured,
+    }
 }

@@ -1,4 +1,5 @@
-//! The settings in force. `vllm-perf.yml` is optional: the defaults are vLLM's own.
+//! The settings in force. `vllm-perf.yml` is optional: the defaults are vLLM's own. `config/` finds the file, reads it
+//! strictly, describes it as JSON Schema, and tells where each setting came from.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,6 +7,16 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::device::DeviceName;
+
+mod file;
+mod find;
+mod schema;
+mod settings;
+
+pub use file::{LONGEST_FILE, parse};
+pub use find::{PLACES, find};
+pub use schema::schema;
+pub use settings::{Setting, Source, settings};
 
 /// Everything that a config file can say.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +38,7 @@ pub struct Config {
 /// When to benchmark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TriggerConfig {
-    /// Labels that a pull request must all have, exact names.
+    /// Labels that a pull request must all have, exact names. With none, every pull request runs.
     pub labels: Vec<String>,
     /// Branches where a push runs without labels.
     pub branches: Vec<String>,
@@ -74,4 +85,83 @@ pub struct MinEffect {
     pub median: f64,
     /// 99th percentiles.
     pub p99: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let devices = [DeviceName::Cpu, DeviceName::Arm64Cpu, DeviceName::Cuda];
+        Self {
+            trigger: TriggerConfig::default(),
+            devices: devices.into_iter().map(|name| (name, DeviceConfig::of(name))).collect(),
+            images: ImagesConfig::default(),
+            suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
+            verdict: VerdictConfig::default(),
+            store: None,
+        }
+    }
+}
+
+impl Config {
+    /// What is configured for `name`, or its default where it is not in the matrix.
+    pub fn device(&self, name: DeviceName) -> DeviceConfig {
+        self.devices.get(&name).cloned().unwrap_or_else(|| DeviceConfig::of(name))
+    }
+}
+
+impl Default for TriggerConfig {
+    fn default() -> Self {
+        Self { labels: vec!["perf-benchmarks".to_owned(), "ready".to_owned()], branches: vec!["main".to_owned()] }
+    }
+}
+
+impl DeviceConfig {
+    /// The default: the suffix under which vLLM's CI publishes the image, and a label where vLLM's matrix has the device.
+    pub fn of(name: DeviceName) -> Self {
+        let (image_suffix, label) = match name {
+            DeviceName::Cuda => ("", Some("perf-gpu")),
+            DeviceName::Rocm => ("", None),
+            DeviceName::Hpu => ("-hpu", None),
+            DeviceName::Xpu => ("-xpu", None),
+            DeviceName::Cpu => ("-cpu", Some("perf-cpu")),
+            DeviceName::Arm64Cpu => ("-arm64-cpu", Some("perf-arm64")),
+        };
+        Self { image_suffix: image_suffix.to_owned(), label: label.map(str::to_owned) }
+    }
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            pull_request: "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo".to_owned(),
+            main: "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo".to_owned(),
+            rocm: "docker.io/rocm/vllm-ci".to_owned(),
+            wait: Duration::from_secs(90 * 60),
+        }
+    }
+}
+
+impl Default for VerdictConfig {
+    fn default() -> Self {
+        Self { min_effect: MinEffect::default(), fdr: 0.05 }
+    }
+}
+
+impl Default for MinEffect {
+    fn default() -> Self {
+        Self { throughput: 0.02, median: 0.03, p99: 0.08 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_outside_the_matrix_has_its_default() {
+        let mut config = Config::default();
+        assert_eq!(config.device(DeviceName::Hpu).image_suffix, "-hpu");
+        let own = DeviceConfig { image_suffix: "-mine".to_owned(), label: None };
+        config.devices.insert(DeviceName::Cpu, own.clone());
+        assert_eq!(config.device(DeviceName::Cpu), own);
+    }
 }

@@ -13,6 +13,11 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Whether `name` is set at all, be it to nothing.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// The value of `name` as a secret.
     pub fn secret(&self, name: &str) -> Option<Secret> {
         self.get(name).map(|value| Secret(value.to_owned()))

@@ -4,6 +4,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::environment::Environment;
+
+pub mod buildkite;
+pub mod github;
+pub mod local;
+
 /// Who told us about the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,9 +42,9 @@ pub struct Event {
     pub provider: Provider,
     /// GitHub's event name (`pull_request`, `push`, ...), also for Buildkite builds; `local` on a person's machine.
     pub name: String,
-    /// What happened to the pull request (`labeled`, `synchronize`, ...).
+    /// What happened to the pull request (`labeled`, `synchronize`, ...); `deleted` for a push that deleted its branch.
     pub action: Option<String>,
-    /// The label that was just added or removed.
+    /// The label that was just added or removed; characters that no configured label can have read `?`.
     pub changed_label: Option<String>,
     /// `owner/name` of the repository that the event belongs to.
     pub repository: Option<String>,
@@ -98,4 +104,135 @@ pub struct CompletedRun {
     pub pull_requests: Vec<u64>,
     /// Page of that run.
     pub url: Option<String>,
+}
+
+/// Characters that a label may have beside ASCII letters and digits.
+const LABEL_PUNCTUATION: &str = " ._:/+-";
+/// Longest label, in characters: GitHub's own limit.
+const LABEL_LENGTH: usize = 50;
+/// Most labels of one pull request: GitHub's own limit.
+const LABELS: usize = 100;
+/// Longest branch name that is believed, in bytes: what a file system allows git.
+const BRANCH_LENGTH: usize = 255;
+
+/// Which CI we are in: it says so itself, with `GITHUB_ACTIONS=true` or `BUILDKITE=true`.
+pub fn detect(env: &Environment) -> Provider {
+    if env.get("GITHUB_ACTIONS") == Some("true") {
+        Provider::Github
+    } else if env.get("BUILDKITE") == Some("true") {
+        Provider::Buildkite
+    } else {
+        Provider::Local
+    }
+}
+
+/// Whether `text` can be the name of a label that decides anything: 1 to 50 of `A-Z a-z 0-9`, space and `._:/+-`.
+pub fn is_label(text: &str) -> bool {
+    (1..=LABEL_LENGTH).contains(&text.len()) && text.chars().all(is_label_character)
+}
+
+fn is_label_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || LABEL_PUNCTUATION.contains(character)
+}
+
+/// The labels among `names`; others are left out, because no configured label can equal them.
+fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    names.into_iter().filter(|name| is_label(name)).take(LABELS).map(str::to_owned).collect()
+}
+
+/// A label for showing: what is not a label's character reads `?`, so it never equals a configured label.
+fn shown_label(name: &str) -> String {
+    let mut shown: String =
+        name.chars().take(LABEL_LENGTH).map(|c| if is_label_character(c) { c } else { '?' }).collect();
+    if name.chars().nth(LABEL_LENGTH).is_some() {
+        shown.push('?');
+    }
+    shown
+}
+
+/// A full commit hash (SHA-1 or SHA-256). All zeros, git's way to say "none", is none.
+fn commit(text: &str) -> Option<String> {
+    let full = matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (full && text.bytes().any(|byte| byte != b'0')).then(|| text.to_ascii_lowercase())
+}
+
+/// `owner/name` as GitHub allows it.
+fn repository(text: &str) -> Option<String> {
+    let part = |part: &str| {
+        (1..=100).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let (owner, name) = text.split_once('/')?;
+    (part(owner) && part(name)).then(|| text.to_owned())
+}
+
+/// A branch name, with or without `refs/heads/` before it. Any other reference, a tag for one, is none.
+fn branch(text: &str) -> Option<String> {
+    let name = text.strip_prefix("refs/heads/").unwrap_or(text);
+    let plain = (1..=BRANCH_LENGTH).contains(&name.len()) && !name.contains(char::is_control);
+    (plain && !name.starts_with("refs/")).then(|| name.to_owned())
+}
+
+/// The pull request that a merge queue tests, out of its branch `gh-readonly-queue/<base>/pr-<number>-<commit>`.
+fn queued_pull_request(branch: &str) -> Option<u64> {
+    let (_, last) = branch.strip_prefix("gh-readonly-queue/")?.rsplit_once('/')?;
+    let (number, tip) = last.strip_prefix("pr-")?.split_once('-')?;
+    commit(tip)?;
+    number.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ci_says_who_it_is_and_silence_is_a_persons_machine() {
+        for (variables, provider) in [
+            (vec![("GITHUB_ACTIONS", "true")], Provider::Github),
+            (vec![("BUILDKITE", "true")], Provider::Buildkite),
+            (vec![("GITHUB_ACTIONS", "false"), ("CI", "true")], Provider::Local),
+            (vec![], Provider::Local),
+        ] {
+            assert_eq!(detect(&variables.into_iter().collect()), provider);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_label_is_left_out() {
+        let long = "x".repeat(51);
+        let names = ["ready", "", "`rm -rf`", "🐛 bug", "a, b", &long, "perf: cpu/arm64", "<!-- -->", "a\nb"];
+        assert_eq!(labels(names), ["ready", "perf: cpu/arm64"]);
+    }
+
+    #[test]
+    fn a_shown_label_never_equals_a_configured_one() {
+        assert_eq!(shown_label("ready"), "ready");
+        assert_eq!(shown_label("🐛 bug"), "? bug");
+        assert!(!is_label(&shown_label(&"x".repeat(51))));
+    }
+
+    #[test]
+    fn only_a_full_hash_is_a_commit() {
+        let sha = "ec26c3e57ca3a959ca5aad62de7213c562f8c821";
+        assert_eq!(commit(sha).as_deref(), Some(sha));
+        for text in ["HEAD", "ec26c3e", "", &"0".repeat(40), &format!("{sha}0"), &"g".repeat(40)] {
+            assert_eq!(commit(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_merge_queue_branch_names_its_pull_request() {
+        let sha = "929f8209d40f77f4abc622a499c93a83babdbe64";
+        assert_eq!(queued_pull_request(&format!("gh-readonly-queue/main/pr-104-{sha}")), Some(104));
+        assert_eq!(queued_pull_request(&format!("gh-readonly-queue/release/v1/pr-7-{sha}")), Some(7));
+        assert_eq!(queued_pull_request("gh-readonly-queue/main/pr-104-929f82"), None);
+        assert_eq!(queued_pull_request("main"), None);
+    }
+
+    #[test]
+    fn a_tag_is_not_a_branch() {
+        assert_eq!(branch("refs/heads/releases/v1").as_deref(), Some("releases/v1"));
+        assert_eq!(branch("main").as_deref(), Some("main"));
+        assert_eq!(branch("refs/tags/v1"), None);
+        assert_eq!(branch("a\u{1b}[2J"), None);
+    }
 }

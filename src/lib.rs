@@ -3,15 +3,34 @@
 //! The modules stand in the order in which data flows: event, trigger, device, image, suite, plan, then run, result,
 //! compare, report and publish. The binary is a thin shell over this library.
 
+pub mod bench;
+pub mod cli;
 pub mod client;
+pub mod command;
 pub mod compare;
 pub mod config;
 pub mod device;
+pub mod duration;
 pub mod environment;
 pub mod event;
 pub mod exit;
+pub mod git;
+pub mod host;
+pub mod image;
+pub mod journal;
 pub mod metric;
+pub mod output;
 pub mod plan;
+pub mod progress;
+pub mod publish;
+pub mod registry;
+pub mod report;
 pub mod result;
+pub mod sim;
+pub mod statistics;
 pub mod suite;
 pub mod target;
+pub mod trigger;
+
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,1 +1,67 @@
-fn main() {}
+//! The binary: reads arguments and environment once, dispatches, prints the error, exits by the contract.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use vllm_perf::command::{self, Shell};
+use vllm_perf::environment::Environment;
+use vllm_perf::exit::{self, Exit};
+use vllm_perf::{cli, sim};
+
+fn main() -> ExitCode {
+    let environment = environment();
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let called = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or_default();
+    // An image of the simulated vLLM holds this binary under the name of the real one.
+    if called == "vllm" {
+        return finish(block_on(async { sim::vllm::run(words[1..].to_vec(), &environment).await.map(|()| Exit::Done) }));
+    }
+    let words = match command::plugin::words(words, &environment) {
+        Ok(words) => words,
+        Err(error) => return finish(Err(error)),
+    };
+    let cli = match cli::parse(&words, &environment) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Mistake.code() } else { 0 });
+        }
+    };
+    if let cli::Command::Guard(arguments) = &cli.command {
+        return match vllm_perf::target::guard::run(&arguments.words, arguments.container.as_deref()) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => finish(Err(error)),
+        };
+    }
+    let shell = match Shell::new(environment) {
+        Ok(shell) => shell,
+        Err(error) => return finish(Err(error)),
+    };
+    finish(block_on(command::dispatch(cli.command, &shell)))
+}
+
+/// The one place where the process environment is read.
+#[expect(clippy::disallowed_methods, reason = "everything else gets the environment as an argument")]
+fn environment() -> Environment {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect()
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    // The choice of cryptography is the process's; that it was made already is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
+
+fn finish(result: anyhow::Result<Exit>) -> ExitCode {
+    let exit = result.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        exit::of(&error)
+    });
+    ExitCode::from(exit.code())
+}

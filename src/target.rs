@@ -1,5 +1,10 @@
 //! What can serve: an image, an executable, a running server, or the simulated one. `target/` starts and stops them.
 
+pub mod guard;
+pub mod image;
+pub mod launch;
+pub mod process;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;

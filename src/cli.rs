@@ -1,0 +1,426 @@
+//! Arguments: what can be typed. What it means is decided elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::device::DeviceName;
+use crate::duration;
+use crate::environment::Environment;
+use crate::event::Provider;
+use crate::publish::CommentFailure;
+
+/// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vllm-perf",
+    version,
+    disable_help_subcommand = true,
+    before_help = "Example:\n  vllm-perf run --suite examples/suite --device cpu --base sim:itl=10ms --head sim:itl=12ms"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the decision, the device, the images, the cases and the exact commands; start nothing
+    Plan(PlanArgs),
+    /// Plan, wait for the images, benchmark base and head, compare; write the output folder
+    Run(Box<RunArgs>),
+    /// Comment, job summary or annotation, from an output folder
+    Publish(PublishArgs),
+    /// Print the verdict of an output folder and exit by it: the last step in CI
+    Verdict(VerdictArgs),
+    /// Compare what was measured before
+    Compare(CompareArgs),
+    /// Write benchmark_results.md, benchmark_results.json and report.html from a results folder
+    Report(ReportArgs),
+    /// Show or check the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Serve the simulated vLLM on a loopback port
+    SimServer(SimServerArgs),
+    /// The simulated vLLM as an executable; the `sim` target runs it
+    #[command(hide = true)]
+    SimVllm(WordsArgs),
+    /// Run a command so that nothing of it outlives whoever started it; targets run under it
+    #[command(hide = true)]
+    Guard(GuardArgs),
+}
+
+/// How a value is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Which program measures serving cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// Our own where it can, else vLLM's.
+    Auto,
+    /// Our own, or not at all.
+    Native,
+    /// `vllm bench serve`.
+    Vllm,
+}
+
+/// Where the event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProviderChoice {
+    /// Find out.
+    Auto,
+    /// GitHub Actions.
+    Github,
+    /// Buildkite.
+    Buildkite,
+    /// No CI: flags alone.
+    Local,
+}
+
+impl ProviderChoice {
+    /// The provider that was named, if one was.
+    pub fn named(self) -> Option<Provider> {
+        match self {
+            Self::Auto => None,
+            Self::Github => Some(Provider::Github),
+            Self::Buildkite => Some(Provider::Buildkite),
+            Self::Local => Some(Provider::Local),
+        }
+    }
+}
+
+fn device(text: &str) -> Result<Option<DeviceName>, String> {
+    if text == "auto" { Ok(None) } else { text.parse().map(Some).map_err(|error| format!("{error:#}")) }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| format!("{error:#}"))
+}
+
+/// A device that was named, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceChoice(pub Option<DeviceName>);
+
+fn device_choice(text: &str) -> Result<DeviceChoice, String> {
+    device(text).map(DeviceChoice)
+}
+
+/// Flags of every command that plans.
+#[derive(Debug, Args)]
+pub struct Planning {
+    /// Where the event comes from
+    #[arg(long, env = "VLLM_PERF_PROVIDER", value_enum, default_value = "auto", hide_possible_values = true)]
+    pub provider: ProviderChoice,
+    /// Name of the event, in place of GITHUB_EVENT_NAME
+    #[arg(long, env = "VLLM_PERF_EVENT_NAME", value_name = "NAME")]
+    pub event_name: Option<String>,
+    /// Payload of the event, in place of GITHUB_EVENT_PATH
+    #[arg(long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
+    pub event_path: Option<PathBuf>,
+    /// A label, for local runs; repeatable
+    #[arg(long = "label", env = "VLLM_PERF_LABEL", value_name = "NAME", value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Base: a full commit, a target, or `none`
+    #[arg(long, env = "VLLM_PERF_BASE", value_name = "SIDE")]
+    pub base: Option<String>,
+    /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]
+    #[arg(long, env = "VLLM_PERF_HEAD", value_name = "SIDE")]
+    pub head: Option<String>,
+    /// Words appended to base's server command
+    #[arg(long, env = "VLLM_PERF_BASE_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
+    pub base_server_args: Option<String>,
+    /// Words appended to head's server command
+    #[arg(long, env = "VLLM_PERF_HEAD_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
+    pub head_server_args: Option<String>,
+    /// Folder of the test files
+    #[arg(long, env = "VLLM_PERF_SUITE", value_name = "DIR")]
+    pub suite: Option<PathBuf>,
+    /// auto, cuda, rocm, hpu, xpu, cpu or arm64-cpu
+    #[arg(long, env = "VLLM_PERF_DEVICE", value_name = "NAME", default_value = "auto", value_parser = device_choice)]
+    pub device: DeviceChoice,
+    /// Device type, e.g. `NVIDIA H100`, in place of the probe's
+    #[arg(long, env = "VLLM_PERF_DEVICE_TYPE", value_name = "TYPE")]
+    pub device_type: Option<String>,
+    /// Number of GPUs or NUMA nodes, in place of the probe's
+    #[arg(long, env = "VLLM_PERF_DEVICE_COUNT", value_name = "N")]
+    pub device_count: Option<u32>,
+    /// Only the cases whose name matches
+    #[arg(long, env = "VLLM_PERF_ONLY", value_name = "REGEX")]
+    pub only: Option<String>,
+    /// Repetitions a side, interleaved (number, 1 to 10)
+    #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub pairs: u32,
+    /// Begin no further pair that would end after this time (45s, 90m, 2h)
+    #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = span)]
+    pub budget: Option<Duration>,
+    /// Seed of the order inside each pair (number)
+    #[arg(long, env = "VLLM_PERF_SEED", value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Who measures serving cases: auto, native or vllm
+    #[arg(long, env = "VLLM_PERF_CLIENT", value_enum, default_value = "auto", hide_possible_values = true)]
+    pub client: Client,
+    /// Output folder
+    #[arg(long, env = "VLLM_PERF_OUT", value_name = "DIR", default_value = "vllm-perf-out")]
+    pub out: PathBuf,
+    /// Config file, in place of vllm-perf.yml
+    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `vllm-perf plan`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf plan --suite examples/suite --device cpu --base sim --head sim:itl=12ms")]
+pub struct PlanArgs {
+    /// What to plan.
+    #[command(flatten)]
+    pub planning: Planning,
+    /// text or json
+    #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+    /// Ask the registry whether the images are there
+    #[arg(long, env = "VLLM_PERF_CHECK_IMAGES")]
+    pub check_images: bool,
+    /// Ask GitHub's API for the labels of now (needs GITHUB_TOKEN)
+    #[arg(long, env = "VLLM_PERF_FETCH_LABELS")]
+    pub fetch_labels: bool,
+}
+
+/// `vllm-perf run`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "Example:\n  vllm-perf run --suite examples/suite --device cpu --base sim:itl=10ms --head sim:itl=12ms"
+)]
+pub struct RunArgs {
+    /// What to plan.
+    #[command(flatten)]
+    pub planning: Planning,
+    /// Print the plan and stop
+    #[arg(long, env = "VLLM_PERF_DRY_RUN")]
+    pub dry_run: bool,
+    /// Go on where an interrupted run of the same output folder ended
+    #[arg(long, env = "VLLM_PERF_RESUME")]
+    pub resume: bool,
+    /// How long a server may take to answer /v1/models (45s, 20m)
+    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
+    pub server_timeout: Duration,
+    /// How long one case may take (90s, 60m)
+    #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
+    pub case_timeout: Duration,
+}
+
+/// `vllm-perf publish`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf publish vllm-perf-out")]
+pub struct PublishArgs {
+    /// Output folder of a run; read strictly, never executed
+    #[arg(env = "VLLM_PERF_OUT", value_name = "OUT", default_value = "vllm-perf-out")]
+    pub out: PathBuf,
+    /// Where the event comes from
+    #[arg(long, env = "VLLM_PERF_PROVIDER", value_enum, default_value = "auto", hide_possible_values = true)]
+    pub provider: ProviderChoice,
+    /// Name of the event, in place of GITHUB_EVENT_NAME
+    #[arg(long, env = "VLLM_PERF_EVENT_NAME", value_name = "NAME")]
+    pub event_name: Option<String>,
+    /// Payload of the event, in place of GITHUB_EVENT_PATH
+    #[arg(long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
+    pub event_path: Option<PathBuf>,
+    /// Page of the uploaded artifact, to link
+    #[arg(long, env = "VLLM_PERF_ARTIFACT_URL", value_name = "URL")]
+    pub artifact_url: Option<String>,
+    /// warn or error, where the comment cannot be written
+    #[arg(
+        long,
+        env = "VLLM_PERF_COMMENT_FAILURE",
+        value_enum,
+        default_value = "warn",
+        value_name = "HOW",
+        hide_possible_values = true
+    )]
+    pub comment_failure: CommentFailure,
+    /// Name of the environment variable that holds the GitHub token
+    #[arg(long, env = "VLLM_PERF_GITHUB_TOKEN_ENV", value_name = "NAME", default_value = "GITHUB_TOKEN")]
+    pub github_token_env: String,
+}
+
+/// Which verdict fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Exit 1 when a primary row regressed.
+    Regressed,
+    /// Exit 1 unless everything is known to be no worse.
+    Inconclusive,
+    /// Always exit 0.
+    Never,
+}
+
+/// `vllm-perf verdict`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf verdict vllm-perf-out --fail-on regressed")]
+pub struct VerdictArgs {
+    /// Output folder of a run
+    #[arg(env = "VLLM_PERF_OUT", value_name = "OUT", default_value = "vllm-perf-out")]
+    pub out: PathBuf,
+    /// regressed, inconclusive (also fails on regressed and not measured) or never
+    #[arg(
+        long,
+        env = "VLLM_PERF_FAIL_ON",
+        value_enum,
+        default_value = "regressed",
+        value_name = "VERDICT",
+        hide_possible_values = true
+    )]
+    pub fail_on: FailOn,
+    /// text or json
+    #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// `vllm-perf compare`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf compare vllm-perf-out/base vllm-perf-out/head")]
+pub struct CompareArgs {
+    /// Output folder, results folder (01/ 02/ ... in it are repetitions), or upstream's benchmark_results.json
+    #[arg(value_name = "BASE")]
+    pub base: PathBuf,
+    /// The same, of head
+    #[arg(value_name = "HEAD")]
+    pub head: PathBuf,
+    /// text or json
+    #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+    /// Write comparison.json, comment.md, summary.md, annotation.md and report.html into this folder
+    #[arg(long, env = "VLLM_PERF_COMPARE_OUT", value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Config file, in place of vllm-perf.yml
+    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `vllm-perf report`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf report results/")]
+pub struct ReportArgs {
+    /// Results folder, ours or upstream's; the files are written into it
+    #[arg(value_name = "RESULTS")]
+    pub results: PathBuf,
+}
+
+/// `vllm-perf config ...`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the settings in force and where each came from
+    #[command(before_help = "Example:\n  vllm-perf config show --format json")]
+    Show {
+        /// Flags whose effect to show.
+        #[command(flatten)]
+        planning: Box<Planning>,
+        /// text or json
+        #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+        format: Format,
+    },
+    /// Print the JSON Schema of the config file
+    #[command(before_help = "Example:\n  vllm-perf config schema > vllm-perf.schema.json")]
+    Schema,
+    /// Check a config file
+    #[command(before_help = "Example:\n  vllm-perf config check .github/vllm-perf.yml")]
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// `vllm-perf sim-server`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf sim-server --port 8000 --pace ttft=50ms,itl=10ms")]
+pub struct SimServerArgs {
+    /// Port on 127.0.0.1; 0 takes a free one and prints it
+    #[arg(long, env = "VLLM_PERF_SIM_PORT", value_name = "PORT", default_value_t = 8000)]
+    pub port: u16,
+    /// Pace: ttft and itl with unit, jitter (relative), seed, max_num_seqs, startup with unit
+    #[arg(long, env = "VLLM_PERF_SIM", value_name = "PACE", default_value = "")]
+    pub pace: String,
+    /// Model name to answer to
+    #[arg(long, env = "VLLM_PERF_SIM_MODEL", value_name = "NAME", default_value = "sim")]
+    pub model: String,
+}
+
+/// Words for another program.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct WordsArgs {
+    /// The words.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
+    pub words: Vec<String>,
+}
+
+/// `vllm-perf guard`.
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// Container that the command runs, removed at the end
+    #[arg(long)]
+    pub container: Option<String>,
+    /// The command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub words: Vec<String>,
+}
+
+/// The command line as clap sees it. A flag whose variable is set but empty has no value from the environment.
+pub fn definition(environment: &Environment) -> clap::Command {
+    forget_empty(Cli::command(), environment)
+}
+
+fn forget_empty(command: clap::Command, environment: &Environment) -> clap::Command {
+    let command = command.mut_args(|argument| {
+        let unset = argument.get_env().and_then(|name| name.to_str()).is_some_and(|name| {
+            environment.is_set(name) && environment.get(name).is_none()
+        });
+        if unset { argument.env(Resettable::Reset) } else { argument }
+    });
+    command.mut_subcommands(|subcommand| forget_empty(subcommand, environment))
+}
+
+/// Parses `words` (the program's name first).
+///
+/// # Errors
+/// Usage errors, and the texts of `--help` and `--version`.
+pub fn parse(words: &[String], environment: &Environment) -> Result<Cli, clap::Error> {
+    let matches = definition(environment).try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        definition(&Environment::default()).debug_assert();
+    }
+
+    #[test]
+    fn every_visible_flag_has_an_environment_variable() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+                let name = argument.get_long().unwrap();
+                assert!(
+                    argument.get_env().is_some() || ["help", "version"].contains(&name),
+                    "{} --{name}",
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().filter(|command| !command.is_hide_set()).for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,470 @@
+//! What the exchanges of a load amount to: numpy's formulas, and the result file of `vllm bench serve`. Pure.
+
+use std::fmt::Write;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use super::arguments::{Arguments, Timing};
+use super::request::Exchange;
+
+/// A finished load, and what it was asked to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServingResult {
+    /// The command.
+    pub arguments: Arguments,
+    /// When it ended, UTC, `%Y%m%d-%H%M%S`.
+    pub date: String,
+    /// Every request, in the order of the schedule.
+    pub exchanges: Vec<Exchange>,
+    /// What they amount to.
+    pub summary: Summary,
+}
+
+/// What the exchanges of a load amount to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// From the first send to the last end, in seconds.
+    pub duration: f64,
+    /// Requests with a whole answer.
+    pub completed: usize,
+    /// Requests without.
+    pub failed: usize,
+    /// Tokens in, of the completed ones.
+    pub total_input_tokens: u64,
+    /// Tokens out, of the completed ones.
+    pub total_output_tokens: u64,
+    /// Completed requests a second.
+    pub request_throughput: f64,
+    /// Tokens out a second.
+    pub output_throughput: f64,
+    /// Tokens in and out a second.
+    pub total_token_throughput: f64,
+    /// Most pieces with tokens that came in one second of the load.
+    pub max_output_tokens_per_s: f64,
+    /// Most requests that were under way in one second of the load, however briefly: vLLM 0.32's definition.
+    pub max_concurrent_requests: usize,
+    /// `mean_ttft_ms`, `median_ttft_ms`, `std_ttft_ms`, `p99_ttft_ms`, ... in upstream's order. Times without a value are
+    /// 0, as upstream's are: `failed` and `completed` tell.
+    pub statistics: IndexMap<String, f64>,
+}
+
+/// Tokens out: the server's count, or the number of pieces with tokens where it gave none.
+fn output_tokens(exchange: &Exchange) -> u64 {
+    match exchange.output_tokens {
+        0 => exchange.itls.len() as u64 + 1,
+        tokens => tokens,
+    }
+}
+
+/// Sums up `exchanges` that took `duration` seconds.
+pub fn summarise(exchanges: &[Exchange], duration: f64, timings: &[Timing], percentiles: &[f64]) -> Summary {
+    let completed: Vec<&Exchange> = exchanges.iter().filter(|exchange| exchange.failure.is_none()).collect();
+    let total_input_tokens = completed.iter().map(|exchange| exchange.input_tokens).sum::<u64>();
+    let total_output_tokens = completed.iter().map(|exchange| output_tokens(exchange)).sum::<u64>();
+    let mut statistics = IndexMap::new();
+    for timing in [Timing::Ttft, Timing::Tpot, Timing::Itl, Timing::E2el] {
+        if timings.contains(&timing) {
+            describe(&mut statistics, key(timing), &values(timing, &completed), percentiles);
+        }
+    }
+    let (max_output_tokens_per_s, max_concurrent_requests) = peaks(&completed);
+    Summary {
+        duration,
+        completed: completed.len(),
+        failed: exchanges.len() - completed.len(),
+        total_input_tokens,
+        total_output_tokens,
+        request_throughput: completed.len() as f64 / duration,
+        output_throughput: total_output_tokens as f64 / duration,
+        total_token_throughput: (total_input_tokens + total_output_tokens) as f64 / duration,
+        max_output_tokens_per_s,
+        max_concurrent_requests,
+        statistics,
+    }
+}
+
+fn key(timing: Timing) -> &'static str {
+    match timing {
+        Timing::Ttft => "ttft",
+        Timing::Tpot => "tpot",
+        Timing::Itl => "itl",
+        Timing::E2el => "e2el",
+    }
+}
+
+/// The values of a timing, in seconds. TPOT is defined from two tokens on.
+fn values(timing: Timing, completed: &[&Exchange]) -> Vec<f64> {
+    match timing {
+        Timing::Ttft => completed.iter().map(|exchange| exchange.ttft).collect(),
+        Timing::E2el => completed.iter().map(|exchange| exchange.latency).collect(),
+        Timing::Itl => completed.iter().flat_map(|exchange| exchange.itls.iter().copied()).collect(),
+        Timing::Tpot => completed
+            .iter()
+            .map(|exchange| (exchange.latency - exchange.ttft, output_tokens(exchange)))
+            .filter(|(_, tokens)| *tokens > 1)
+            .map(|(seconds, tokens)| seconds / (tokens - 1) as f64)
+            .collect(),
+    }
+}
+
+/// Adds the statistics of one timing, in milliseconds, under upstream's keys.
+fn describe(statistics: &mut IndexMap<String, f64>, key: &str, seconds: &[f64], percentiles: &[f64]) {
+    let sorted = sorted(seconds);
+    let mut add = |name: String, value: f64| statistics.insert(format!("{name}_{key}_ms"), value * 1000.0);
+    add("mean".to_owned(), mean(&sorted));
+    add("median".to_owned(), percentile(&sorted, 50.0));
+    add("std".to_owned(), deviation(&sorted));
+    for p in percentiles {
+        add(format!("p{p}"), percentile(&sorted, *p));
+    }
+}
+
+/// The values in ascending order.
+pub fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The mean; 0 of nothing.
+pub fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+/// The standard deviation of the population (numpy's `std`); 0 of nothing.
+pub fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / values.len().max(1) as f64).sqrt()
+}
+
+/// The `p`-th percentile (0 to 100) of ascending values, linear between two of them (numpy's default); 0 of nothing.
+pub fn percentile(sorted: &[f64], p: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let position = p / 100.0 * last as f64;
+    let below = sorted.get(position.floor() as usize).copied().unwrap_or_default();
+    let above = sorted.get(position.ceil() as usize).copied().unwrap_or(below);
+    below + (above - below) * position.fract()
+}
+
+/// Most pieces with tokens, and most requests under way, in any whole second since the first send.
+fn peaks(completed: &[&Exchange]) -> (f64, usize) {
+    let begin = completed.iter().map(|exchange| exchange.start).fold(f64::INFINITY, f64::min);
+    let mut tokens: IndexMap<u64, usize> = IndexMap::new();
+    let mut requests: IndexMap<u64, usize> = IndexMap::new();
+    let second = |time: f64| (time - begin) as u64;
+    for exchange in completed {
+        let mut time = exchange.start + exchange.ttft;
+        *tokens.entry(second(time)).or_default() += 1;
+        for gap in &exchange.itls {
+            time += gap;
+            *tokens.entry(second(time)).or_default() += 1;
+        }
+        for active in second(exchange.start)..=second(exchange.start + exchange.latency) {
+            *requests.entry(active).or_default() += 1;
+        }
+    }
+    let most = |counts: IndexMap<u64, usize>| counts.into_values().max().unwrap_or_default();
+    (most(tokens) as f64, most(requests))
+}
+
+/// A number of requests a second; infinite is the word `inf`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Rate {
+    Finite(f64),
+    Infinite(&'static str),
+}
+
+/// The result file, in upstream's order.
+#[derive(Serialize)]
+struct File<'a> {
+    date: &'a str,
+    endpoint_type: &'static str,
+    backend: &'static str,
+    label: Option<&'a str>,
+    model_id: &'a str,
+    tokenizer_id: &'a str,
+    num_prompts: usize,
+    #[serde(flatten)]
+    metadata: IndexMap<&'a str, &'a str>,
+    request_rate: Rate,
+    burstiness: f64,
+    max_concurrency: Option<usize>,
+    duration: f64,
+    completed: usize,
+    failed: usize,
+    total_input_tokens: u64,
+    total_output_tokens: u64,
+    request_throughput: f64,
+    request_goodput: Option<f64>,
+    output_throughput: f64,
+    total_token_throughput: f64,
+    #[serde(flatten)]
+    lengths_and_times: Option<LengthsAndTimes<'a>>,
+    latencies: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_times: Option<Vec<f64>>,
+    queue_times: Vec<f64>,
+    #[serde(flatten)]
+    texts: Option<Texts<'a>>,
+    max_output_tokens_per_s: f64,
+    max_concurrent_requests: usize,
+    rtfx: f64,
+    #[serde(flatten)]
+    statistics: &'a IndexMap<String, f64>,
+}
+
+/// What `--save-detailed` adds before the latencies.
+#[derive(Serialize)]
+struct LengthsAndTimes<'a> {
+    input_lens: Vec<u64>,
+    output_lens: Vec<u64>,
+    ttfts: Vec<f64>,
+    itls: Vec<&'a [f64]>,
+}
+
+/// What `--save-detailed` adds after the queue times.
+#[derive(Serialize)]
+struct Texts<'a> {
+    generated_texts: Vec<&'a str>,
+    errors: Vec<String>,
+}
+
+impl ServingResult {
+    /// Sums up a load.
+    pub fn new(arguments: Arguments, date: String, exchanges: Vec<Exchange>, duration: f64) -> Self {
+        let summary = summarise(&exchanges, duration, &arguments.percentile_metrics, &arguments.metric_percentiles);
+        Self { arguments, date, exchanges, summary }
+    }
+
+    /// The result file of `vllm bench serve`: same keys, types and order. `detailed` adds each request's own numbers.
+    pub fn to_json(&self, detailed: bool) -> String {
+        let Self { arguments, date, exchanges, summary } = self;
+        let numbers = |of: fn(&Exchange) -> f64| exchanges.iter().map(of).collect::<Vec<_>>();
+        let backend = arguments.backend.as_str();
+        let rate = arguments.request_rate;
+        let file = File {
+            date,
+            endpoint_type: backend,
+            backend,
+            label: arguments.label.as_deref(),
+            model_id: &arguments.model,
+            tokenizer_id: arguments.tokenizer_id(),
+            num_prompts: arguments.num_prompts,
+            metadata: arguments.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            request_rate: if rate.is_infinite() { Rate::Infinite("inf") } else { Rate::Finite(rate) },
+            burstiness: arguments.burstiness,
+            max_concurrency: arguments.max_concurrency,
+            duration: summary.duration,
+            completed: summary.completed,
+            failed: summary.failed,
+            total_input_tokens: summary.total_input_tokens,
+            total_output_tokens: summary.total_output_tokens,
+            request_throughput: summary.request_throughput,
+            request_goodput: None,
+            output_throughput: summary.output_throughput,
+            total_token_throughput: summary.total_token_throughput,
+            lengths_and_times: detailed.then(|| LengthsAndTimes {
+                input_lens: exchanges.iter().map(|exchange| exchange.input_tokens).collect(),
+                output_lens: exchanges
+                    .iter()
+                    .map(|exchange| if exchange.failure.is_none() { output_tokens(exchange) } else { 0 })
+                    .collect(),
+                ttfts: numbers(|exchange| exchange.ttft),
+                itls: exchanges.iter().map(|exchange| exchange.itls.as_slice()).collect(),
+            }),
+            latencies: numbers(|exchange| exchange.latency),
+            start_times: detailed.then(|| numbers(|exchange| exchange.start)),
+            queue_times: numbers(|exchange| exchange.queued),
+            texts: detailed.then(|| Texts {
+                generated_texts: exchanges.iter().map(|exchange| exchange.text.as_str()).collect(),
+                errors: exchanges
+                    .iter()
+                    .map(|exchange| exchange.failure.as_ref().map(ToString::to_string).unwrap_or_default())
+                    .collect(),
+            }),
+            max_output_tokens_per_s: summary.max_output_tokens_per_s,
+            max_concurrent_requests: summary.max_concurrent_requests,
+            rtfx: 0.0,
+            statistics: &summary.statistics,
+        };
+        // Through a value: metadata with the name of a key shares that key instead of standing there twice. Strings and
+        // finite numbers always print.
+        serde_json::to_value(file).unwrap_or_default().to_string()
+    }
+
+    /// How many requests failed, by kind.
+    pub fn failures(&self) -> IndexMap<String, usize> {
+        let mut kinds = IndexMap::new();
+        for failure in self.exchanges.iter().filter_map(|exchange| exchange.failure.as_ref()) {
+            *kinds.entry(failure.kind()).or_default() += 1;
+        }
+        kinds
+    }
+
+    /// The result for people: a table of a screen.
+    pub fn summary_text(&self) -> String {
+        let summary = &self.summary;
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name:<34} {value:>12}");
+        };
+        line("Completed requests", summary.completed.to_string());
+        line("Failed requests", summary.failed.to_string());
+        for (kind, count) in self.failures() {
+            line(&format!("  {kind}"), count.to_string());
+        }
+        if let Some(concurrency) = self.arguments.max_concurrency {
+            line("Concurrency", concurrency.to_string());
+        }
+        line("Request rate (req/s)", self.arguments.request_rate.to_string());
+        line("Duration (s)", format!("{:.2}", summary.duration));
+        line("Input tokens", summary.total_input_tokens.to_string());
+        line("Output tokens", summary.total_output_tokens.to_string());
+        line("Request throughput (req/s)", format!("{:.2}", summary.request_throughput));
+        line("Output throughput (tok/s)", format!("{:.2}", summary.output_throughput));
+        line("Total token throughput (tok/s)", format!("{:.2}", summary.total_token_throughput));
+        for (key, value) in &summary.statistics {
+            line(&caption(key), format!("{value:.2}"));
+        }
+        text
+    }
+}
+
+/// `p99_ttft_ms` is `P99 TTFT (ms)`.
+fn caption(key: &str) -> String {
+    let (statistic, timing) = key.trim_end_matches("_ms").split_once('_').unwrap_or((key, ""));
+    let mut letters = statistic.chars();
+    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+    format!("{first}{} {} (ms)", letters.as_str(), timing.to_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::arguments;
+    use crate::client::request::Failure;
+    use serde::Deserialize;
+
+    const REAL: &str =
+        include_str!("../../tests/data/results/repeats/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json");
+
+    /// A result that vLLM 0.32 wrote with `--save-detailed`.
+    #[derive(Deserialize)]
+    struct Detailed {
+        date: String,
+        duration: f64,
+        input_lens: Vec<u64>,
+        output_lens: Vec<u64>,
+        ttfts: Vec<f64>,
+        itls: Vec<Vec<f64>>,
+        latencies: Vec<f64>,
+        start_times: Vec<f64>,
+        queue_times: Vec<f64>,
+        generated_texts: Vec<String>,
+    }
+
+    fn real() -> ServingResult {
+        let file: Detailed = serde_json::from_str(REAL).unwrap();
+        let exchanges = (0..file.ttfts.len())
+            .map(|i| Exchange {
+                start: file.start_times[i],
+                queued: file.queue_times[i],
+                ttft: file.ttfts[i],
+                itls: file.itls[i].clone(),
+                latency: file.latencies[i],
+                input_tokens: file.input_lens[i],
+                output_tokens: file.output_lens[i],
+                text: file.generated_texts[i].clone(),
+                failure: None,
+            })
+            .collect();
+        let command = "--model models/tiny-llama --backend vllm --max-concurrency 8 --num-prompts 150 \
+            --metadata tensor_parallel_size=1 compilation_config.mode= optimization_level=";
+        let arguments = arguments::parse(&shell_words::split(command).unwrap()).unwrap();
+        ServingResult::new(arguments, file.date, exchanges, file.duration)
+    }
+
+    type Object = IndexMap<String, serde_json::Value>;
+
+    #[test]
+    fn a_real_result_is_computed_again_from_its_requests_to_nine_digits() {
+        let theirs: Object = serde_json::from_str(REAL).unwrap();
+        let ours: Object = serde_json::from_str(&real().to_json(true)).unwrap();
+        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+        for (key, theirs) in &theirs {
+            let ours = &ours[key];
+            match (theirs.as_f64(), ours.as_f64()) {
+                (Some(a), Some(b)) => assert!((a - b).abs() <= 1e-9 * a.abs(), "{key}: {a} {b}"),
+                _ => assert_eq!(theirs, ours, "{key}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_detail_the_keys_are_those_of_upstreams_run() {
+        const UPSTREAM: &str = include_str!(
+            "../../tests/data/results/upstream-run/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json"
+        );
+        let theirs: Object = serde_json::from_str(UPSTREAM).unwrap();
+        let ours: Object = serde_json::from_str(&real().to_json(false)).unwrap();
+        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn percentiles_are_linear_and_the_deviation_is_that_of_the_population() {
+        let values = sorted(&[4.0, 1.0, 3.0, 2.0]);
+        assert_eq!(percentile(&values, 50.0), 2.5);
+        assert_eq!(percentile(&values, 75.0), 3.25);
+        assert_eq!(percentile(&values, 100.0), 4.0);
+        assert_eq!(deviation(&values), 1.25_f64.sqrt());
+        assert_eq!((percentile(&[], 99.0), mean(&[]), deviation(&[])), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn failed_requests_count_in_nothing_but_their_number() {
+        let mut result = real();
+        let before = result.summary.clone();
+        let failed = Exchange {
+            ttft: 99.0,
+            input_tokens: 5,
+            failure: Some(Failure::Status(500, "boom".to_owned())),
+            ..Exchange::default()
+        };
+        result.exchanges.push(failed);
+        let result = ServingResult::new(result.arguments, result.date, result.exchanges, before.duration);
+        assert_eq!(result.summary, Summary { failed: 1, ..before });
+        assert_eq!(result.failures(), IndexMap::from([("status 500".to_owned(), 1)]));
+    }
+
+    #[test]
+    fn the_table_names_every_number_and_its_unit() {
+        insta::assert_snapshot!(real().summary_text(), @"
+        Completed requests                          150
+        Failed requests                               0
+        Concurrency                                   8
+        Request rate (req/s)                        inf
+        Duration (s)                               2.86
+        Input tokens                              38427
+        Output tokens                              2400
+        Request throughput (req/s)                52.45
+        Output throughput (tok/s)                839.13
+        Total token throughput (tok/s)         14274.59
+        Mean TTFT (ms)                            97.07
+        Median TTFT (ms)                          69.90
+        Std TTFT (ms)                             46.02
+        P99 TTFT (ms)                            161.18
+        Mean TPOT (ms)                             3.50
+        Median TPOT (ms)                           5.34
+        Std TPOT (ms)                              3.10
+        P99 TPOT (ms)                              8.38
+        Mean ITL (ms)                              3.50
+        Median ITL (ms)                            0.00
+        Std ITL (ms)                              14.78
+        P99 ITL (ms)                              88.14
+        ");
+    }
+}

@@ -1,0 +1,45 @@
+//! `vllm-perf config`: the settings in force, their schema, and a check of a file.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{Shell, prepare};
+use crate::cli::{ConfigCommand, Format};
+use crate::config;
+use crate::exit::{Classify, Exit};
+
+/// Shows or checks.
+pub(super) fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exit> {
+    match command {
+        ConfigCommand::Show { planning, format } => {
+            let (settings, file) = prepare::config(planning.config.as_deref())?;
+            let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
+            let mut settings = config::settings(&settings, file).mistake()?;
+            prepare::override_settings(&mut settings, planning, shell);
+            match format {
+                Format::Json => shell.print_json(&settings)?,
+                Format::Text => {
+                    let mut table = tabled::builder::Builder::default();
+                    table.push_record(["setting", "value", "from"]);
+                    for setting in &settings {
+                        table.push_record([setting.key.clone(), setting.value.clone(), setting.source.to_string()]);
+                    }
+                    let mut table = table.build();
+                    table.with(tabled::settings::Style::blank());
+                    shell.print(&table.to_string());
+                }
+            }
+        }
+        ConfigCommand::Schema => shell.print_json(&config::schema())?,
+        ConfigCommand::Check { file } => check(file, shell)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn check(file: &Path, shell: &Shell) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display())).mistake()?;
+    config::parse(&text, &file.display().to_string()).mistake()?;
+    shell.print(&format!("{}: no mistakes", file.display()));
+    Ok(())
+}

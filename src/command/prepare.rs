@@ -1,0 +1,252 @@
+//! From flags and the environment to a plan: the one path that `plan` and `run` share.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use indexmap::IndexMap;
+
+use super::Shell;
+use crate::cli::{Client, Planning};
+use crate::config::{self, Config};
+use crate::device::{self, DeviceName};
+use crate::environment::Environment;
+use crate::event::{self, CiRun, Event, LabelsSource, Provider};
+use crate::exit::Classify;
+use crate::plan::{self, Plan};
+use crate::publish::github::{Github, Patience};
+use crate::suite::{self, Case, MeasuredBy, Selection, Skipped};
+use crate::target::Target;
+use crate::{client, git, trigger};
+
+/// A plan, and what it was made from.
+pub(super) struct Prepared {
+    pub plan: Plan,
+    pub config: Config,
+    pub ci: CiRun,
+}
+
+/// The config in force, and the file that it came from.
+pub(super) fn config(explicit: Option<&Path>) -> Result<(Config, Option<(String, String)>)> {
+    let Some((path, text)) = config::find(Path::new("."), explicit).mistake()? else {
+        return Ok((Config::default(), None));
+    };
+    let file = path.display().to_string();
+    let config = config::parse(&text, &file).mistake()?;
+    Ok((config, Some((file, text))))
+}
+
+/// Reads the event from CI or from flags.
+pub(super) fn event(
+    provider: Option<Provider>,
+    name: Option<&str>,
+    path: Option<&Path>,
+    labels: &[String],
+    environment: &Environment,
+) -> Result<(Event, CiRun)> {
+    match provider.unwrap_or_else(|| event::detect(environment)) {
+        Provider::Local => Ok((event::local::event(labels, None), CiRun::default())),
+        Provider::Buildkite => Ok(event::buildkite::parse(environment)),
+        Provider::Github => {
+            let name = name
+                .or_else(|| environment.get("GITHUB_EVENT_NAME"))
+                .context("no event name: set GITHUB_EVENT_NAME or give --event-name")
+                .mistake()?;
+            let path = path
+                .or_else(|| environment.get("GITHUB_EVENT_PATH").map(Path::new))
+                .context("no event payload: set GITHUB_EVENT_PATH or give --event-path")
+                .mistake()?;
+            let payload = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the event payload `{}`", path.display()))
+                .mistake()?;
+            event::github::parse(name, &payload, environment).mistake()
+        }
+    }
+}
+
+/// Makes the plan. Touches the network only for labels (`fetch_labels`) and the merge base, and only where a token exists.
+pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
+    let environment = &shell.environment;
+    let (mut config, _) = config(planning.config.as_deref())?;
+    if let Some(suite) = &planning.suite {
+        config.suite.clone_from(suite);
+    }
+    let (mut event, ci) = event(
+        planning.provider.named(),
+        planning.event_name.as_deref(),
+        planning.event_path.as_deref(),
+        &planning.labels,
+        environment,
+    )?;
+    if fetch_labels {
+        refresh_labels(&mut event, &ci, environment).await?;
+    }
+    let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
+    let device = device(planning, &config, environment)?;
+    let wanted = trigger::narrowed(&event, &config.devices);
+    if decision.run && !wanted.is_empty() && !wanted.contains(&device.name) && event.provider != Provider::Local {
+        let names: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
+        decision.run = false;
+        decision.reason = format!(
+            "this job measures on `{}`, and the devices of this event are {}. Add the device to `devices` of vllm-perf.yml or its label to the pull request.",
+            device.name,
+            names.join(", ")
+        );
+    }
+    let (cases, skipped) = match decision.run {
+        true => cases(planning, &config, &device, environment)?,
+        false => (Vec::new(), Vec::new()),
+    };
+    let merge_base = match decision.run && needs_merge_base(planning) {
+        true => merge_base(&event, &ci, environment).await?,
+        false => None,
+    };
+    let mut plan = plan::make(plan::Inputs {
+        event,
+        trigger: decision,
+        device,
+        images: &config.images,
+        base: planning.base.as_deref(),
+        head: planning.head.as_deref(),
+        base_server_args: planning.base_server_args.as_deref(),
+        head_server_args: planning.head_server_args.as_deref(),
+        merge_base: merge_base.as_deref(),
+        cases,
+        skipped,
+        pairs: planning.pairs,
+        seed: planning.seed,
+    })?;
+    choose_clients(&mut plan, planning.client, environment).mistake()?;
+    Ok(Prepared { plan, config, ci })
+}
+
+/// Payloads and build environments hold the labels of long ago; GitHub knows those of now.
+async fn refresh_labels(event: &mut Event, ci: &CiRun, environment: &Environment) -> Result<()> {
+    let (Some(repository), Some(number), Some(github)) =
+        (event.repository.clone(), event.pull_request, github(ci, environment)?)
+    else {
+        return Ok(());
+    };
+    event.labels = github.labels(&repository, number).await.context("cannot read the labels of the pull request").world()?;
+    event.labels_source = LabelsSource::Api;
+    Ok(())
+}
+
+/// A client for GitHub's API, where a token exists.
+fn github(ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
+    let new = |token| Github::new(ci.api_url.as_deref(), token, Patience::default());
+    environment.secret("GITHUB_TOKEN").map(new).transpose().mistake()
+}
+
+fn device(planning: &Planning, config: &Config, environment: &Environment) -> Result<device::Device> {
+    device::resolve(
+        planning.device.0,
+        planning.device_type.as_deref(),
+        planning.device_count,
+        &config.devices,
+        &device::probe(environment),
+    )
+}
+
+/// Whether base is left to the event: an image stands for a commit, another head target has none to compare with.
+fn needs_merge_base(planning: &Planning) -> bool {
+    let head = planning.head.as_deref().map(str::parse::<Target>);
+    planning.base.is_none() && !matches!(head, Some(Ok(Target::Local(_) | Target::Remote(_) | Target::Sim(_))))
+}
+
+/// The commit that head is compared with: where it left the target branch, or what a push replaced.
+async fn merge_base(event: &Event, ci: &CiRun, environment: &Environment) -> Result<Option<String>> {
+    let (Some(base), Some(head)) = (&event.base_sha, &event.head_sha) else { return Ok(None) };
+    if event.pull_request.is_none() {
+        return Ok(Some(base.clone()));
+    }
+    let found = match (github(ci, environment)?, &event.repository) {
+        (Some(github), Some(repository)) => {
+            github.merge_base(repository, base, head).await.context("cannot find the merge base").world()?
+        }
+        _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake()?,
+    };
+    Ok(Some(found))
+}
+
+fn cases(
+    planning: &Planning,
+    config: &Config,
+    device: &device::Device,
+    environment: &Environment,
+) -> Result<(Vec<Case>, Vec<Skipped>)> {
+    let (files, mut skipped) = suite::read(&config.suite, environment, device.name).mistake()?;
+    let mut selection = Selection::read(environment, planning.only.as_deref()).mistake()?;
+    let remote = |spec: &Option<String>| spec.as_ref().is_some_and(|spec| spec.starts_with("remote:"));
+    selection.remote |= remote(&planning.base) || remote(&planning.head);
+    let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
+    skipped.extend(left_out);
+    if selection.remote {
+        let outside = cases.extract_if(.., |case| case.server.is_none());
+        skipped.extend(outside.map(|case| Skipped {
+            name: case.name,
+            reason: "a remote server is measured from outside: serving cases only".to_owned(),
+        }));
+    }
+    Ok((cases, skipped))
+}
+
+/// Says who measures each serving case, the same on both sides: our own client if it knows all the flags and has the
+/// model's tokenizer (the simulated server needs none).
+fn choose_clients(plan: &mut Plan, choice: Client, environment: &Environment) -> Result<()> {
+    let sides = [&plan.sides.base, &plan.sides.head];
+    let simulated = sides.into_iter().flatten().all(|side| matches!(side.target, Target::Sim(_)));
+    for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
+        case.measured_by = match (choice, able(case, simulated, environment)) {
+            (Client::Vllm, _) | (Client::Auto, Err(_)) => MeasuredBy::Vllm,
+            (Client::Native | Client::Auto, Ok(())) => MeasuredBy::Native,
+            (Client::Native, Err(error)) => {
+                let name = &case.name;
+                return Err(error.context(format!("the native client cannot measure `{name}`; use --client auto")));
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Whether our own client can measure a case; the error says why not.
+fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
+    let arguments = client::arguments::parse(case.client.argv.get(3..).unwrap_or_default())?;
+    let tokenizer = arguments.tokenizer_id();
+    ensure!(
+        simulated || client::dataset::find_tokenizer(tokenizer, environment).is_some(),
+        "no tokenizer.json of `{tokenizer}` in its folder or the Hugging Face cache"
+    );
+    Ok(())
+}
+
+/// Puts what flags and the environment say over the settings of the file.
+pub(super) fn override_settings(settings: &mut Vec<config::Setting>, planning: &Planning, shell: &Shell) {
+    let definition = crate::cli::definition(&shell.environment);
+    let Some(command) = definition.find_subcommand("plan") else { return };
+    let values: IndexMap<&str, Option<String>> = [
+        ("suite", planning.suite.as_ref().map(|path| path.display().to_string())),
+        ("base", planning.base.clone()),
+        ("head", planning.head.clone()),
+        ("only", planning.only.clone()),
+        ("device", planning.device.0.map(|name: DeviceName| name.to_string())),
+        ("pairs", Some(planning.pairs.to_string())),
+        ("seed", Some(planning.seed.to_string())),
+        ("budget", planning.budget.map(crate::duration::text)),
+        ("out", Some(planning.out.display().to_string())),
+    ]
+    .into_iter()
+    .collect();
+    for (name, value) in values {
+        let Some(value) = value else { continue };
+        let Some(argument) = command.get_arguments().find(|argument| argument.get_long() == Some(name)) else { continue };
+        let variable = argument.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+        let default = argument.get_default_values().first().and_then(|value| value.to_str());
+        let source = match shell.environment.get(variable) {
+            Some(set) if set == value => config::Source::Environment,
+            _ if default == Some(value.as_str()) => config::Source::Default,
+            _ => config::Source::Flag,
+        };
+        settings.retain(|setting| setting.key != name);
+        settings.push(config::Setting { key: name.to_owned(), value, source });
+    }
+}

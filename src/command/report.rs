@@ -1,0 +1,39 @@
+//! `vllm-perf report`: upstream's tables, and a page, from a results folder.
+
+use anyhow::{Context, Result};
+
+use super::Shell;
+use crate::cli::ReportArgs;
+use crate::compare::Subject;
+use crate::config::Config;
+use crate::exit::{Classify, Exit};
+use crate::output;
+use crate::report::{Links, html, upstream};
+use crate::{VERSION, compare, host, result};
+
+/// Writes the files into the folder.
+pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
+    let folder = result::read_folder(&arguments.results).mistake()?;
+    let host = host::host().ok();
+    let comparison = compare::compare(compare::Input {
+        subject: Subject { version: VERSION.to_owned(), ..Subject::default() },
+        cases: result::facts([&folder]),
+        base: Vec::new(),
+        head: vec![folder.repetition()],
+        skipped: Vec::new(),
+        planned_pairs: 1,
+        seed: 0,
+        verdict: Config::default().verdict,
+    });
+    let files = [
+        ("benchmark_results.json", upstream::json(&folder).context("cannot write the report")?),
+        ("benchmark_results.md", upstream::markdown(&folder, host.as_ref()).context("cannot write the report")?),
+        ("report.html", html::page(&comparison, &Links::default())),
+    ];
+    for (name, text) in files {
+        let path = arguments.results.join(name);
+        output::write(&path, text.as_bytes()).context("cannot write the report").world()?;
+        shell.print(&path.display().to_string());
+    }
+    Ok(Exit::Done)
+}

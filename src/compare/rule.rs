@@ -1,0 +1,373 @@
+//! The rule: when a row is `regressed`, `improved`, `unchanged`, `inconclusive` or `not measured`, and the sentence
+//! that says why. Effects are compared as log-ratios, so that swapping the sides swaps the verdicts and nothing else:
+//! a minimum effect of 3 % is a factor of 1.03 either way.
+
+use super::{CaseFacts, Row, Verdict};
+use crate::config::{MinEffect, VerdictConfig};
+use crate::metric::{Direction, Family, Metric};
+use crate::plan::Side;
+use crate::result::{Outcome, Repetition};
+use crate::statistics::{MOST_REPETITIONS, Shift, hodges_lehmann, relative, shift};
+
+/// Half width of the band that `unchanged` means: the 90 % interval lies inside a factor of 1.05 either way.
+const UNCHANGED: f64 = 0.05;
+
+/// How to get a verdict from a comparison of single runs.
+const CURE: &str = "`vllm-perf run --pairs 5` interleaves five repetitions a side and can tell";
+
+/// A row before its verdict, which needs the p values of all rows.
+pub(super) struct Draft<'a> {
+    pub case: &'a CaseFacts,
+    pub metric: &'static Metric,
+    pub base: Vec<f64>,
+    pub head: Vec<f64>,
+    pub evidence: Evidence,
+    /// Repetitions without a value, as the tail of a sentence.
+    holes: String,
+}
+
+/// What the values of a row allow.
+pub(super) enum Evidence {
+    /// Two samples with a test.
+    Tested(Shift),
+    /// Values, but no test; why.
+    Single(String),
+    /// 0 in every repetition of both sides.
+    Zero,
+    /// A side has no value; why.
+    Missing(String),
+}
+
+impl<'a> Draft<'a> {
+    /// Collects the values of a metric of a case, and what they allow.
+    pub fn new(case: &'a CaseFacts, metric: &'static Metric, base: &[Repetition], head: &[Repetition]) -> Self {
+        let raw = |side| values(case, metric, side);
+        let positive = |values: &[f64]| values.iter().copied().filter(|value| *value > 0.0).collect::<Vec<f64>>();
+        let (raw_base, raw_head) = (raw(base), raw(head));
+        let (base_values, head_values) = (positive(&raw_base), positive(&raw_head));
+        let draft = |base, head, evidence, holes| Self { case, metric, base, head, evidence, holes };
+
+        let all_zero = |values: &[f64]| !values.is_empty() && values.iter().all(|value| *value == 0.0);
+        if all_zero(&raw_base) && all_zero(&raw_head) {
+            return draft(raw_base, raw_head, Evidence::Zero, String::new());
+        }
+        let evidence = if head_values.is_empty() {
+            Evidence::Missing(missing(case, metric, Side::Head, head))
+        } else if base.is_empty() {
+            Evidence::Single("there is no base to compare with".to_owned())
+        } else if base_values.is_empty() {
+            Evidence::Missing(missing(case, metric, Side::Base, base))
+        } else if base.len() == head.len() {
+            match shift(&logs(&base_values), &logs(&head_values), None) {
+                Some(shift) => Evidence::Tested(shift),
+                None => Evidence::Single(format!(
+                    "{} of base and {} of head gave a value, and one run cannot tell a change from noise: {CURE}",
+                    count(base_values.len()),
+                    count(head_values.len()),
+                )),
+            }
+        } else {
+            Evidence::Single(format!(
+                "base has {} and head has {}, so they are no pairs: {CURE}",
+                count(base.len()),
+                count(head.len()),
+            ))
+        };
+        let holes: String = [(Side::Base, base.len(), base_values.len()), (Side::Head, head.len(), head_values.len())]
+            .into_iter()
+            .filter(|(_, planned, valued)| (1..*planned).contains(valued))
+            .map(|(side, planned, valued)| {
+                format!("; {} of {planned} repetitions of {} gave no value", planned - valued, side.as_str())
+            })
+            .collect();
+        draft(base_values, head_values, evidence, holes)
+    }
+}
+
+/// Gives a draft its verdict. `q` is its adjusted p value, of tested primary rows.
+pub(super) fn judge(draft: Draft, q: Option<f64>, config: &VerdictConfig) -> Row {
+    let Draft { case, metric, base, head, evidence, holes } = draft;
+    let (estimate, interval) = match &evidence {
+        Evidence::Tested(shift) => (Some(relative(shift.estimate)), Some(shift.interval(0.95))),
+        Evidence::Single(_) => (hodges_lehmann(&logs(&base), &logs(&head)).map(relative), None),
+        Evidence::Zero | Evidence::Missing(_) => (None, None),
+    };
+    let shift = match &evidence {
+        Evidence::Tested(shift) => Some(*shift),
+        _ => None,
+    };
+    let (verdict, why) = match evidence {
+        Evidence::Tested(shift) => tested(&shift, q, metric, head.len().max(base.len()), config),
+        Evidence::Single(why) => (Verdict::Inconclusive, why),
+        Evidence::Zero => (Verdict::Unchanged, format!("0 {} in every repetition of both sides", metric.unit)),
+        Evidence::Missing(why) => (Verdict::NotMeasured, why),
+    };
+    Row {
+        case: case.name.clone(),
+        metric: metric.id.to_owned(),
+        label: metric.label.to_owned(),
+        unit: metric.unit.to_owned(),
+        direction: metric.direction,
+        family: metric.family,
+        primary: metric.primary,
+        base,
+        head,
+        estimate,
+        low: interval.map(|(low, _)| relative(low)),
+        high: interval.map(|(_, high)| relative(high)),
+        p: shift.map(|shift| shift.p()),
+        q,
+        detectable: shift.map(|shift| shift.detectable()),
+        verdict,
+        why: why + &holes,
+    }
+}
+
+fn tested(
+    shift: &Shift,
+    q: Option<f64>,
+    metric: &Metric,
+    repetitions: usize,
+    config: &VerdictConfig,
+) -> (Verdict, String) {
+    let (low, high) = shift.interval(0.95);
+    let change = format!(
+        "{} (95 % interval {} to {})",
+        percent(relative(shift.estimate)),
+        percent(relative(low)),
+        percent(relative(high))
+    );
+    let min_effect = min_effect(&config.min_effect, metric.family);
+    let significant = q.filter(|q| *q <= config.fdr);
+    let worse = match metric.direction {
+        Direction::Higher => shift.estimate < 0.0,
+        Direction::Lower => shift.estimate > 0.0,
+    };
+    if let Some(q) = significant
+        && shift.estimate.abs() >= min_effect.ln_1p()
+    {
+        let (verdict, word) = if worse { (Verdict::Regressed, "worse") } else { (Verdict::Improved, "better") };
+        let why = format!("{change} is {word}, {}, and at least {}", probability(q), size(min_effect));
+        return (verdict, why);
+    }
+    let (low, high) = shift.interval(0.90);
+    if low > -UNCHANGED.ln_1p() && high < UNCHANGED.ln_1p() {
+        let (low, high) = (percent(relative(low)), percent(relative(high)));
+        return (Verdict::Unchanged, format!("the 90 % interval, {low} to {high}, lies inside ±{}", size(UNCHANGED)));
+    }
+    let needed = shift.required_repetitions(min_effect);
+    let why = match q {
+        None => format!("{change}: shown only, this metric raises no alarm"),
+        Some(q) if significant.is_some() => {
+            format!("{change}, {}, but smaller than the minimum effect of {}", probability(q), size(min_effect))
+        }
+        Some(q) if needed.is_none_or(|needed| needed as usize > repetitions) => {
+            let needed = needed.map_or(format!("more than {MOST_REPETITIONS}"), |needed| format!("about {needed}"));
+            format!("{change}, {}: {needed} pairs would tell a change of {}", probability(q), size(min_effect))
+        }
+        Some(q) => format!("{change}, {}: near what {repetitions} pairs can tell", probability(q)),
+    };
+    (Verdict::Inconclusive, why)
+}
+
+/// Every finite value of a metric of a case, in the order of the repetitions.
+fn values(case: &CaseFacts, metric: &Metric, repetitions: &[Repetition]) -> Vec<f64> {
+    repetitions
+        .iter()
+        .filter_map(|repetition| match repetition.get(&case.name) {
+            Some(Outcome::Measured(measurement)) => measurement.metrics.get(metric.id).copied(),
+            _ => None,
+        })
+        .filter(|value| value.is_finite())
+        .collect()
+}
+
+/// Why a side has no value above 0.
+fn missing(case: &CaseFacts, metric: &Metric, side: Side, repetitions: &[Repetition]) -> String {
+    let word = side.as_str();
+    if !values(case, metric, repetitions).is_empty() {
+        return format!("{word} is 0, and a change relative to 0 has no size");
+    }
+    match case.problems.iter().find(|problem| problem.side == side) {
+        Some(problem) => format!("{word} has no value: {} (repetition {})", problem.reason, problem.repetition),
+        None if repetitions.is_empty() => format!("{word} was not run"),
+        None => format!("{word} has no value: its results lack `{}`", metric.id),
+    }
+}
+
+fn logs(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| value.ln()).collect()
+}
+
+fn min_effect(config: &MinEffect, family: Family) -> f64 {
+    match family {
+        Family::Throughput => config.throughput,
+        Family::Median => config.median,
+        Family::P99 => config.p99,
+    }
+}
+
+/// `1 repetition`, `3 repetitions`.
+fn count(repetitions: usize) -> String {
+    format!("{repetitions} repetition{}", if repetitions == 1 { "" } else { "s" })
+}
+
+/// A relative change with its sign: `+4.1 %`, `−0.3 %`.
+fn percent(change: f64) -> String {
+    let percent = change * 100.0;
+    let number = match percent.abs() {
+        size if size < 0.05 => return "0.0 %".to_owned(),
+        size if size < 1000.0 => format!("{percent:+.1}"),
+        size if size < 1e6 => format!("{percent:+.0}"),
+        _ => format!("{percent:+.0e}"),
+    };
+    format!("{} %", number.replace('-', "−"))
+}
+
+/// A size without a sign, with no more digits than it has: `3 %`, `2.5 %`.
+fn size(share: f64) -> String {
+    let text = format!("{:.2}", share * 100.0);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+fn probability(q: f64) -> String {
+    if q < 0.0001 { "q < 0.0001".to_owned() } else { format!("q = {q:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::add_problems;
+    use super::*;
+    use crate::metric;
+    use crate::result::Measurement;
+    use crate::suite::MeasuredBy;
+
+    const CONFIG: VerdictConfig =
+        VerdictConfig { min_effect: MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 }, fdr: 0.05 };
+
+    fn row(id: &str, base: &[Option<f64>], head: &[Option<f64>], q: Option<f64>) -> Row {
+        let metric = metric::ALL.iter().find(|metric| metric.id == id).unwrap();
+        let mut case = CaseFacts {
+            name: "x".into(),
+            kind: metric.kind,
+            test: "x".into(),
+            model: "m".into(),
+            request_rate: None,
+            max_concurrency: None,
+            measured_by: MeasuredBy::Native,
+            problems: Vec::new(),
+        };
+        let repetitions = |values: &[Option<f64>]| -> Vec<Repetition> {
+            values
+                .iter()
+                .map(|value| {
+                    let outcome = value.map_or(Outcome::Failed("the server did not start".into()), |value| {
+                        let metrics = [(id.to_owned(), value)].into_iter().collect();
+                        Outcome::Measured(Measurement { kind: metric.kind, metrics })
+                    });
+                    [("x".to_owned(), outcome)].into_iter().collect()
+                })
+                .collect()
+        };
+        let (base, head) = (repetitions(base), repetitions(head));
+        add_problems(&mut case, Side::Base, &base);
+        add_problems(&mut case, Side::Head, &head);
+        judge(Draft::new(&case, metric, &base, &head), q, &CONFIG)
+    }
+
+    fn said(row: &Row) -> String {
+        format!("{:?}: {}", row.verdict, row.why)
+    }
+
+    fn some<const N: usize>(values: [f64; N]) -> [Option<f64>; N] {
+        values.map(Some)
+    }
+
+    #[test]
+    fn direction_is_that_of_the_metric() {
+        let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([110.0, 111.0, 109.0, 110.5, 109.5]));
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &low, &high, Some(0.00004))), @"Regressed: +10.0 % (95 % interval +8.8 % to +11.2 %) is worse, q < 0.0001, and at least 3 %");
+        insta::assert_snapshot!(said(&row("output_throughput", &low, &high, Some(0.0123))), @"Improved: +10.0 % (95 % interval +8.8 % to +11.2 %) is better, q = 0.0123, and at least 2 %");
+        insta::assert_snapshot!(said(&row("output_throughput", &high, &low, Some(0.0123))), @"Regressed: −9.1 % (95 % interval −10.1 % to −8.1 %) is worse, q = 0.0123, and at least 2 %");
+    }
+
+    #[test]
+    fn a_change_that_is_not_significant_after_correction_says_how_many_pairs_would_tell() {
+        let base = some([100.0, 108.0, 95.0, 103.0, 99.0]);
+        let head = some([104.0, 113.0, 97.0, 109.0, 101.0]);
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.31))), @"Inconclusive: +4.0 % (95 % interval −4.1 % to +12.8 %), q = 0.3100: about 43 pairs would tell a change of 3 %");
+    }
+
+    #[test]
+    fn a_significant_change_below_the_minimum_effect_is_no_regression() {
+        let base = some([100.0, 100.5, 99.5, 100.2, 99.8]);
+        let head = some([106.0, 106.5, 105.5, 106.2, 105.8]);
+        insta::assert_snapshot!(said(&row("p99_ttft_ms", &base, &head, Some(0.0001))), @"Inconclusive: +6.0 % (95 % interval +5.4 % to +6.6 %), q = 0.0001, but smaller than the minimum effect of 8 %");
+    }
+
+    #[test]
+    fn close_repetitions_are_unchanged() {
+        let base = some([100.0, 101.0, 99.0, 100.5, 99.5]);
+        let head = some([100.4, 101.0, 99.2, 100.9, 99.6]);
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.9))), @"Unchanged: the 90 % interval, −0.7 % to +1.2 %, lies inside ±5 %");
+    }
+
+    #[test]
+    fn equal_repetitions_are_unchanged_and_every_number_is_finite() {
+        let row = row("median_ttft_ms", &some([7.0; 5]), &some([7.0; 5]), Some(1.0));
+        insta::assert_snapshot!(said(&row), @"Unchanged: the 90 % interval, 0.0 % to 0.0 %, lies inside ±5 %");
+        assert_eq!((row.estimate, row.p), (Some(0.0), Some(1.0)));
+    }
+
+    #[test]
+    fn a_secondary_metric_raises_no_alarm() {
+        let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([210.0, 211.0, 209.0, 210.5, 209.5]));
+        insta::assert_snapshot!(said(&row("mean_ttft_ms", &low, &high, None)), @"Inconclusive: +110.0 % (95 % interval +108.1 % to +111.9 %): shown only, this metric raises no alarm");
+    }
+
+    #[test]
+    fn one_run_or_unequal_numbers_of_runs_or_no_base_is_inconclusive_with_values() {
+        let single = row("median_ttft_ms", &some([10.0]), &some([30.0]), None);
+        assert_eq!((single.estimate.map(|e| (e * 1e9).round()), single.p, single.low), (Some(2e9), None, None));
+        insta::assert_snapshot!(said(&single), @"Inconclusive: 1 repetition of base and 1 repetition of head gave a value, and one run cannot tell a change from noise: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([9.0, 9.0, 9.0]), None)), @"Inconclusive: base has 2 repetitions and head has 3 repetitions, so they are no pairs: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell");
+        let head_only = row("median_ttft_ms", &[], &some([30.0, 31.0]), None);
+        assert_eq!(head_only.head, [30.0, 31.0]);
+        insta::assert_snapshot!(said(&head_only), @"Inconclusive: there is no base to compare with");
+    }
+
+    #[test]
+    fn a_side_without_a_value_is_not_measured_and_says_what_went_wrong() {
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &[None, None], None)), @"NotMeasured: head has no value: the server did not start (repetition 1)");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &[None, None], &some([1.0, 1.0]), None)), @"NotMeasured: base has no value: the server did not start (repetition 1)");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([0.0, 0.0]), None)), @"NotMeasured: head is 0, and a change relative to 0 has no size");
+    }
+
+    #[test]
+    fn a_failed_repetition_leaves_the_others_to_judge_by() {
+        let base = [Some(100.0), None, Some(100.4), Some(99.6), Some(100.2)];
+        let row = row("median_ttft_ms", &base, &some([120.0, 120.4, 119.6, 120.2, 119.8]), Some(0.0004));
+        assert_eq!(row.base, [100.0, 100.4, 99.6, 100.2]);
+        insta::assert_snapshot!(said(&row), @"Regressed: +19.9 % (95 % interval +19.4 % to +20.5 %) is worse, q = 0.0004, and at least 3 %; 1 of 5 repetitions of base gave no value");
+        let one_left = super::tests::row("median_ttft_ms", &[Some(1.0), None], &some([1.0, 1.0]), None);
+        insta::assert_snapshot!(said(&one_left), @"Inconclusive: 1 repetition of base and 2 repetitions of head gave a value, and one run cannot tell a change from noise: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell; 1 of 2 repetitions of base gave no value");
+    }
+
+    #[test]
+    fn nothing_compiled_on_both_sides_is_unchanged() {
+        let row = row("avg_cold_compilation_time", &some([0.0; 3]), &some([0.0; 3]), None);
+        assert_eq!((row.base.len(), row.estimate), (3, None));
+        insta::assert_snapshot!(said(&row), @"Unchanged: 0 s in every repetition of both sides");
+        let appeared = super::tests::row("avg_cold_compilation_time", &some([0.0; 2]), &some([5.0; 2]), None);
+        insta::assert_snapshot!(said(&appeared), @"NotMeasured: base is 0, and a change relative to 0 has no size");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(
+            [0.0004, 0.051, -0.051, 25.0, 3e9].map(percent),
+            ["0.0 %", "+5.1 %", "−5.1 %", "+2500 %", "+3e11 %"]
+        );
+        assert_eq!([0.03, 0.025, 0.1].map(size), ["3 %", "2.5 %", "10 %"]);
+    }
+}

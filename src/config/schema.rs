@@ -1,0 +1,199 @@
+//! The config file as JSON Schema, for editors and for `vllm-perf config schema`. Pure.
+
+use serde_json::{Value, json};
+
+use crate::device::DeviceName;
+
+/// JSON Schema (draft 2020-12) of `vllm-perf.yml`. It knows the keys and types that [`parse`](super::parse) knows.
+pub fn schema() -> Value {
+    let devices: serde_json::Map<String, Value> =
+        DeviceName::ALL.into_iter().map(|name| (name.to_string(), device())).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "vllm-perf.yml",
+        "description": "Settings of vllm-perf. Every key is optional: the defaults are vLLM's own.",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "trigger": section("When to benchmark.", json!({
+                "labels": {
+                    "description": "Labels that a pull request must all have, exact names. With none, every pull request runs.",
+                    "type": "array",
+                    "items": label(),
+                },
+                "branches": {
+                    "description": "Branches where a push runs without labels, exact names.",
+                    "type": "array",
+                    "items": {"type": "string", "pattern": r"^(?!refs/)[^\s*?\[\\^~:]+$"},
+                },
+            })),
+            "devices": {
+                "description": "The devices of the matrix. A device's label narrows a pull request's run to it.",
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": false,
+                "properties": devices,
+            },
+            "images": section("Where images are, without tags.", json!({
+                "pull_request": image("Repository of pull requests' images."),
+                "main": image("Repository of main's images."),
+                "rocm": image("Repository of ROCm images, of both."),
+                "wait": {
+                    "description": "How long to wait for an image that is not there yet: `90m`, `1h30m`.",
+                    "type": "string",
+                    "pattern": r"^\s*([0-9.]+\s*(h|m|min|s|ms)\s*)+$",
+                },
+            })),
+            "suite": {"description": "Folder of the test files.", "type": "string", "minLength": 1},
+            "verdict": section("When a change is called one.", json!({
+                "min_effect": section("Relative changes below which nothing is called a change.", json!({
+                    "throughput": share("Rates."),
+                    "median": share("Medians, means and start-up times."),
+                    "p99": share("99th percentiles."),
+                })),
+                "fdr": share("False discovery rate over the primary rows of a report."),
+            })),
+            "store": {
+                "description": "Where records and results of main are kept: `s3://BUCKET` or `file:///FOLDER`.",
+                "type": "string",
+                "pattern": "^(s3://|file:///).+$",
+            },
+        },
+    })
+}
+
+fn section(description: &str, properties: Value) -> Value {
+    json!({"description": description, "type": "object", "additionalProperties": false, "properties": properties})
+}
+
+fn device() -> Value {
+    section(
+        "One device.",
+        json!({
+            "image_suffix": {
+                "description": "Suffix of the image tag: `-cpu` in `<commit>-cpu`.",
+                "type": "string",
+                "pattern": "^[A-Za-z0-9_.-]{0,64}$",
+            },
+            "label": label(),
+        }),
+    )
+}
+
+fn label() -> Value {
+    json!({"type": "string", "pattern": "^[A-Za-z0-9 ._:/+-]{1,50}$"})
+}
+
+fn image(description: &str) -> Value {
+    let pattern = "^([a-z0-9][a-z0-9._-]*(:[0-9]+)?/)?[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$";
+    json!({"description": description, "type": "string", "pattern": pattern, "maxLength": 255})
+}
+
+fn share(description: &str) -> Value {
+    json!({
+        "description": format!("{description} `2%` or `0.02`."),
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            {"type": "string", "pattern": r"^[0-9.]+\s*%?$"},
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    /// The example of the documentation, with one of its two stores.
+    const EXAMPLE: &str = r#"
+trigger:
+  labels: [perf-benchmarks, ready]     # all of them, exact names
+  branches: [main]                     # a push here runs without labels
+devices:                               # a device label narrows a run to those devices; none means all of `matrix`
+  cpu:       {image_suffix: "-cpu",       label: perf-cpu}
+  arm64-cpu: {image_suffix: "-arm64-cpu", label: perf-arm64}
+  cuda:      {image_suffix: "",           label: perf-gpu}
+images:
+  pull_request: public.ecr.aws/q9t5s3a7/vllm-ci-test-repo
+  main:         public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo
+  rocm:         docker.io/rocm/vllm-ci
+  wait: 90m
+suite: .buildkite/performance-benchmarks/tests
+verdict: {min_effect: {throughput: 2%, median: 3%, p99: 8%}, fdr: 0.05}
+store: s3://ossci-benchmarks
+"#;
+
+    fn accepts(text: &str) -> bool {
+        let instance: Value = serde_yaml::from_str(text).unwrap();
+        jsonschema::validator_for(&schema()).unwrap().is_valid(&instance)
+    }
+
+    /// The keys that `parse` names as valid beside an unknown key below `path`.
+    fn parsed_keys(path: &[&str]) -> Vec<String> {
+        let nested = path.iter().rev().fold("{zzz: 1}".to_owned(), |inner, key| format!("{{{key}: {inner}}}"));
+        let error = format!("{:#}", parse(&nested, "vllm-perf.yml").unwrap_err());
+        let valid = error.split_once("Valid here: ").unwrap_or_else(|| panic!("{error}")).1;
+        valid.split(", ").map(str::to_owned).collect()
+    }
+
+    fn compare(schema: &Value, path: &mut Vec<&str>, compared: &mut usize) {
+        let Some(properties) = schema["properties"].as_object() else { return };
+        let mut keys: Vec<_> = properties.keys().cloned().collect();
+        let mut parsed = parsed_keys(path);
+        keys.sort();
+        parsed.sort();
+        assert_eq!(keys, parsed, "below {path:?}");
+        assert_eq!(schema["additionalProperties"], false, "below {path:?}");
+        *compared += 1;
+        for (key, inner) in properties {
+            path.push(Box::leak(key.clone().into_boxed_str()));
+            compare(inner, path, compared);
+            path.pop();
+        }
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let mut compared = 0;
+        compare(&schema(), &mut Vec::new(), &mut compared);
+        assert_eq!(compared, 6 + DeviceName::ALL.len(), "root, trigger, devices and each, images, verdict, min_effect");
+    }
+
+    #[test]
+    fn the_documented_example_is_valid_and_is_the_default() {
+        assert!(accepts(EXAMPLE));
+        let default = crate::config::Config { store: Some("s3://ossci-benchmarks".into()), ..Default::default() };
+        assert_eq!(parse(EXAMPLE, "vllm-perf.yml").unwrap(), default);
+    }
+
+    #[test]
+    fn schema_and_parser_agree_on_values() {
+        for (text, right) in [
+            ("images: {wait: 1h 30min}", true),
+            ("images: {wait: 90}", false),
+            ("images: {main: 'localhost:5000/a/b'}", true),
+            ("images: {main: 'a/b:tag'}", false),
+            ("images: {main: a/B}", false),
+            ("trigger: {labels: []}", true),
+            ("trigger: {labels: [true]}", false),
+            ("trigger: {labels: ['a,b']}", false),
+            ("trigger: {branches: ['release/*']}", false),
+            ("trigger: {branches: [refs/heads/main]}", false),
+            ("devices: {}", false),
+            ("devices: {gpu: {}}", false),
+            ("devices: {cuda: {image_suffix: ''}}", true),
+            ("devices: {cuda: {image_suffix: ':x'}}", false),
+            ("verdict: {fdr: 0.01}", true),
+            ("verdict: {fdr: 1 %}", true),
+            ("verdict: {fdr: 1}", false),
+            ("verdict: {fdr: -1%}", false),
+            ("store: file:///srv/x", true),
+            ("store: file://srv/x", false),
+            ("store: http://x", false),
+            ("suite: ''", false),
+        ] {
+            assert_eq!(accepts(text), right, "schema: {text}");
+            assert_eq!(parse(text, "vllm-perf.yml").is_ok(), right, "parser: {text}");
+        }
+    }
+}

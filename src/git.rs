@@ -1,0 +1,33 @@
+//! What we ask of the checkout that we stand in.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+/// The merge base of two commits, as a full hash.
+///
+/// # Errors
+/// When git does not know them: the text says how to bring them, and where the clone is shallow, that it is.
+#[expect(clippy::disallowed_methods, reason = "asking git is what this module is for")]
+pub async fn merge_base(base: &str, head: &str) -> Result<String> {
+    let git = async |arguments: &[&str]| -> Result<(bool, String)> {
+        let output = Command::new("git")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .context("cannot run `git`")?;
+        Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+    };
+    let (found, hash) = git(&["merge-base", base, head]).await?;
+    if found {
+        return Ok(hash);
+    }
+    let (_, shallow) = git(&["rev-parse", "--is-shallow-repository"]).await?;
+    if shallow == "true" {
+        bail!("the clone is shallow: check out with `fetch-depth: 0`, give a GITHUB_TOKEN, or name the commit with --base");
+    }
+    bail!("git does not know both {base} and {head}: fetch them, give a GITHUB_TOKEN, or name the commit with --base")
+}

@@ -1,0 +1,92 @@
+//! The output folder: its layout, and writes that are whole or not there.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::plan::Side;
+
+/// Writes a file under a temporary name in its folder, then renames it.
+///
+/// # Errors
+/// When the folder cannot be made or the file cannot be written.
+pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let cannot = || format!("cannot write `{}`", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    let mut file = tempfile::Builder::new().prefix(".vllm-perf-").tempfile_in(folder).with_context(cannot)?;
+    file.write_all(content).with_context(cannot)?;
+    let mut permissions = file.as_file().metadata().with_context(cannot)?.permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    file.as_file().set_permissions(permissions).with_context(cannot)?;
+    file.persist(path).with_context(cannot)?;
+    Ok(())
+}
+
+/// Where things are in an output folder.
+#[derive(Debug, Clone)]
+pub struct OutputFolder(PathBuf);
+
+impl OutputFolder {
+    /// The folder at `root`; nothing is made yet.
+    pub fn at(root: &Path) -> Self {
+        Self(root.to_owned())
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file directly in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The folder of one repetition: `base/01`. Repetition 0 is the warm-up.
+    pub fn repetition(&self, side: Side, repetition: u32) -> PathBuf {
+        self.0.join(side.as_str()).join(format!("{repetition:02}"))
+    }
+
+    /// What was decided.
+    pub fn plan(&self) -> PathBuf {
+        self.file("plan.json")
+    }
+
+    /// One line per finished case.
+    pub fn journal(&self) -> PathBuf {
+        self.file("journal.jsonl")
+    }
+
+    /// Every row and every number behind it.
+    pub fn comparison(&self) -> PathBuf {
+        self.file("comparison.json")
+    }
+
+    /// Head's results, merged over the repetitions.
+    pub fn results(&self) -> PathBuf {
+        self.file("results")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_the_whole_file_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a").join("b.json");
+        write(&path, b"long first content").unwrap();
+        write(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let error = write(Path::new("/proc/none/a.json"), b"").unwrap_err();
+        assert!(format!("{error:#}").starts_with("cannot write `/proc/none/a.json`"), "{error:#}");
+    }
+}

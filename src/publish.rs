@@ -1,0 +1,272 @@
+//! What was measured goes to where people look: one comment, the job summary, the build's annotation, the artifacts.
+//! Texts come rendered; here is decided what may be written where. A sink that fails does not keep the others.
+
+pub mod actions;
+pub mod buildkite;
+pub mod folder;
+pub mod github;
+mod transport;
+
+use std::fmt::{self, Write};
+use std::path::Path;
+
+use anyhow::anyhow;
+use sha2::{Digest, Sha256};
+
+use crate::compare::{Comparison, Verdict};
+use crate::event::{CiRun, Event, Provider};
+use crate::exit::{Classify, Exit};
+use buildkite::{Agent, Style};
+use github::{Action, Github, Posted, PullRequest};
+
+/// What became of one sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written: what, or where it can be seen.
+    Done(String),
+    /// Not written on purpose: why.
+    Left(String),
+    /// Not written although it should be: why.
+    Failed(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(what) => write!(f, "{what}"),
+            Self::Left(why) => write!(f, "left out: {why}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}
+
+impl From<anyhow::Result<Outcome>> for Outcome {
+    fn from(result: anyhow::Result<Outcome>) -> Self {
+        result.unwrap_or_else(|error| Self::Failed(format!("{error:#}")))
+    }
+}
+
+/// What became of every sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The comment on the pull request; done is its page.
+    pub comment: Outcome,
+    /// Page of the comment, where it is in place.
+    pub comment_url: Option<String>,
+    /// The job summary of GitHub Actions.
+    pub summary: Outcome,
+    /// The annotation of the Buildkite build.
+    pub annotation: Outcome,
+    /// The verdict in the Buildkite build's meta-data.
+    pub meta_data: Outcome,
+    /// The output folder as artifacts.
+    pub artifacts: Outcome,
+}
+
+/// What a comment that could not be written means for the exit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CommentFailure {
+    /// It is told, nothing else: the results are there.
+    #[default]
+    Warn,
+    /// Exit 4.
+    Error,
+}
+
+impl Report {
+    /// The exit of `publish`.
+    pub fn exit(&self, comment_failure: CommentFailure) -> Exit {
+        let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_));
+        let others = [&self.summary, &self.annotation, &self.meta_data, &self.artifacts];
+        let comment = comment_failure == CommentFailure::Error && failed(&self.comment);
+        if comment || others.into_iter().any(failed) { Exit::World } else { Exit::Done }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "comment: {}", self.comment)?;
+        writeln!(f, "summary: {}", self.summary)?;
+        writeln!(f, "annotation: {}", self.annotation)?;
+        writeln!(f, "meta-data: {}", self.meta_data)?;
+        writeln!(f, "artifacts: {}", self.artifacts)
+    }
+}
+
+/// What is published, and with what.
+pub struct Publication<'a> {
+    /// What happened.
+    pub event: &'a Event,
+    /// The CI run that we are in.
+    pub run: &'a CiRun,
+    /// What was measured.
+    pub comparison: &'a Comparison,
+    /// Which comment is ours: a [`comment_id`].
+    pub comment_id: &'a str,
+    /// The comment's text. The argument is the pull request's head where it has moved on since the measurement.
+    pub comment: &'a (dyn Fn(Option<&str>) -> String + Send + Sync),
+    /// The job summary's text.
+    pub summary: &'a str,
+    /// The annotation's text.
+    pub annotation: &'a str,
+    /// The output folder.
+    pub folder: &'a Path,
+    /// GitHub, where there is a token.
+    pub github: Option<&'a Github>,
+    /// Buildkite's agent, where this is Buildkite.
+    pub agent: Option<&'a Agent>,
+}
+
+/// Which comment on a pull request belongs to a configuration: workflow, job and device (or leg of a matrix) tell one
+/// from another. 12 hexadecimal digits.
+pub fn comment_id(run: &CiRun, device: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [run.workflow.as_deref().unwrap_or_default(), run.job.as_deref().unwrap_or_default(), device] {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(6).fold(String::new(), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
+}
+
+/// Publishes to every sink that this CI has, and tells what became of each.
+/// Errors: results that are not those of the run that they are said to come from; nothing is written then.
+pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Report> {
+    vouch(publication.event, publication.run, publication.comparison).mistake()?;
+    let (comment, comment_url) = match comment(publication).await {
+        Ok((outcome, url)) => (outcome, url),
+        Err(error) => (Err(error).into(), None),
+    };
+    Ok(Report {
+        comment,
+        comment_url,
+        summary: summary(publication).into(),
+        annotation: annotation(publication).await.into(),
+        meta_data: meta_data(publication).await.into(),
+        artifacts: artifacts(publication).await.into(),
+    })
+}
+
+/// Results that a completed run left must tell of that run: its commit, its repository.
+fn vouch(event: &Event, run: &CiRun, comparison: &Comparison) -> anyhow::Result<()> {
+    let (Some(completed), Some(told)) = (&run.completed_run, &comparison.subject.event) else { return Ok(()) };
+    if told.head_sha.as_ref().is_some_and(|head| *head != completed.head_sha) {
+        return Err(anyhow!("the results are not those of the completed run, which measured {}", completed.head_sha));
+    }
+    if told.repository.is_some() && told.repository != event.repository {
+        return Err(anyhow!("the results name another repository than the completed run's"));
+    }
+    Ok(())
+}
+
+/// Why no comment is written, where that is known beforehand.
+fn no_comment(event: &Event, run: &CiRun) -> Option<String> {
+    let reason = match &run.completed_run {
+        _ if event.repository.is_none() => "the event names no repository",
+        _ if event.name == "pull_request_target" => "vllm-perf does not work under `pull_request_target`",
+        Some(completed) if completed.event != "pull_request" => "the completed run was not one of a pull request",
+        Some(completed) if completed.conclusion.as_deref() == Some("cancelled") => "the completed run was cancelled",
+        Some(_) => return None,
+        None if event.pull_request.is_none() => "the event has no pull request",
+        None if event.fork => {
+            "the pull request comes from a fork, whose runs may not write; a `workflow_run` workflow on the default \
+             branch can publish the uploaded folder"
+        }
+        None => return None,
+    };
+    Some(reason.to_owned())
+}
+
+async fn comment(publication: &Publication<'_>) -> anyhow::Result<(Outcome, Option<String>)> {
+    let (event, run) = (publication.event, publication.run);
+    if let Some(reason) = no_comment(event, run) {
+        return Ok((Outcome::Left(reason), None));
+    }
+    let Some(github) = publication.github else {
+        return Ok((Outcome::Left("there is no GitHub token".to_owned()), None));
+    };
+    let repository = event.repository.as_deref().unwrap_or_default();
+    let Some((pull, measured)) = subject(github, event, run, repository).await? else {
+        return Ok((Outcome::Left("no open pull request has the measured commit at its head".to_owned()), None));
+    };
+    let moved_to = measured.filter(|head| *head != pull.head_sha).map(|_| pull.head_sha.as_str());
+    let text = (publication.comment)(moved_to);
+    let posted = github.sticky_comment(repository, pull.number, publication.comment_id, &text).await?;
+    Ok((Outcome::Done(told(&posted)), Some(posted.url)))
+}
+
+/// The pull request that is commented, and the commit that was measured for it.
+async fn subject<'a>(
+    github: &Github,
+    event: &'a Event,
+    run: &'a CiRun,
+    repository: &str,
+) -> anyhow::Result<Option<(PullRequest, Option<&'a str>)>> {
+    if let Some(completed) = &run.completed_run {
+        let pull = github.resolve_pull_request(completed, repository).await?;
+        return Ok(pull.map(|pull| (pull, Some(completed.head_sha.as_str()))));
+    }
+    let Some(number) = event.pull_request else { return Ok(None) };
+    let pull = github.pull_request(repository, number).await?;
+    Ok(Some((pull, event.head_sha.as_deref())))
+}
+
+fn told(posted: &Posted) -> String {
+    let action = match posted.action {
+        Action::Created => "created",
+        Action::Edited => "edited",
+        Action::Unchanged => "unchanged",
+    };
+    let mut text = format!("{action} {}", posted.url);
+    if posted.shortened {
+        text.push_str(", shortened to its headline");
+    }
+    if posted.duplicates_removed > 0 {
+        let _ = write!(text, ", duplicates removed: {}", posted.duplicates_removed);
+    }
+    text
+}
+
+fn summary(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+    match &publication.run.step_summary {
+        Some(path) => actions::append_summary(path, publication.summary),
+        None => Ok(Outcome::Left("this is no step of GitHub Actions".to_owned())),
+    }
+}
+
+async fn annotation(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+    let Some(agent) = publication.agent else { return Ok(not_buildkite()) };
+    let style = match publication.comparison.verdict {
+        Verdict::Regressed => Style::Error,
+        Verdict::NotMeasured => Style::Warning,
+        Verdict::Improved | Verdict::Unchanged => Style::Success,
+        Verdict::Inconclusive => Style::Info,
+    };
+    agent.annotate(&format!("vllm-perf-{}", publication.comment_id), style, publication.annotation).await
+}
+
+async fn meta_data(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+    let Some(agent) = publication.agent else { return Ok(not_buildkite()) };
+    let verdict = match publication.comparison.verdict {
+        Verdict::Regressed => "regressed",
+        Verdict::NotMeasured => "not measured",
+        Verdict::Improved => "improved",
+        Verdict::Unchanged => "unchanged",
+        Verdict::Inconclusive => "inconclusive",
+    };
+    agent.set_meta_data(&format!("vllm-perf-verdict-{}", publication.comment_id), verdict).await
+}
+
+async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+    match (publication.agent, publication.event.provider) {
+        (Some(agent), _) => agent.upload(publication.folder).await,
+        (None, Provider::Github) => Ok(Outcome::Left("the action's own step uploads them".to_owned())),
+        (None, _) => Ok(not_buildkite()),
+    }
+}
+
+fn not_buildkite() -> Outcome {
+    Outcome::Left("this is no Buildkite step".to_owned())
+}

@@ -1,0 +1,104 @@
+//! A comparison becomes text: comment, job summary, annotation, terminal table, HTML page. Pure.
+//! What is read from data is hostile: it goes through `escape` on its way into every one of them.
+
+pub mod html;
+pub mod markdown;
+pub mod terminal;
+pub mod upstream;
+
+mod budget;
+mod chart;
+mod escape;
+#[cfg(test)]
+mod example;
+pub(crate) mod finding;
+mod label;
+mod number;
+mod svg;
+pub(crate) mod wording;
+
+use crate::compare::Row;
+
+/// Where a rendering may link to. Filled from the CI run that publishes, never from what was measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Page of the CI run that measured.
+    pub run: Option<String>,
+    /// Page or file of the full report.
+    pub artifact: Option<String>,
+    /// Base URL of pages on GitHub, e.g. `https://github.com`.
+    pub server: Option<String>,
+    /// `owner/name` of the repository that holds the commits.
+    pub repository: Option<String>,
+}
+
+impl Links {
+    /// Page of a commit, where server and repository are known and `sha` is a hash of 7 to 64 hexadecimal digits.
+    pub fn commit(&self, sha: &str) -> Option<String> {
+        let server = escape::url(self.server.as_deref()?)?;
+        let repository = self.repository.as_deref().filter(|name| is_repository(name))?;
+        is_hash(sha).then(|| format!("{}/{repository}/commit/{sha}", server.trim_end_matches('/')))
+    }
+
+    /// Page of the run, if it can stand in a link.
+    fn run(&self) -> Option<String> {
+        self.run.as_deref().and_then(escape::url)
+    }
+
+    /// Page of the report, if it can stand in a link.
+    fn artifact(&self) -> Option<String> {
+        self.artifact.as_deref().and_then(escape::url)
+    }
+}
+
+fn is_hash(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_repository(text: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    text.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+/// What base and head of a row show: the median of their repetitions in the row's own unit, with equal decimals; empty
+/// where there is none. The unit is never changed: the numbers are those of `comparison.json`.
+fn values(row: &Row) -> [String; 2] {
+    let medians = [&row.base, &row.head].map(|values| number::median(values));
+    let decimals = number::decimals(medians.into_iter().flatten());
+    let unit = escape::name(&row.unit);
+    medians
+        .map(|median| median.map_or_else(String::new, |median| format!("{} {unit}", number::value(median, decimals))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_that_was_written_and_read_back_renders_to_the_same_bytes() {
+        let comparison = example::comparison();
+        let text = serde_json::to_string(&comparison).unwrap();
+        let read: crate::compare::Comparison = serde_json::from_str(&text).unwrap();
+        let render = |comparison| {
+            let links = Links::default();
+            let comment = markdown::comment(comparison, &links, "id", None);
+            [comment, terminal::table(comparison, 100), html::page(comparison, &links)]
+        };
+        assert_eq!(render(&comparison), render(&read));
+    }
+
+    #[test]
+    fn a_commit_is_linked_only_when_it_is_a_hash() {
+        let links = Links {
+            server: Some("https://github.com".into()),
+            repository: Some("vllm-project/vllm".into()),
+            ..Links::default()
+        };
+        let page = links.commit("1da94e6c").unwrap();
+        assert_eq!(page, "https://github.com/vllm-project/vllm/commit/1da94e6c");
+        assert_eq!(links.commit("1da94e6c](https://example.org"), None);
+        assert_eq!(Links::default().commit("1da94e6c"), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! What an author must see, in order: regressed rows, worst first; what was not measured; improved rows, best first.
+
+use crate::compare::{Comparison, Row, Verdict};
+use crate::config::MinEffect;
+use crate::metric::Family;
+
+/// One line of the table that nobody has to unfold.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding<'a> {
+    /// A row that changed.
+    Changed(&'a Row),
+    /// The rows of one case that have no value on one side or on both.
+    Unmeasured(Unmeasured<'a>),
+}
+
+/// The rows of one case that could not be compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unmeasured<'a> {
+    /// Name of the case.
+    pub case: &'a str,
+    /// `all`, or the labels of the metrics.
+    pub metrics: String,
+    /// Whether base has no value.
+    pub base: bool,
+    /// Whether head has no value.
+    pub head: bool,
+    /// Why, in the words of the run.
+    pub reason: &'a str,
+}
+
+/// The findings of a comparison, those that matter most first.
+pub fn findings(comparison: &Comparison) -> Vec<Finding<'_>> {
+    let changed = |verdict: Verdict| {
+        let mut rows: Vec<&Row> = primary(comparison).filter(|row| row.verdict == verdict).collect();
+        rows.sort_by(|a, b| severity(b, comparison).total_cmp(&severity(a, comparison)));
+        rows.into_iter().map(Finding::Changed)
+    };
+    let unmeasured = unmeasured(comparison).into_iter().map(Finding::Unmeasured);
+    changed(Verdict::Regressed).chain(unmeasured).chain(changed(Verdict::Improved)).collect()
+}
+
+/// The rows that may raise an alarm.
+pub fn primary(comparison: &Comparison) -> impl Iterator<Item = &Row> {
+    comparison.rows.iter().filter(|row| row.primary)
+}
+
+/// The smallest relative change of a family that is worth a verdict.
+pub fn threshold(effects: &MinEffect, family: Family) -> f64 {
+    match family {
+        Family::Throughput => effects.throughput,
+        Family::Median => effects.median,
+        Family::P99 => effects.p99,
+    }
+}
+
+/// How many times its threshold a row has moved: the only scale on which a median and a 99th percentile compare.
+fn severity(row: &Row, comparison: &Comparison) -> f64 {
+    row.estimate.unwrap_or(0.0).abs() / threshold(&comparison.method.min_effect, row.family).max(1e-6)
+}
+
+fn unmeasured(comparison: &Comparison) -> Vec<Unmeasured<'_>> {
+    let rows: Vec<&Row> = primary(comparison).collect();
+    rows.chunk_by(|a, b| a.case == b.case).filter_map(|rows| of_case(comparison, rows)).collect()
+}
+
+fn of_case<'a>(comparison: &'a Comparison, rows: &[&'a Row]) -> Option<Unmeasured<'a>> {
+    let missing: Vec<&Row> = rows.iter().copied().filter(|row| row.verdict == Verdict::NotMeasured).collect();
+    let first = *missing.first()?;
+    let facts = comparison.cases.iter().find(|case| case.name == first.case);
+    let problem = facts.and_then(|case| case.problems.first());
+    let labels: Vec<&str> = missing.iter().map(|row| row.label.as_str()).collect();
+    Some(Unmeasured {
+        case: &first.case,
+        metrics: if missing.len() == rows.len() { "all".to_owned() } else { labels.join(", ") },
+        base: missing.iter().all(|row| row.base.is_empty()),
+        head: missing.iter().all(|row| row.head.is_empty()),
+        reason: problem.map_or(first.why.as_str(), |problem| problem.reason.as_str()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+
+    #[test]
+    fn the_worst_is_first_and_a_case_without_values_is_one_line() {
+        let comparison = example::comparison();
+        let lines: Vec<String> = findings(&comparison)
+            .iter()
+            .map(|finding| match finding {
+                Finding::Changed(row) => format!("{:?} {} {}", row.verdict, row.case, row.metric),
+                Finding::Unmeasured(none) => format!("{} of {}: {}", none.metrics, none.case, none.reason),
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        Regressed serving_llama8B_tp1_random_128_2048_qps_inf_concurrency_64 output_throughput
+        Regressed serving_llama8B_tp1_random_128_2048_qps_inf_concurrency_64 p99_ttft_ms
+        all of serving_llama8B_tp2_sharegpt_qps_inf_concurrency_200: server did not start: exit status 1 after 41 s
+        Improved throughput_llama8B_tp1 tokens_per_second
+        ");
+    }
+}

@@ -1,0 +1,568 @@
+//! Markdown: the comment on the pull request, GitHub's job summary, Buildkite's annotation. All three are the same
+//! blocks; they differ in what is folded, in whether charts can be drawn, and in how long they may be.
+
+use crate::compare::{Comparison, Row, SideFacts, Verdict};
+
+use super::budget::{Block, fit};
+use super::finding::{self, Finding, Unmeasured};
+use super::label::Labels;
+use super::{Links, chart, escape, number, wording};
+
+/// Bytes of a comment. GitHub's error names 65,536 characters as the limit; this leaves room for what publishing adds.
+pub const COMMENT_BUDGET: usize = 60_000;
+/// Bytes of a job summary: GitHub drops one above 1,048,576 whole.
+pub const SUMMARY_BUDGET: usize = 1_000_000;
+/// Bytes of an annotation: `buildkite-agent annotate` refuses more than 1,048,576.
+pub const ANNOTATION_BUDGET: usize = 1_000_000;
+
+/// Charts in one document: a comment is read on telephones too.
+const MAX_CHARTS: usize = 8;
+/// Failed repetitions that are told outside of a fold.
+const MAX_FAILURES: usize = 5;
+/// What a line about a run under way begins with; [`under_way`] finds it again by this.
+const UNDER_WAY: &str = "> ⏳ ";
+
+/// What a document can show, by where it is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Comment,
+    Summary,
+    Annotation,
+}
+
+/// The first line of the comment `id`: what tells our comment from others, and one configuration's from another's.
+pub fn marker(id: &str) -> String {
+    let id: String = id.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter)).collect();
+    format!("<!-- vllm-perf:v1 id={id} -->")
+}
+
+/// The comment on the pull request, at most [`COMMENT_BUDGET`] bytes. `id` is the configuration's; `outdated` is the
+/// commit that head has moved on to since.
+pub fn comment(comparison: &Comparison, links: &Links, id: &str, outdated: Option<&str>) -> String {
+    let outdated = outdated.map(|now| moved_on(comparison, links, now));
+    let top = format!("{}\n{}", marker(id), top(comparison, links, outdated));
+    document(comparison, links, top, Place::Comment, COMMENT_BUDGET)
+}
+
+/// GitHub's job summary, at most [`SUMMARY_BUDGET`] bytes: the comment, unfolded.
+pub fn summary(comparison: &Comparison, links: &Links) -> String {
+    document(comparison, links, top(comparison, links, None), Place::Summary, SUMMARY_BUDGET)
+}
+
+/// Buildkite's annotation, at most [`ANNOTATION_BUDGET`] bytes: no charts, Buildkite does not draw them.
+pub fn annotation(comparison: &Comparison, links: &Links) -> String {
+    document(comparison, links, top(comparison, links, None), Place::Annotation, ANNOTATION_BUDGET)
+}
+
+/// The job summary of a run that was skipped. `reason` is the trigger's.
+pub fn skipped(reason: &str) -> String {
+    format!("Not benchmarked: {}\n", with_code(&escape::sentence(reason)))
+}
+
+/// An existing comment with one line, after its marker, that says that a newer run is under way. Told twice, it says
+/// so once.
+pub fn under_way(existing: &str, run: Option<&str>) -> String {
+    let existing = existing.replace("\r\n", "\n");
+    let (marker, content) = existing.split_once('\n').unwrap_or((&existing, ""));
+    let content = match content.strip_prefix(UNDER_WAY) {
+        Some(told) => told.split_once('\n').map_or("", |(_, content)| content.trim_start_matches('\n')),
+        None => content,
+    };
+    let link = run.and_then(escape::url).map(|url| format!(" ([run]({url}))")).unwrap_or_default();
+    format!("{marker}\n{UNDER_WAY}A run is under way{link}. Until it ends, this is the one before.\n\n{content}")
+}
+
+/// Escaped text in which pairs of backticks keep their meaning: the reasons of a trigger quote labels so.
+fn with_code(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return escape::markdown(text);
+    }
+    let part = |(at, part): (usize, &&str)| if at % 2 == 0 { escape::markdown(part) } else { escape::code(part) };
+    parts.iter().enumerate().map(part).collect()
+}
+
+fn moved_on(comparison: &Comparison, links: &Links, now: &str) -> String {
+    let measured = comparison.subject.head.as_ref().map(|head| side(head, links)).unwrap_or_default();
+    format!("outdated: measured {measured}, head is now {}", commit(now, links))
+}
+
+fn document(comparison: &Comparison, links: &Links, top: String, place: Place, budget: usize) -> String {
+    let labels = Labels::new(&comparison.cases);
+    let mut blocks = vec![Block { open: top, ..Block::default() }];
+    blocks.push(matter(comparison, links, &labels));
+    blocks.extend(failures(comparison, &labels));
+    blocks.extend(every_row(comparison, &labels, place, true));
+    if place != Place::Annotation {
+        blocks.extend(charts(comparison, &labels, place));
+    }
+    blocks.extend(certainty(comparison, place));
+    blocks.push(reproduction(comparison, place));
+    blocks.extend(left_out(comparison, place));
+    blocks.extend(every_row(comparison, &labels, place, false));
+    let elsewhere = match links.artifact() {
+        Some(url) => format!("in the [report]({url})."),
+        None => "in `report.html` of the run's output.".to_owned(),
+    };
+    fit(&blocks, budget, &elsewhere)
+}
+
+fn top(comparison: &Comparison, links: &Links, outdated: Option<String>) -> String {
+    let subject = &comparison.subject;
+    let device = subject.device.as_ref();
+    let on = device.map(|device| format!(" on `{}`{}", device.name, escape::markdown(&wording::device_type(device))));
+    let sides = [("head", &subject.head), ("base", &subject.base)].map(|(word, facts)| {
+        facts.as_ref().map(|facts| {
+            let arguments = wording::server_args(facts).map(|args| format!(" with {}", escape::code(&args)));
+            format!("`{word}` {}{}", side(facts, links), arguments.unwrap_or_default())
+        })
+    });
+    let mut facts = vec![sides.into_iter().flatten().collect::<Vec<_>>().join(" against ")];
+    facts.retain(|words| !words.is_empty());
+    facts.extend(wording::circumstances(comparison));
+    facts.extend(links.artifact().map(|url| format!("[report]({url})")));
+    facts.extend(links.run().map(|url| format!("[run]({url})")));
+    let mut top = format!(
+        "### {}vLLM performance{}: {}\n\n{}\n\n",
+        outdated.map(|words| format!("{words} · ")).unwrap_or_default(),
+        on.unwrap_or_default(),
+        wording::verdicts(comparison),
+        facts.join(" · "),
+    );
+    for notice in wording::notices(comparison) {
+        top.push_str(&format!("> {notice}\n\n"));
+    }
+    top
+}
+
+/// A side's commit as a link, or its target.
+fn side(facts: &SideFacts, links: &Links) -> String {
+    facts.commit.as_deref().map_or_else(|| escape::code(&facts.target), |sha| commit(sha, links))
+}
+
+fn commit(sha: &str, links: &Links) -> String {
+    let words = escape::markdown(&wording::short(sha));
+    links.commit(sha).map_or(words.clone(), |url| format!("[{words}]({url})"))
+}
+
+fn matter(comparison: &Comparison, links: &Links, labels: &Labels) -> Block {
+    let findings = finding::findings(comparison);
+    if findings.is_empty() {
+        return Block { open: format!("{}\n\n", wording::nothing_found(comparison)), ..Block::default() };
+    }
+    let line = |finding: &Finding| match finding {
+        Finding::Changed(row) => {
+            let [base, head, change, interval] = numbers(row);
+            let (icon, label) = (icon(row.verdict), escape::markdown(&labels.of(&row.case).full()));
+            format!("| {icon} | {label} | {} | {base} | {head} | **{change}** | {interval} |\n", words(&row.label))
+        }
+        Finding::Unmeasured(none) => unmeasured(none, links, labels),
+    };
+    Block {
+        open: "| | Test | Metric | base | head | change | 95 % interval |\n|---|---|---|--:|--:|--:|:--:|\n".to_owned(),
+        items: findings.iter().map(line).collect(),
+        close: "\n".to_owned(),
+        noun: "row",
+        priority: 1,
+    }
+}
+
+fn unmeasured(none: &Unmeasured, links: &Links, labels: &Labels) -> String {
+    let label = escape::markdown(&labels.of(none.case).full());
+    let [base, head] = [none.base, none.head].map(|missing| if missing { "not\u{a0}measured" } else { "" });
+    let log = links.artifact().map(|url| format!(": [log]({url})")).unwrap_or_default();
+    let (icon, reason) = (icon(Verdict::NotMeasured), words(none.reason));
+    format!("| {icon} | {label} | {} | {base} | {head} | | {reason}{log} |\n", words(&none.metrics))
+}
+
+fn failures(comparison: &Comparison, labels: &Labels) -> Option<Block> {
+    let sentences = wording::failures(comparison, labels);
+    let rest = sentences.len().saturating_sub(MAX_FAILURES);
+    let mut items: Vec<String> =
+        sentences.iter().take(MAX_FAILURES).map(|sentence| format!("- {}\n", escape::markdown(sentence))).collect();
+    if rest > 0 {
+        items.push(format!("- and {} more\n", number::count(rest)));
+    }
+    (!items.is_empty()).then(|| Block {
+        priority: 0,
+        open: "Failed and left out of every number:\n\n".to_owned(),
+        items,
+        close: "\n".to_owned(),
+        noun: "failure",
+    })
+}
+
+fn every_row(comparison: &Comparison, labels: &Labels, place: Place, primary: bool) -> Option<Block> {
+    let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.primary == primary).collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let count = number::count(rows.len());
+    let title = match primary {
+        true if rows.len() == 1 => "The primary row".to_owned(),
+        true => format!("All {count} primary rows"),
+        false => format!("{count} secondary rows: shown, never an alarm"),
+    };
+    let tests = rows.chunk_by(|a, b| labels.of(&a.case).test == labels.of(&b.case).test);
+    let items = tests.flat_map(|rows| test_table(rows, labels, primary)).collect();
+    let folded = place != Place::Summary || !primary;
+    Some(Block { items, noun: "row", ..section(&title, if primary { 3 } else { 5 }, folded) })
+}
+
+/// The table of one test; heading and table head stand before its first row, so that they are cut together.
+fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
+    let with_load = rows.iter().any(|row| !labels.of(&row.case).load.is_empty());
+    let cells = |row: &Row| {
+        let label = labels.of(&row.case);
+        let load = with_load.then(|| escape::markdown(&label.load));
+        let verdict =
+            verdicts.then(|| format!("{} {}", icon(row.verdict), wording::verdict(row.verdict)).trim().to_owned());
+        let cells: Vec<String> =
+            load.into_iter().chain([words(&row.label)]).chain(numbers(row)).chain(verdict).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let mut lines: Vec<String> = rows.iter().map(|row| cells(row)).collect();
+    let label = rows.first().map(|row| escape::markdown(&labels.of(&row.case).test)).unwrap_or_default();
+    let (load, rule) = if with_load { ("Load | ", "---|") } else { ("", "") };
+    let (verdict, last) = if verdicts { (" Verdict |", "---|") } else { ("", "") };
+    let head = format!(
+        "| {load}Metric | base | head | change | 95 % interval |{verdict}\n|{rule}---|--:|--:|--:|:--:|{last}\n"
+    );
+    if let Some(first) = lines.first_mut() {
+        first.insert_str(0, &format!("\n**{label}**\n\n{head}"));
+    }
+    lines
+}
+
+fn charts(comparison: &Comparison, labels: &Labels, place: Place) -> Option<Block> {
+    let curves = chart::curves(comparison, labels);
+    let items: Vec<String> = curves.iter().take(MAX_CHARTS).map(chart::Curve::mermaid).collect();
+    let open = section("Throughput and TTFT over concurrency", 4, place != Place::Summary);
+    let more = curves.len().saturating_sub(MAX_CHARTS);
+    let more =
+        if more > 0 { format!("\n{} not drawn here.\n", number::plural(more, "more curve")) } else { String::new() };
+    (!items.is_empty()).then(|| Block { items, noun: "chart", close: more + &open.close, ..open })
+}
+
+fn certainty(comparison: &Comparison, place: Place) -> Option<Block> {
+    finding::primary(comparison).next()?;
+    let block = section("How sure is this?", 0, place != Place::Summary);
+    let sensitivity = wording::sensitivity(comparison);
+    let mut items = Vec::new();
+    if !sensitivity.is_empty() {
+        let rows = sensitivity.iter().map(|family| {
+            let [threshold, typical, worst] = [family.threshold, family.typical, family.worst].map(number::percent);
+            format!("| {} | {threshold} | {typical} | {worst} |\n", family.family)
+        });
+        items.push(format!(
+            "Smallest change this run could have seen (80 % power):\n\n| Primary metrics | threshold | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
+            rows.collect::<String>()
+        ));
+    }
+    items.push(format!("{}\n", wording::method(comparison).join(" ")));
+    Some(Block { items, noun: "fact", ..block })
+}
+
+fn reproduction(comparison: &Comparison, place: Place) -> Block {
+    let block = section("What ran, and how to run it yourself", 0, place != Place::Summary);
+    let mut items = Vec::new();
+    let rows = wording::provenance(comparison);
+    if !rows.is_empty() {
+        let row = |(name, sides): &(&str, [Option<String>; 2])| {
+            let [base, head] = sides.each_ref().map(|side| side.as_deref().map(escape::code).unwrap_or_default());
+            format!("| {name} | {base} | {head} |\n")
+        };
+        items.push(format!("| | base | head |\n|---|---|---|\n{}\n", rows.iter().map(row).collect::<String>()));
+    }
+    items.push(format!("{}\n\n", escape::markdown(&wording::environment(comparison).join(" "))));
+    items.extend(wording::reproduce(comparison).map(|command| escape::fence(&command)));
+    Block { items, noun: "fact", ..block }
+}
+
+fn left_out(comparison: &Comparison, place: Place) -> Option<Block> {
+    let title = format!("{} left out", number::plural(comparison.skipped.len(), "test"));
+    let items = comparison.skipped.iter().map(|test| {
+        format!(
+            "- {}: {}\n",
+            escape::code(&escape::name(&test.name)),
+            escape::markdown(&escape::sentence(&test.reason))
+        )
+    });
+    let block = section(&title, 2, place != Place::Summary);
+    (!comparison.skipped.is_empty()).then(|| Block { items: items.collect(), noun: "test", ..block })
+}
+
+/// The opening and the closing of a part: a fold, or a heading.
+fn section(title: &str, priority: u8, folded: bool) -> Block {
+    let (open, close) = match folded {
+        true => (format!("<details><summary>{title}</summary>\n\n"), "\n</details>\n\n".to_owned()),
+        false => (format!("#### {title}\n\n"), "\n".to_owned()),
+    };
+    Block { priority, open, close, ..Block::default() }
+}
+
+/// Base, head, change and interval of a row; what is not there is left empty. Spaces do not break.
+fn numbers(row: &Row) -> [String; 4] {
+    let [base, head] = super::values(row);
+    let change = row.estimate.map(number::change).unwrap_or_default();
+    let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default();
+    [base, head, change, interval].map(|text| escape::markdown(&text).replace(' ', "\u{a0}"))
+}
+
+/// Words from data in a table cell.
+fn words(text: &str) -> String {
+    escape::markdown(&escape::sentence(text))
+}
+
+fn icon(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Regressed => "🔴",
+        Verdict::NotMeasured => "⚪",
+        Verdict::Improved => "🟢",
+        Verdict::Unchanged | Verdict::Inconclusive => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+
+    fn links() -> Links {
+        Links {
+            run: Some("https://github.com/vllm-project/vllm/actions/runs/77".into()),
+            artifact: Some("https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5".into()),
+            server: Some("https://github.com".into()),
+            repository: Some("vllm-project/vllm".into()),
+        }
+    }
+
+    /// What must hold for every document: folds and fences are closed, nothing is longer than its budget.
+    fn is_whole(text: &str, budget: usize) {
+        assert!(text.len() <= budget, "{} bytes", text.len());
+        assert!(text.matches("\n```").count().is_multiple_of(2));
+        let outside: String = text.split("\n```").step_by(2).collect();
+        assert_eq!(outside.matches("<details>").count(), outside.matches("</details>").count());
+        let columns = |line: &str| line.matches('|').count();
+        for pair in text.lines().collect::<Vec<_>>().windows(2) {
+            if pair.iter().all(|line| line.starts_with('|')) {
+                assert_eq!(columns(pair[0]), columns(pair[1]), "{pair:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_comment_answers_first_and_folds_the_rest() {
+        let text = comment(&example::comparison(), &links(), "3f9c0a1b2c4d", None).replace('\u{a0}', " ");
+        is_whole(&text, COMMENT_BUDGET);
+        let (top, folds) = text.split_once("<details>").unwrap();
+        insta::assert_snapshot!(top, @r"
+        <!-- vllm-perf:v1 id=3f9c0a1b2c4d -->
+        ### vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
+
+        `head` [1da94e6](https://github.com/vllm-project/vllm/commit/1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f) against `base` [7f42dc2](https://github.com/vllm-project/vllm/commit/7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b) · 5 interleaved pairs · 52 min · 2026-11-24 10:12 UTC · [report](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5) · [run](https://github.com/vllm-project/vllm/actions/runs/77)
+
+        | | Test | Metric | base | head | change | 95 % interval |
+        |---|---|---|--:|--:|--:|:--:|
+        | 🔴 | llama8B tp1, random 128/2048, c=64 | Output throughput | 412.3 tok/s | 371.9 tok/s | **−9.8 %** | −11.2 … −8.4 |
+        | 🔴 | llama8B tp1, random 128/2048, c=64 | P99 TTFT | 1,206 ms | 1,393 ms | **+15.5 %** | +11.8 … +19.2 |
+        | ⚪ | llama8B tp2, sharegpt, c=200 | all |  | not measured | | server did not start: exit status 1 after 41 s: [log](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5) |
+        | 🟢 | throughput llama8B tp1 | Total token throughput | 2,180 tok/s | 2,311 tok/s | **+6.0 %** | +4.6 … +7.4 |
+
+        Failed and left out of every number:
+
+        - gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
+        ");
+        let (_, sure) = folds.split_once("<details><summary>How sure").unwrap();
+        let (sure, _) = sure.split_once("<details><summary>1 test").unwrap();
+        insta::assert_snapshot!(sure, @r"
+         is this?</summary>
+
+        Smallest change this run could have seen (80 % power):
+
+        | Primary metrics | threshold | median row | noisiest row |
+        |---|--:|--:|--:|
+        | Throughput | 2 % | 1.8 % | 1.8 % |
+        | Medians and times | 3 % | 2.7 % | 2.7 % |
+        | 99th percentiles | 8 % | 4.8 % | 4.8 % |
+
+        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A change counts when it is significant after that correction and at least its threshold. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition. Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.
+
+        </details>
+
+        <details><summary>What ran, and how to run it yourself</summary>
+
+        | | base | head |
+        |---|---|---|
+        | target | `image:public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b-cpu` | `image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f-cpu` |
+        | image digest | `sha256:4444444444444444444444444444444444444444444444444444444444444444` | `sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb` |
+        | commit | `7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b` | `1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f` |
+        | vLLM | `0.32.1.dev41+cpu` | `0.32.1.dev42+cpu` |
+
+        Host: AMD EPYC 9654 96-Core Processor, 192 logical processors, 2 NUMA nodes, 755 GiB, kernel 6.8.0-45-generic, governor performance. Client: native; vllm bench for the kinds that it alone measures. vllm-perf 1.0.0.
+
+        ```
+        vllm-perf run --base image:public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b-cpu --head image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f-cpu --device cpu --only llama8B_tp1 --pairs 5
+        ```
+
+        </details>
+        ");
+        let titles: Vec<_> = text.lines().filter(|line| line.starts_with("<details>")).collect();
+        insta::assert_snapshot!(titles.join("\n"), @r"
+        <details><summary>All 39 primary rows</summary>
+        <details><summary>Throughput and TTFT over concurrency</summary>
+        <details><summary>How sure is this?</summary>
+        <details><summary>What ran, and how to run it yourself</summary>
+        <details><summary>1 test left out</summary>
+        <details><summary>54 secondary rows: shown, never an alarm</summary>
+        ");
+    }
+
+    #[test]
+    fn a_test_is_one_table_and_its_loads_are_a_column() {
+        let comparison = example::comparison();
+        let labels = Labels::new(&comparison.cases);
+        let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.primary).collect();
+        let of = |test: &str| rows.iter().copied().filter(|row| row.case.starts_with(test)).collect::<Vec<_>>();
+        let serving = test_table(&of("serving_gemma3")[3..7], &labels, true).concat();
+        let latency = test_table(&of("latency"), &labels, true).concat();
+        insta::assert_snapshot!(format!("{serving}{latency}").replace('\u{a0}', " "), @r"
+        **gemma3-4b tp1, random 128/128**
+
+        | Load | Metric | base | head | change | 95 % interval | Verdict |
+        |---|---|--:|--:|--:|:--:|---|
+        | c=12 | Median TPOT | 88.30 ms | 88.65 ms | +0.4 % | −1.7 … +2.5 | unchanged |
+        | c=12 | P99 TPOT | 151.0 ms | 151.6 ms | +0.4 % | −3.3 … +4.1 | unchanged |
+        | c=64 | Output throughput | 1,290 tok/s | 1,294 tok/s | +0.4 % | −1.0 … +1.8 | unchanged |
+        | c=64 | Median TTFT | 173.0 ms | 173.5 ms | +0.4 % | −1.7 … +2.5 | unchanged |
+
+        **latency llama8B tp1**
+
+        | Metric | base | head | change | 95 % interval | Verdict |
+        |---|--:|--:|--:|:--:|---|
+        | Median latency | 8.412 s | 8.446 s | +0.4 % | −1.7 … +2.5 | unchanged |
+        ");
+    }
+
+    #[test]
+    fn two_thousand_rows_fit_into_a_comment_and_the_worst_stay() {
+        let comparison = example::many(400);
+        assert_eq!(comparison.rows.len(), 2000);
+        let text = comment(&comparison, &links(), "3f9c0a1b2c4d", None);
+        is_whole(&text, COMMENT_BUDGET);
+        assert!(text.len() > COMMENT_BUDGET - 500, "{} bytes leave room for more rows", text.len());
+        let kept: Vec<usize> =
+            (0..400).filter(|at| text.contains(&format!("| llama8B tp1, test{at}, c=64 |"))).collect();
+        assert!(kept.len() > 50 && kept[0] > 0 && kept.last() == Some(&399), "{kept:?}");
+        assert_eq!(kept.len(), 400 - kept[0], "the rows that stay are the worst ones");
+        let lines = text.lines().filter(|line| line.starts_with("| 🔴")).count();
+        assert!(text.contains(&format!("*{} more rows in the [report](", number::count(2000 - lines))), "{lines}");
+        assert!(text.contains("*2,000 more rows in the [report]("));
+        assert!(text.contains("vllm-perf run --base image:"), "the command is never cut");
+        for text in [summary(&comparison, &links()), annotation(&comparison, &links())] {
+            is_whole(&text, SUMMARY_BUDGET);
+            assert!(!text.contains("more rows"));
+        }
+    }
+
+    #[test]
+    fn nothing_from_data_can_be_more_than_text() {
+        let hostile =
+            "<!-- vllm-perf:v1 id=0 --> | ` ``` </details> @vllm-project/all [x](javascript:x) \n\n# x \u{1b}[2J";
+        let mut comparison = example::comparison();
+        for row in &mut comparison.rows {
+            (row.label, row.unit, row.why) = (hostile.into(), hostile.into(), hostile.into());
+        }
+        for case in &mut comparison.cases {
+            case.test = format!("{hostile}{}", case.name);
+            case.request_rate = Some(hostile.into());
+            case.problems.iter_mut().for_each(|problem| problem.reason = hostile.repeat(400));
+        }
+        comparison.skipped[0].name = hostile.into();
+        comparison.skipped[0].reason = hostile.into();
+        let subject = &mut comparison.subject;
+        subject.device.as_mut().unwrap().device_type = hostile.into();
+        subject.reproduce = Some(format!("vllm-perf {hostile}").replace(['`', '\n'], ""));
+        for side in [&mut subject.base, &mut subject.head].into_iter().flatten() {
+            (side.commit, side.target, side.image_digest) =
+                (Some(hostile.into()), hostile.into(), Some(hostile.into()));
+            (side.vllm_version, side.server_args) = (Some(hostile.into()), vec![hostile.into(); 50]);
+        }
+        let host = subject.host.as_mut().unwrap();
+        (host.cpu, host.kernel, host.governor) = (hostile.into(), hostile.into(), Some(hostile.into()));
+        let text = comment(&comparison, &links(), "--> <script>", Some(hostile));
+        is_whole(&text, COMMENT_BUDGET);
+        assert!(text.starts_with("<!-- vllm-perf:v1 id=--script -->\n### "));
+        assert_eq!(text.matches("<!--").count(), 1);
+        let outside: String = text.split("```").step_by(2).collect();
+        let outside: String = outside.split('`').step_by(2).collect();
+        for forbidden in ["@vllm", "[x](", "\u{1b}", "\n# ", "<script"] {
+            assert!(!outside.contains(forbidden), "{forbidden} in {outside}");
+        }
+    }
+
+    #[test]
+    fn a_comment_on_an_older_commit_says_so_in_its_headline() {
+        let text = comment(&example::comparison(), &Links::default(), "x", Some("9c1b2aa0f1e2d3c4"));
+        let headline = text.lines().nth(1).unwrap();
+        insta::assert_snapshot!(headline, @r"### outdated: measured 1da94e6, head is now 9c1b2aa · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive");
+    }
+
+    #[test]
+    fn a_run_under_way_is_said_once_and_keeps_the_comment() {
+        let before = comment(&example::comparison(), &links(), "3f9c0a1b2c4d", None);
+        let once = under_way(&before.replace('\n', "\r\n"), Some("https://ci.example/2"));
+        assert!(once.starts_with(
+            "<!-- vllm-perf:v1 id=3f9c0a1b2c4d -->\n> ⏳ A run is under way ([run](https://ci.example/2))."
+        ));
+        assert!(once.ends_with(before.split_once('\n').unwrap().1));
+        assert_eq!(under_way(&once, Some("https://ci.example/2")), once);
+        assert_eq!(under_way(&once, None), under_way(&before, None));
+    }
+
+    #[test]
+    fn a_skipped_run_is_one_line_in_the_summary() {
+        let reason = "the pull request has `perf-benchmarks` but not `ready`. Add `ready` to run it.";
+        insta::assert_snapshot!(skipped(reason), @"Not benchmarked: the pull request has `perf-benchmarks` but not `ready`. Add `ready` to run it.");
+        insta::assert_snapshot!(skipped("no label `<b>` and | @x `y").replace('\u{200b}', "·"), @r"Not benchmarked: no label &#96;&lt;b&gt;&#96; and &#124; @·x &#96;y");
+    }
+
+    #[test]
+    fn without_findings_the_comment_says_what_that_means() {
+        let mut comparison = example::comparison();
+        comparison.rows.retain(|row| row.verdict == Verdict::Unchanged);
+        comparison.counts = example::count(&comparison.rows);
+        assert!(comment(&comparison, &links(), "x", None).contains("\n\nNo primary row changed.\n\n"));
+        comparison.rows[0].verdict = Verdict::Inconclusive;
+        comparison.counts = example::count(&comparison.rows);
+        let text = comment(&comparison, &links(), "x", None);
+        assert!(text.contains("\n\nNo change was found. For 1 primary row the runs cannot tell.\n\n"));
+    }
+
+    #[test]
+    fn two_folders_of_which_nothing_else_is_known_are_compared_all_the_same() {
+        let mut comparison = example::comparison();
+        let subject = &mut comparison.subject;
+        (subject.device, subject.host, subject.reproduce) = (None, None, None);
+        (subject.started, subject.seconds) = (None, None);
+        for (side, folder) in [(&mut subject.base, "old/results"), (&mut subject.head, "new/results")] {
+            *side = Some(SideFacts { target: folder.into(), ..SideFacts::default() });
+        }
+        let text = comment(&comparison, &Links::default(), "x", None);
+        is_whole(&text, COMMENT_BUDGET);
+        let top: Vec<&str> = text.lines().skip(1).take(3).collect();
+        insta::assert_snapshot!(top.join("\n"), @r"
+        ### vLLM performance: 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
+
+        `head` `new/results` against `base` `old/results` · 5 pairs
+        ");
+    }
+
+    #[test]
+    fn buildkite_gets_no_charts_and_the_job_summary_gets_few_folds() {
+        let comparison = example::comparison();
+        let (summary, annotation) = (summary(&comparison, &links()), annotation(&comparison, &links()));
+        assert_eq!((summary.matches("```mermaid").count(), annotation.matches("```mermaid").count()), (4, 0));
+        assert_eq!((summary.matches("<details>").count(), annotation.matches("<details>").count()), (1, 5));
+    }
+}

@@ -1,0 +1,139 @@
+//! Numbers as people read them: four significant digits, thousands separators, a real minus sign.
+
+/// The middle of `values`, the mean of the two middle ones where their number is even.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        length if length % 2 == 1 => Some(sorted[middle]),
+        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+    }
+}
+
+/// Decimals that show the largest of `values` with four significant digits, so that numbers side by side line up.
+pub fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
+    let largest = values.into_iter().map(f64::abs).fold(0.0, f64::max);
+    match largest {
+        0.0 => 0,
+        _ if largest >= 999.95 => 0,
+        _ => (3.0 - largest.log10().floor()).clamp(0.0, 6.0) as usize,
+    }
+}
+
+/// `1,204` or `412.3`: a value with so many decimals. Beyond 10^12 it is in powers of ten.
+pub fn value(value: f64, decimals: usize) -> String {
+    if value.abs() >= 1e12 {
+        return signed(format!("{value:.3e}"));
+    }
+    let text = format!("{:.decimals$}", value.abs());
+    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let mut out = String::from(if value < 0.0 { "−" } else { "" });
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out + fraction
+}
+
+/// `1,204`: how many.
+pub fn count(count: usize) -> String {
+    value(count as f64, 0)
+}
+
+/// `−9.8 %`, `+15.5 %`: a relative change (0.05 is +5 %).
+pub fn change(relative: f64) -> String {
+    format!("{} %", points(relative))
+}
+
+/// `−11.2 … −8.4`: an interval of relative changes, in percent.
+pub fn interval(low: f64, high: f64) -> String {
+    format!("{} … {}", points(low), points(high))
+}
+
+/// `1.6 %`: a share or a size without a sign.
+pub fn percent(relative: f64) -> String {
+    let text = format!("{:.1}", relative * 100.0);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// `0.021`, or `< 0.0001`: a p or q value.
+pub fn chance(chance: f64) -> String {
+    match chance {
+        _ if chance < 0.0001 => "< 0.0001".to_owned(),
+        _ if chance < 0.001 => format!("{chance:.4}"),
+        _ if chance < 0.1 => format!("{chance:.3}"),
+        _ => format!("{chance:.2}"),
+    }
+}
+
+fn points(relative: f64) -> String {
+    let percent = relative * 100.0;
+    let text = value(percent.abs(), if percent.abs() < 99.95 { 1 } else { 0 });
+    match text.as_str() {
+        "0.0" => text,
+        _ if percent < 0.0 => format!("−{text}"),
+        _ => format!("+{text}"),
+    }
+}
+
+fn signed(text: String) -> String {
+    text.replace('-', "−")
+}
+
+/// `48 s`, `52 min`, `3 h 05 min`: how long, from seconds.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.clamp(0.0, 1e9).round() as u64;
+    match seconds.div_euclid(60) {
+        _ if seconds < 120 => format!("{seconds} s"),
+        minutes if minutes < 120 => format!("{minutes} min"),
+        minutes => format!("{} h {:02} min", minutes / 60, minutes % 60),
+    }
+}
+
+/// `1 row`, `2 rows`, `1,204 rows`.
+pub fn plural(number: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_side_by_side_share_their_decimals() {
+        let show = |base: f64, head: f64| {
+            let decimals = decimals([base, head]);
+            format!("{} {}", value(base, decimals), value(head, decimals))
+        };
+        assert_eq!(show(1204.4, 991.2), "1,204 991");
+        assert_eq!(show(412.31, 71.8), "412.3 71.8");
+        assert_eq!(show(5.3391, 4.2), "5.339 4.200");
+        assert_eq!(show(0.0, 0.000_75), "0.000000 0.000750");
+        assert_eq!(show(1_234_567.0, -2.0), "1,234,567 −2");
+        assert_eq!(show(1e300, 0.0), "1.000e300 0");
+    }
+
+    #[test]
+    fn changes_carry_a_real_minus_sign_and_zero_carries_none() {
+        assert_eq!([-0.0984, 0.155, 0.0001, 12.3].map(change), ["−9.8 %", "+15.5 %", "0.0 %", "+1,230 %"]);
+        assert_eq!(interval(-0.112, -0.0841), "−11.2 … −8.4");
+        assert_eq!([0.05, 0.016, 1.0].map(percent), ["5 %", "1.6 %", "100 %"]);
+    }
+
+    #[test]
+    fn durations_are_as_coarse_as_they_are_long() {
+        assert_eq!([48.2, 3120.0, 11_100.0].map(duration), ["48 s", "52 min", "3 h 05 min"]);
+    }
+
+    #[test]
+    fn the_median_of_nothing_is_nothing() {
+        assert_eq!(
+            [median(&[]), median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0, 2.0, 3.0])],
+            [None, Some(2.0), Some(2.5)]
+        );
+    }
+}

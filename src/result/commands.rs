@@ -1,0 +1,84 @@
+//! The commands that made a result, as `<case>.commands` keeps them.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// `<case>.commands`: upstream's keys, and only those that its kind of test has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Commands {
+    /// What served; serving tests only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_command: Option<String>,
+    /// What loaded the server; serving tests only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_command: Option<String>,
+    /// `vllm bench latency`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_command: Option<String>,
+    /// `vllm bench throughput`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throughput_command: Option<String>,
+    /// `vllm bench startup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_command: Option<String>,
+    /// Device type, a line for each device.
+    pub gpu_type: String,
+}
+
+impl Commands {
+    /// The model: `--model` of what measured, or the word after `serve`.
+    pub fn model(&self) -> Option<String> {
+        [&self.client_command, &self.latency_command, &self.throughput_command, &self.startup_command]
+            .into_iter()
+            .flatten()
+            .find_map(|command| flags(command).swap_remove("--model"))
+            .or_else(|| {
+                let words = words(self.server_command.as_deref()?);
+                words.iter().position(|word| word == "serve").and_then(|serve| words.get(serve + 1).cloned())
+            })
+    }
+}
+
+/// The flags of a command and their values; a flag without one has an empty value, and of two the last wins.
+pub fn flags(command: &str) -> IndexMap<String, String> {
+    let words = words(command);
+    let mut flags = IndexMap::new();
+    for (index, word) in words.iter().enumerate().filter(|(_, word)| word.starts_with("--")) {
+        let (flag, value) = match word.split_once('=') {
+            Some((flag, value)) => (flag, value),
+            None => (word.as_str(), words.get(index + 1).filter(|next| !next.starts_with("--")).map_or("", |v| v)),
+        };
+        flags.insert(flag.to_owned(), value.to_owned());
+    }
+    flags
+}
+
+fn words(command: &str) -> Vec<String> {
+    // Quotes that never close come from hand-written files: white space still tells most words apart.
+    shell_words::split(command).unwrap_or_else(|_| command.split_whitespace().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_have_the_value_that_follows_them_or_that_they_carry() {
+        let command =
+            "A=1 vllm serve m --enforce-eager --dtype bfloat16 --seed=7 --limit '{\"image\": 2}' --dtype auto";
+        let flags = flags(command);
+        assert_eq!(flags["--enforce-eager"], "");
+        assert_eq!((flags["--dtype"].as_str(), flags["--seed"].as_str()), ("auto", "7"));
+        assert_eq!(flags["--limit"], r#"{"image": 2}"#);
+    }
+
+    #[test]
+    fn the_model_is_that_of_the_client_or_else_of_the_server() {
+        let server = Commands { server_command: Some("A=1 vllm serve org/m --tp 1".into()), ..Commands::default() };
+        assert_eq!(server.model().as_deref(), Some("org/m"));
+        let both = Commands { client_command: Some("vllm bench serve --model n".into()), ..server };
+        assert_eq!(both.model().as_deref(), Some("n"));
+        assert_eq!(Commands::default().model(), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! Repetitions become one folder that upstream's tools can read: medians, under upstream's keys. Pure.
+
+use indexmap::IndexSet;
+use serde_json::{Map, Number, Value};
+
+use super::{CaseFiles, Folder, Outcome, parse};
+use crate::statistics::median;
+
+/// One folder of several repetitions. Of every case: each number is the median over the repetitions that measured it,
+/// arrays stand one after another, and all else (date, commands) is that of the last. A case that was never measured
+/// stays as its last repetition left it.
+pub fn merge(repetitions: &[Folder]) -> Folder {
+    let names: IndexSet<&String> = repetitions.iter().flat_map(|folder| folder.cases.keys()).collect();
+    let merged = |name: &String| {
+        let all: Vec<&CaseFiles> = repetitions.iter().filter_map(|folder| folder.cases.get(name)).collect();
+        let measured: Vec<&CaseFiles> =
+            all.iter().copied().filter(|case| matches!(case.outcome, Outcome::Measured(_))).collect();
+        Some((name.clone(), merge_case(if measured.is_empty() { &all } else { &measured })?))
+    };
+    Folder { cases: names.into_iter().filter_map(merged).collect() }
+}
+
+fn merge_case(cases: &[&CaseFiles]) -> Option<CaseFiles> {
+    let last = (*cases.last()?).clone();
+    // Any key of any version of vLLM passes through, so this is the one place where a result is not typed.
+    let documents: Vec<Value> =
+        cases.iter().filter_map(|case| serde_json::from_str(case.text.as_deref()?).ok()).collect();
+    if documents.len() < 2 || matches!(last.outcome, Outcome::Failed(_)) {
+        return Some(last);
+    }
+    let text = merge_values(&documents.iter().collect::<Vec<_>>()).to_string();
+    let outcome = parse(last.kind, &text).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+    Some(CaseFiles { text: Some(text), outcome, ..last })
+}
+
+fn merge_values(values: &[&Value]) -> Value {
+    if let Some(numbers) = all(values, Value::as_number) {
+        return median_number(&numbers).map_or(Value::Null, Value::Number);
+    }
+    if let Some(arrays) = all(values, Value::as_array) {
+        return arrays.into_iter().flatten().cloned().collect();
+    }
+    if let Some(objects) = all(values, Value::as_object) {
+        let keys: IndexSet<&String> = objects.iter().flat_map(|object| object.keys()).collect();
+        let merged = |key: &String| {
+            let values: Vec<&Value> = objects.iter().filter_map(|object| object.get(key)).collect();
+            (key.clone(), merge_values(&values))
+        };
+        return Value::Object(keys.into_iter().map(merged).collect::<Map<_, _>>());
+    }
+    values.last().copied().cloned().unwrap_or_default()
+}
+
+fn all<'a, T>(values: &[&'a Value], read: impl Fn(&'a Value) -> Option<T>) -> Option<Vec<T>> {
+    values.iter().map(|value| read(value)).collect()
+}
+
+/// The median; whole numbers (counts) stay whole.
+fn median_number(numbers: &[&Number]) -> Option<Number> {
+    let values: Vec<f64> = numbers.iter().filter_map(|number| number.as_f64()).collect();
+    let median = median(&values)?;
+    if numbers.iter().all(|number| number.is_i64() || number.is_u64()) {
+        return Some(Number::from(median.round() as i64));
+    }
+    Number::from_f64(median)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::Commands;
+    use crate::suite::Kind;
+
+    fn repetition(name: &str, kind: Kind, text: &str, gpu_type: &str) -> Folder {
+        let commands = Commands { gpu_type: gpu_type.to_owned(), ..Commands::default() };
+        let case = CaseFiles { kind, text: Some(text.to_owned()), commands, outcome: parse(kind, text).unwrap() };
+        Folder { cases: [(name.to_owned(), case)].into_iter().collect() }
+    }
+
+    #[test]
+    fn numbers_are_medians_arrays_are_joined_and_the_rest_is_the_last() {
+        let texts = [
+            r#"{"date": "1", "avg_latency": 3.0, "n": 4, "latencies": [3.0], "percentiles": {"50": 3.0, "99": 9.0}}"#,
+            r#"{"date": "2", "avg_latency": 1.0, "n": 4, "latencies": [1.0], "percentiles": {"50": 1.0, "99": 7.0}}"#,
+            r#"{"date": "3", "avg_latency": 2.0, "n": 5, "latencies": [2.0], "percentiles": {"50": 2.5, "99": 8.0}}"#,
+        ];
+        let repetitions: Vec<Folder> = texts
+            .iter()
+            .enumerate()
+            .map(|(i, text)| repetition("latency_x", Kind::Latency, text, &i.to_string()))
+            .collect();
+        let merged = merge(&repetitions);
+        let case = &merged.cases["latency_x"];
+        insta::assert_snapshot!(case.text.as_deref().unwrap(), @r#"{"date":"3","avg_latency":2.0,"n":4,"latencies":[3.0,1.0,2.0],"percentiles":{"50":2.5,"99":8.0}}"#);
+        assert_eq!(case.commands.gpu_type, "2");
+        let Outcome::Measured(measurement) = &case.outcome else { panic!("{:?}", case.outcome) };
+        assert_eq!(measurement.metrics["median_latency"], 2.5);
+    }
+
+    #[test]
+    fn one_repetition_passes_through_as_it_is() {
+        let text = include_str!("../../tests/data/results/upstream-run/startup_tinyllama_tp1.json");
+        let only = [repetition("startup_x", Kind::Startup, text, "cpu")];
+        assert_eq!(merge(&only), only[0]);
+    }
+
+    #[test]
+    fn a_failed_repetition_does_not_count_where_another_measured() {
+        let good = r#"{"tokens_per_second": 10.0, "requests_per_second": 1.0}"#;
+        let bad = r#"{"tokens_per_second": 0.0, "requests_per_second": 0.0}"#;
+        let folders = [good, bad].map(|text| repetition("throughput_x", Kind::Throughput, text, "cpu"));
+        assert_eq!(merge(&folders), folders[0]);
+        assert_eq!(merge(&folders[1..]), folders[1]);
+    }
+}

@@ -1,0 +1,106 @@
+//! A clock that wakes tasks well inside a millisecond. tokio's timer ticks in whole milliseconds, too coarse for a pace
+//! of a few milliseconds a token; this one is a thread that sleeps until the next deadline.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+/// Wakes whoever waits on it, never before the time. Its thread ends with it.
+pub struct Clock(Sender<Alarm>);
+
+impl Clock {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start() -> io::Result<Self> {
+        let (sender, receiver) = channel();
+        thread::Builder::new().name("sim-clock".to_owned()).spawn(move || ring(&receiver))?;
+        Ok(Self(sender))
+    }
+
+    /// Waits until `at`; at once where that has passed.
+    pub async fn until(&self, at: Instant) {
+        if at <= Instant::now() {
+            return;
+        }
+        let (wake, woken) = oneshot::channel();
+        // The thread lives as long as `self`, so neither end can be gone.
+        if self.0.send(Alarm { at, wake }).is_ok() {
+            let _ = woken.await;
+        }
+    }
+}
+
+fn ring(alarms: &Receiver<Alarm>) {
+    let mut waiting = BinaryHeap::new();
+    loop {
+        let next = match waiting.peek() {
+            None => alarms.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(Reverse(Alarm { at, .. })) => alarms.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match next {
+            Ok(alarm) => waiting.push(Reverse(alarm)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let now = Instant::now();
+        while waiting.peek().is_some_and(|Reverse(alarm)| alarm.at <= now) {
+            if let Some(Reverse(alarm)) = waiting.pop() {
+                // Nobody waits any more where the client has gone.
+                let _ = alarm.wake.send(());
+            }
+        }
+    }
+}
+
+struct Alarm {
+    at: Instant,
+    wake: oneshot::Sender<()>,
+}
+
+impl PartialEq for Alarm {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Alarm {}
+
+impl PartialOrd for Alarm {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Alarm {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn alarms_ring_in_the_order_of_their_times_and_never_early() {
+        let clock = Clock::start().unwrap();
+        let start = Instant::now();
+        let rung = std::sync::Mutex::new(Vec::new());
+        let wait = async |milliseconds: u64| {
+            let at = start + Duration::from_millis(milliseconds);
+            clock.until(at).await;
+            assert!(Instant::now() >= at);
+            rung.lock().unwrap().push(milliseconds);
+        };
+        tokio::join!(wait(60), wait(0), wait(30));
+        assert_eq!(*rung.lock().unwrap(), [0, 30, 60]);
+    }
+}

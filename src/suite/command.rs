@@ -1,0 +1,149 @@
+//! Commands as lines that a person can paste, as files beside results, and moved to the folder of a repetition.
+
+use serde::Serialize;
+
+use super::{Case, Command, Kind};
+
+impl Command {
+    /// The command as one line of a POSIX shell, variables first, with `more` words at its end.
+    pub fn line(&self, more: &[String]) -> String {
+        let variables = self.env.iter().map(|(name, value)| format!("{name}={}", shell_words::quote(value)));
+        let words = self.argv.iter().chain(more).map(|word| quoted(word));
+        variables.chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// `word` for a shell. `name=value` stays readable: only its value is quoted.
+fn quoted(word: &str) -> String {
+    match word.split_once('=') {
+        Some((name, "")) if shell_words::quote(name) == name => word.to_owned(),
+        Some((name, value)) if shell_words::quote(name) == name && !name.is_empty() => {
+            format!("{name}={}", shell_words::quote(value))
+        }
+        _ => shell_words::quote(word).into_owned(),
+    }
+}
+
+/// The value of `flag` in `argv`, given as `--flag value` or `--flag=value`; the last one counts.
+pub(super) fn option<'a>(argv: &'a [String], flag: &str) -> Option<&'a str> {
+    let after = argv.windows(2).rev().find(|pair| pair[0] == flag).map(|pair| pair[1].as_str());
+    after.or_else(|| argv.iter().rev().find_map(|word| word.strip_prefix(flag)?.strip_prefix('=')))
+}
+
+/// `argv` with upstream's `results/` folder, where the result goes, replaced by `dir`.
+pub fn placed(argv: &[String], dir: &str) -> Vec<String> {
+    let dir = dir.trim_end_matches('/');
+    let mut placed = argv.to_vec();
+    for at in 1..placed.len() {
+        if matches!(placed[at - 1].as_str(), "--result-dir" | "--output-json")
+            && let Some(rest) = placed[at].strip_prefix("results/")
+        {
+            placed[at] = format!("{dir}/{rest}");
+        }
+    }
+    placed
+}
+
+/// Upstream's `<case>.commands` file, JSON. `gpu_type` is `Device::gpu_type`; `server_args` are the side's own words.
+pub fn commands_json(case: &Case, gpu_type: &str, server_args: &[String]) -> String {
+    let client = case.client.line(&[]);
+    let mut commands = Commands { gpu_type, ..Commands::default() };
+    match case.kind {
+        Kind::Serving => {
+            commands.server_command = case.server.as_ref().map(|server| server.line(server_args));
+            commands.client_command = Some(client);
+        }
+        Kind::Latency => commands.latency_command = Some(client),
+        Kind::Startup => commands.startup_command = Some(client),
+        Kind::Throughput => commands.throughput_command = Some(client),
+    }
+    // Texts alone: this cannot fail.
+    let text = serde_json::to_string_pretty(&commands).unwrap_or_default();
+    text + "\n"
+}
+
+#[derive(Default, Serialize)]
+struct Commands<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    startup_command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throughput_command: Option<String>,
+    gpu_type: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MeasuredBy;
+    use super::*;
+
+    fn split(text: &str) -> Vec<String> {
+        shell_words::split(text).unwrap()
+    }
+
+    fn case(kind: Kind, server: Option<Command>, client: &str) -> Case {
+        Case {
+            name: "x".to_owned(),
+            kind,
+            test: "x".to_owned(),
+            model: "m".to_owned(),
+            request_rate: None,
+            max_concurrency: None,
+            server,
+            client: Command { argv: split(client), env: [("A".to_owned(), "1".to_owned())].into() },
+            measured_by: MeasuredBy::Vllm,
+        }
+    }
+
+    #[test]
+    fn a_line_reads_back_as_the_words_that_it_was_made_of() {
+        let argv = ["vllm", "serve", "a b", "--x={\"mode\":1}", "mode=", "=", "it's", "", "--é"].map(str::to_owned);
+        let command = Command { argv: argv.to_vec(), env: [("A".to_owned(), "x y".to_owned())].into() };
+        let line = command.line(&[]);
+        insta::assert_snapshot!(line, @r#"A='x y' vllm serve 'a b' --x='{"mode":1}' mode= '=' 'it'\''s' '' --é"#);
+        assert_eq!(split(&line)[1..], argv);
+    }
+
+    #[test]
+    fn only_the_place_of_the_result_moves() {
+        let serve = split("vllm bench serve --save-result --result-dir results/ --result-filename results/a.json");
+        assert_eq!(
+            placed(&serve, "out/head/01/")[4..],
+            split("--result-dir out/head/01/ --result-filename results/a.json")
+        );
+        let latency = split("vllm bench latency --output-json results/x.json --model results/m");
+        assert_eq!(placed(&latency, "/o")[3..], split("--output-json /o/x.json --model results/m"));
+    }
+
+    #[test]
+    fn an_option_is_found_in_both_spellings() {
+        assert_eq!(option(&split("a --backend vllm"), "--backend"), Some("vllm"));
+        assert_eq!(option(&split("a --backend=openai"), "--backend"), Some("openai"));
+        assert_eq!(option(&split("a --backend-x vllm"), "--backend"), None);
+    }
+
+    #[test]
+    fn the_commands_file_has_the_keys_of_its_kind() {
+        let server = Command { argv: split("vllm serve m"), env: [("B".to_owned(), "2".to_owned())].into() };
+        let serving = case(Kind::Serving, Some(server), "vllm bench serve");
+        insta::assert_snapshot!(commands_json(&serving, "cpu", &split("--max-num-seqs 4")), @r#"
+        {
+          "server_command": "B=2 vllm serve m --max-num-seqs 4",
+          "client_command": "A=1 vllm bench serve",
+          "gpu_type": "cpu"
+        }
+        "#);
+        let latency = case(Kind::Latency, None, "vllm bench latency");
+        insta::assert_snapshot!(commands_json(&latency, "H100", &[]), @r#"
+        {
+          "latency_command": "A=1 vllm bench latency",
+          "gpu_type": "H100"
+        }
+        "#);
+    }
+}

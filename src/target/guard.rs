@@ -1,0 +1,175 @@
+//! The guard: runs one command so that nothing of it outlives whoever started it, not even after `kill -9`.
+//! It is a process of its own. Its standard input is a lease: a line asks it to end the command politely, the end of input
+//! (its starter is gone, or has no time) to end it at once.
+
+use std::collections::BTreeSet;
+use std::io::BufRead;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// How long a command may take to end after an interrupt when it is asked politely; vLLM's engine needs some seconds.
+const POLITE: Duration = Duration::from_secs(20);
+/// The same when its starter is gone or was interrupted: CI gives 7.5 s between its two signals.
+const URGENT: Duration = Duration::from_millis(1500);
+/// How long the system may take to take away what was killed.
+const LAST: Duration = Duration::from_secs(5);
+
+enum Event {
+    Ended(std::io::Result<std::process::ExitStatus>),
+    Stop(Duration),
+}
+
+/// Runs `words`, waits for it or for the lease to end, and returns its exit code (128 + signal where a signal ended it).
+/// With `container`, the words are a `docker run` of that name, and the container is removed at the end.
+///
+/// # Errors
+/// When the command cannot be started.
+#[expect(clippy::disallowed_methods, reason = "starting processes is what this module is for")]
+pub fn run(words: &[String], container: Option<&str>) -> Result<u8> {
+    let Some((program, arguments)) = words.split_first() else { bail!("no command to guard") };
+    // What the command leaves behind becomes our child, so that it can be found and ended.
+    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt the command's children")?;
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGHUP);
+    let mut child = {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).process_group(0);
+        command.spawn().with_context(|| format!("cannot start `{program}`"))?
+    };
+    signals.thread_block().context("cannot block signals")?;
+    let group = Pid::from_raw(i32::try_from(child.id()).context("the process id is too large")?);
+
+    let (events, received) = mpsc::channel();
+    watch_lease(events.clone());
+    watch_signals(signals, events.clone());
+    thread::spawn(move || {
+        let _ = events.send(Event::Ended(child.wait()));
+    });
+    let mut status = None;
+    match received.recv().context("cannot watch the command")? {
+        Event::Ended(ended) => status = Some(ended),
+        Event::Stop(mut grace) => {
+            let begun = Instant::now();
+            interrupt(group, container, grace);
+            loop {
+                match received.recv_timeout(grace.saturating_sub(begun.elapsed())) {
+                    Ok(Event::Ended(ended)) => break status = Some(ended),
+                    Ok(Event::Stop(shorter)) => grace = grace.min(shorter),
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                }
+            }
+        }
+    }
+    end_group(group, container);
+    // Only when the command itself is gone do its children become ours.
+    while status.is_none() {
+        match received.recv_timeout(LAST) {
+            Ok(Event::Ended(ended)) => status = Some(ended),
+            Ok(Event::Stop(_)) => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    end_strays(group);
+    let code = match status {
+        Some(Ok(status)) => status.code().or_else(|| status.signal().map(|signal| 128 + signal)),
+        _ => None,
+    };
+    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
+}
+
+fn watch_lease(events: Sender<Event>) {
+    thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_err() {
+                break;
+            }
+            let _ = events.send(Event::Stop(POLITE));
+        }
+        let _ = events.send(Event::Stop(URGENT));
+    });
+}
+
+fn watch_signals(signals: SigSet, events: Sender<Event>) {
+    thread::spawn(move || {
+        while signals.wait().is_ok() {
+            let _ = events.send(Event::Stop(URGENT));
+        }
+    });
+}
+
+/// Asks the command to end. A container's first process ignores signals that it does not handle, so the engine asks it.
+fn interrupt(group: Pid, container: Option<&str>, grace: Duration) {
+    match container {
+        Some(name) => docker(&["stop", "--time", &grace.as_secs().to_string(), name]),
+        None => {
+            let _ = killpg(group, Signal::SIGINT);
+        }
+    }
+}
+
+/// Ends the process group and the container. What is gone already is no error.
+fn end_group(group: Pid, container: Option<&str>) {
+    if let Some(name) = container {
+        docker(&["rm", "--force", "--volumes", name]);
+    }
+    let _ = killpg(group, Signal::SIGKILL);
+}
+
+/// Ends what left the group. Each round ends the children of the round before, which come to us as their parents go.
+fn end_strays(group: Pid) {
+    let begun = Instant::now();
+    while begun.elapsed() < LAST {
+        let left: Vec<Pid> = children_of(Pid::this()).into_iter().filter(|pid| *pid != group).collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, None);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "ending containers is what this module is for")]
+fn docker(arguments: &[&str]) {
+    let _ = Command::new("docker").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
+fn children_of(parent: Pid) -> BTreeSet<Pid> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return BTreeSet::new() };
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+        .filter(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .ok()
+                .and_then(|stat| parent_in_stat(&stat))
+                .is_some_and(|found| found == parent)
+        })
+        .collect()
+}
+
+/// The parent in a line of `/proc/<pid>/stat`; the command's name before it may hold any character, `)` included.
+fn parent_in_stat(stat: &str) -> Option<Pid> {
+    stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_is_found_behind_a_name_with_brackets_and_spaces() {
+        assert_eq!(parent_in_stat("812 (a) b) (c) S 77 812 812 0"), Some(Pid::from_raw(77)));
+        assert_eq!(parent_in_stat("nonsense"), None);
+    }
+}

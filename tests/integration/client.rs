@@ -1,0 +1,252 @@
+//! The native client against the simulated vLLM, over loopback, and the simulated vLLM's own benchmarks.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::future::pending;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use vllm_perf::client::{self, ServingResult, arguments};
+use vllm_perf::environment::Environment;
+use vllm_perf::exit::{self, Exit};
+use vllm_perf::sim::{self, Pace};
+
+type Object = IndexMap<String, Value>;
+
+const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
+
+fn words(text: &str) -> Vec<String> {
+    shell_words::split(text).unwrap()
+}
+
+fn read(path: impl AsRef<std::path::Path>) -> Object {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The keys of a real result of vLLM 0.32.
+fn upstreams_keys(name: &str) -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run/");
+    read(format!("{folder}{name}.json")).into_keys().collect()
+}
+
+/// Starts a simulated server that lasts as long as the test's runtime, and gives its port.
+async fn serve(pace: &str, model: &str) -> u16 {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (pace, model) = (pace.parse::<Pace>().unwrap(), model.to_owned());
+    tokio::spawn(async move { sim::serve(pace, model, &Environment::default(), listener, pending()).await });
+    port
+}
+
+async fn measure(port: u16, flags: &str) -> anyhow::Result<ServingResult> {
+    let arguments = arguments::parse(&words(&format!("--port {port} {flags}"))).unwrap();
+    client::run(&arguments, &Environment::default(), |_, _| ()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_counted_exactly_and_nothing_is_faster_than_the_pace() {
+    let port = serve("ttft=20ms,itl=5ms,jitter=0", "m").await;
+    let flags = "--model m --num-prompts 12 --max-concurrency 4 --random-input-len 30 --random-output-len 9 \
+        --num-warmups 2 --percentile-metrics ttft,tpot,itl,e2el --save-detailed";
+    let result = measure(port, flags).await.unwrap();
+    let summary = &result.summary;
+    assert_eq!((summary.completed, summary.failed), (12, 0));
+    assert_eq!((summary.total_input_tokens, summary.total_output_tokens), (12 * 30, 12 * 9));
+    for exchange in &result.exchanges {
+        assert!(exchange.ttft >= 0.020, "{exchange:?}");
+        assert!(exchange.latency >= 0.020 + 8.0 * 0.005, "{exchange:?}");
+        assert_eq!((exchange.itls.len(), exchange.output_tokens), (8, 9));
+        assert_eq!(exchange.text, " token".repeat(9));
+        let sum = exchange.ttft + exchange.itls.iter().sum::<f64>();
+        assert!((sum - exchange.latency).abs() < 1e-9);
+    }
+    assert!(summary.duration >= 3.0 * 0.060, "three rounds of four: {}", summary.duration);
+    assert!(summary.statistics["p99_e2el_ms"] >= summary.statistics["median_e2el_ms"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_runs_one_request_at_once_makes_the_others_wait() {
+    let flags = "--model m --num-prompts 8 --max-concurrency 4 --random-input-len 4 --random-output-len 6";
+    let pace = "ttft=10ms,itl=4ms,jitter=0";
+    let many = measure(serve(pace, "m").await, flags).await.unwrap();
+    let one = measure(serve(&format!("{pace},max-num-seqs=1"), "m").await, flags).await.unwrap();
+    assert!(one.summary.statistics["median_ttft_ms"] > many.summary.statistics["median_ttft_ms"]);
+    assert!(one.summary.duration >= 8.0 * 0.030, "eight in a row: {}", one.summary.duration);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_and_chat_have_the_length_that_the_servers_own_tokenizer_counts() {
+    let port = serve("ttft=1ms,itl=1ms", TOKENIZER).await;
+    for backend in ["openai", "openai-chat --endpoint /v1/chat/completions"] {
+        let flags = format!(
+            "--model {TOKENIZER} --backend {backend} --num-prompts 3 --random-input-len 48 --random-output-len 4"
+        );
+        let result = measure(port, &flags).await.unwrap();
+        assert_eq!((result.summary.completed, result.summary.total_output_tokens), (3, 12), "{backend}");
+        assert_eq!(result.summary.total_input_tokens, 3 * 48, "{backend}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_sent_when_they_are_due_however_slow_the_answers_are() {
+    let port = serve("ttft=1s,itl=1ms,jitter=0", "m").await;
+    let flags = "--model m --num-prompts 10 --request-rate 100 --burstiness inf --random-output-len 1";
+    let result = measure(port, flags).await.unwrap();
+    let starts: Vec<f64> = result.exchanges.iter().map(|exchange| exchange.start).collect();
+    assert!(starts.iter().zip(1..).all(|(start, nth)| *start >= f64::from(nth) * 0.010), "{starts:?}");
+    assert!(starts.is_sorted());
+    let first_end = starts[0] + result.exchanges[0].latency;
+    assert!(starts.iter().all(|start| *start < first_end), "all were sent before the first was answered: {starts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_request_that_fails_ends_the_measurement_and_says_why() {
+    let port = serve("ttft=1ms", "m").await;
+    let error = measure(port, "--model other --num-prompts 1").await.unwrap_err();
+    assert_eq!(exit::of(&error), Exit::Unmeasured);
+    let text = format!("{error:#}");
+    assert!(text.contains("the server answered 404") && text.contains("the model `other` does not exist"), "{text}");
+
+    let error = measure(port, "--model m --backend openai-chat --endpoint /v1/chat/completions").await.unwrap_err();
+    assert_eq!(exit::of(&error), Exit::Mistake);
+    assert!(error.to_string().contains("no tokenizer.json for `m`"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_ready_only_after_its_startup_and_the_first_request_waits_for_it() {
+    let begin = std::time::Instant::now();
+    let port = serve("ttft=1ms,itl=1ms,startup=1s", "m").await;
+    let http = client::request::http(&"http://127.0.0.1".parse().unwrap()).unwrap();
+    let status = async |path: &str| http.get(format!("http://127.0.0.1:{port}{path}")).send().await.unwrap().status();
+    assert_eq!(
+        (status("/health").await, status("/v1/models").await),
+        (503.try_into().unwrap(), 503.try_into().unwrap())
+    );
+    let flags = "--model m --num-prompts 1 --random-output-len 2 --ready-check-timeout-sec 60";
+    assert_eq!(measure(port, flags).await.unwrap().summary.completed, 1);
+    assert!(begin.elapsed().as_secs() >= 1);
+    assert_eq!(status("/v1/models").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_does_not_wait_for_answers_without_end_and_their_requests_fail() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = std::thread::spawn(move || {
+        let env = Environment::default();
+        let pace = "ttft=1ms,itl=1h".parse().unwrap();
+        let shutdown = async { stopped.await.unwrap() };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let ended = runtime.block_on(sim::serve(pace, "m".to_owned(), &env, listener, shutdown));
+        runtime.shutdown_background();
+        ended
+    });
+    let http = client::request::http(&"http://127.0.0.1".parse().unwrap()).unwrap();
+    let body = r#"{"prompt": "a", "max_tokens": 2, "stream": true}"#;
+    let url = format!("http://127.0.0.1:{port}/v1/completions");
+    let mut answer = http.post(url).body(body).send().await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    stop.send(()).unwrap();
+    serving.join().unwrap().unwrap();
+    assert!(answer.chunk().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_streamed_is_one_object() {
+    let port = serve("ttft=1ms,itl=1ms", "m").await;
+    let http = client::request::http(&"http://127.0.0.1".parse().unwrap()).unwrap();
+    let ask = async |path: &str, body: &'static str| {
+        let answer = http.post(format!("http://127.0.0.1:{port}{path}")).body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let completion = ask("/v1/completions", r#"{"model": "m", "prompt": "one two", "max_tokens": 2}"#).await;
+    insta::assert_snapshot!(completion.1, @r#"{"id":"sim-0","object":"text_completion","model":"m","choices":[{"index":0,"text":" token token","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2}}"#);
+    let chat = ask(
+        "/v1/chat/completions",
+        r#"{"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 1, "ignore_eos": true}"#,
+    )
+    .await;
+    insta::assert_snapshot!(chat.1, @r#"{"id":"sim-1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":" token"},"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":1,"total_tokens":2,"completion_tokens":1}}"#);
+    let stream = ask("/v1/completions", r#"{"prompt": [1, 2, 3], "max_tokens": 1, "stream": true}"#).await;
+    insta::assert_snapshot!(stream.1.trim(), @r#"
+    data: {"id":"sim-2","object":"text_completion","model":"m","choices":[{"index":0,"text":" token","logprobs":null,"finish_reason":"length"}],"usage":null}
+
+    data: [DONE]
+    "#);
+    assert_eq!(ask("/v1/completions", r#"{"prompt": 5}"#).await.0, 400);
+    assert_eq!(ask("/v1/completions", r#"{"prompt": "a", "max_tokens": 0}"#).await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simulated_executable_writes_what_vllm_bench_writes() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let env: Environment = [("VLLM_PERF_SIM", "ttft=10ms,itl=2ms,jitter=0,startup=30ms")].into_iter().collect();
+    let bench = async |kind: &str, flags: &str| {
+        let path = folder.path().join("results").join(format!("{kind}.json"));
+        let path = path.to_str().unwrap();
+        let command =
+            format!("bench {kind} --output-json {path} --model m --load-format dummy --enforce-eager {flags}");
+        sim::vllm::run(words(&command), &env).await.unwrap();
+        let result = read(path);
+        assert_eq!(result.keys().cloned().collect::<Vec<_>>(), upstreams_keys(&format!("{kind}_tinyllama_tp1")));
+        result
+    };
+    let latency = bench("latency", "--num-iters-warmup 1 --num-iters 3 --input-len 8 --output-len 5").await;
+    assert_eq!(latency["latencies"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        latency["percentiles"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["10", "25", "50", "75", "90", "99"]
+    );
+    assert!(latency["avg_latency"].as_f64().unwrap() >= 0.018);
+
+    let flags = "--dataset-name random --random-input-len 8 --random-output-len 5 --num-prompts 20 --max-num-seqs 10";
+    let throughput = bench("throughput", flags).await;
+    assert_eq!(
+        (&throughput["num_requests"], &throughput["total_num_tokens"]),
+        (&Value::from(20), &Value::from(20 * 13))
+    );
+    assert!(throughput["elapsed_time"].as_f64().unwrap() >= 2.0 * 0.018);
+
+    let startup = bench("startup", "--num-iters-cold 2 --num-iters-warmup 0 --num-iters-warm 1").await;
+    let cold = startup["cold_startup_times"].as_array().unwrap();
+    assert!(cold.len() == 2 && cold.iter().all(|seconds| seconds.as_f64().unwrap() >= 0.030), "{cold:?}");
+    assert_eq!(startup["warm_compilation_times"], Value::from(vec![0.0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_serve_of_the_simulated_executable_writes_the_keys_of_vllms_result() {
+    let port = serve("ttft=2ms,itl=1ms", "m").await;
+    let folder = tempfile::tempdir().unwrap();
+    let command = format!(
+        "bench serve --save-result --result-dir {} --result-filename case.json --request-rate inf --max-concurrency 2 \
+         --metadata tensor_parallel_size=1 compilation_config.mode= optimization_level= --model m --backend vllm \
+         --ignore-eos --temperature 0 --num-prompts 4 --dataset-name random --random-input-len 6 --random-output-len 3 \
+         --port {port}",
+        folder.path().display()
+    );
+    sim::vllm::run(words(&command), &Environment::default()).await.unwrap();
+    let result = read(folder.path().join("case.json"));
+    let name = "serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8";
+    assert_eq!(result.keys().cloned().collect::<Vec<_>>(), upstreams_keys(name));
+    assert_eq!(result["request_rate"], Value::from("inf"));
+    assert_eq!((&result["completed"], &result["total_input_tokens"]), (&Value::from(4), &Value::from(24)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_simulated_is_the_users_mistake() {
+    for command in [
+        "bench throughput --model m --dataset ./ShareGPT.json",
+        "bench latency --model m --num-iters many",
+        "bench serve --model m --goodput ttft:5",
+        "serve --port 0",
+    ] {
+        let error = sim::vllm::run(words(command), &Environment::default()).await.unwrap_err();
+        assert_eq!(exit::of(&error), Exit::Mistake, "{command}: {error:#}");
+    }
+}

@@ -1,0 +1,565 @@
+//! Publishing against a GitHub with a memory and a recording Buildkite agent.
+
+#![allow(clippy::unwrap_used, reason = "tests: the functions that they share may panic as they do")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use vllm_perf::compare::Comparison;
+use vllm_perf::environment::{Environment, Secret};
+use vllm_perf::event::{CiRun, CompletedRun, Event, LabelsSource, Provider};
+use vllm_perf::exit::{self, Exit};
+use vllm_perf::publish::buildkite::{Agent, Style};
+use vllm_perf::publish::github::{Action, Github, Patience, PullRequest, marker};
+use vllm_perf::publish::{CommentFailure, Outcome, Publication, comment_id, publish};
+
+use crate::fake_github::{ACTIONS_TOKEN, FakeGithub, PERSON_TOKEN, Pull, READ_TOKEN, Trouble};
+
+const REPOSITORY: &str = "octo-org/octo-repo";
+const HEAD: &str = "34c5c7793cb3b279e22454cb6750c80560547b3a";
+const MOVED: &str = "ffffffff93cb3b279e22454cb6750c80560547b3";
+const ID: &str = "3f9c0a1b2c4d";
+const COMMENTS: &str = "/repos/octo-org/octo-repo/issues/42/comments";
+
+fn github(fake: &FakeGithub, token: &str) -> Github {
+    let patience = Patience { second: Duration::from_millis(1), ..Patience::default() };
+    Github::new(Some(&fake.url), Secret::from(token.to_owned()), patience).unwrap()
+}
+
+fn pull(head_repository: &str) -> Pull {
+    Pull {
+        state: "open",
+        head_sha: HEAD.to_owned(),
+        head_branch: "faster & #1".to_owned(),
+        head_repository: head_repository.to_owned(),
+        labels: vec!["perf-benchmarks".to_owned(), "ready".to_owned()],
+    }
+}
+
+async fn fake_with_pull() -> FakeGithub {
+    let fake = FakeGithub::start().await;
+    fake.world(|world| world.pulls.insert(42, pull(REPOSITORY)));
+    fake
+}
+
+/// Author and text of every comment.
+fn comments(fake: &FakeGithub) -> Vec<(String, String)> {
+    fake.world(|world| world.comments.values().map(|c| (c.author.login.clone(), c.body.clone())).collect())
+}
+
+fn ours(text: &str) -> (String, String) {
+    ("github-actions[bot]".to_owned(), format!("{}\n{text}", marker(ID)))
+}
+
+fn none() -> Vec<String> {
+    Vec::new()
+}
+
+#[tokio::test]
+async fn a_comment_is_created_then_edited_and_left_alone_where_nothing_changed() {
+    let fake = fake_with_pull().await;
+    let github = github(&fake, ACTIONS_TOKEN);
+    let mut actions = Vec::new();
+    for body in ["first", "second", "second\n"] {
+        actions.push(github.sticky_comment(REPOSITORY, 42, ID, body).await.unwrap());
+    }
+    assert_eq!(
+        actions.iter().map(|posted| posted.action).collect::<Vec<_>>(),
+        [Action::Created, Action::Edited, Action::Unchanged]
+    );
+    assert_eq!(comments(&fake), [ours("second")]);
+    assert!(actions.iter().all(|posted| posted.url == actions[0].url), "{actions:?}");
+    assert_eq!(github.existing_comment(REPOSITORY, 42, ID).await.unwrap(), Some(ours("second").1));
+    assert_eq!(github.existing_comment(REPOSITORY, 42, "000000000000").await.unwrap(), None);
+    assert_eq!(fake.violations(), none());
+    let writes: Vec<_> = fake.requests().into_iter().filter(|request| !request.starts_with("GET")).collect();
+    assert_eq!(writes, [format!("POST {COMMENTS}"), "PATCH /repos/octo-org/octo-repo/issues/comments/1001".to_owned()]);
+}
+
+#[tokio::test]
+async fn our_comment_is_found_behind_250_others_and_no_link_header_is_followed() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| {
+        for n in 0..250 {
+            world.comment(42, "someone", false, &format!("comment {n}"));
+        }
+        world.comment(42, "github-actions[bot]", true, &ours("old").1);
+    });
+    let posted = github(&fake, ACTIONS_TOKEN).sticky_comment(REPOSITORY, 42, ID, "new").await.unwrap();
+    assert_eq!(posted.action, Action::Edited);
+    let all = comments(&fake);
+    assert_eq!((all.len(), all.last()), (251, Some(&ours("new"))));
+    let pages = fake.world(|world| {
+        world.seen.iter().filter(|seen| seen.path == COMMENTS).map(|seen| seen.query.clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(pages, ["per_page=100&page=1", "per_page=100&page=2", "per_page=100&page=3"]);
+    assert_eq!(fake.violations(), none());
+}
+
+#[tokio::test]
+async fn a_marker_planted_by_a_stranger_is_never_touched() {
+    let fake = fake_with_pull().await;
+    let planted = format!("{}\nregressed nothing, merge me", marker(ID));
+    fake.world(|world| {
+        world.comment(42, "stranger", false, &planted);
+        world.comment(42, "other-app[bot]", true, &planted);
+        world.comment(42, "github-actions[bot]", true, &format!("quoted:\n{planted}"));
+    });
+    let github = github(&fake, ACTIONS_TOKEN);
+    for text in ["one", "two"] {
+        github.sticky_comment(REPOSITORY, 42, ID, text).await.unwrap();
+    }
+    let all = comments(&fake);
+    assert_eq!(all[0], ("stranger".to_owned(), planted.clone()));
+    assert_eq!(all[1], ("other-app[bot]".to_owned(), planted.clone()));
+    assert_eq!(all[2].1, format!("quoted:\n{planted}"));
+    assert_eq!(all[3..], [ours("two")]);
+}
+
+#[tokio::test]
+async fn a_persons_token_edits_that_persons_comment_alone() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| world.comment(42, "github-actions[bot]", true, &ours("of the workflow").1));
+    let github = github(&fake, PERSON_TOKEN);
+    for text in ["one", "two"] {
+        github.sticky_comment(REPOSITORY, 42, ID, text).await.unwrap();
+    }
+    let person = ("perf-person".to_owned(), ours("two").1);
+    assert_eq!(comments(&fake), [ours("of the workflow"), person]);
+    assert_eq!(fake.violations(), none());
+}
+
+#[tokio::test]
+async fn two_jobs_at_once_leave_one_comment() {
+    for _ in 0..10 {
+        let fake = fake_with_pull().await;
+        fake.world(|world| world.meet(2));
+        let (one, two) = (github(&fake, ACTIONS_TOKEN), github(&fake, ACTIONS_TOKEN));
+        let both =
+            tokio::join!(one.sticky_comment(REPOSITORY, 42, ID, "one"), two.sticky_comment(REPOSITORY, 42, ID, "two"),);
+        both.0.unwrap();
+        both.1.unwrap();
+        let posts = fake.requests().into_iter().filter(|request| request.starts_with("POST")).count();
+        assert_eq!((posts, comments(&fake).len()), (2, 1), "{:?}", fake.requests());
+        assert_eq!(fake.violations(), none());
+    }
+}
+
+#[tokio::test]
+async fn duplicates_of_an_older_race_are_removed_with_the_next_edit() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| {
+        for text in ["a", "b", "c"] {
+            world.comment(42, "github-actions[bot]", true, &ours(text).1);
+        }
+    });
+    let posted = github(&fake, ACTIONS_TOKEN).sticky_comment(REPOSITORY, 42, ID, "d").await.unwrap();
+    assert_eq!((posted.action, posted.duplicates_removed), (Action::Edited, 2));
+    assert_eq!(comments(&fake), [ours("d")]);
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_explained_and_asked_for_once() {
+    let fake = fake_with_pull().await;
+    let error = github(&fake, READ_TOKEN).sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap_err();
+    assert_eq!(exit::of(&error), Exit::World);
+    insta::assert_snapshot!(format!("{error:#}"), @"");
+    let posts = fake.requests().into_iter().filter(|request| request.starts_with("POST")).count();
+    assert_eq!(posts, 1);
+}
+
+#[tokio::test]
+async fn rate_limits_and_server_errors_are_waited_out() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| {
+        world.fault("GET", "/comments", Trouble::TooManyRequests(3));
+        world.fault("POST", "/comments", Trouble::SecondaryLimit(5));
+        world.fault("POST", "/comments", Trouble::SecondaryLimit(5));
+        world.fault("PATCH", "/comments", Trouble::BadGateway);
+    });
+    let github = github(&fake, ACTIONS_TOKEN);
+    assert_eq!(github.sticky_comment(REPOSITORY, 42, ID, "one").await.unwrap().action, Action::Created);
+    assert_eq!(github.sticky_comment(REPOSITORY, 42, ID, "two").await.unwrap().action, Action::Edited);
+    assert_eq!(comments(&fake), [ours("two")]);
+    assert_eq!(fake.violations(), none());
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_attempts_and_with_the_time_that_was_given() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| {
+        for _ in 0..3 {
+            world.fault("GET", "/labels", Trouble::BadGateway);
+        }
+        world.fault("GET", "/pulls", Trouble::SecondaryLimit(600));
+    });
+    let github = github(&fake, ACTIONS_TOKEN);
+    let given_up = github.labels(REPOSITORY, 42).await.unwrap_err();
+    let too_long = github.pull_request(REPOSITORY, 42).await.unwrap_err();
+    insta::assert_snapshot!(format!("{given_up:#}\n{too_long:#}"), @"");
+    assert_eq!(fake.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_post_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| world.fault("POST", "/comments", Trouble::AnswerLost));
+    let github = github(&fake, ACTIONS_TOKEN);
+    github.sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap();
+    assert_eq!(comments(&fake), [ours("text")]);
+    fake.world(|world| {
+        world.comments.clear();
+        world.fault("POST", "/comments", Trouble::BadGateway);
+    });
+    github.sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap();
+    assert_eq!(comments(&fake), [ours("text")]);
+}
+
+#[tokio::test]
+async fn a_comment_that_vanished_while_it_was_edited_is_written_anew() {
+    let fake = fake_with_pull().await;
+    let github = github(&fake, ACTIONS_TOKEN);
+    fake.world(|world| world.comment(7, "github-actions[bot]", true, "of another pull request"));
+    github.sticky_comment(REPOSITORY, 42, ID, "one").await.unwrap();
+    fake.world(|world| {
+        world.fault("PATCH", "/comments", Trouble::NotFound);
+        world.fault("PATCH", "/comments", Trouble::NotFound);
+    });
+    let posted = github.sticky_comment(REPOSITORY, 42, ID, "two").await.unwrap();
+    assert_eq!(posted.action, Action::Created);
+    assert_eq!(comments(&fake).last(), Some(&ours("two")));
+}
+
+#[tokio::test]
+async fn a_text_that_github_finds_too_long_becomes_its_headline() {
+    let fake = fake_with_pull().await;
+    let body = format!("### vLLM performance on `cpu`: 2 regressed\n\n{}", "| row |\n".repeat(40_000));
+    let github = github(&fake, ACTIONS_TOKEN);
+    let posted = github.sticky_comment(REPOSITORY, 42, ID, &body).await.unwrap();
+    assert!(posted.shortened);
+    fake.world(|world| world.fault("PATCH", "/comments", Trouble::TooLong));
+    assert!(github.sticky_comment(REPOSITORY, 42, ID, "### one line").await.unwrap().shortened);
+    fake.world(|world| world.comments.clear());
+    github.sticky_comment(REPOSITORY, 42, ID, &body).await.unwrap();
+    insta::assert_snapshot!(comments(&fake)[0].1, @"");
+    assert_eq!(fake.violations(), none());
+}
+
+#[tokio::test]
+async fn the_token_is_in_no_error_even_where_github_repeats_it() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| {
+        world.fault("GET", "/labels", Trouble::TokenEchoed);
+        world.fault("POST", "/comments", Trouble::TokenEchoed);
+    });
+    let github = github(&fake, ACTIONS_TOKEN);
+    let wrong = github_with_wrong_token(&fake);
+    let errors = [
+        github.labels(REPOSITORY, 42).await.unwrap_err(),
+        github.sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap_err(),
+        github.labels(REPOSITORY, 43).await.unwrap_err(),
+        github.labels("octo-org/../user", 43).await.unwrap_err(),
+        wrong.labels(REPOSITORY, 42).await.unwrap_err(),
+    ];
+    let texts = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("\n");
+    let debugged = errors.iter().map(|error| format!("{error:?}")).collect::<String>();
+    assert!(!texts.contains("ghs_") && !debugged.contains("ghs_"), "{texts}\n{debugged}");
+    insta::assert_snapshot!(texts, @"");
+}
+
+fn github_with_wrong_token(fake: &FakeGithub) -> Github {
+    github(fake, "ghs_revoked0123456789")
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_does_not_take_the_token_along() {
+    let (fake, elsewhere) = (fake_with_pull().await, FakeGithub::start().await);
+    fake.world(|world| world.fault("GET", "/labels", Trouble::Elsewhere(format!("{}/user", elsewhere.url))));
+    github(&fake, ACTIONS_TOKEN).labels(REPOSITORY, 42).await.unwrap_err();
+    let authorized = elsewhere.world(|world| world.seen.iter().map(|seen| seen.authorized).collect::<Vec<_>>());
+    assert_eq!(authorized, [false]);
+}
+
+#[tokio::test]
+async fn labels_merge_base_and_pull_request_are_read_as_they_are_now() {
+    let fake = fake_with_pull().await;
+    let github = github(&fake, ACTIONS_TOKEN);
+    assert_eq!(github.labels(REPOSITORY, 42).await.unwrap(), ["perf-benchmarks", "ready"]);
+    let base = "a10867b14bb761a232cd80139fbd4c0d33264240";
+    assert_eq!(github.merge_base(REPOSITORY, base, HEAD).await.unwrap(), "5779607b49aab1200488439f02372c57b4f75444");
+    assert_eq!(
+        github.pull_request(REPOSITORY, 42).await.unwrap(),
+        PullRequest {
+            number: 42,
+            state: "open".to_owned(),
+            head_sha: HEAD.to_owned(),
+            head_repository: Some(REPOSITORY.to_owned()),
+            base_sha: "f95f852bd8fca8fcc58a9a2d6c842781e32a215e".to_owned(),
+            base_branch: "master".to_owned(),
+        }
+    );
+    let error = github.merge_base(REPOSITORY, "main", HEAD).await.unwrap_err();
+    assert_eq!((exit::of(&error), error.to_string().as_str()), (Exit::Mistake, "`main` is not a commit hash"));
+    assert_eq!(fake.violations(), none());
+}
+
+fn completed() -> CompletedRun {
+    CompletedRun {
+        event: "pull_request".to_owned(),
+        conclusion: Some("success".to_owned()),
+        head_sha: HEAD.to_owned(),
+        head_branch: "faster & #1".to_owned(),
+        head_repository: Some("stranger/octo-repo".to_owned()),
+        pull_requests: Vec::new(),
+        url: None,
+    }
+}
+
+#[tokio::test]
+async fn the_pull_request_of_a_forks_run_is_the_one_with_its_branch_and_its_commit() {
+    let fake = fake_with_pull().await;
+    let github = github(&fake, ACTIONS_TOKEN);
+    let number = async |run: &CompletedRun| {
+        github.resolve_pull_request(run, REPOSITORY).await.map(|pull| pull.map(|pull| pull.number))
+    };
+    assert_eq!(number(&completed()).await.unwrap(), None);
+    fake.world(|world| world.pulls.insert(7, pull("stranger/octo-repo")));
+    assert_eq!(number(&completed()).await.unwrap(), Some(7));
+    assert_eq!(number(&CompletedRun { pull_requests: vec![42], ..completed() }).await.unwrap(), Some(42));
+    assert_eq!(number(&CompletedRun { head_sha: MOVED.to_owned(), ..completed() }).await.unwrap(), None);
+    assert_eq!(number(&CompletedRun { head_repository: None, ..completed() }).await.unwrap(), None);
+    fake.world(|world| world.pulls.insert(8, pull("stranger/octo-repo")));
+    assert_eq!(
+        number(&completed()).await.unwrap_err().to_string(),
+        format!("pull requests 7 and 8 of {REPOSITORY} both have {HEAD} at their head: cannot tell which was measured")
+    );
+    assert_eq!(fake.violations(), none());
+}
+
+fn event(name: &str, pull_request: Option<u64>) -> Event {
+    Event {
+        provider: Provider::Github,
+        name: name.to_owned(),
+        action: None,
+        changed_label: None,
+        repository: Some(REPOSITORY.to_owned()),
+        branch: None,
+        head_sha: Some(HEAD.to_owned()),
+        base_sha: None,
+        base_branch: None,
+        pull_request,
+        labels: Vec::new(),
+        labels_source: LabelsSource::Payload,
+        fork: false,
+    }
+}
+
+fn comparison() -> Comparison {
+    serde_json::from_str(include_str!("../data/comparison/comparison.json")).unwrap()
+}
+
+/// What a step publishes: everything but the sinks of the test.
+struct Step {
+    event: Event,
+    run: CiRun,
+    comparison: Comparison,
+    folder: tempfile::TempDir,
+}
+
+impl Step {
+    fn new(event: Event) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("vllm-perf-out")).unwrap();
+        fs::File::create(folder.path().join("vllm-perf-out/plan.json")).unwrap();
+        let run = CiRun { step_summary: Some(folder.path().join("summary.md")), ..CiRun::default() };
+        Self { event, run, comparison: comparison(), folder }
+    }
+
+    async fn publish(
+        &self,
+        github: Option<&Github>,
+        agent: Option<&Agent>,
+    ) -> anyhow::Result<vllm_perf::publish::Report> {
+        let comment = |moved: Option<&str>| format!("measured, head is now {}", moved.unwrap_or("the same"));
+        publish(&Publication {
+            event: &self.event,
+            run: &self.run,
+            comparison: &self.comparison,
+            comment_id: ID,
+            comment: &comment,
+            summary: "### summary",
+            annotation: "### annotation",
+            folder: &self.folder.path().join("vllm-perf-out"),
+            github,
+            agent,
+        })
+        .await
+    }
+
+    fn summary(&self) -> String {
+        fs::read_to_string(self.folder.path().join("summary.md")).unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn a_pull_request_gets_its_comment_and_the_job_its_summary() {
+    let fake = fake_with_pull().await;
+    let step = Step::new(event("pull_request", Some(42)));
+    let report = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
+    assert_eq!(comments(&fake), [ours("measured, head is now the same")]);
+    assert_eq!(step.summary(), "### summary\n");
+    insta::assert_snapshot!(report.to_string().replace(&fake.url, "GITHUB"), @"");
+    assert_eq!(report.exit(CommentFailure::Error), Exit::Done);
+}
+
+#[tokio::test]
+async fn where_head_moved_on_the_comment_learns_the_new_head() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| world.pulls.get_mut(&42).unwrap().head_sha = MOVED.to_owned());
+    fake.world(|world| world.pulls.get_mut(&42).unwrap().state = "closed");
+    let step = Step::new(event("pull_request", Some(42)));
+    step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
+    assert_eq!(comments(&fake), [ours(&format!("measured, head is now {MOVED}"))]);
+}
+
+#[tokio::test]
+async fn a_fork_pull_request_is_never_commented_from_the_run_job() {
+    let fake = fake_with_pull().await;
+    let step = Step::new(Event { fork: true, ..event("pull_request", Some(42)) });
+    let report = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
+    let Outcome::Left(reason) = &report.comment else { panic!("{report}") };
+    assert!(reason.starts_with("the pull request comes from a fork"), "{reason}");
+    assert_eq!((fake.requests(), step.summary().as_str()), (none(), "### summary\n"));
+    let report = Step::new(event("pull_request", Some(42))).publish(None, None).await.unwrap();
+    assert_eq!(report.comment, Outcome::Left("there is no GitHub token".to_owned()));
+    let report = Step::new(event("push", None)).publish(None, None).await.unwrap();
+    assert_eq!(report.comment, Outcome::Left("the event has no pull request".to_owned()));
+}
+
+#[tokio::test]
+async fn the_run_of_a_fork_is_commented_from_the_workflow_run_job() {
+    let fake = fake_with_pull().await;
+    fake.world(|world| world.pulls.insert(7, pull("stranger/octo-repo")));
+    let mut step = Step::new(Event { head_sha: None, ..event("workflow_run", None) });
+    step.run.completed_run = Some(completed());
+    let github = github(&fake, ACTIONS_TOKEN);
+    step.publish(Some(&github), None).await.unwrap();
+    let issues = fake.world(|world| world.comments.values().map(|comment| comment.issue).collect::<Vec<_>>());
+    assert_eq!((issues, comments(&fake)), (vec![7], vec![ours("measured, head is now the same")]));
+
+    step.run.completed_run = Some(CompletedRun { conclusion: Some("cancelled".to_owned()), ..completed() });
+    let report = step.publish(Some(&github), None).await.unwrap();
+    assert_eq!(report.comment, Outcome::Left("the completed run was cancelled".to_owned()));
+    assert_eq!(fake.violations(), none());
+}
+
+#[tokio::test]
+async fn results_of_another_run_than_the_completed_one_are_not_published() {
+    let fake = fake_with_pull().await;
+    let mut step = Step::new(event("workflow_run", None));
+    step.run.completed_run = Some(CompletedRun { head_sha: MOVED.to_owned(), pull_requests: vec![42], ..completed() });
+    let error = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap_err();
+    assert_eq!(
+        (exit::of(&error), error.to_string()),
+        (Exit::Mistake, format!("the results are not those of the completed run, which measured {MOVED}"))
+    );
+    step.run.completed_run = Some(completed());
+    step.comparison.subject.event.as_mut().unwrap().repository = Some("evil/repo".to_owned());
+    let error = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap_err();
+    assert_eq!(error.to_string(), "the results name another repository than the completed run's");
+    assert_eq!((fake.requests(), step.summary()), (none(), String::new()));
+}
+
+#[tokio::test]
+async fn a_comment_that_fails_keeps_the_summary_and_the_flag_decides_the_exit() {
+    let fake = fake_with_pull().await;
+    let step = Step::new(event("pull_request", Some(42)));
+    let report = step.publish(Some(&github(&fake, READ_TOKEN)), None).await.unwrap();
+    assert!(matches!(&report.comment, Outcome::Failed(why) if why.contains("pull-requests: write")), "{report}");
+    assert_eq!(step.summary(), "### summary\n");
+    assert_eq!(report.exit(CommentFailure::Warn), Exit::Done);
+    assert_eq!(report.exit(CommentFailure::Error), Exit::World);
+}
+
+#[test]
+fn each_device_of_each_job_has_its_own_comment() {
+    let run = CiRun { workflow: Some("perf".to_owned()), job: Some("bench".to_owned()), ..CiRun::default() };
+    let other = CiRun { workflow: Some("perfb".to_owned()), job: Some("ench".to_owned()), ..CiRun::default() };
+    assert_eq!(comment_id(&run, "cpu").len(), 12);
+    assert_eq!(comment_id(&run, "cpu"), comment_id(&run, "cpu"));
+    assert_ne!(comment_id(&run, "cpu"), comment_id(&run, "cuda"));
+    assert_ne!(comment_id(&run, "cpu"), comment_id(&other, "cpu"));
+}
+
+/// The recording agent, built from `examples/`: `cargo test --test integration` alone would not build it.
+#[expect(clippy::disallowed_methods, reason = "builds the double that the test starts")]
+fn recording_agent() -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--offline", "--locked", "--example", "buildkite_agent"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().join("examples/buildkite_agent")
+}
+
+fn agent(program: &Path, log: &Path, failures: &str) -> Agent {
+    let environment: Environment = [
+        ("PATH", "/usr/bin:/bin"),
+        ("BUILDKITE_JOB_ID", "job"),
+        ("BUILDKITE_FAKE_AGENT_LOG", log.to_str().unwrap()),
+        ("BUILDKITE_FAKE_AGENT_FAIL", failures),
+        ("GITHUB_TOKEN", ACTIONS_TOKEN),
+    ]
+    .into_iter()
+    .collect();
+    Agent::new(program, &environment, Duration::from_millis(1))
+}
+
+#[derive(serde::Deserialize)]
+struct Call {
+    argv: Vec<String>,
+    stdin: String,
+    environment: Vec<String>,
+    refused: Option<String>,
+}
+
+fn calls(log: &Path) -> Vec<Call> {
+    fs::read_to_string(log).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn buildkite_gets_an_annotation_the_verdict_and_the_folder_and_no_token() {
+    let program = recording_agent();
+    let step = Step::new(Event { provider: Provider::Buildkite, ..event("push", None) });
+    let log = step.folder.path().join("agent.jsonl");
+    let report = step.publish(None, Some(&agent(&program, &log, "1"))).await.unwrap();
+    assert_eq!(report.exit(CommentFailure::Error), Exit::Done, "{report}");
+    let told: Vec<_> = calls(&log)
+        .into_iter()
+        .map(|call| format!("{} <- {:?} {}", call.argv.join(" "), call.stdin, call.refused.unwrap_or_default()))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @"");
+    for call in calls(&log) {
+        assert!(call.environment.contains(&"BUILDKITE_JOB_ID".to_owned()));
+        assert!(!call.environment.contains(&"GITHUB_TOKEN".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_keeps_failing_fails_its_sinks_and_says_why() {
+    let program = recording_agent();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("agent.jsonl");
+    let agent = agent(&program, &log, "3");
+    let error = agent.annotate("vllm-perf-1", Style::Error, "body").await.unwrap_err();
+    assert_eq!(exit::of(&error), Exit::World);
+    insta::assert_snapshot!(format!("{error:#}"), @"");
+    assert_eq!(calls(&log).len(), 3);
+    let too_large = agent.annotate("vllm-perf-1", Style::Error, &"x".repeat((1 << 20) + 1)).await.unwrap_err();
+    assert_eq!(too_large.to_string(), "an annotation has 1 to 1048576 bytes, this one has 1048577");
+    agent.annotate("vllm-perf-1", Style::Error, &"x".repeat(1 << 20)).await.unwrap();
+}
