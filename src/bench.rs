@@ -157,10 +157,8 @@ impl Bench<'_> {
     /// One case of every server on each side, thrown away: the first run on a machine reads files that later ones find in memory.
     async fn warm_up(&mut self, journal: &mut Journal) -> Result<()> {
         let plan = self.plan;
-        let first: Vec<(&Command, &Case)> = servers(&plan.cases)
-            .into_iter()
-            .filter_map(|(server, cases)| Some((server?, *cases.first()?)))
-            .collect();
+        let first: Vec<(&Command, &Case)> =
+            servers(&plan.cases).into_iter().filter_map(|(server, cases)| Some((server?, *cases.first()?))).collect();
         let finished = plan.cases.iter().all(|case| journal.find(Side::Head, plan.pairs, &case.name).is_some());
         if first.is_empty() || finished {
             return Ok(());
@@ -174,7 +172,9 @@ impl Bench<'_> {
             for (number, (server, case)) in first.iter().enumerate() {
                 self.serve(side, 0, number + 1, server, &[case], None).await?;
             }
-            std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display())).world()?;
+            std::fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot remove `{}`", folder.display()))
+                .world()?;
         }
         self.progress.end_group();
         Ok(())
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_pair_that_would_not_end_in_time_does_not_begin() {
-        let minutes = |count| Duration::from_secs(60 * count);
+        let minutes = |count: u64| Duration::from_secs(60 * count);
         assert!(fits(None, minutes(500), 3));
         assert!(fits(Some(minutes(1)), minutes(5), 0));
         assert!(fits(Some(minutes(20)), minutes(10), 1));

@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the decision, the device, the images, the cases and the exact commands; start nothing
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Plan, wait for the images, benchmark base and head, compare; write the output folder
     Run(Box<RunArgs>),
     /// Comment, job summary or annotation, from an output folder
@@ -179,7 +179,9 @@ pub struct Planning {
 
 /// `vllm-perf plan`.
 #[derive(Debug, Args)]
-#[command(before_help = "Example:\n  vllm-perf plan --suite examples/suite --device cpu --base sim --head sim:itl=12ms")]
+#[command(
+    before_help = "Example:\n  vllm-perf plan --suite examples/suite --device cpu --base sim --head sim:itl=12ms"
+)]
 pub struct PlanArgs {
     /// What to plan.
     #[command(flatten)]
@@ -382,9 +384,10 @@ pub fn definition(environment: &Environment) -> clap::Command {
 
 fn forget_empty(command: clap::Command, environment: &Environment) -> clap::Command {
     let command = command.mut_args(|argument| {
-        let unset = argument.get_env().and_then(|name| name.to_str()).is_some_and(|name| {
-            environment.is_set(name) && environment.get(name).is_none()
-        });
+        let unset = argument
+            .get_env()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| environment.is_set(name) && environment.get(name).is_none());
         if unset { argument.env(Resettable::Reset) } else { argument }
     });
     command.mut_subcommands(|subcommand| forget_empty(subcommand, environment))

@@ -27,7 +27,9 @@ pub async fn merge_base(base: &str, head: &str) -> Result<String> {
     }
     let (_, shallow) = git(&["rev-parse", "--is-shallow-repository"]).await?;
     if shallow == "true" {
-        bail!("the clone is shallow: check out with `fetch-depth: 0`, give a GITHUB_TOKEN, or name the commit with --base");
+        bail!(
+            "the clone is shallow: check out with `fetch-depth: 0`, give a GITHUB_TOKEN, or name the commit with --base"
+        );
     }
     bail!("git does not know both {base} and {head}: fetch them, give a GITHUB_TOKEN, or name the commit with --base")
 }

@@ -61,7 +61,8 @@ impl Journal {
             .lines()
             .enumerate()
             .map(|(index, line)| {
-                serde_json::from_str(line).with_context(|| format!("{}:{}: not a journal line", path.display(), index + 1))
+                serde_json::from_str(line)
+                    .with_context(|| format!("{}:{}: not a journal line", path.display(), index + 1))
             })
             .collect::<Result<Vec<Entry>>>()
             .mistake()?;

@@ -24,8 +24,9 @@ impl Progress {
     /// For `total` cases. A bar where `terminal` says that someone watches.
     pub fn new(total: u64, provider: Provider, terminal: bool) -> Self {
         let bar = terminal.then(|| {
-            let style = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len}, {eta} left  {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len}, {eta} left  {wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(total).with_style(style);
             bar.enable_steady_tick(Duration::from_millis(200));
             bar

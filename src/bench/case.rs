@@ -75,7 +75,11 @@ impl CaseRun<'_> {
                 launch.client(&case.client, self.folder, &server.host, server.port, server.container.as_deref())
             }
             None => {
-                let name = format!("vllm-perf-{}-{}", launch.run, case.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
+                let name = format!(
+                    "vllm-perf-{}-{}",
+                    launch.run,
+                    case.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+                );
                 launch.benchmark(&case.client, self.folder, &name)
             }
         };
@@ -89,7 +93,10 @@ impl CaseRun<'_> {
             return Ok(Outcome::Failed(format!("`vllm bench` ended with {status} (log: {}.log)", case.name)));
         }
         let Ok(text) = std::fs::read_to_string(&path) else {
-            return Ok(Outcome::Failed(format!("`vllm bench` ended well but wrote no result (log: {}.log)", case.name)));
+            return Ok(Outcome::Failed(format!(
+                "`vllm bench` ended well but wrote no result (log: {}.log)",
+                case.name
+            )));
         };
         result::parse(case.kind, &text)
     }

@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(arrivals(3, 1.0, 1e-300, 0).len(), 3);
         assert_eq!(arrivals(3, 1.0, f64::MIN_POSITIVE, 0).len(), 3);
         assert_eq!(arrivals(1, LOWEST_RATE, 1.0, 0), [Duration::from_secs(1_000_000)]);
-        assert_eq!(arrivals(0, 1.0, 1.0, 0), []);
+        assert_eq!(arrivals(0, 1.0, 1.0, 0), Vec::<Duration>::new());
     }
 
     #[test]

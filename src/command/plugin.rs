@@ -35,7 +35,8 @@ pub fn words(mut words: Vec<String>, environment: &Environment) -> Result<Vec<St
         command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
     };
     // `out` is a place among the arguments of the later commands, not a flag.
-    let mut known: Vec<String> = definition.get_subcommands().filter(|command| !command.is_hide_set()).flat_map(flags).collect();
+    let mut known: Vec<String> =
+        definition.get_subcommands().filter(|command| !command.is_hide_set()).flat_map(flags).collect();
     known.extend(HOOK_ONLY.map(str::to_owned));
     let Some(command) = words.get(1).and_then(|name| definition.find_subcommand(name)) else { return Ok(words) };
     let takes = flags(command);

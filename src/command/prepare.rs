@@ -126,7 +126,8 @@ async fn refresh_labels(event: &mut Event, ci: &CiRun, environment: &Environment
     else {
         return Ok(());
     };
-    event.labels = github.labels(&repository, number).await.context("cannot read the labels of the pull request").world()?;
+    event.labels =
+        github.labels(&repository, number).await.context("cannot read the labels of the pull request").world()?;
     event.labels_source = LabelsSource::Api;
     Ok(())
 }
@@ -238,7 +239,9 @@ pub(super) fn override_settings(settings: &mut Vec<config::Setting>, planning: &
     .collect();
     for (name, value) in values {
         let Some(value) = value else { continue };
-        let Some(argument) = command.get_arguments().find(|argument| argument.get_long() == Some(name)) else { continue };
+        let Some(argument) = command.get_arguments().find(|argument| argument.get_long() == Some(name)) else {
+            continue;
+        };
         let variable = argument.get_env().and_then(|name| name.to_str()).unwrap_or_default();
         let default = argument.get_default_values().first().and_then(|value| value.to_str());
         let source = match shell.environment.get(variable) {

@@ -80,7 +80,11 @@ fn notices(comparison: &Comparison) -> Vec<Notice> {
             Verdict::NotMeasured => Level::Warning,
             Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
         };
-        Notice { level, title: format!("{}: {metric}", wording::verdict(verdict)), message: format!("{case}: {sentence}") }
+        Notice {
+            level,
+            title: format!("{}: {metric}", wording::verdict(verdict)),
+            message: format!("{case}: {sentence}"),
+        }
     };
     finding::findings(comparison).into_iter().map(notice).collect()
 }

@@ -18,12 +18,12 @@ use crate::output::{self, OutputFolder};
 use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::publish::actions;
+use crate::registry::{self, Registry};
 use crate::report::{Links, html, markdown, terminal, upstream, wording};
 use crate::suite::Case;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
-use crate::registry::{self, Registry};
 use crate::{VERSION, duration, event, host, publish, result};
 
 /// How often a registry is asked for an image that is not there yet.
@@ -86,17 +86,20 @@ fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(
         let text = std::fs::read_to_string(out.plan())
             .with_context(|| format!("nothing to resume: cannot read `{}`", out.plan().display()))
             .mistake()?;
-        let before: Plan = serde_json::from_str(&text)
-            .with_context(|| format!("cannot read `{}`", out.plan().display()))
-            .mistake()?;
-        if (&before.cases, &before.sides, before.pairs, before.seed) != (&plan.cases, &plan.sides, plan.pairs, plan.seed) {
-            return Err(anyhow!("`{root}` holds a run of another plan: resume it with the flags that it began with")).mistake();
+        let before: Plan =
+            serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", out.plan().display())).mistake()?;
+        if (&before.cases, &before.sides, before.pairs, before.seed)
+            != (&plan.cases, &plan.sides, plan.pairs, plan.seed)
+        {
+            return Err(anyhow!("`{root}` holds a run of another plan: resume it with the flags that it began with"))
+                .mistake();
         }
         let lock = lock(out)?;
         return Ok((before, Journal::resume(&out.journal())?, lock));
     }
     if out.journal().exists() && !out.comparison().exists() {
-        return Err(anyhow!("`{root}` holds a run that did not finish: go on with --resume, or give another --out")).mistake();
+        return Err(anyhow!("`{root}` holds a run that did not finish: go on with --resume, or give another --out"))
+            .mistake();
     }
     if out.journal().exists() {
         let aside = aside(out.root());
@@ -114,13 +117,19 @@ fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(
 /// The first name beside `root` that is free.
 fn aside(root: &Path) -> PathBuf {
     let name = root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    (1_u32..).map(|number| root.with_file_name(format!("{name}.{number}"))).find(|path| !path.exists()).unwrap_or_default()
+    (1_u32..)
+        .map(|number| root.with_file_name(format!("{name}.{number}")))
+        .find(|path| !path.exists())
+        .unwrap_or_default()
 }
 
 fn lock(out: &OutputFolder) -> Result<File> {
     let root = out.root().display();
     let folder = File::open(out.root()).with_context(|| format!("cannot open `{root}`")).world()?;
-    folder.try_lock().map_err(|_| anyhow!("another vllm-perf is at work in `{root}`: wait for it, or give another --out")).mistake()?;
+    folder
+        .try_lock()
+        .map_err(|_| anyhow!("another vllm-perf is at work in `{root}`: wait for it, or give another --out"))
+        .mistake()?;
     Ok(folder)
 }
 
@@ -209,14 +218,19 @@ async fn measure(
     for _ in journal.entries() {
         progress.step();
     }
-    let limits = Limits {
-        server: arguments.server_timeout,
-        case: arguments.case_timeout,
-        budget: arguments.planning.budget,
-    };
+    let limits =
+        Limits { server: arguments.server_timeout, case: arguments.case_timeout, budget: arguments.planning.budget };
     let begun = std::time::Instant::now();
-    let mut bench =
-        Bench { plan, output: out, base, head, processes, progress: &progress, limits, environment: &shell.environment };
+    let mut bench = Bench {
+        plan,
+        output: out,
+        base,
+        head,
+        processes,
+        progress: &progress,
+        limits,
+        environment: &shell.environment,
+    };
     let ran = bench.run(journal).await;
     progress.end();
     ran?;
@@ -274,7 +288,12 @@ async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Resul
     }
     let registry = Registry::new(registry::PAUSE)?;
     registry::wait(&registry, &missing, wait, POLL, |missing, waited| {
-        shell.say(&format!("waiting for {} since {}, at most {}", missing.join(", "), duration::text(waited), duration::text(wait)));
+        shell.say(&format!(
+            "waiting for {} since {}, at most {}",
+            missing.join(", "),
+            duration::text(waited),
+            duration::text(wait)
+        ));
     })
     .await?;
     for reference in &missing {
@@ -318,7 +337,10 @@ fn conclude(
     write_results(plan, out, journal)?;
     shell.print(&terminal::table(comparison, shell.width));
     if plan.event.provider == event::Provider::Local {
-        shell.print(&format!("The comment that `vllm-perf publish` would post (`{}`):\n\n{comment}", out.file("comment.md").display()));
+        shell.print(&format!(
+            "The comment that `vllm-perf publish` would post (`{}`):\n\n{comment}",
+            out.file("comment.md").display()
+        ));
     }
     if let Some(path) = &ci.output {
         let verdict = wording::verdict(comparison.verdict);
@@ -331,7 +353,10 @@ fn conclude(
                 ("verdict", verdict),
                 ("regressed", &comparison.counts.regressed.to_string()),
                 ("improved", &comparison.counts.improved.to_string()),
-                ("report-dir", &out.root().canonicalize().unwrap_or_else(|_| out.root().to_owned()).display().to_string()),
+                (
+                    "report-dir",
+                    &out.root().canonicalize().unwrap_or_else(|_| out.root().to_owned()).display().to_string(),
+                ),
                 ("artifact-name", &artifact),
             ],
         )?;
@@ -381,7 +406,10 @@ fn write_results(plan: &Plan, out: &OutputFolder, journal: &Journal) -> Result<(
     let merged = result::merge(&folders);
     let mut files = merged.files()?;
     files.push(("benchmark_results.json".to_owned(), upstream::json(&merged).context("cannot write the results")?));
-    files.push(("benchmark_results.md".to_owned(), upstream::markdown(&merged, host::host().ok().as_ref()).context("cannot write the results")?));
+    files.push((
+        "benchmark_results.md".to_owned(),
+        upstream::markdown(&merged, host::host().ok().as_ref()).context("cannot write the results")?,
+    ));
     for (name, text) in files {
         output::write(&out.results().join(name), text.as_bytes()).world()?;
     }

@@ -141,7 +141,12 @@ fn end_strays(group: Pid) {
 
 #[expect(clippy::disallowed_methods, reason = "ending containers is what this module is for")]
 fn docker(arguments: &[&str]) {
-    let _ = Command::new("docker").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let _ = Command::new("docker")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
 }
 
 fn children_of(parent: Pid) -> BTreeSet<Pid> {

@@ -22,7 +22,11 @@ async fn docker(arguments: &[&str]) -> Result<String> {
         .context("cannot run `docker`: image targets need the Docker command on PATH")?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("`docker {}` failed: {}", arguments.join(" "), errors.trim().lines().next_back().unwrap_or("it said nothing"));
+        bail!(
+            "`docker {}` failed: {}",
+            arguments.join(" "),
+            errors.trim().lines().next_back().unwrap_or("it said nothing")
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

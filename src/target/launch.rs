@@ -19,13 +19,52 @@ const CONTAINER_PORT: u16 = 8000;
 
 /// What a child may see of the environment: where programs and models are, and how to compute. No CI, no tokens but `HF_TOKEN`.
 const ALLOWED: &[&str] = &[
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "DOCKER_HOST",
-    "DOCKER_CONFIG", "DOCKER_CONTEXT", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
-    "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "VIRTUAL_ENV",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "XDG_CACHE_HOME",
+    "XDG_RUNTIME_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 ];
 const ALLOWED_PREFIXES: &[&str] = &[
-    "VLLM_", "HF_", "TRANSFORMERS_", "CUDA_", "NVIDIA_", "NCCL_", "ROCR_", "HIP_", "HSA_", "HABANA_", "PT_HPU_", "ONEAPI_", "ZE_",
-    "TORCH", "PYTORCH_", "OMP_", "KMP_", "MKL_", "OPENBLAS_", "TOKENIZERS_", "TRITON_",
+    "VLLM_",
+    "HF_",
+    "TRANSFORMERS_",
+    "CUDA_",
+    "NVIDIA_",
+    "NCCL_",
+    "ROCR_",
+    "HIP_",
+    "HSA_",
+    "HABANA_",
+    "PT_HPU_",
+    "ONEAPI_",
+    "ZE_",
+    "TORCH",
+    "PYTORCH_",
+    "OMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "TOKENIZERS_",
+    "TRITON_",
 ];
 /// What of it goes into a container: settings of vLLM and of the model hub, not paths of the host.
 const ALLOWED_INSIDE: &[&str] = &["VLLM_", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE"];
@@ -58,7 +97,14 @@ pub struct Launch {
 
 impl Launch {
     /// The server of a case on `port` of loopback. Results of clients inside its container go to `results`.
-    pub fn server(&self, command: &Command, server_args: &[String], port: u16, results: &Path, name: &str) -> Invocation {
+    pub fn server(
+        &self,
+        command: &Command,
+        server_args: &[String],
+        port: u16,
+        results: &Path,
+        name: &str,
+    ) -> Invocation {
         let mut argv = command.argv.clone();
         argv.extend_from_slice(server_args);
         let (host, inside) = match self.target {
@@ -77,7 +123,14 @@ impl Launch {
     }
 
     /// `vllm bench serve` against the server at `host` and `port`; inside the server's container where it is in one.
-    pub fn client(&self, command: &Command, results: &Path, host: &str, port: u16, server_container: Option<&str>) -> Invocation {
+    pub fn client(
+        &self,
+        command: &Command,
+        results: &Path,
+        host: &str,
+        port: u16,
+        server_container: Option<&str>,
+    ) -> Invocation {
         let mut argv = suite::placed(&command.argv, &self.results(results));
         let port = if server_container.is_some() { CONTAINER_PORT } else { port };
         argv.extend(["--host".to_owned(), host.to_owned(), "--port".to_owned(), port.to_string()]);
@@ -131,7 +184,12 @@ impl Launch {
             Target::Image(reference) => {
                 let inside = self.inside(env);
                 let mut words: Vec<String> = ["docker", "run", "--rm", "--pull", "never"].map(String::from).to_vec();
-                words.extend(["--name".to_owned(), name.to_owned(), "--label".to_owned(), format!("{LABEL}={}", self.run)]);
+                words.extend([
+                    "--name".to_owned(),
+                    name.to_owned(),
+                    "--label".to_owned(),
+                    format!("{LABEL}={}", self.run),
+                ]);
                 words.extend(["--volume".to_owned(), format!("{}:{RESULTS}", results.display())]);
                 words.extend(container_options(self.device, &self.environment));
                 words.extend_from_slice(publish);
@@ -250,8 +308,13 @@ mod tests {
 
     #[test]
     fn a_local_server_listens_on_loopback_and_sees_no_token_but_that_of_the_hub() {
-        let invocation =
-            launch("local:/opt/vllm").server(&command("vllm serve m"), &["--max-num-seqs".into(), "1".into()], 8123, Path::new("/o"), "");
+        let invocation = launch("local:/opt/vllm").server(
+            &command("vllm serve m"),
+            &["--max-num-seqs".into(), "1".into()],
+            8123,
+            Path::new("/o"),
+            "",
+        );
         assert_eq!(invocation.argv.join(" "), "/opt/vllm serve m --max-num-seqs 1 --host 127.0.0.1 --port 8123");
         assert_eq!(
             invocation.env.keys().collect::<Vec<_>>(),
@@ -269,7 +332,8 @@ mod tests {
 
     #[test]
     fn a_container_is_labelled_published_on_loopback_and_takes_values_by_name() {
-        let invocation = launch("image:reg/vllm:abc-cpu").server(&command("vllm serve m"), &[], 8123, Path::new("/o/base/01"), "n1");
+        let invocation =
+            launch("image:reg/vllm:abc-cpu").server(&command("vllm serve m"), &[], 8123, Path::new("/o/base/01"), "n1");
         assert_eq!(
             invocation.argv.join(" "),
             "docker run --rm --pull never --name n1 --label vllm-perf.run=r1 --volume /o/base/01:/vllm-perf-results --ipc host --cap-drop ALL \
@@ -289,7 +353,10 @@ mod tests {
             Path::new("/o/head/02"),
             "",
         );
-        assert_eq!(invocation.argv.join(" "), "/bin/vllm-perf sim-vllm -- bench latency --output-json /o/head/02/x.json");
+        assert_eq!(
+            invocation.argv.join(" "),
+            "/bin/vllm-perf sim-vllm -- bench latency --output-json /o/head/02/x.json"
+        );
         assert_eq!(invocation.env["VLLM_PERF_SIM"], "itl=10ms");
     }
 }
