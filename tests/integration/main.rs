@@ -6,4 +6,5 @@ mod client;
 mod fake_github;
 mod manifests;
 mod publish;
+mod run;
 mod statistics;

@@ -1,0 +1,247 @@
+//! `run` end to end on the simulated vLLM, and what is left when a server, a client or the program itself fails.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use vllm_perf::compare::{Comparison, Verdict};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vllm-perf");
+const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");
+/// Two servings cases of one test.
+const TWO_CASES: &str = "serving_.*_64_16_.*_(1|4)$";
+
+/// The program in an empty environment.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HF_HUB_OFFLINE", "1");
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(out: &Path, base: &str, head: &str, more: &[&str]) -> Command {
+    let mut command = program(&["run", "--suite", SUITE, "--device", "cpu", "--base", base, "--head", head]);
+    command.arg("--out").arg(out).args(more);
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn comparison(out: &Path) -> Comparison {
+    serde_json::from_str(&fs::read_to_string(out.join("comparison.json")).unwrap()).unwrap()
+}
+
+fn journal(out: &Path) -> Vec<String> {
+    fs::read_to_string(out.join("journal.jsonl")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// A `vllm` of this test: a shell script that may fail, over the simulated one.
+fn vllm(folder: &Path, script: &str) -> String {
+    let path = folder.join("vllm");
+    let text = format!("#!/bin/sh\n{script}\nexec {BINARY} sim-vllm -- \"$@\"\n");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    format!("local:{}", path.display())
+}
+
+/// Ids of the processes that have `word` among their arguments, this one aside.
+fn processes_with(word: &str) -> Vec<u32> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            *pid != std::process::id() && words.split(|byte| *byte == 0).any(|found| found == word.as_bytes())
+        })
+        .collect()
+}
+
+/// Waits until `done` holds; fails after a minute.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A run that is well under way: one case is finished, a server is up. Its server carries `marker`.
+fn under_way(out: &Path, marker: &str) -> Child {
+    let arguments = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", marker, "--head-server-args", marker];
+    let child = run(out, "sim:itl=20ms", "sim:itl=20ms", &arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let served = marker.split_once(' ').unwrap().1.to_owned();
+    wait_until("a finished case", || !journal(out).is_empty() && !processes_with(&served).is_empty());
+    child
+}
+
+#[test]
+fn a_slower_head_is_regressed_and_the_output_folder_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let output =
+        run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "3", "--only", TWO_CASES]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("regressed") && printed.contains("<!-- vllm-perf:v1 id="), "{printed}");
+
+    let comparison = comparison(&out);
+    assert_eq!(comparison.verdict, Verdict::Regressed);
+    let tpot: Vec<_> = comparison.rows.iter().filter(|row| row.metric == "median_tpot_ms").collect();
+    assert_eq!(tpot.len(), 2);
+    for row in tpot {
+        assert_eq!((row.verdict, row.base.len(), row.head.len()), (Verdict::Regressed, 3, 3), "{}", row.why);
+    }
+    for file in [
+        "plan.json",
+        "comment.md",
+        "summary.md",
+        "annotation.md",
+        "report.html",
+        "results/benchmark_results.json",
+        "results/benchmark_results.md",
+        "base/03/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4.json",
+        "head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1.commands",
+        "head/02/server-1.log",
+    ] {
+        assert!(out.join(file).is_file(), "{file} is missing");
+    }
+    assert!(!out.join("base/00").exists(), "the warm-up is thrown away");
+    assert_eq!(journal(&out).len(), 12);
+
+    let verdict = program(&["verdict", out.to_str().unwrap()]).output().unwrap();
+    assert_eq!(verdict.status.code(), Some(1), "{}", text(&verdict));
+    let never = program(&["verdict", out.to_str().unwrap(), "--fail-on", "never"]).output().unwrap();
+    assert_eq!(never.status.code(), Some(0));
+}
+
+#[test]
+fn what_was_compared_before_compares_again_to_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let ran = run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "2", "--only", TWO_CASES]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+    let compared = program(&["compare", "--format", "json"]).arg(out.join("base")).arg(out.join("head")).output().unwrap();
+    assert_eq!(compared.status.code(), Some(0), "{}", text(&compared));
+    let again: Comparison = serde_json::from_slice(&compared.stdout).unwrap();
+    assert_eq!(again.rows, comparison(&out).rows);
+}
+
+#[test]
+fn every_kind_of_test_is_measured_and_a_second_run_moves_the_first_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = ["--pairs", "1", "--only", "_64_16_.*_1$|latency|startup|throughput"];
+    for _ in 0..2 {
+        let output = run(&out, "none", "sim:ttft=5ms,itl=1ms", &arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    }
+    let kinds: Vec<_> = comparison(&out).cases.iter().map(|case| case.kind.as_str()).collect();
+    assert_eq!(kinds, ["serving", "latency", "startup", "throughput"]);
+    assert!(folder.path().join("out.1/comparison.json").is_file());
+}
+
+#[test]
+fn a_server_that_never_comes_up_loses_its_cases_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let target = vllm(folder.path(), r#"if [ "$1" = serve ]; then echo loading weights; exec sleep 471100; fi"#);
+    let arguments = ["--pairs", "1", "--only", "_64_16_.*_1$|latency", "--server-timeout", "1s"];
+    let output = run(&out, "none", &target, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("loading weights"), "the log's end is shown: {}", text(&output));
+    assert_eq!(processes_with("471100"), [0; 0]);
+
+    let comparison = comparison(&out);
+    assert_eq!(comparison.verdict, Verdict::NotMeasured);
+    let latency = comparison.rows.iter().find(|row| row.metric == "median_latency").unwrap();
+    assert_eq!(latency.head.len(), 1);
+    let serving = &comparison.cases[0];
+    let reason = &serving.problems[0].reason;
+    assert!(reason.starts_with("server did not start: it did not answer http://127.0.0.1:"), "{reason}");
+}
+
+#[test]
+fn a_client_that_crashes_in_the_middle_loses_one_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let target = vllm(folder.path(), r#"case "$*" in *concurrency_4.json*) echo out of luck >&2; exit 7;; esac"#);
+    let arguments = ["--pairs", "2", "--only", TWO_CASES, "--client", "vllm"];
+    let output = run(&out, &target, &target, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let comparison = comparison(&out);
+    let values = |concurrency: u64| {
+        let case = comparison.cases.iter().find(|case| case.max_concurrency == Some(concurrency)).unwrap();
+        let row = comparison.rows.iter().find(|row| row.case == case.name && row.metric == "median_ttft_ms").unwrap();
+        (row.verdict == Verdict::NotMeasured, row.base.len(), row.head.len(), case.problems.len())
+    };
+    assert_eq!(values(1), (false, 2, 2, 0));
+    assert_eq!(values(4), (true, 0, 0, 4));
+    let log = fs::read_to_string(out.join("head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4.log")).unwrap();
+    assert_eq!(log, "out of luck\n");
+}
+
+#[test]
+fn a_killed_run_leaves_no_process_and_resumes_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let marker = "--seed 471101";
+    let mut child = under_way(&out, marker);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("all processes of the killed run are gone", || processes_with("471101").is_empty());
+    let before = journal(&out);
+    assert!(!out.join("comparison.json").exists());
+
+    let flags = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", marker, "--head-server-args", marker];
+    let refused = run(&out, "sim:itl=20ms", "sim:itl=20ms", &flags).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused).contains("go on with --resume"), "{}", text(&refused));
+
+    let resumed = run(&out, "sim:itl=20ms", "sim:itl=20ms", &flags).arg("--resume").output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed));
+    let after = journal(&out);
+    assert_eq!((after.len(), &after[..before.len()]), (12, &before[..]));
+    assert_eq!(comparison(&out).method.pairs, 3);
+}
+
+#[test]
+fn an_interrupt_ends_everything_and_keeps_what_was_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let out = folder.path().join(signal);
+        let mut child = under_way(&out, "--seed 471102");
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert_eq!((status.code(), status.signal()), (Some(code), None));
+        assert_eq!(processes_with("471102"), [0; 0], "gone before the program ends");
+        assert!(!journal(&out).is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_planned_starts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out: PathBuf = folder.path().join("out");
+    for (base, head, more, said) in [
+        ("sim", "docker:x", vec![], "is not a target"),
+        ("sim:itl=10", "sim", vec![], "itl"),
+        ("sim", "sim", vec!["--only", "no_such_case"], "no_such_case"),
+        ("sim", "sim", vec!["--suite", "/nowhere"], "/nowhere"),
+        ("sim", "sim", vec!["--resume"], "nothing to resume"),
+    ] {
+        let output = run(&out, base, head, &more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{base} {head} {more:?}: {}", text(&output));
+        assert!(text(&output).contains(said), "{said}: {}", text(&output));
+        assert!(!out.exists());
+    }
+}
