@@ -3,6 +3,7 @@
 
 pub mod actions;
 pub mod buildkite;
+mod comment;
 pub mod folder;
 pub mod github;
 mod transport;

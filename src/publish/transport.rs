@@ -275,7 +275,7 @@ fn backoff(attempt: u32, first: u64) -> u64 {
 fn forbidden(request: Request<'_>, what: &str, said: &str) -> String {
     let need = if matches!(request, Request::Get) { "read" } else { "write" };
     format!(
-        "the token may not do {what} ({said}): give the job `permissions: {{pull-requests: {need}}}`; for a pull \
+        "the token is not allowed to {what} ({said}): give the job `permissions: {{pull-requests: {need}}}`; for a pull \
          request from a fork or from Dependabot the token only ever reads, so comment from a `workflow_run` workflow"
     )
 }

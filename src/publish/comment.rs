@@ -1,0 +1,219 @@
+//! The one comment of a configuration on a pull request: found by its marker and its author, edited rather than
+//! repeated. Anyone can write the marker, so the author decides; two jobs can write at once, so the oldest stays.
+
+use serde::Deserialize;
+
+use super::github::Github;
+use super::transport::{Posting, Request};
+
+/// Who writes with a workflow's own token.
+const ACTIONS_LOGIN: &str = "github-actions[bot]";
+
+/// What became of a comment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// There was none.
+    Created,
+    /// There was one, with another text.
+    Edited,
+    /// There was one with this text: nothing was written.
+    Unchanged,
+}
+
+/// A comment that is in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    /// Its page.
+    pub url: String,
+    /// How it came to be.
+    pub action: Action,
+    /// Newer comments of ours with the same id that were deleted: two jobs had written at once.
+    pub duplicates_removed: usize,
+    /// GitHub found the text too long, and got the headline alone.
+    pub shortened: bool,
+}
+
+/// First line of the comment with this id. It is how the comment is found again.
+pub fn marker(id: &str) -> String {
+    format!("<!-- vllm-perf:v1 id={id} -->")
+}
+
+/// The comments of one pull request, as far as they carry one marker.
+pub(super) struct Thread<'a> {
+    pub github: &'a Github,
+    /// Path of the repository.
+    pub root: String,
+    pub number: u64,
+    pub marker: String,
+}
+
+impl Thread<'_> {
+    /// Leaves one comment of ours, saying `body`.
+    pub async fn stick(&self, body: &str) -> anyhow::Result<Posted> {
+        let body = if body.starts_with(&self.marker) { body.to_owned() } else { format!("{}\n{body}", self.marker) };
+        let author = self.author().await?;
+        let ours = self.ours(&author).await?;
+        if let Some(first) = ours.first() {
+            if first.says(&body) {
+                return self.kept(first, Action::Unchanged, &ours, false).await;
+            }
+            if let Some((edited, shortened)) = self.edit(first.id, &body).await? {
+                return self.kept(&edited, Action::Edited, &ours, shortened).await;
+            }
+        }
+        let (created, shortened) = self.create(&body, &author).await?;
+        // Another job may have written between our look and our comment: the oldest stays, and says what we say.
+        let ours = self.ours(&author).await?;
+        if let Some(first) = ours.iter().find(|other| other.id < created.id && other.login() == created.login())
+            && let Some((edited, shortened)) = self.edit(first.id, &body).await?
+        {
+            return self.kept(&edited, Action::Edited, &ours, shortened).await;
+        }
+        self.kept(&created, Action::Created, &ours, shortened).await
+    }
+
+    /// Text of our comment, where there is one.
+    pub async fn text(&self) -> anyhow::Result<Option<String>> {
+        let ours = self.ours(&self.author().await?).await?;
+        Ok(ours.into_iter().next().and_then(|comment| comment.body))
+    }
+
+    /// Whose comments are ours. A workflow's token may not ask who it is; a person's may.
+    async fn author(&self) -> anyhow::Result<Author> {
+        match self.github.transport.call_if_allowed(Request::Get, "/user").await? {
+            Some(reply) => Ok(Author::Login(reply.json::<User>()?.login)),
+            None => Ok(Author::Installation),
+        }
+    }
+
+    /// Our comments, oldest first; those of an app that may be another's come last.
+    async fn ours(&self, author: &Author) -> anyhow::Result<Vec<Comment>> {
+        let comments: Vec<Comment> =
+            self.github.pages(&format!("{}/issues/{}/comments", self.root, self.number)).await?;
+        let mut ours: Vec<_> = comments
+            .into_iter()
+            .filter(|comment| comment.body.as_deref().unwrap_or_default().starts_with(&self.marker))
+            .filter(|comment| author.wrote(comment))
+            .collect();
+        ours.sort_by_key(|comment| (author.may_be_another(comment), comment.id));
+        Ok(ours)
+    }
+
+    /// `None`: the comment is gone, or another app's.
+    async fn edit(&self, id: u64, body: &str) -> anyhow::Result<Option<(Comment, bool)>> {
+        let path = format!("{}/issues/comments/{id}", self.root);
+        let transport = &self.github.transport;
+        let Some(mut reply) = transport.call_if_allowed(Request::Patch(body), &path).await? else { return Ok(None) };
+        let shortened = reply.is_too_long();
+        if shortened {
+            reply = transport.call(Request::Patch(&headline(body)), &path).await?;
+        }
+        if reply.status == 404 { Ok(None) } else { Ok(Some((reply.json()?, shortened))) }
+    }
+
+    async fn create(&self, body: &str, author: &Author) -> anyhow::Result<(Comment, bool)> {
+        let path = format!("{}/issues/{}/comments", self.root, self.number);
+        let (mut text, mut shortened, mut attempt) = (body.to_owned(), false, 1);
+        loop {
+            match self.github.transport.post(&text, &path).await? {
+                Posting::Answered(reply) if reply.is_too_long() && !shortened => {
+                    (text, shortened) = (headline(body), true);
+                }
+                Posting::Answered(reply) => return Ok((reply.json()?, shortened)),
+                Posting::Lost(why) => {
+                    self.github.transport.pause(attempt, u64::from(attempt), &why).await?;
+                    if let Some(there) = self.ours(author).await?.into_iter().find(|comment| comment.says(&text)) {
+                        return Ok((there, shortened));
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    /// Deletes our newer duplicates of a comment that stays.
+    async fn kept(
+        &self,
+        comment: &Comment,
+        action: Action,
+        ours: &[Comment],
+        shortened: bool,
+    ) -> anyhow::Result<Posted> {
+        let mut duplicates_removed = 0;
+        for newer in ours.iter().filter(|other| other.id > comment.id && other.login() == comment.login()) {
+            let path = format!("{}/issues/comments/{}", self.root, newer.id);
+            // One that stays is no reason to fail: the job that wrote it deletes it as well, and so does the next edit.
+            let reply = self.github.transport.call(Request::Delete, &path).await;
+            duplicates_removed += usize::from(reply.is_ok_and(|reply| reply.status == 204));
+        }
+        Ok(Posted { url: comment.html_url.clone(), action, duplicates_removed, shortened })
+    }
+}
+
+/// Whose comments are ours.
+#[derive(Debug, PartialEq)]
+enum Author {
+    /// The owner of a personal token.
+    Login(String),
+    /// An app: `github-actions`, or one of the repository's own.
+    Installation,
+}
+
+impl Author {
+    fn wrote(&self, comment: &Comment) -> bool {
+        let Some(user) = &comment.user else { return false };
+        match self {
+            Self::Login(login) => user.login == *login,
+            // A person who acts through an app is no bot; a bot's login is its app's slug.
+            Self::Installation => {
+                let app = comment.performed_via_github_app.as_ref().and_then(|app| app.slug.as_deref());
+                user.kind == "Bot"
+                    && (user.login == ACTIONS_LOGIN || app.is_some_and(|slug| user.login == format!("{slug}[bot]")))
+            }
+        }
+    }
+
+    fn may_be_another(&self, comment: &Comment) -> bool {
+        *self == Self::Installation && comment.login() != Some(ACTIONS_LOGIN)
+    }
+}
+
+#[derive(Deserialize)]
+struct Comment {
+    id: u64,
+    html_url: String,
+    body: Option<String>,
+    user: Option<User>,
+    performed_via_github_app: Option<App>,
+}
+
+impl Comment {
+    fn says(&self, body: &str) -> bool {
+        // GitHub may store line ends as CRLF and drop the last ones.
+        self.body.as_deref().is_some_and(|there| there.replace("\r\n", "\n").trim_end() == body.trim_end())
+    }
+
+    fn login(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| user.login.as_str())
+    }
+}
+
+#[derive(Deserialize)]
+struct User {
+    login: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct App {
+    slug: Option<String>,
+}
+
+/// The marker, the headline, and where the rest is.
+fn headline(body: &str) -> String {
+    let lines: Vec<_> = body.lines().filter(|line| !line.trim().is_empty()).take(2).collect();
+    let mut short: String = lines.join("\n").chars().take(1_000).collect();
+    short.push_str("\n\nThe report is too long for a comment: the job summary and the artifact hold it.\n");
+    short
+}
