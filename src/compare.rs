@@ -287,7 +287,7 @@ pub fn compare(input: Input) -> Comparison {
     let counts = count(&rows);
     Comparison {
         schema: SCHEMA.to_owned(),
-        verdict: overall(&counts),
+        verdict: overall(&counts, rows.is_empty()),
         counts,
         subject,
         method: Method {
@@ -363,14 +363,43 @@ fn count(rows: &[Row]) -> Counts {
 /// The report's verdict is the worst that is certain. One regression is a regression whatever else happened; a hole in
 /// the measurement may hide one, so it comes before good news; one improvement is news although other rows are
 /// undecided; and `unchanged` claims something about every row, so a single undecided row makes it `inconclusive`.
-/// A report without primary rows has measured nothing that may be judged.
-fn overall(counts: &Counts) -> Verdict {
+/// Where only secondary metrics were measured (embedding tests) nothing may be said; without any row nothing was
+/// measured.
+fn overall(counts: &Counts, no_rows: bool) -> Verdict {
     match counts {
         Counts { regressed: 1.., .. } => Verdict::Regressed,
         Counts { not_measured: 1.., .. } => Verdict::NotMeasured,
         Counts { improved: 1.., .. } => Verdict::Improved,
         Counts { inconclusive: 1.., .. } => Verdict::Inconclusive,
         Counts { unchanged: 1.., .. } => Verdict::Unchanged,
-        _ => Verdict::NotMeasured,
+        _ if no_rows => Verdict::NotMeasured,
+        _ => Verdict::Inconclusive,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_of_a_report_is_the_worst_that_is_certain() {
+        let mut counts = Counts { regressed: 1, improved: 1, unchanged: 1, inconclusive: 1, not_measured: 1 };
+        let mut verdicts = vec![overall(&counts, false)];
+        counts.regressed = 0;
+        verdicts.push(overall(&counts, false));
+        counts.not_measured = 0;
+        verdicts.push(overall(&counts, false));
+        counts.improved = 0;
+        verdicts.push(overall(&counts, false));
+        counts.inconclusive = 0;
+        verdicts.push(overall(&counts, false));
+        use Verdict::{Improved, Inconclusive, NotMeasured, Regressed, Unchanged};
+        assert_eq!(verdicts, [Regressed, NotMeasured, Improved, Inconclusive, Unchanged]);
+    }
+
+    #[test]
+    fn without_primary_rows_nothing_is_said_and_without_rows_nothing_was_measured() {
+        assert_eq!(overall(&Counts::default(), false), Verdict::Inconclusive);
+        assert_eq!(overall(&Counts::default(), true), Verdict::NotMeasured);
     }
 }

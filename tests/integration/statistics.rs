@@ -1,5 +1,7 @@
 //! The rule on real repetitions of real vLLM: `run<NN>_A` as is, `run<NN>_B` with `--max-num-seqs 4`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its data should stop there")]
+
 use std::path::{Path, PathBuf};
 
 use vllm_perf::compare::{self, Comparison, Input, Row, Strategy, Subject, Verdict};
