@@ -35,6 +35,19 @@ pub enum Verdict {
     Inconclusive,
 }
 
+impl Verdict {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Regressed => "regressed",
+            Self::NotMeasured => "not measured",
+            Self::Improved => "improved",
+            Self::Unchanged => "unchanged",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+}
+
 /// Base against head: every row and every number behind it. The one input of every rendering.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -302,15 +315,6 @@ pub fn compare(input: Input) -> Comparison {
         rows,
         skipped,
     }
-}
-
-/// The rows that a reader must see first: primary ones that regressed (the largest change first), then those that were
-/// not measured, then those that improved (the largest first). The others are left out.
-pub fn by_importance(rows: &[Row]) -> Vec<&Row> {
-    let size = |row: &Row| row.estimate.unwrap_or_default().ln_1p().abs();
-    let mut important: Vec<&Row> = rows.iter().filter(|row| row.primary && row.verdict <= Verdict::Improved).collect();
-    important.sort_by(|a, b| a.verdict.cmp(&b.verdict).then(size(b).total_cmp(&size(a))));
-    important
 }
 
 /// The metrics that have a row: those that any repetition measured, or the primary ones where none measured anything.

@@ -250,13 +250,7 @@ async fn annotation(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
 
 async fn meta_data(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
     let Some(agent) = publication.agent else { return Ok(not_buildkite()) };
-    let verdict = match publication.comparison.verdict {
-        Verdict::Regressed => "regressed",
-        Verdict::NotMeasured => "not measured",
-        Verdict::Improved => "improved",
-        Verdict::Unchanged => "unchanged",
-        Verdict::Inconclusive => "inconclusive",
-    };
+    let verdict = publication.comparison.verdict.as_str();
     agent.set_meta_data(&format!("vllm-perf-verdict-{}", publication.comment_id), verdict).await
 }
 

@@ -18,6 +18,7 @@ mod svg;
 pub(crate) mod wording;
 
 use crate::compare::Row;
+use crate::statistics;
 
 /// Where a rendering may link to. Filled from the CI run that publishes, never from what was measured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +66,7 @@ fn is_repository(text: &str) -> bool {
 /// What base and head of a row show: the median of their repetitions in the row's own unit, with equal decimals; empty
 /// where there is none. The unit is never changed: the numbers are those of `comparison.json`.
 fn values(row: &Row) -> [String; 2] {
-    let medians = [&row.base, &row.head].map(|values| number::median(values));
+    let medians = [&row.base, &row.head].map(|values| statistics::median(values));
     let decimals = number::decimals(medians.into_iter().flatten());
     let unit = escape::name(&row.unit);
     medians

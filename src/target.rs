@@ -13,6 +13,8 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::sim::Pace;
+
 /// Something that can serve, as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -43,7 +45,11 @@ impl FromStr for Target {
                 }
                 Ok(Self::Remote(url))
             }
-            ("sim", rest) => Ok(Self::Sim(rest.unwrap_or_default().to_owned())),
+            ("sim", rest) => {
+                let pace = rest.unwrap_or_default();
+                pace.parse::<Pace>().with_context(|| format!("`{text}` has no pace"))?;
+                Ok(Self::Sim(pace.to_owned()))
+            }
             _ => bail!("`{text}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]"),
         }
     }

@@ -15,7 +15,7 @@ use crate::publish::buildkite::Agent;
 use crate::publish::github::{Github, Patience};
 use crate::publish::{self, Publication, folder};
 use crate::report::finding::{self, Finding};
-use crate::report::{Links, markdown, wording};
+use crate::report::{Links, markdown};
 
 /// Publishes. A comment that cannot be written does not lose the results.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
@@ -80,11 +80,7 @@ fn notices(comparison: &Comparison) -> Vec<Notice> {
             Verdict::NotMeasured => Level::Warning,
             Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
         };
-        Notice {
-            level,
-            title: format!("{}: {metric}", wording::verdict(verdict)),
-            message: format!("{case}: {sentence}"),
-        }
+        Notice { level, title: format!("{}: {metric}", verdict.as_str()), message: format!("{case}: {sentence}") }
     };
     finding::findings(comparison).into_iter().map(notice).collect()
 }

@@ -19,7 +19,7 @@ use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::publish::actions;
 use crate::registry::{self, Registry};
-use crate::report::{Links, html, markdown, terminal, upstream, wording};
+use crate::report::{Links, html, markdown, terminal, upstream};
 use crate::suite::Case;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
@@ -343,7 +343,7 @@ fn conclude(
         ));
     }
     if let Some(path) = &ci.output {
-        let verdict = wording::verdict(comparison.verdict);
+        let verdict = comparison.verdict.as_str();
         let device = plan.device.name.as_str();
         let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, device));
         actions::append_outputs(

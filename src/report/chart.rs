@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::compare::{CaseFacts, Comparison, Row, Verdict};
+use crate::statistics;
 
 use super::{escape, label::Labels, number};
 
@@ -63,7 +64,7 @@ fn curve(
     let mut points = Vec::new();
     for case in group {
         let Some(row) = rows.get(&(case.name.as_str(), metric)) else { continue };
-        let values = number::median(&row.base).zip(number::median(&row.head));
+        let values = statistics::median(&row.base).zip(statistics::median(&row.head));
         let Some(((base, head), concurrency)) = values.zip(case.max_concurrency) else { continue };
         unit = Some(row.unit.as_str());
         points.push(Point { concurrency, base, head });

@@ -72,7 +72,7 @@ impl Page<'_> {
                 "<li class=\"{}\"><strong>{}</strong>{}</li>",
                 class(verdict),
                 number::count(number),
-                wording::verdict(verdict)
+                verdict.as_str()
             )
         };
         let counts: String = wording::counts(&self.comparison.counts).into_iter().map(count).collect();
@@ -217,7 +217,7 @@ impl Page<'_> {
             [Verdict::Regressed, Verdict::Improved, Verdict::NotMeasured, Verdict::Unchanged, Verdict::Inconclusive];
         let counts = verdicts.map(|verdict| (verdict, primary.iter().filter(|row| row.verdict == verdict).count()));
         let words = counts.iter().filter(|(_, count)| *count > 0).map(|(verdict, count)| {
-            format!("<span class=\"verdict {}\">{count} {}</span>", class(*verdict), wording::verdict(*verdict))
+            format!("<span class=\"verdict {}\">{count} {}</span>", class(*verdict), verdict.as_str())
         });
         let load = if label.load.is_empty() { String::new() } else { format!("<b>{}</b>", escape::html(&label.load)) };
         let head = head(&[
@@ -333,11 +333,11 @@ fn head(titles: &[&str]) -> String {
 }
 
 fn verdict(verdict: Verdict) -> String {
-    format!("<span class=\"verdict {}\">{}</span>", class(verdict), wording::verdict(verdict))
+    format!("<span class=\"verdict {}\">{}</span>", class(verdict), verdict.as_str())
 }
 
 fn class(verdict: Verdict) -> String {
-    wording::verdict(verdict).replace(' ', "-")
+    verdict.as_str().replace(' ', "-")
 }
 
 /// Two cells: change, and interval with p and q.

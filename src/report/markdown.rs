@@ -215,8 +215,7 @@ fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
     let cells = |row: &Row| {
         let label = labels.of(&row.case);
         let load = with_load.then(|| escape::markdown(&label.load));
-        let verdict =
-            verdicts.then(|| format!("{} {}", icon(row.verdict), wording::verdict(row.verdict)).trim().to_owned());
+        let verdict = verdicts.then(|| format!("{} {}", icon(row.verdict), row.verdict.as_str()).trim().to_owned());
         let cells: Vec<String> =
             load.into_iter().chain([words(&row.label)]).chain(numbers(row)).chain(verdict).collect();
         format!("| {} |\n", cells.join(" | "))

@@ -1,17 +1,5 @@
 //! Numbers as people read them: four significant digits, thousands separators, a real minus sign.
 
-/// The middle of `values`, the mean of the two middle ones where their number is even.
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(sorted[middle]),
-        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
-}
-
 /// Decimals that show the largest of `values` with four significant digits, so that numbers side by side line up.
 pub fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
     let largest = values.into_iter().map(f64::abs).fold(0.0, f64::max);
@@ -127,13 +115,5 @@ mod tests {
     #[test]
     fn durations_are_as_coarse_as_they_are_long() {
         assert_eq!([48.2, 3120.0, 11_100.0].map(duration), ["48 s", "52 min", "3 h 05 min"]);
-    }
-
-    #[test]
-    fn the_median_of_nothing_is_nothing() {
-        assert_eq!(
-            [median(&[]), median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0, 2.0, 3.0])],
-            [None, Some(2.0), Some(2.5)]
-        );
     }
 }

@@ -4,9 +4,10 @@
 use std::fmt::Write;
 
 use crate::compare::Row;
+use crate::statistics;
 
 use super::chart::{Curve, Point};
-use super::{escape, number, values, wording};
+use super::{escape, number, values};
 
 const STRIP: (f64, f64) = (140.0, 34.0);
 const CHANGE: (f64, f64) = (140.0, 26.0);
@@ -51,7 +52,7 @@ pub fn strip(row: &Row, paired: bool) -> String {
         for value in values {
             let _ = write!(out, "<circle class=\"{class}\" cx=\"{:.1}\" cy=\"{y}\" r=\"3.2\"/>", x(*value));
         }
-        if let Some(median) = number::median(values) {
+        if let Some(median) = statistics::median(values) {
             let (x, top, bottom) = (x(median), y - 7.0, y + 7.0);
             let _ = write!(out, "<path class=\"median {class}\" d=\"M{x:.1} {top}V{bottom}\"/>");
         }
@@ -95,7 +96,7 @@ pub fn change(row: &Row, threshold: f64, reach: f64) -> String {
 
 /// The class of a row's verdict.
 pub fn class(row: &Row) -> String {
-    wording::verdict(row.verdict).replace(' ', "-")
+    row.verdict.as_str().replace(' ', "-")
 }
 
 /// A curve over concurrency: base and head as lines with points, concurrency on a logarithmic axis.

@@ -91,7 +91,7 @@ fn of_finding(finding: &Finding, labels: &Labels) -> Line {
         Finding::Changed(row) => of_row(row, labels.of(&row.case).full()),
         Finding::Unmeasured(none) => {
             let [base, head] = [none.base, none.head].map(|missing| if missing { "none" } else { "" }.to_owned());
-            let (verdict, metrics) = (wording::verdict(Verdict::NotMeasured).to_owned(), escape::name(&none.metrics));
+            let (verdict, metrics) = (Verdict::NotMeasured.as_str().to_owned(), escape::name(&none.metrics));
             let heading = format!("{}: {}", labels.of(none.case).full(), escape::sentence(none.reason));
             Line { heading, cells: [verdict, metrics, base, head, String::new(), String::new()] }
         }
@@ -102,7 +102,7 @@ fn of_row(row: &Row, heading: String) -> Line {
     let [base, head] = super::values(row);
     let change = row.estimate.map(number::change).unwrap_or_default();
     let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default();
-    let (verdict, metric) = (wording::verdict(row.verdict).to_owned(), escape::name(&row.label));
+    let (verdict, metric) = (row.verdict.as_str().to_owned(), escape::name(&row.label));
     Line { heading, cells: [verdict, metric, base, head, change, interval] }
 }
 

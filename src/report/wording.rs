@@ -8,20 +8,10 @@ use crate::compare::{CaseFacts, Comparison, Counts, Host, Problem, SideFacts, St
 use crate::device::Device;
 use crate::metric::Family;
 use crate::plan::Side;
+use crate::statistics;
 use crate::suite::MeasuredBy;
 
 use super::{escape, finding, is_hash, label::Labels, number};
-
-/// The word for a verdict.
-pub fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Regressed => "regressed",
-        Verdict::NotMeasured => "not measured",
-        Verdict::Improved => "improved",
-        Verdict::Unchanged => "unchanged",
-        Verdict::Inconclusive => "inconclusive",
-    }
-}
 
 /// Verdicts and their numbers, in the order in which headlines give them; those that did not occur are left out.
 pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
@@ -41,7 +31,7 @@ pub fn verdicts(comparison: &Comparison) -> String {
     if counts.is_empty() {
         return "nothing was compared".to_owned();
     }
-    let words = counts.iter().map(|(which, number)| format!("{} {}", number::count(*number), verdict(*which)));
+    let words = counts.iter().map(|(which, number)| format!("{} {}", number::count(*number), which.as_str()));
     words.collect::<Vec<_>>().join(", ")
 }
 
@@ -175,7 +165,7 @@ pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
         Some(Sensitivity {
             family: words,
             threshold: finding::threshold(&comparison.method.min_effect, family),
-            typical: number::median(&sizes)?,
+            typical: statistics::median(&sizes)?,
             worst: sizes.iter().copied().fold(0.0, f64::max),
         })
     };

@@ -1,6 +1,7 @@
 //! The one integration binary: the program as its users run it. Nothing here leaves the loopback interface.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::disallowed_methods, reason = "these tests are a piece of the world")]
 
 mod client;
 mod fake_github;

@@ -88,8 +88,7 @@ fn under_way(out: &Path, marker: &str) -> Child {
 fn a_slower_head_is_regressed_and_the_output_folder_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let output =
-        run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "3", "--only", TWO_CASES]).output().unwrap();
+    let output = run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "3", "--only", TWO_CASES]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(printed.contains("regressed") && printed.contains("<!-- vllm-perf:v1 id="), "{printed}");
@@ -130,7 +129,8 @@ fn what_was_compared_before_compares_again_to_the_same_rows() {
     let out = folder.path().join("out");
     let ran = run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "2", "--only", TWO_CASES]).output().unwrap();
     assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
-    let compared = program(&["compare", "--format", "json"]).arg(out.join("base")).arg(out.join("head")).output().unwrap();
+    let compared =
+        program(&["compare", "--format", "json"]).arg(out.join("base")).arg(out.join("head")).output().unwrap();
     assert_eq!(compared.status.code(), Some(0), "{}", text(&compared));
     let again: Comparison = serde_json::from_slice(&compared.stdout).unwrap();
     assert_eq!(again.rows, comparison(&out).rows);
@@ -186,7 +186,8 @@ fn a_client_that_crashes_in_the_middle_loses_one_case() {
     };
     assert_eq!(values(1), (false, 2, 2, 0));
     assert_eq!(values(4), (true, 0, 0, 4));
-    let log = fs::read_to_string(out.join("head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4.log")).unwrap();
+    let log =
+        fs::read_to_string(out.join("head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4.log")).unwrap();
     assert_eq!(log, "out of luck\n");
 }
 
