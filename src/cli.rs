@@ -384,6 +384,7 @@ pub fn definition(environment: &Environment) -> clap::Command {
 
 fn forget_empty(command: clap::Command, environment: &Environment) -> clap::Command {
     let command = command.mut_args(|argument| {
+        let argument = argument.hide_env_values(true);
         let unset = argument
             .get_env()
             .and_then(|name| name.to_str())

@@ -43,6 +43,7 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     let (plan, mut journal, _lock) = open(&out, prepared.plan, arguments.resume, shell)?;
     check_hub_token(&plan, shell).mistake()?;
 
+    announce(&prepared.ci, &plan, shell).await;
     let processes = Processes::new(shell.program.clone());
     let interrupted = interrupt();
     tokio::pin!(interrupted);
@@ -64,6 +65,23 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     processes.end_all().await;
     let comparison = comparison?;
     conclude(&prepared.ci, &plan, &comparison, &out, &journal, shell)
+}
+
+/// Says on the comment of an earlier run that a new one is under way. That this fails is no reason not to measure.
+async fn announce(ci: &event::CiRun, plan: &Plan, shell: &Shell) {
+    let event = &plan.event;
+    let (Some(repository), Some(number), false) = (&event.repository, event.pull_request, event.fork) else { return };
+    let told = async {
+        let Some(github) = prepare::github(ci, &shell.environment)? else { return Ok(()) };
+        let id = publish::comment_id(ci, plan.device.name.as_str());
+        let Some(existing) = github.existing_comment(repository, number, &id).await? else { return Ok(()) };
+        let text = markdown::under_way(&existing, ci.run_url.as_deref());
+        github.sticky_comment(repository, number, &id, &text).await.map(|_| ())
+    };
+    let told: Result<()> = told.await;
+    if let Err(error) = told {
+        shell.say(&format!("cannot say on the pull request that a run is under way: {error:#}"));
+    }
 }
 
 /// Says why nothing runs, where CI shows it.
