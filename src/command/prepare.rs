@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use indexmap::IndexMap;
 
 use super::Shell;
-use crate::cli::{Client, Planning};
+use crate::cli::{Client, EventArgs, Planning};
 use crate::config::{self, Config};
 use crate::device::{self, DeviceName};
 use crate::environment::Environment;
@@ -36,21 +36,23 @@ pub(super) fn config(explicit: Option<&Path>) -> Result<(Config, Option<(String,
 }
 
 /// Reads the event from CI or from flags.
-pub(super) fn event(
-    provider: Option<Provider>,
-    name: Option<&str>,
-    path: Option<&Path>,
-    labels: &[String],
-    environment: &Environment,
-) -> Result<(Event, CiRun)> {
-    match provider.unwrap_or_else(|| event::detect(environment)) {
-        Provider::Local => Ok((event::local::event(labels, None), CiRun::default())),
+pub(super) fn event(arguments: &EventArgs, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
+    match arguments.provider.named().unwrap_or_else(|| event::detect(environment)) {
+        Provider::Local => {
+            if let Some(label) = labels.iter().find(|label| !event::is_label(label)) {
+                return Err(anyhow!("`{label}` cannot be a label: expected up to 50 letters, digits and ` ._:/+-`"))
+                    .mistake();
+            }
+            Ok((event::local::event(labels, None), CiRun::default()))
+        }
         Provider::Buildkite => Ok(event::buildkite::parse(environment)),
         Provider::Github => {
+            let name = arguments.event_name.as_deref();
             let name = name
                 .or_else(|| environment.get("GITHUB_EVENT_NAME"))
                 .context("no event name: set GITHUB_EVENT_NAME or give --event-name")
                 .mistake()?;
+            let path = arguments.event_path.as_deref();
             let path = path
                 .or_else(|| environment.get("GITHUB_EVENT_PATH").map(Path::new))
                 .context("no event payload: set GITHUB_EVENT_PATH or give --event-path")
@@ -71,13 +73,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
-    let (mut event, ci) = event(
-        planning.provider.named(),
-        planning.event_name.as_deref(),
-        planning.event_path.as_deref(),
-        &planning.labels,
-        environment,
-    )?;
+    let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
     if fetch_labels {
         refresh_labels(&mut event, &ci, environment).await?;
     }
