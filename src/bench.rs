@@ -1,5 +1,5 @@
 //! Runs a plan: interleaved repetitions, a fresh server for each, every finished case in the journal.
-//! What can be decided without the world (order, groups, budget) is in pure functions here; `bench/` touches it.
+//! Order, groups and budget are pure functions; servers and cases are in `bench/`.
 
 mod case;
 mod server;
@@ -128,21 +128,27 @@ impl Bench<'_> {
         let begun = Instant::now();
         self.warm_up(journal).await?;
         let warm = Instant::now();
-        for (index, sides) in order(self.plan.seed, self.plan.pairs).into_iter().enumerate() {
-            let done = u32::try_from(index).unwrap_or(u32::MAX);
-            if !fits(self.limits.budget, begun.elapsed(), done) {
+        // Pairs of an interrupted run took none of this run's time.
+        let mut run_now = 0;
+        for (pair, sides) in (1_u32..).zip(order(self.plan.seed, self.plan.pairs)) {
+            if self.is_finished(pair, journal) {
+                continue;
+            }
+            if !fits(self.limits.budget, begun.elapsed(), run_now) {
                 self.progress.say(&format!(
-                    "the budget ends here: {done} of {} pairs took {}",
+                    "the budget ends here: {} of {} pairs are done, {run_now} of them in {}",
+                    pair - 1,
                     self.plan.pairs,
                     crate::duration::text(warm.elapsed())
                 ));
                 break;
             }
-            self.progress.group(&format!("Pair {} of {}", done + 1, self.plan.pairs));
+            self.progress.group(&format!("Pair {pair} of {}", self.plan.pairs));
             for side in sides {
-                self.repetition(side, done + 1, journal).await?;
+                self.repetition(side, pair, journal).await?;
             }
             self.progress.end_group();
+            run_now += 1;
         }
         Ok(())
     }
@@ -154,13 +160,19 @@ impl Bench<'_> {
         }
     }
 
+    /// Whether the journal has every case of a pair.
+    fn is_finished(&self, pair: u32, journal: &Journal) -> bool {
+        let base = self.base.is_some().then_some(Side::Base);
+        let mut sides = base.into_iter().chain([Side::Head]);
+        sides.all(|side| self.plan.cases.iter().all(|case| journal.find(side, pair, &case.name).is_some()))
+    }
+
     /// One case of every server on each side, thrown away: the first run on a machine reads files that later ones find in memory.
     async fn warm_up(&mut self, journal: &mut Journal) -> Result<()> {
         let plan = self.plan;
         let first: Vec<(&Command, &Case)> =
             servers(&plan.cases).into_iter().filter_map(|(server, cases)| Some((server?, *cases.first()?))).collect();
-        let finished = plan.cases.iter().all(|case| journal.find(Side::Head, plan.pairs, &case.name).is_some());
-        if first.is_empty() || finished {
+        if first.is_empty() || self.is_finished(plan.pairs, journal) {
             return Ok(());
         }
         self.progress.group("Warm-up");
@@ -244,14 +256,20 @@ impl Bench<'_> {
                 return self.give_up(side, repetition, cases, &reason, journal);
             }
         };
-        for case in cases {
-            self.measure(side, repetition, case, Some(&running), journal.as_deref_mut()).await?;
+        for (index, case) in cases.iter().enumerate() {
+            let measured = self.measure(side, repetition, case, Some(&running), journal.as_deref_mut()).await?;
+            let left = &cases[index + 1..];
+            // A server that saw a failure may be gone, or still be at work for a client that is: the rest gets another.
+            if !measured && !left.is_empty() {
+                running.stop().await;
+                return Box::pin(self.serve(side, repetition, number, server, left, journal)).await;
+            }
         }
         running.stop().await;
         Ok(())
     }
 
-    /// Measures one case and writes down how it ended.
+    /// Measures one case, writes down how it ended, and tells whether it gave numbers.
     async fn measure(
         &mut self,
         side: Side,
@@ -259,14 +277,14 @@ impl Bench<'_> {
         case: &Case,
         server: Option<&server::Running>,
         journal: Option<&mut Journal>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let folder = self.make_folder(side, repetition)?;
         let label = if repetition == 0 { "warm-up".to_owned() } else { repetition.to_string() };
         self.progress.working(&format!("{} {label}: {}", side.as_str(), case.name));
         let started = now();
         let begun = Instant::now();
         let (processes, limits, environment) = (self.processes, self.limits, self.environment);
-        let Some(bench) = self.side(side) else { return Ok(()) };
+        let Some(bench) = self.side(side) else { return Ok(false) };
         let case_run = case::CaseRun { bench, processes, folder: &folder, limit: limits.case, environment };
         let outcome = case_run.measure(case, server).await?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -288,7 +306,9 @@ impl Bench<'_> {
                 Some(reason)
             }
         };
-        self.write_down(side, repetition, case, started, seconds, failed, journal)
+        let measured = failed.is_none();
+        self.write_down(side, repetition, case, started, seconds, failed, journal)?;
+        Ok(measured)
     }
 
     fn give_up(

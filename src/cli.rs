@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::Resettable;
+use clap::builder::{BoolishValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::device::DeviceName;
@@ -127,6 +127,9 @@ pub struct EventArgs {
     /// Payload of the event, in place of GITHUB_EVENT_PATH
     #[arg(long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
     pub event_path: Option<PathBuf>,
+    /// Name of the environment variable that holds the GitHub token
+    #[arg(long, env = "VLLM_PERF_GITHUB_TOKEN_ENV", value_name = "NAME", default_value = "GITHUB_TOKEN")]
+    pub github_token_env: String,
 }
 
 /// Flags of every command that plans.
@@ -198,10 +201,10 @@ pub struct PlanArgs {
     #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
     pub format: Format,
     /// Ask the registry whether the images are there
-    #[arg(long, env = "VLLM_PERF_CHECK_IMAGES")]
+    #[arg(long, env = "VLLM_PERF_CHECK_IMAGES", value_parser = BoolishValueParser::new())]
     pub check_images: bool,
     /// Ask GitHub's API for the labels of now (needs GITHUB_TOKEN)
-    #[arg(long, env = "VLLM_PERF_FETCH_LABELS")]
+    #[arg(long, env = "VLLM_PERF_FETCH_LABELS", value_parser = BoolishValueParser::new())]
     pub fetch_labels: bool,
 }
 
@@ -215,10 +218,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub planning: Planning,
     /// Print the plan and stop
-    #[arg(long, env = "VLLM_PERF_DRY_RUN")]
+    #[arg(long, env = "VLLM_PERF_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
     /// Go on where an interrupted run of the same output folder ended
-    #[arg(long, env = "VLLM_PERF_RESUME")]
+    #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
     /// How long a server may take to answer /v1/models (45s, 20m)
     #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
@@ -251,9 +254,6 @@ pub struct PublishArgs {
         hide_possible_values = true
     )]
     pub comment_failure: CommentFailure,
-    /// Name of the environment variable that holds the GitHub token
-    #[arg(long, env = "VLLM_PERF_GITHUB_TOKEN_ENV", value_name = "NAME", default_value = "GITHUB_TOKEN")]
-    pub github_token_env: String,
 }
 
 /// Which verdict fails.

@@ -1,4 +1,4 @@
-//! The commands: what each one does, in the words of the library. The only modules that print.
+//! The commands: what each one does, in the words of the library. What a command prints goes through `Shell`.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

@@ -119,6 +119,12 @@ impl Device {
         };
         word.unwrap_or(&self.device_type)
     }
+
+    /// Upstream's `gpu_type` file entry: a line for each accelerator, one for a CPU.
+    pub fn gpu_type_lines(&self) -> String {
+        let lines = if self.name.is_cpu() { 1 } else { self.count.max(1) as usize };
+        vec![self.gpu_type(); lines].join("\n")
+    }
 }
 
 /// The device to measure on: what the user says, else what this machine has; `ON_CPU=1` hides accelerators.

@@ -100,7 +100,7 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// How many repetitions a side, interleaved.
     pub pairs: u32,
-    /// Seed of the order inside each pair and of the request schedules.
+    /// Seed of the order inside each pair.
     pub seed: u64,
 }
 
@@ -132,7 +132,7 @@ pub struct Inputs<'a> {
     pub skipped: Vec<Skipped>,
     /// Repetitions a side.
     pub pairs: u32,
-    /// Seed of the order inside each pair and of the request schedules.
+    /// Seed of the order inside each pair.
     pub seed: u64,
 }
 

@@ -82,7 +82,9 @@ impl Progress {
 
     /// One case, or its server, gave nothing. `output` is what the child said last: it must not reach the CI as commands.
     pub fn failure(&self, text: &str, output: &str) {
-        self.line(&format!("{} not measured: {text}", self.stamp()));
+        // One line, and none that CI obeys: the reason may hold what a server said.
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.line(&format!("{} not measured: {}", self.stamp(), text.replace("##[", "## [")));
         if !output.is_empty() {
             self.line(&self.harmless(output));
         }

@@ -15,6 +15,7 @@ use anyhow::anyhow;
 use sha2::{Digest, Sha256};
 
 use crate::compare::{Comparison, Verdict};
+use crate::device::Device;
 use crate::event::{CiRun, Event, Provider};
 use crate::exit::{Classify, Exit};
 use buildkite::{Agent, Style};
@@ -118,11 +119,14 @@ pub struct Publication<'a> {
     pub agent: Option<&'a Agent>,
 }
 
-/// Which comment on a pull request belongs to a configuration: workflow, job and device (or leg of a matrix) tell one
-/// from another. 12 hexadecimal digits.
-pub fn comment_id(run: &CiRun, device: &str) -> String {
+/// Which comment on a pull request belongs to a configuration: workflow, job and device tell one from another. Of an
+/// accelerator the type counts too, as the legs of one job's matrix; the model of a CPU may change from run to run.
+/// 12 hexadecimal digits.
+pub fn comment_id(run: &CiRun, device: Option<&Device>) -> String {
+    let name = device.map_or("", |device| device.name.as_str());
+    let kind = device.filter(|device| !device.name.is_cpu()).map_or("", |device| &device.device_type);
     let mut hash = Sha256::new();
-    for part in [run.workflow.as_deref().unwrap_or_default(), run.job.as_deref().unwrap_or_default(), device] {
+    for part in [run.workflow.as_deref().unwrap_or_default(), run.job.as_deref().unwrap_or_default(), name, kind] {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }

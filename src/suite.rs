@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::client;
 use crate::device::Device;
 use crate::exit::Classify;
 
@@ -231,7 +232,10 @@ fn serving_cases(test: &Test, load: &file::Load, selection: &Selection) -> anyho
             argv.push("--metadata".into());
             argv.extend(metadata.iter().chain(&client).cloned());
             argv.extend(selection.remote_words());
-            let measured_by = if measurable_natively(&argv) { MeasuredBy::Native } else { MeasuredBy::Vllm };
+            let measured_by = match client::arguments::parse(argv.get(3..).unwrap_or_default()) {
+                Ok(_) => MeasuredBy::Native,
+                Err(_) => MeasuredBy::Vllm,
+            };
             cases.push(Case {
                 name,
                 kind: test.kind,
@@ -250,12 +254,6 @@ fn serving_cases(test: &Test, load: &file::Load, selection: &Selection) -> anyho
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
-}
-
-/// Whether our own load client can send what `vllm bench serve` with these words would send.
-pub fn measurable_natively(argv: &[String]) -> bool {
-    let among = |flag, known: &[&str]| command::option(argv, flag).is_none_or(|value| known.contains(&value));
-    among("--backend", &["vllm", "openai", "openai-chat"]) && among("--dataset-name", &["random"])
 }
 
 #[cfg(test)]

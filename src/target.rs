@@ -43,6 +43,10 @@ impl FromStr for Target {
                 if !matches!(url.scheme(), "http" | "https") {
                     bail!("`{url}` is not an http or https URL");
                 }
+                if !url.username().is_empty() || url.password().is_some() || url.path() != "/" || url.query().is_some()
+                {
+                    bail!("a remote target is scheme, host and port alone, such as remote:http://127.0.0.1:8000");
+                }
                 Ok(Self::Remote(url))
             }
             ("sim", rest) => {

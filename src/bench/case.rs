@@ -45,17 +45,23 @@ impl CaseRun<'_> {
             Some(server) => server.ended().await,
             None => None,
         };
-        Ok(match (measured, ended) {
+        let outcome = match (measured, ended) {
             (Ok(outcome), None) => outcome,
             (Ok(_), Some(reason)) => Outcome::Failed(reason),
             (Err(error), None) => Outcome::Failed(format!("{error:#}")),
             (Err(error), Some(reason)) => Outcome::Failed(format!("{reason}; {error:#}")),
-        })
+        };
+        if let Outcome::Failed(_) = outcome {
+            // What a failed case wrote is kept, but must not pass for a result.
+            let result = self.folder.join(format!("{}.json", case.name));
+            let _ = std::fs::rename(&result, result.with_extension("json.failed"));
+        }
+        Ok(outcome)
     }
 
     async fn native(&self, case: &Case, server: &Running) -> Result<Outcome> {
         let mut argv = suite::placed(&case.client.argv, &self.folder.display().to_string());
-        argv.extend(["--host".to_owned(), server.host.clone(), "--port".to_owned(), server.port.to_string()]);
+        argv.extend(["--base-url".to_owned(), server.url.clone()]);
         let arguments = client::arguments::parse(argv.get(3..).unwrap_or_default())
             .with_context(|| format!("the native client cannot measure `{}`", case.name))?;
         let run = client::run(&arguments, self.environment, |_, _| {});
@@ -71,9 +77,7 @@ impl CaseRun<'_> {
     async fn vllm(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
         let launch = &self.bench.launch;
         let invocation = match server {
-            Some(server) => {
-                launch.client(&case.client, self.folder, &server.host, server.port, server.container.as_deref())
-            }
+            Some(server) => launch.client(&case.client, self.folder, &server.url, server.container.as_deref()),
             None => {
                 let name = format!(
                     "vllm-perf-{}-{}",

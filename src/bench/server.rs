@@ -13,10 +13,8 @@ use crate::target::process::{Process, Processes};
 
 /// A server that answers.
 pub(super) struct Running {
-    /// Host to connect to.
-    pub host: String,
-    /// Port to connect to.
-    pub port: u16,
+    /// Where it answers, as others reach it.
+    pub url: String,
     /// The container that it runs in.
     pub container: Option<String>,
     process: Option<Process>,
@@ -50,15 +48,13 @@ pub(super) async fn start(
 ) -> Result<Running> {
     let running = match &bench.plan.target {
         Target::Remote(url) => {
-            let host = url.host_str().context("the URL has no host")?.to_owned();
-            let port = url.port_or_known_default().context("the URL has no port")?;
-            Running { host, port, container: None, process: None }
+            Running { url: url.as_str().trim_end_matches('/').to_owned(), container: None, process: None }
         }
         _ => {
             let port = free_port().await?;
             let invocation = bench.launch.server(server, &bench.plan.server_args, port, folder, name);
             let process = processes.start(&invocation, log).await?;
-            Running { host: "127.0.0.1".to_owned(), port, container: invocation.container, process: Some(process) }
+            Running { url: format!("http://127.0.0.1:{port}"), container: invocation.container, process: Some(process) }
         }
     };
     match wait_until_ready(&running, limit).await {
@@ -88,7 +84,7 @@ struct Version {
 
 /// Polls the server; the version that it reports, if it does.
 async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<String>> {
-    let base = format!("http://{}:{}", running.host, running.port);
+    let base = &running.url;
     let http = reqwest::Client::builder()
         .timeout(Duration::from_secs(10))
         .no_proxy()

@@ -74,8 +74,9 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         config.suite.clone_from(suite);
     }
     let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
-    if fetch_labels {
-        refresh_labels(&mut event, &ci, environment).await?;
+    let github = github(&planning.event, &ci, environment)?;
+    if let (true, Some(github)) = (fetch_labels, &github) {
+        refresh_labels(&mut event, github, shell).await;
     }
     let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
     let device = device(planning, &config, environment)?;
@@ -94,7 +95,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         false => (Vec::new(), Vec::new()),
     };
     let merge_base = match decision.run && needs_merge_base(base.as_deref(), head.as_deref()) {
-        true => merge_base(&event, &ci, environment).await?,
+        true => merge_base(&event, github.as_ref()).await?,
         false => None,
     };
     let mut plan = plan::make(plan::Inputs {
@@ -117,22 +118,22 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
 }
 
 /// Payloads and build environments hold the labels of long ago; GitHub knows those of now.
-async fn refresh_labels(event: &mut Event, ci: &CiRun, environment: &Environment) -> Result<()> {
-    let (Some(repository), Some(number), Some(github)) =
-        (event.repository.clone(), event.pull_request, github(ci, environment)?)
-    else {
-        return Ok(());
-    };
-    event.labels =
-        github.labels(&repository, number).await.context("cannot read the labels of the pull request").world()?;
-    event.labels_source = LabelsSource::Api;
-    Ok(())
+/// A token that may not read them leaves the payload's, and a line that says so.
+async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
+    let (Some(repository), Some(number)) = (event.repository.clone(), event.pull_request) else { return };
+    match github.labels(&repository, number).await {
+        Ok(labels) => {
+            event.labels = labels;
+            event.labels_source = LabelsSource::Api;
+        }
+        Err(error) => shell.say(&format!("the labels are those of the event, not of now: {error:#}")),
+    }
 }
 
 /// A client for GitHub's API, where a token exists.
-pub(super) fn github(ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
+pub(super) fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
     let new = |token| Github::new(ci.api_url.as_deref(), token, Patience::default());
-    environment.secret("GITHUB_TOKEN").map(new).transpose().mistake()
+    environment.secret(&arguments.github_token_env).map(new).transpose().mistake()
 }
 
 fn device(planning: &Planning, config: &Config, environment: &Environment) -> Result<device::Device> {
@@ -162,16 +163,24 @@ fn needs_merge_base(base: Option<&str>, head: Option<&str>) -> bool {
 }
 
 /// The commit that head is compared with: where it left the target branch, or what a push replaced.
-async fn merge_base(event: &Event, ci: &CiRun, environment: &Environment) -> Result<Option<String>> {
-    let (Some(base), Some(head)) = (&event.base_sha, &event.head_sha) else { return Ok(None) };
-    if event.pull_request.is_none() {
-        return Ok(Some(base.clone()));
-    }
-    let found = match (github(ci, environment)?, &event.repository) {
-        (Some(github), Some(repository)) => {
-            github.merge_base(repository, base, head).await.context("cannot find the merge base").world()?
+async fn merge_base(event: &Event, github: Option<&Github>) -> Result<Option<String>> {
+    let Some(head) = &event.head_sha else { return Ok(None) };
+    let found = match (&event.base_sha, &event.base_branch, event.pull_request) {
+        (Some(base), _, None) => return Ok(Some(base.clone())),
+        (Some(base), _, Some(_)) => match (github, &event.repository) {
+            (Some(github), Some(repository)) => {
+                github.merge_base(repository, base, head).await.context("cannot find the merge base").world()?
+            }
+            _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake()?,
+        },
+        // Buildkite names branches, not commits.
+        (None, Some(branch), Some(_)) => {
+            git::merge_base(&format!("origin/{branch}"), head).await.context("cannot find the merge base").mistake()?
         }
-        _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake()?,
+        (None, _, None) if event.provider == Provider::Buildkite => {
+            git::parent(head).await.context("cannot find what the push replaced").mistake()?
+        }
+        (None, ..) => return Ok(None),
     };
     Ok(Some(found))
 }

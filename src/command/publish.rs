@@ -9,10 +9,9 @@ use super::{Shell, prepare};
 use crate::cli::PublishArgs;
 use crate::compare::{Comparison, Verdict};
 use crate::event::Provider;
-use crate::exit::{Classify, Exit};
+use crate::exit::Exit;
 use crate::publish::actions::{self, Level, Notice};
 use crate::publish::buildkite::Agent;
-use crate::publish::github::{Github, Patience};
 use crate::publish::{self, Publication, folder};
 use crate::report::finding::{self, Finding};
 use crate::report::{Links, markdown};
@@ -28,13 +27,8 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         server: ci.server_url.clone(),
         repository: event.repository.clone(),
     };
-    let device = comparison.subject.device.as_ref().map(|device| device.name.as_str()).unwrap_or_default();
-    let id = publish::comment_id(&ci, device);
-    let github = environment
-        .secret(&arguments.github_token_env)
-        .map(|token| Github::new(ci.api_url.as_deref(), token, Patience::default()))
-        .transpose()
-        .mistake()?;
+    let id = publish::comment_id(&ci, comparison.subject.device.as_ref());
+    let github = prepare::github(&arguments.event, &ci, environment)?;
     let agent = (event.provider == Provider::Buildkite)
         .then(|| Agent::new(Path::new("buildkite-agent"), environment, Duration::from_secs(1)));
     let report = publish::publish(&Publication {

@@ -13,18 +13,20 @@ use super::{Shell, plan as plan_command};
 use crate::bench::{self, Bench, Limits, SideBench};
 use crate::cli::{Format, RunArgs};
 use crate::compare::{self, CaseFacts, Comparison, Subject};
+use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
 use crate::journal::Journal;
 use crate::output::OutputFolder;
 use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::publish::actions;
+use crate::publish::github::Github;
 use crate::registry::{self, Registry};
 use crate::report::markdown;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
-use crate::{VERSION, duration, event, host, publish};
+use crate::{VERSION, duration, host, publish};
 
 /// How often a registry is asked for an image that is not there yet.
 const POLL: Duration = Duration::from_secs(15);
@@ -39,11 +41,11 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     if !prepared.plan.trigger.run {
         return skip(&prepared, shell);
     }
+    check_hub_token(&prepared.plan, shell).mistake()?;
     let out = OutputFolder::at(&arguments.planning.out);
     let (plan, mut journal, _lock) = folder::open(&out, prepared.plan, arguments.resume, shell)?;
-    check_hub_token(&plan, shell).mistake()?;
 
-    announce(&prepared.ci, &plan, shell).await;
+    let announcement = Announcement::make(arguments, &prepared.ci, &plan, shell).await;
     let processes = Processes::new(shell.program.clone());
     let interrupted = interrupt();
     tokio::pin!(interrupted);
@@ -58,29 +60,61 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
                 journal.entries().len(),
                 out.root().display()
             ));
+            if let Some(announcement) = announcement {
+                announcement.take_back().await;
+            }
             return Ok(Exit::Signal(signal));
         }
     };
     // Whatever went wrong, nothing of ours stays behind.
     processes.end_all().await;
-    let comparison = comparison?;
+    let comparison = match (comparison, announcement) {
+        (Err(error), Some(announcement)) => {
+            announcement.take_back().await;
+            return Err(error);
+        }
+        (comparison, _) => comparison?,
+    };
     conclude::conclude(&prepared.ci, &plan, &comparison, &out, &journal, shell)
 }
 
-/// Says on the comment of an earlier run that a new one is under way. That this fails is no reason not to measure.
-async fn announce(ci: &event::CiRun, plan: &Plan, shell: &Shell) {
-    let event = &plan.event;
-    let (Some(repository), Some(number), false) = (&event.repository, event.pull_request, event.fork) else { return };
-    let told = async {
-        let Some(github) = prepare::github(ci, &shell.environment)? else { return Ok(()) };
-        let id = publish::comment_id(ci, plan.device.name.as_str());
-        let Some(existing) = github.existing_comment(repository, number, &id).await? else { return Ok(()) };
-        let text = markdown::under_way(&existing, ci.run_url.as_deref());
-        github.sticky_comment(repository, number, &id, &text).await.map(|_| ())
-    };
-    let told: Result<()> = told.await;
-    if let Err(error) = told {
-        shell.say(&format!("cannot say on the pull request that a run is under way: {error:#}"));
+/// The comment of an earlier run, while this one says on it that it is under way.
+struct Announcement {
+    github: Github,
+    repository: String,
+    number: u64,
+    id: String,
+    before: String,
+}
+
+impl Announcement {
+    /// Says on an earlier comment that a run is under way. That this fails is no reason not to measure.
+    async fn make(arguments: &RunArgs, ci: &CiRun, plan: &Plan, shell: &Shell) -> Option<Self> {
+        let event = &plan.event;
+        let (Some(repository), Some(number), false) = (event.repository.clone(), event.pull_request, event.fork) else {
+            return None;
+        };
+        let made = async {
+            let Some(github) = prepare::github(&arguments.planning.event, ci, &shell.environment)? else {
+                return Ok(None);
+            };
+            let id = publish::comment_id(ci, Some(&plan.device));
+            let Some(before) = github.existing_comment(&repository, number, &id).await? else { return Ok(None) };
+            let text = markdown::under_way(&before, ci.run_url.as_deref());
+            github.sticky_comment(&repository, number, &id, &text).await?;
+            Ok(Some(Self { github, repository, number, id, before }))
+        };
+        let made: Result<Option<Self>> = made.await;
+        made.unwrap_or_else(|error| {
+            shell.say(&format!("cannot say on the pull request that a run is under way: {error:#}"));
+            None
+        })
+    }
+
+    /// Takes it back, where no report will take its place. CI leaves an interrupted run little time.
+    async fn take_back(self) {
+        let restored = self.github.sticky_comment(&self.repository, self.number, &self.id, &self.before);
+        let _ = tokio::time::timeout(Duration::from_secs(3), restored).await;
     }
 }
 
@@ -155,7 +189,7 @@ async fn measure(
             program: shell.program.clone(),
             environment: shell.environment.clone(),
             device: plan.device.name,
-            gpu_type: plan.device.gpu_type().to_owned(),
+            gpu_type: plan.device.gpu_type_lines(),
             run: run.clone(),
         };
         let mut bench = SideBench::new(planned.clone(), launch);
@@ -177,6 +211,7 @@ async fn measure(
     }
     let limits =
         Limits { server: arguments.server_timeout, case: arguments.case_timeout, budget: arguments.planning.budget };
+    let before: f64 = journal.entries().iter().map(|entry| entry.seconds).sum();
     let begun = std::time::Instant::now();
     let mut bench = Bench {
         plan,
@@ -199,7 +234,7 @@ async fn measure(
         head: Some(bench.head.facts.clone()),
         host: host::host().ok(),
         started: Some(started),
-        seconds: Some(begun.elapsed().as_secs_f64()),
+        seconds: Some(before + begun.elapsed().as_secs_f64()),
         reproduce: Some(plan.reproduce(&config.suite, arguments.planning.only.as_deref())),
     };
     Ok(compare::compare(compare::Input {
@@ -218,9 +253,17 @@ async fn measure(
 async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Result<()> {
     let mut missing = Vec::new();
     for reference in images {
-        if !image::is_here(reference).await {
+        if image::is_here(reference).await {
+            continue;
+        }
+        shell.say(&format!("pulling {reference}"));
+        // The engine may know credentials that we do not; only what it cannot have is waited for.
+        if image::pull(reference).await.is_err() {
             missing.push(reference.clone());
         }
+    }
+    if missing.is_empty() {
+        return Ok(());
     }
     let registry = Registry::new(registry::PAUSE)?;
     registry::wait(&registry, &missing, wait, POLL, |missing, waited| {

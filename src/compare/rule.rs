@@ -48,7 +48,7 @@ impl<'a> Draft<'a> {
         let draft = |base, head, evidence, holes| Self { case, metric, base, head, evidence, holes };
 
         let all_zero = |values: &[f64]| !values.is_empty() && values.iter().all(|value| *value == 0.0);
-        if all_zero(&raw_base) && all_zero(&raw_head) {
+        if !metric.primary && all_zero(&raw_base) && all_zero(&raw_head) {
             return draft(raw_base, raw_head, Evidence::Zero, String::new());
         }
         let evidence = if head_values.is_empty() {

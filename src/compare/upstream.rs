@@ -67,7 +67,9 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
         let parts: Vec<String> = key.iter().filter_map(|column| cell(column)).map(Cell::to_string).collect();
         let id = if kind == Kind::Serving && !parts.is_empty() { parts.join(" ") } else { test.clone() };
         let taken = names.iter().any(|(other, name)| *name == test && *other != id);
-        let name = names.entry(id.clone()).or_insert_with(|| if taken { format!("{test} ({id})") } else { test });
+        let name = names
+            .entry(id.clone())
+            .or_insert_with(|| if taken { format!("{test} ({})", id.replace(['/', '\\'], "_")) } else { test });
         let (_, metrics) = values.entry(name.clone()).or_insert_with(|| (kind, IndexMap::new()));
         for (column, metric, scale) in METRICS {
             if let Some(value) =

@@ -33,11 +33,6 @@ pub struct Posted {
     pub shortened: bool,
 }
 
-/// First line of the comment with this id. It is how the comment is found again.
-pub fn marker(id: &str) -> String {
-    format!("<!-- vllm-perf:v1 id={id} -->")
-}
-
 /// The comments of one pull request, as far as they carry one marker.
 pub(super) struct Thread<'a> {
     pub github: &'a Github,

@@ -12,8 +12,9 @@ use crate::environment::Secret;
 use crate::event::CompletedRun;
 use crate::exit::Classify;
 
-pub use super::comment::{Action, Posted, marker};
+pub use super::comment::{Action, Posted};
 pub use super::transport::Patience;
+pub use crate::report::markdown::marker;
 
 /// GitHub's own API, where the environment names no other.
 pub const API_URL: &str = "https://api.github.com";

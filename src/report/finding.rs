@@ -3,6 +3,7 @@
 use crate::compare::{Comparison, Row, Verdict};
 use crate::config::MinEffect;
 use crate::metric::Family;
+use crate::plan::Side;
 
 /// One line of the table that nobody has to unfold.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,13 +68,17 @@ fn of_case<'a>(comparison: &'a Comparison, rows: &[&'a Row]) -> Option<Unmeasure
     let missing: Vec<&Row> = rows.iter().copied().filter(|row| row.verdict == Verdict::NotMeasured).collect();
     let first = *missing.first()?;
     let facts = comparison.cases.iter().find(|case| case.name == first.case);
-    let problem = facts.and_then(|case| case.problems.first());
+    let lost = |side: Side| match side {
+        Side::Base => missing.iter().all(|row| row.base.is_empty()),
+        Side::Head => missing.iter().all(|row| row.head.is_empty()),
+    };
+    let problem = facts.and_then(|case| case.problems.iter().find(|problem| lost(problem.side)));
     let labels: Vec<&str> = missing.iter().map(|row| row.label.as_str()).collect();
     Some(Unmeasured {
         case: &first.case,
         metrics: if missing.len() == rows.len() { "all".to_owned() } else { labels.join(", ") },
-        base: missing.iter().all(|row| row.base.is_empty()),
-        head: missing.iter().all(|row| row.head.is_empty()),
+        base: lost(Side::Base),
+        head: lost(Side::Head),
         reason: problem.map_or(first.why.as_str(), |problem| problem.reason.as_str()),
     })
 }

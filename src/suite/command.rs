@@ -24,12 +24,6 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// The value of `flag` in `argv`, given as `--flag value` or `--flag=value`; the last one counts.
-pub(super) fn option<'a>(argv: &'a [String], flag: &str) -> Option<&'a str> {
-    let after = argv.windows(2).rev().find(|pair| pair[0] == flag).map(|pair| pair[1].as_str());
-    after.or_else(|| argv.iter().rev().find_map(|word| word.strip_prefix(flag)?.strip_prefix('=')))
-}
-
 /// `argv` with upstream's `results/` folder, where the result goes, replaced by `dir`.
 pub fn placed(argv: &[String], dir: &str) -> Vec<String> {
     let dir = dir.trim_end_matches('/');
@@ -118,13 +112,6 @@ mod tests {
         );
         let latency = split("vllm bench latency --output-json results/x.json --model results/m");
         assert_eq!(placed(&latency, "/o")[3..], split("--output-json /o/x.json --model results/m"));
-    }
-
-    #[test]
-    fn an_option_is_found_in_both_spellings() {
-        assert_eq!(option(&split("a --backend vllm"), "--backend"), Some("vllm"));
-        assert_eq!(option(&split("a --backend=openai"), "--backend"), Some("openai"));
-        assert_eq!(option(&split("a --backend-x vllm"), "--backend"), None);
     }
 
     #[test]

@@ -109,7 +109,11 @@ fn watch_signals(signals: SigSet, events: Sender<Event>) {
 /// Asks the command to end. A container's first process ignores signals that it does not handle, so the engine asks it.
 fn interrupt(group: Pid, container: Option<&str>, grace: Duration) {
     match container {
-        Some(name) => docker(&["stop", "--time", &grace.as_secs().to_string(), name]),
+        // The engine answers when it is done; until then a more urgent word must be heard.
+        Some(name) => {
+            let (name, seconds) = (name.to_owned(), grace.as_secs().to_string());
+            thread::spawn(move || docker(&["stop", "--time", &seconds, &name]));
+        }
         None => {
             let _ = killpg(group, Signal::SIGINT);
         }

@@ -15,6 +15,7 @@ use super::launch::LABEL;
 async fn docker(arguments: &[&str]) -> Result<String> {
     let output = Command::new("docker")
         .args(arguments)
+        .env_remove("GITHUB_TOKEN")
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()

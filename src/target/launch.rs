@@ -32,6 +32,8 @@ const ALLOWED: &[&str] = &[
     "DOCKER_HOST",
     "DOCKER_CONFIG",
     "DOCKER_CONTEXT",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_CERT_PATH",
     "XDG_CACHE_HOME",
     "XDG_RUNTIME_DIR",
     "HTTP_PROXY",
@@ -122,18 +124,12 @@ impl Launch {
         self.invocation(&argv, &command.env, results, name, &[])
     }
 
-    /// `vllm bench serve` against the server at `host` and `port`; inside the server's container where it is in one.
-    pub fn client(
-        &self,
-        command: &Command,
-        results: &Path,
-        host: &str,
-        port: u16,
-        server_container: Option<&str>,
-    ) -> Invocation {
+    /// `vllm bench serve` against the server at `url`; inside the server's container where it is in one.
+    pub fn client(&self, command: &Command, results: &Path, url: &str, server_container: Option<&str>) -> Invocation {
         let mut argv = suite::placed(&command.argv, &self.results(results));
-        let port = if server_container.is_some() { CONTAINER_PORT } else { port };
-        argv.extend(["--host".to_owned(), host.to_owned(), "--port".to_owned(), port.to_string()]);
+        let inside = format!("http://127.0.0.1:{CONTAINER_PORT}");
+        let url = if server_container.is_some() { &inside } else { url };
+        argv.extend(["--base-url".to_owned(), url.to_owned()]);
         match server_container {
             Some(container) => {
                 let mut words: Vec<String> = vec!["docker".into(), "exec".into()];
@@ -247,7 +243,9 @@ impl Launch {
 
 /// Options of `docker run` by device. Benchmarks run a pull request's code: no capability that it does not need.
 fn container_options(device: DeviceName, environment: &Environment) -> Vec<String> {
-    let mut words: Vec<&str> = vec!["--ipc", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+    // DAC_OVERRIDE: the folders of results and of models may belong to another user than the container's.
+    let mut words: Vec<&str> =
+        vec!["--ipc", "host", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges"];
     words.extend_from_slice(match device {
         DeviceName::Cuda => &["--gpus", "all"],
         DeviceName::Rocm => {
@@ -336,7 +334,7 @@ mod tests {
             launch("image:reg/vllm:abc-cpu").server(&command("vllm serve m"), &[], 8123, Path::new("/o/base/01"), "n1");
         assert_eq!(
             invocation.argv.join(" "),
-            "docker run --rm --pull never --name n1 --label vllm-perf.run=r1 --volume /o/base/01:/vllm-perf-results --ipc host --cap-drop ALL \
+            "docker run --rm --pull never --name n1 --label vllm-perf.run=r1 --volume /o/base/01:/vllm-perf-results --ipc host --cap-drop ALL --cap-add DAC_OVERRIDE \
              --security-opt no-new-privileges --cap-add SYS_NICE --volume /home/u/.cache/huggingface:/root/.cache/huggingface \
              --publish 127.0.0.1:8123:8000 --env HF_TOKEN --env VLLM_HOST_IP --env ON_CPU --env VLLM_LOGGING_LEVEL \
              --env SAVE_TO_PYTORCH_BENCHMARK_FORMAT --env VLLM_CPU_KVCACHE_SPACE --entrypoint vllm reg/vllm:abc-cpu \

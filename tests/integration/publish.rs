@@ -503,14 +503,23 @@ async fn a_comment_that_fails_keeps_the_summary_and_the_flag_decides_the_exit() 
     assert_eq!(report.exit(CommentFailure::Error), Exit::World);
 }
 
+fn device(name: &str, device_type: &str) -> vllm_perf::device::Device {
+    let name = name.parse().unwrap();
+    vllm_perf::device::Device { name, device_type: device_type.to_owned(), count: 1, image_suffix: String::new() }
+}
+
 #[test]
 fn each_device_of_each_job_has_its_own_comment() {
     let run = CiRun { workflow: Some("perf".to_owned()), job: Some("bench".to_owned()), ..CiRun::default() };
     let other = CiRun { workflow: Some("perfb".to_owned()), job: Some("ench".to_owned()), ..CiRun::default() };
-    assert_eq!(comment_id(&run, "cpu").len(), 12);
-    assert_eq!(comment_id(&run, "cpu"), comment_id(&run, "cpu"));
-    assert_ne!(comment_id(&run, "cpu"), comment_id(&run, "cuda"));
-    assert_ne!(comment_id(&run, "cpu"), comment_id(&other, "cpu"));
+    assert_eq!(comment_id(&run, Some(&device("cpu", "x"))).len(), 12);
+    assert_eq!(comment_id(&run, Some(&device("cpu", "x"))), comment_id(&run, Some(&device("cpu", "x"))));
+    assert_ne!(comment_id(&run, Some(&device("cpu", "x"))), comment_id(&run, Some(&device("cuda", "x"))));
+    let ids = |name: &str| ["a", "b"].map(|kind| comment_id(&run, Some(&device(name, kind))));
+    let ([h100, a100], [epyc, xeon]) = (ids("cuda"), ids("cpu"));
+    assert_ne!(h100, a100, "legs of one job's matrix");
+    assert_eq!(epyc, xeon, "the model of a CPU changes from runner to runner");
+    assert_ne!(comment_id(&run, Some(&device("cpu", "x"))), comment_id(&other, Some(&device("cpu", "x"))));
 }
 
 /// The recording agent, built from `examples/`: `cargo test --test integration` alone would not build it.

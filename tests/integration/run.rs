@@ -23,8 +23,9 @@ fn program(arguments: &[&str]) -> Command {
 }
 
 fn run(out: &Path, base: &str, head: &str, more: &[&str]) -> Command {
-    let mut command = program(&["run", "--suite", SUITE, "--device", "cpu", "--base", base, "--head", head]);
-    command.arg("--out").arg(out).args(more);
+    let mut command = program(&["run", "--device", "cpu", "--base", base, "--head", head]);
+    // A flag that is given twice is a mistake; the variable gives way to it.
+    command.env("VLLM_PERF_SUITE", SUITE).arg("--out").arg(out).args(more);
     command
 }
 
@@ -85,21 +86,17 @@ fn under_way(out: &Path, marker: &str) -> Child {
 }
 
 #[test]
-fn a_slower_head_is_regressed_and_the_output_folder_is_whole() {
+fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let output = run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "3", "--only", TWO_CASES]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(printed.contains("regressed") && printed.contains("<!-- vllm-perf:v1 id="), "{printed}");
+    assert!(printed.contains("<!-- vllm-perf:v1 id="), "{printed}");
 
     let comparison = comparison(&out);
-    assert_eq!(comparison.verdict, Verdict::Regressed);
     let tpot: Vec<_> = comparison.rows.iter().filter(|row| row.metric == "median_tpot_ms").collect();
-    assert_eq!(tpot.len(), 2);
-    for row in tpot {
-        assert_eq!((row.verdict, row.base.len(), row.head.len()), (Verdict::Regressed, 3, 3), "{}", row.why);
-    }
+    assert_eq!(tpot.iter().map(|row| (row.base.len(), row.head.len())).collect::<Vec<_>>(), [(3, 3), (3, 3)]);
     for file in [
         "plan.json",
         "comment.md",
@@ -116,11 +113,35 @@ fn a_slower_head_is_regressed_and_the_output_folder_is_whole() {
     }
     assert!(!out.join("base/00").exists(), "the warm-up is thrown away");
     assert_eq!(journal(&out).len(), 12);
+}
 
-    let verdict = program(&["verdict", out.to_str().unwrap()]).output().unwrap();
-    assert_eq!(verdict.status.code(), Some(1), "{}", text(&verdict));
-    let never = program(&["verdict", out.to_str().unwrap(), "--fail-on", "never"]).output().unwrap();
-    assert_eq!(never.status.code(), Some(0));
+/// What was measured on real vLLM, a build against a slower one, so that no disturbance of this machine counts.
+#[test]
+fn the_verdict_of_recorded_runs_exits_by_the_worst_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/results/repeats");
+    for number in 0..10 {
+        let (side, build) = if number % 2 == 0 { ("base", "A") } else { ("head", "B") };
+        let to = folder.path().join(side).join(format!("{:02}", number / 2 + 1));
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(recorded.join(format!("run{number:02}_{build}"))).unwrap().flatten() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let out = folder.path().join("out");
+    let compare = |base: &str, head: &str| {
+        let mut command = program(&["compare"]);
+        command.arg(folder.path().join(base)).arg(folder.path().join(head)).arg("--out").arg(&out);
+        command.output().unwrap()
+    };
+    let exit = |flag: &str| program(&["verdict", "--fail-on", flag]).arg(&out).output().unwrap().status.code();
+
+    let compared = compare("base", "head");
+    assert_eq!(compared.status.code(), Some(0), "{}", text(&compared));
+    assert!(text(&compared).contains("1 regressed"), "{}", text(&compared));
+    assert_eq!(["regressed", "inconclusive", "never"].map(exit), [Some(1), Some(1), Some(0)]);
+    compare("head", "base");
+    assert_eq!(["regressed", "inconclusive", "never"].map(exit), [Some(0), Some(1), Some(0)]);
 }
 
 #[test]

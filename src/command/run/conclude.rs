@@ -34,7 +34,7 @@ pub(super) fn conclude(
     if let Some(path) = &ci.output {
         let verdict = comparison.verdict.as_str();
         let device = plan.device.name.as_str();
-        let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, device));
+        let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, Some(&plan.device)));
         actions::append_outputs(
             path,
             &[
@@ -55,6 +55,10 @@ pub(super) fn conclude(
         shell.say(&format!("{failed} of {} case runs gave no numbers; the others are kept", journal.entries().len()));
         return Ok(Exit::Unmeasured);
     }
+    if comparison.counts.not_measured > 0 {
+        shell.say(&format!("{} primary rows have no value on one side", comparison.counts.not_measured));
+        return Ok(Exit::Unmeasured);
+    }
     Ok(Exit::Done)
 }
 
@@ -67,8 +71,8 @@ pub(in crate::command) fn write_reports(
 ) -> Result<String> {
     let repository = comparison.subject.event.as_ref().and_then(|event| event.repository.clone());
     let links = Links { run: ci.run_url.clone(), artifact: None, server: ci.server_url.clone(), repository };
-    let device = comparison.subject.device.as_ref().map(|device| device.name.as_str()).unwrap_or_default();
-    let comment = markdown::comment(comparison, &links, &publish::comment_id(ci, device), None);
+    let comment =
+        markdown::comment(comparison, &links, &publish::comment_id(ci, comparison.subject.device.as_ref()), None);
     let json = serde_json::to_string_pretty(comparison).context("cannot write the comparison")?;
     for (name, text) in [
         ("comparison.json", json.as_str()),

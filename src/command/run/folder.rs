@@ -4,13 +4,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use sha2::{Digest, Sha256};
 
 use crate::command::Shell;
 use crate::exit::Classify;
 use crate::journal::Journal;
 use crate::output::{self, OutputFolder};
 use crate::plan::Plan;
+use crate::suite::{Case, MeasuredBy};
 
 /// Opens the output folder: a new one, or what an interrupted run left. An earlier finished run is moved aside, never lost.
 pub(super) fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
@@ -21,20 +21,19 @@ pub(super) fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) 
             .mistake()?;
         let before: Plan =
             serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", out.plan().display())).mistake()?;
-        if (&before.cases, &before.sides, before.pairs, before.seed)
-            != (&plan.cases, &plan.sides, plan.pairs, plan.seed)
-        {
+        if !is_same(&before, &plan) {
             return Err(anyhow!("`{root}` holds a run of another plan: resume it with the flags that it began with"))
                 .mistake();
         }
         let lock = lock(out)?;
         return Ok((before, Journal::resume(&out.journal())?, lock));
     }
-    if out.journal().exists() && !out.comparison().exists() {
+    let begun = std::fs::metadata(out.journal()).is_ok_and(|journal| journal.len() > 0);
+    if begun && !out.comparison().exists() {
         return Err(anyhow!("`{root}` holds a run that did not finish: go on with --resume, or give another --out"))
             .mistake();
     }
-    if out.journal().exists() {
+    if begun {
         let aside = aside(out.root());
         std::fs::rename(out.root(), &aside).with_context(|| format!("cannot move `{root}` aside")).world()?;
         shell.say(&format!("the run that was in `{root}` is now in `{}`", aside.display()));
@@ -45,6 +44,16 @@ pub(super) fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) 
     output::write(&out.plan(), text.as_bytes()).world()?;
     let journal = Journal::create(&out.journal())?;
     Ok((plan, journal, lock))
+}
+
+/// Whether a run of `plan` can go on with the results of `before`. Who measures is decided once: what a run brings into
+/// the model cache must not change it.
+fn is_same(before: &Plan, plan: &Plan) -> bool {
+    let cases = |plan: &Plan| -> Vec<Case> {
+        plan.cases.iter().cloned().map(|case| Case { measured_by: MeasuredBy::Vllm, ..case }).collect()
+    };
+    (&before.sides, &before.device, before.pairs, before.seed) == (&plan.sides, &plan.device, plan.pairs, plan.seed)
+        && cases(before) == cases(plan)
 }
 
 /// The first name beside `root` that is free.
@@ -66,9 +75,17 @@ fn lock(out: &OutputFolder) -> Result<File> {
     Ok(folder)
 }
 
-/// Identifies the runs of one output folder: what a killed one left is found by it.
+/// Identifies the runs of one output folder: containers that a killed one left are found by it. Random, so that folders
+/// with equal paths on two machines that share an engine differ.
 pub(super) fn run_id(out: &OutputFolder) -> Result<String> {
-    let path = out.root().canonicalize().with_context(|| format!("cannot open `{}`", out.root().display())).world()?;
-    let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    Ok(hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    let path = out.file(".run");
+    if let Ok(id) = std::fs::read_to_string(&path)
+        && id.len() == 12
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        return Ok(id);
+    }
+    let id = format!("{:012x}", rand::random::<u64>() >> 16);
+    output::write(&path, id.as_bytes()).world()?;
+    Ok(id)
 }
