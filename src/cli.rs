@@ -115,9 +115,9 @@ fn device_choice(text: &str) -> Result<DeviceChoice, String> {
     device(text).map(DeviceChoice)
 }
 
-/// Flags of every command that plans.
+/// Where the event is read.
 #[derive(Debug, Args)]
-pub struct Planning {
+pub struct EventArgs {
     /// Where the event comes from
     #[arg(long, env = "VLLM_PERF_PROVIDER", value_enum, default_value = "auto", hide_possible_values = true)]
     pub provider: ProviderChoice,
@@ -127,6 +127,14 @@ pub struct Planning {
     /// Payload of the event, in place of GITHUB_EVENT_PATH
     #[arg(long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
     pub event_path: Option<PathBuf>,
+}
+
+/// Flags of every command that plans.
+#[derive(Debug, Args)]
+pub struct Planning {
+    /// What happened.
+    #[command(flatten)]
+    pub event: EventArgs,
     /// A label, for local runs; repeatable
     #[arg(long = "label", env = "VLLM_PERF_LABEL", value_name = "NAME", value_delimiter = ',')]
     pub labels: Vec<String>,
@@ -227,15 +235,9 @@ pub struct PublishArgs {
     /// Output folder of a run; read strictly, never executed
     #[arg(env = "VLLM_PERF_OUT", value_name = "OUT", default_value = "vllm-perf-out")]
     pub out: PathBuf,
-    /// Where the event comes from
-    #[arg(long, env = "VLLM_PERF_PROVIDER", value_enum, default_value = "auto", hide_possible_values = true)]
-    pub provider: ProviderChoice,
-    /// Name of the event, in place of GITHUB_EVENT_NAME
-    #[arg(long, env = "VLLM_PERF_EVENT_NAME", value_name = "NAME")]
-    pub event_name: Option<String>,
-    /// Payload of the event, in place of GITHUB_EVENT_PATH
-    #[arg(long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
-    pub event_path: Option<PathBuf>,
+    /// What happened.
+    #[command(flatten)]
+    pub event: EventArgs,
     /// Page of the uploaded artifact, to link
     #[arg(long, env = "VLLM_PERF_ARTIFACT_URL", value_name = "URL")]
     pub artifact_url: Option<String>,
@@ -384,6 +386,7 @@ pub fn definition(environment: &Environment) -> clap::Command {
 
 fn forget_empty(command: clap::Command, environment: &Environment) -> clap::Command {
     let command = command.mut_args(|argument| {
+        let argument = argument.hide_env_values(true);
         let unset = argument
             .get_env()
             .and_then(|name| name.to_str())

@@ -12,7 +12,7 @@ use crate::metric::{self, Direction, Family};
 use crate::plan::Side;
 use crate::result::{Outcome, Repetition};
 use crate::statistics;
-use crate::suite::{Kind, MeasuredBy, Skipped};
+use crate::suite::{Case, Kind, MeasuredBy, Skipped};
 use rule::{Draft, Evidence};
 
 /// Schema of `comparison.json`.
@@ -146,6 +146,21 @@ pub struct CaseFacts {
     pub measured_by: MeasuredBy,
     /// Why a side has no value, where one has none.
     pub problems: Vec<Problem>,
+}
+
+impl From<&Case> for CaseFacts {
+    fn from(case: &Case) -> Self {
+        Self {
+            name: case.name.clone(),
+            kind: case.kind,
+            test: case.test.clone(),
+            model: case.model.clone(),
+            request_rate: case.request_rate.clone(),
+            max_concurrency: case.max_concurrency,
+            measured_by: case.measured_by,
+            problems: Vec::new(),
+        }
+    }
 }
 
 /// Why a side has no value for a case.

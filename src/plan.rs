@@ -11,6 +11,7 @@ use crate::image::{self, Source};
 use crate::suite::{Case, Skipped};
 use crate::target::Target;
 
+mod reproduce;
 mod text;
 
 pub use text::text;
@@ -59,6 +60,14 @@ pub struct Sides {
     pub base: Option<SidePlan>,
     /// What is measured.
     pub head: Option<SidePlan>,
+}
+
+impl Sides {
+    /// The sides that there are, base first.
+    pub fn present(&self) -> impl Iterator<Item = (Side, &SidePlan)> {
+        let sides = [(Side::Base, &self.base), (Side::Head, &self.head)];
+        sides.into_iter().filter_map(|(side, plan)| plan.as_ref().map(|plan| (side, plan)))
+    }
 }
 
 /// The decision: benchmark this event, or not.

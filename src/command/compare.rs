@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Shell, prepare, run};
+use super::run::conclude;
+use super::{Shell, prepare};
 use crate::cli::{CompareArgs, Format};
 use crate::compare::{self, Comparison, Input, SideFacts, Subject};
 use crate::config::VerdictConfig;
@@ -28,7 +29,7 @@ pub(super) fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
         Format::Json => shell.print_json(&comparison)?,
     }
     if let Some(out) = &arguments.out {
-        run::write_reports(&CiRun::default(), &comparison, &OutputFolder::at(out), shell)?;
+        conclude::write_reports(&CiRun::default(), &comparison, &OutputFolder::at(out), shell)?;
     }
     Ok(Exit::Done)
 }

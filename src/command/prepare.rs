@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use indexmap::IndexMap;
 
 use super::Shell;
-use crate::cli::{Client, Planning};
+use crate::cli::{Client, EventArgs, Planning};
 use crate::config::{self, Config};
 use crate::device::{self, DeviceName};
 use crate::environment::Environment;
@@ -36,21 +36,23 @@ pub(super) fn config(explicit: Option<&Path>) -> Result<(Config, Option<(String,
 }
 
 /// Reads the event from CI or from flags.
-pub(super) fn event(
-    provider: Option<Provider>,
-    name: Option<&str>,
-    path: Option<&Path>,
-    labels: &[String],
-    environment: &Environment,
-) -> Result<(Event, CiRun)> {
-    match provider.unwrap_or_else(|| event::detect(environment)) {
-        Provider::Local => Ok((event::local::event(labels, None), CiRun::default())),
+pub(super) fn event(arguments: &EventArgs, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
+    match arguments.provider.named().unwrap_or_else(|| event::detect(environment)) {
+        Provider::Local => {
+            if let Some(label) = labels.iter().find(|label| !event::is_label(label)) {
+                return Err(anyhow!("`{label}` cannot be a label: expected up to 50 letters, digits and ` ._:/+-`"))
+                    .mistake();
+            }
+            Ok((event::local::event(labels, None), CiRun::default()))
+        }
         Provider::Buildkite => Ok(event::buildkite::parse(environment)),
         Provider::Github => {
+            let name = arguments.event_name.as_deref();
             let name = name
                 .or_else(|| environment.get("GITHUB_EVENT_NAME"))
                 .context("no event name: set GITHUB_EVENT_NAME or give --event-name")
                 .mistake()?;
+            let path = arguments.event_path.as_deref();
             let path = path
                 .or_else(|| environment.get("GITHUB_EVENT_PATH").map(Path::new))
                 .context("no event payload: set GITHUB_EVENT_PATH or give --event-path")
@@ -66,17 +68,12 @@ pub(super) fn event(
 /// Makes the plan. Touches the network only for labels (`fetch_labels`) and the merge base, and only where a token exists.
 pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
     let environment = &shell.environment;
+    let [base, head] = specs(planning, environment);
     let (mut config, _) = config(planning.config.as_deref())?;
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
-    let (mut event, ci) = event(
-        planning.provider.named(),
-        planning.event_name.as_deref(),
-        planning.event_path.as_deref(),
-        &planning.labels,
-        environment,
-    )?;
+    let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
     if fetch_labels {
         refresh_labels(&mut event, &ci, environment).await?;
     }
@@ -93,10 +90,10 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         );
     }
     let (cases, skipped) = match decision.run {
-        true => cases(planning, &config, &device, environment)?,
+        true => cases(planning, [&base, &head], &config, &device, environment)?,
         false => (Vec::new(), Vec::new()),
     };
-    let merge_base = match decision.run && needs_merge_base(planning) {
+    let merge_base = match decision.run && needs_merge_base(base.as_deref(), head.as_deref()) {
         true => merge_base(&event, &ci, environment).await?,
         false => None,
     };
@@ -105,8 +102,8 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         trigger: decision,
         device,
         images: &config.images,
-        base: planning.base.as_deref(),
-        head: planning.head.as_deref(),
+        base: base.as_deref(),
+        head: head.as_deref(),
         base_server_args: planning.base_server_args.as_deref(),
         head_server_args: planning.head_server_args.as_deref(),
         merge_base: merge_base.as_deref(),
@@ -133,7 +130,7 @@ async fn refresh_labels(event: &mut Event, ci: &CiRun, environment: &Environment
 }
 
 /// A client for GitHub's API, where a token exists.
-fn github(ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
+pub(super) fn github(ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
     let new = |token| Github::new(ci.api_url.as_deref(), token, Patience::default());
     environment.secret("GITHUB_TOKEN").map(new).transpose().mistake()
 }
@@ -148,10 +145,20 @@ fn device(planning: &Planning, config: &Config, environment: &Environment) -> Re
     )
 }
 
+/// `--base` and `--head`. Upstream's `REMOTE_HOST` and `REMOTE_PORT` are a head that runs already, with nothing to compare.
+fn specs(planning: &Planning, environment: &Environment) -> [Option<String>; 2] {
+    let remote = environment.get("REMOTE_HOST").filter(|_| planning.head.is_none()).map(|host| {
+        let port = environment.get("REMOTE_PORT").unwrap_or("8000");
+        format!("remote:http://{host}:{port}")
+    });
+    let base = planning.base.clone().or_else(|| remote.as_ref().map(|_| "none".to_owned()));
+    [base, planning.head.clone().or(remote)]
+}
+
 /// Whether base is left to the event: an image stands for a commit, another head target has none to compare with.
-fn needs_merge_base(planning: &Planning) -> bool {
-    let head = planning.head.as_deref().map(str::parse::<Target>);
-    planning.base.is_none() && !matches!(head, Some(Ok(Target::Local(_) | Target::Remote(_) | Target::Sim(_))))
+fn needs_merge_base(base: Option<&str>, head: Option<&str>) -> bool {
+    let head = head.map(str::parse::<Target>);
+    base.is_none() && !matches!(head, Some(Ok(Target::Local(_) | Target::Remote(_) | Target::Sim(_))))
 }
 
 /// The commit that head is compared with: where it left the target branch, or what a push replaced.
@@ -171,6 +178,7 @@ async fn merge_base(event: &Event, ci: &CiRun, environment: &Environment) -> Res
 
 fn cases(
     planning: &Planning,
+    sides: [&Option<String>; 2],
     config: &Config,
     device: &device::Device,
     environment: &Environment,
@@ -178,7 +186,7 @@ fn cases(
     let (files, mut skipped) = suite::read(&config.suite, environment, device.name).mistake()?;
     let mut selection = Selection::read(environment, planning.only.as_deref()).mistake()?;
     let remote = |spec: &Option<String>| spec.as_ref().is_some_and(|spec| spec.starts_with("remote:"));
-    selection.remote |= remote(&planning.base) || remote(&planning.head);
+    selection.remote |= sides.into_iter().any(remote);
     let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
     skipped.extend(left_out);
     if selection.remote {
@@ -187,6 +195,13 @@ fn cases(
             name: case.name,
             reason: "a remote server is measured from outside: serving cases only".to_owned(),
         }));
+    }
+    if environment.get("ENABLE_ADAPTIVE_CONCURRENCY") == Some("1") {
+        skipped.push(Skipped {
+            name: "adaptive concurrency search".to_owned(),
+            reason: "ENABLE_ADAPTIVE_CONCURRENCY=1 has no effect yet: the listed concurrencies alone are measured"
+                .to_owned(),
+        });
     }
     Ok((cases, skipped))
 }

@@ -20,13 +20,7 @@ use crate::report::{Links, markdown};
 /// Publishes. A comment that cannot be written does not lose the results.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
     let environment = &shell.environment;
-    let (event, ci) = prepare::event(
-        arguments.provider.named(),
-        arguments.event_name.as_deref(),
-        arguments.event_path.as_deref(),
-        &[],
-        environment,
-    )?;
+    let (event, ci) = prepare::event(&arguments.event, &[], environment)?;
     let comparison = folder::read(&arguments.out)?;
     let links = Links {
         run: ci.completed_run.as_ref().and_then(|run| run.url.clone()).or_else(|| ci.run_url.clone()),

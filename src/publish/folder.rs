@@ -37,7 +37,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Comparison> {
         check(&comparison)?;
         Ok(comparison)
     };
-    read().map_err(|error: anyhow::Error| error.context(format!("cannot publish {}", path.display()))).mistake()
+    read().map_err(|error: anyhow::Error| error.context(format!("cannot read {}", path.display()))).mistake()
 }
 
 fn contents(path: &Path) -> anyhow::Result<String> {
@@ -249,17 +249,17 @@ mod tests {
             refusal_of(&tampered("\"unit\": \"", "\"unit\": \"\\u001b]8;;x")),
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r"
-        cannot publish OUT/comparison.json: number out of range at line 118 column 16
-        cannot publish OUT/comparison.json: unknown field `comment`, expected one of `schema`, `verdict`, `counts`, `subject`, `method`, `cases`, `rows`, `skipped` at line 2 column 10
-        cannot publish OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
-        cannot publish OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 123 column 20032
-        cannot publish OUT/comparison.json: it has 10495428 bytes; at most 8388608 are read
-        cannot publish OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead a path elsewhere
-        cannot publish OUT/comparison.json: a list of more than 10000 entries at line 109 column 40016
-        cannot publish OUT/comparison.json: a row names the case `other_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`, which is not listed
-        cannot publish OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
-        cannot publish OUT/comparison.json: EOF while parsing an object at line 209 column 24
-        cannot publish OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` holds control characters
+        cannot read OUT/comparison.json: number out of range at line 118 column 16
+        cannot read OUT/comparison.json: unknown field `comment`, expected one of `schema`, `verdict`, `counts`, `subject`, `method`, `cases`, `rows`, `skipped` at line 2 column 10
+        cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
+        cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 123 column 20032
+        cannot read OUT/comparison.json: it has 10495428 bytes; at most 8388608 are read
+        cannot read OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead a path elsewhere
+        cannot read OUT/comparison.json: a list of more than 10000 entries at line 109 column 40016
+        cannot read OUT/comparison.json: a row names the case `other_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`, which is not listed
+        cannot read OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
+        cannot read OUT/comparison.json: EOF while parsing an object at line 209 column 24
+        cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` holds control characters
         ");
     }
 
@@ -277,10 +277,10 @@ mod tests {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let pipe = sentence(folder.path());
         insta::assert_snapshot!([missing, link, directory, pipe].join("\n"), @r"
-        cannot publish OUT/comparison.json: is this the output folder of a run?: No such file or directory (os error 2)
-        cannot publish OUT/comparison.json: it is a symbolic link; only a plain file is read
-        cannot publish OUT/comparison.json: it is not a plain file
-        cannot publish OUT/comparison.json: it is not a plain file
+        cannot read OUT/comparison.json: is this the output folder of a run?: No such file or directory (os error 2)
+        cannot read OUT/comparison.json: it is a symbolic link; only a plain file is read
+        cannot read OUT/comparison.json: it is not a plain file
+        cannot read OUT/comparison.json: it is not a plain file
         ");
     }
 }

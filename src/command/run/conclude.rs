@@ -1,0 +1,106 @@
+//! The end of a run: what people and programs read, and the exit that tells whether everything was measured.
+
+use anyhow::{Context, Result};
+
+use crate::command::Shell;
+use crate::compare::Comparison;
+use crate::event::{CiRun, Provider};
+use crate::exit::{Classify, Exit};
+use crate::journal::Journal;
+use crate::output::{self, OutputFolder};
+use crate::plan::{Plan, Side};
+use crate::publish::{self, actions};
+use crate::report::{Links, html, markdown, terminal, upstream};
+use crate::{host, result};
+
+/// Writes what people and programs read, prints the table, and says by the exit whether everything was measured.
+pub(super) fn conclude(
+    ci: &CiRun,
+    plan: &Plan,
+    comparison: &Comparison,
+    out: &OutputFolder,
+    journal: &Journal,
+    shell: &Shell,
+) -> Result<Exit> {
+    let comment = write_reports(ci, comparison, out, shell)?;
+    write_results(plan, out, journal)?;
+    shell.print(&terminal::table(comparison, shell.width));
+    if plan.event.provider == Provider::Local {
+        shell.print(&format!(
+            "The comment that `vllm-perf publish` would post (`{}`):\n\n{comment}",
+            out.file("comment.md").display()
+        ));
+    }
+    if let Some(path) = &ci.output {
+        let verdict = comparison.verdict.as_str();
+        let device = plan.device.name.as_str();
+        let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, device));
+        actions::append_outputs(
+            path,
+            &[
+                ("ran", "true"),
+                ("verdict", verdict),
+                ("regressed", &comparison.counts.regressed.to_string()),
+                ("improved", &comparison.counts.improved.to_string()),
+                (
+                    "report-dir",
+                    &out.root().canonicalize().unwrap_or_else(|_| out.root().to_owned()).display().to_string(),
+                ),
+                ("artifact-name", &artifact),
+            ],
+        )?;
+    }
+    let failed = journal.entries().iter().filter(|entry| entry.failed.is_some()).count();
+    if failed > 0 {
+        shell.say(&format!("{failed} of {} case runs gave no numbers; the others are kept", journal.entries().len()));
+        return Ok(Exit::Unmeasured);
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes the comparison and its renderings; returns the comment.
+pub(in crate::command) fn write_reports(
+    ci: &CiRun,
+    comparison: &Comparison,
+    out: &OutputFolder,
+    shell: &Shell,
+) -> Result<String> {
+    let repository = comparison.subject.event.as_ref().and_then(|event| event.repository.clone());
+    let links = Links { run: ci.run_url.clone(), artifact: None, server: ci.server_url.clone(), repository };
+    let device = comparison.subject.device.as_ref().map(|device| device.name.as_str()).unwrap_or_default();
+    let comment = markdown::comment(comparison, &links, &publish::comment_id(ci, device), None);
+    let json = serde_json::to_string_pretty(comparison).context("cannot write the comparison")?;
+    for (name, text) in [
+        ("comparison.json", json.as_str()),
+        ("comment.md", &comment),
+        ("summary.md", &markdown::summary(comparison, &links)),
+        ("annotation.md", &markdown::annotation(comparison, &links)),
+        ("report.html", &html::page(comparison, &links)),
+    ] {
+        output::write(&out.file(name), text.as_bytes()).world()?;
+    }
+    shell.say(&format!("report: {}", out.file("report.html").display()));
+    Ok(comment)
+}
+
+/// Writes `results/`: head's results, merged over the repetitions, as upstream's folder.
+fn write_results(plan: &Plan, out: &OutputFolder, journal: &Journal) -> Result<()> {
+    let ran = |repetition: &u32| {
+        journal.entries().iter().any(|entry| entry.side == Side::Head && entry.repetition == *repetition)
+    };
+    let folders = (1..=plan.pairs)
+        .filter(ran)
+        .map(|repetition| result::read_folder(&out.repetition(Side::Head, repetition)))
+        .collect::<Result<Vec<_>>>()?;
+    let merged = result::merge(&folders);
+    let mut files = merged.files()?;
+    files.push(("benchmark_results.json".to_owned(), upstream::json(&merged).context("cannot write the results")?));
+    files.push((
+        "benchmark_results.md".to_owned(),
+        upstream::markdown(&merged, host::host().ok().as_ref()).context("cannot write the results")?,
+    ));
+    for (name, text) in files {
+        output::write(&out.results().join(name), text.as_bytes()).world()?;
+    }
+    Ok(())
+}

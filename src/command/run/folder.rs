@@ -1,0 +1,74 @@
+//! The output folder of a run: opened once, by one program at a time, and never over what an earlier run left.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use sha2::{Digest, Sha256};
+
+use crate::command::Shell;
+use crate::exit::Classify;
+use crate::journal::Journal;
+use crate::output::{self, OutputFolder};
+use crate::plan::Plan;
+
+/// Opens the output folder: a new one, or what an interrupted run left. An earlier finished run is moved aside, never lost.
+pub(super) fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
+    let root = out.root().display();
+    if resume {
+        let text = std::fs::read_to_string(out.plan())
+            .with_context(|| format!("nothing to resume: cannot read `{}`", out.plan().display()))
+            .mistake()?;
+        let before: Plan =
+            serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", out.plan().display())).mistake()?;
+        if (&before.cases, &before.sides, before.pairs, before.seed)
+            != (&plan.cases, &plan.sides, plan.pairs, plan.seed)
+        {
+            return Err(anyhow!("`{root}` holds a run of another plan: resume it with the flags that it began with"))
+                .mistake();
+        }
+        let lock = lock(out)?;
+        return Ok((before, Journal::resume(&out.journal())?, lock));
+    }
+    if out.journal().exists() && !out.comparison().exists() {
+        return Err(anyhow!("`{root}` holds a run that did not finish: go on with --resume, or give another --out"))
+            .mistake();
+    }
+    if out.journal().exists() {
+        let aside = aside(out.root());
+        std::fs::rename(out.root(), &aside).with_context(|| format!("cannot move `{root}` aside")).world()?;
+        shell.say(&format!("the run that was in `{root}` is now in `{}`", aside.display()));
+    }
+    std::fs::create_dir_all(out.root()).with_context(|| format!("cannot make the folder `{root}`")).world()?;
+    let lock = lock(out)?;
+    let text = serde_json::to_string_pretty(&plan).context("cannot write the plan")?;
+    output::write(&out.plan(), text.as_bytes()).world()?;
+    let journal = Journal::create(&out.journal())?;
+    Ok((plan, journal, lock))
+}
+
+/// The first name beside `root` that is free.
+fn aside(root: &Path) -> PathBuf {
+    let name = root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    (1_u32..)
+        .map(|number| root.with_file_name(format!("{name}.{number}")))
+        .find(|path| !path.exists())
+        .unwrap_or_default()
+}
+
+fn lock(out: &OutputFolder) -> Result<File> {
+    let root = out.root().display();
+    let folder = File::open(out.root()).with_context(|| format!("cannot open `{root}`")).world()?;
+    folder
+        .try_lock()
+        .map_err(|_| anyhow!("another vllm-perf is at work in `{root}`: wait for it, or give another --out"))
+        .mistake()?;
+    Ok(folder)
+}
+
+/// Identifies the runs of one output folder: what a killed one left is found by it.
+pub(super) fn run_id(out: &OutputFolder) -> Result<String> {
+    let path = out.root().canonicalize().with_context(|| format!("cannot open `{}`", out.root().display())).world()?;
+    let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    Ok(hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+}
