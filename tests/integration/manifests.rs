@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -150,6 +150,35 @@ fn every_option_of_the_plugin_is_an_input_of_the_action_unless_it_is_the_platfor
     let options = plugin.configuration.get("properties").and_then(Value::as_object).unwrap();
     let missing: Vec<&String> = options.keys().filter(|option| !inputs.contains_key(*option)).collect();
     assert_eq!(missing, ["github-token-env", "out"]);
+}
+
+#[test]
+fn every_input_is_a_flag_and_reaches_it_through_its_variable() {
+    let of_the_platform = ["token", "install", "bin", "upload-artifact", "publish-from"];
+    let flags = flags();
+    let manifest = text("action.yml");
+    for input in action().inputs.keys().filter(|input| !of_the_platform.contains(&input.as_str())) {
+        let variable = flags.get(input).unwrap_or_else(|| panic!("no command has the flag --{input}"));
+        let line = format!("{variable}: ${{{{ inputs.{input} }}}}\n");
+        assert!(manifest.contains(&line), "the action does not set `{}`", line.trim());
+    }
+    let plugin: Plugin = serde_yaml::from_str(&text("plugin.yml")).unwrap();
+    let options = plugin.configuration.get("properties").and_then(Value::as_object).unwrap();
+    let unknown: Vec<&String> = options.keys().filter(|option| !flags.contains_key(*option)).collect();
+    assert_eq!(unknown, ["install", "bin"], "the hooks alone read these");
+}
+
+/// The long flags of `run`, `publish` and `verdict`, and the variable of each.
+fn flags() -> BTreeMap<String, String> {
+    let definition = vllm_perf::cli::definition(&vllm_perf::environment::Environment::default());
+    let commands = ["run", "publish", "verdict"].map(|name| definition.find_subcommand(name).unwrap());
+    let arguments = commands.into_iter().flat_map(clap::Command::get_arguments);
+    arguments
+        .filter_map(|argument| {
+            let variable = argument.get_env()?.to_str()?;
+            Some((argument.get_long()?.to_owned(), variable.to_owned()))
+        })
+        .collect()
 }
 
 #[test]

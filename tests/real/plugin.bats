@@ -31,12 +31,20 @@ options() {
     only: "serving_tinyllama_tp1_random_64_16", install: "path"} + $more'
 }
 
+# The agent was told what $1 (a jq expression) describes, once.
+told() {
+  jq --slurp --exit-status "map(select($1)) | length == 1" agent.jsonl
+}
+
 @test "a labelled pull request is benchmarked, annotated, and fails on its regression" {
   run hook command perf-benchmarks,ready "$(options '{}')"
   [ "$status" -eq 1 ]
   [ "$(jq -r .verdict vllm-perf-out/comparison.json)" = regressed ]
-  jq --slurp --exit-status 'map(select(.argv[0] == "annotate" and .refused == null and (.stdin | contains("regressed")))) | length > 0' agent.jsonl
-  jq --slurp --exit-status 'all(.refused == null)' agent.jsonl
+  told '[.argv[0]] == ["annotate"] and .argv[1] == "--context" and (.argv[2] | test("^vllm-perf-[0-9a-f]{12}$"))
+    and .argv[3:] == ["--style", "error"] and (.stdin | contains("regressed"))'
+  told '.argv[:2] == ["meta-data", "set"] and (.argv[2] | startswith("vllm-perf-verdict-")) and .stdin == "regressed"'
+  told '.argv == ["artifact", "upload", "vllm-perf-out/**/*"]'
+  jq --slurp --exit-status 'length == 3 and all(.refused == null)' agent.jsonl
   [[ "$output" != *bkaj_secret* ]]
 }
 
@@ -68,6 +76,30 @@ options() {
   run hook command perf-benchmarks,ready "$(options '{"bin": "/nowhere/vllm-perf"}')"
   [ "$status" -eq 2 ]
   [[ "$output" == */nowhere/vllm-perf* ]]
+}
+
+@test "what was measured is published where head could not start, and the step fails with that code" {
+  run hook command perf-benchmarks,ready "$(options '{"head": "sim:startup=1m", "server-timeout": "2s", "pairs": 1, "fail-on": "never"}')"
+  [ "$status" -eq 3 ]
+  [ "$(jq -r .verdict vllm-perf-out/comparison.json)" = "not measured" ]
+  told '.argv[0] == "annotate" and .argv[3:] == ["--style", "warning"] and (.stdin | contains("not measured"))'
+}
+
+@test "pre-exit removes the containers of this run, and no others" {
+  cat >agent/docker <<'DOCKER'
+#!/usr/bin/env bash
+echo "$*" >>docker.log
+case "$1 ${!#}" in
+  ps*) printf '%s\n' ours theirs ;;
+  "inspect ours") echo "$PWD/perf/out/head/01" ;;
+  "inspect theirs") echo "$PWD/perf/output/head/01" ;;
+esac
+DOCKER
+  chmod +x agent/docker
+  run hook pre-exit perf-benchmarks,ready "$(options '{"out": "perf/out"}')"
+  [ "$status" -eq 0 ]
+  [ "$(grep '^ps' docker.log)" = "ps --all --quiet --filter label=vllm-perf.run" ]
+  [ "$(grep '^rm' docker.log)" = "rm --force --volumes ours" ]
 }
 
 @test "pre-exit passes where there is nothing to clean up" {
