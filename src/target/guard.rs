@@ -20,6 +20,8 @@ const POLITE: Duration = Duration::from_secs(20);
 const URGENT: Duration = Duration::from_millis(1500);
 /// How long the system may take to take away what was killed.
 const LAST: Duration = Duration::from_secs(5);
+/// Pause between two tries to remove a container that is not there yet.
+const BETWEEN: Duration = Duration::from_millis(200);
 
 enum Event {
     Ended(std::io::Result<std::process::ExitStatus>),
@@ -69,7 +71,11 @@ pub fn run(words: &[String], container: Option<&str>) -> Result<u8> {
             }
         }
     }
-    end_group(group, container);
+    let ended_itself = status.is_some();
+    let removed = end_group(group, container);
+    if let Some(name) = container.filter(|_| !ended_itself && !removed) {
+        remove_late(name);
+    }
     // Only when the command itself is gone do its children become ours.
     while status.is_none() {
         match received.recv_timeout(LAST) {
@@ -120,12 +126,24 @@ fn interrupt(group: Pid, container: Option<&str>, grace: Duration) {
     }
 }
 
-/// Ends the process group and the container. What is gone already is no error.
-fn end_group(group: Pid, container: Option<&str>) {
-    if let Some(name) = container {
-        docker(&["rm", "--force", "--volumes", name]);
-    }
+/// Ends the process group and the container, and says whether a container was there. What is gone already is no error.
+fn end_group(group: Pid, container: Option<&str>) -> bool {
+    let removed = container.is_some_and(remove);
     let _ = killpg(group, Signal::SIGKILL);
+    removed
+}
+
+/// Removes a container that the engine may still be making: it goes on when the `docker run` that asked for it is gone.
+fn remove_late(name: &str) {
+    let begun = Instant::now();
+    while !remove(name) && begun.elapsed() < LAST {
+        thread::sleep(BETWEEN);
+    }
+}
+
+/// Whether there was such a container. `docker rm --force` ends well without one, and then prints no name.
+fn remove(name: &str) -> bool {
+    docker(&["rm", "--force", "--volumes", name]).is_some_and(|printed| printed.trim() == name)
 }
 
 /// Ends what left the group. Each round ends the children of the round before, which come to us as their parents go.
@@ -143,14 +161,11 @@ fn end_strays(group: Pid) {
     }
 }
 
+/// What `docker` printed, if it could be run.
 #[expect(clippy::disallowed_methods, reason = "ending containers is what this module is for")]
-fn docker(arguments: &[&str]) {
-    let _ = Command::new("docker")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+fn docker(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("docker").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    String::from_utf8(output.stdout).ok()
 }
 
 fn children_of(parent: Pid) -> BTreeSet<Pid> {

@@ -5,6 +5,7 @@
 
 mod client;
 mod fake_github;
+mod guard;
 mod manifests;
 mod publish;
 mod run;
