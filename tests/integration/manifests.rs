@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
-use vllm_perf::cli;
-use vllm_perf::environment::Environment;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -60,8 +58,6 @@ struct Job {
 struct Step {
     uses: Option<String>,
     run: Option<String>,
-    #[serde(default)]
-    env: IndexMap<String, Value>,
     #[serde(default)]
     with: IndexMap<String, Value>,
 }
@@ -145,35 +141,6 @@ fn no_input_reaches_a_shell_script_as_text() {
     for script in scripts {
         assert!(!script.contains("${{"), "an expression in a script can be code: {script}");
     }
-}
-
-/// What the flags of `run`, `publish` and `verdict` are called, by `name`.
-fn flags(name: impl Fn(&clap::Arg) -> Option<String>) -> BTreeSet<String> {
-    let definition = cli::definition(&Environment::default());
-    ["run", "publish", "verdict"]
-        .iter()
-        .filter_map(|command| definition.find_subcommand(command))
-        .flat_map(clap::Command::get_arguments)
-        .filter_map(name)
-        .collect()
-}
-
-#[test]
-fn every_option_of_the_plugin_is_a_flag_unless_it_is_the_hooks() {
-    let plugin: Plugin = serde_yaml::from_str(&text("plugin.yml")).unwrap();
-    let flags = flags(|flag| flag.get_long().map(str::to_owned));
-    let options = plugin.configuration.get("properties").and_then(Value::as_object).unwrap();
-    let unknown: Vec<&String> = options.keys().filter(|option| !flags.contains(*option)).collect();
-    assert_eq!(unknown, ["install", "bin"]);
-}
-
-#[test]
-fn every_variable_that_the_action_sets_is_read_by_the_program_or_by_its_install() {
-    let read = flags(|flag| flag.get_env()?.to_str().map(str::to_owned));
-    let mut unknown: BTreeSet<String> = action().runs.steps.into_iter().flat_map(|step| step.env.into_keys()).collect();
-    unknown.retain(|name| !read.contains(name));
-    let known_otherwise = ["ACTION", "BIN", "GITHUB_TOKEN", "OUT", "VLLM_PERF_BIN", "VLLM_PERF_INSTALL"];
-    assert_eq!(unknown.into_iter().collect::<Vec<_>>(), known_otherwise);
 }
 
 #[test]
