@@ -1,8 +1,13 @@
-//! The native load client: the requests of `vllm bench serve`, sent and timed by us. This file applies the load; what is
-//! sent, when, and what it amounts to is in `client/`.
+//! The native load client: the requests of `vllm bench serve`, sent and timed by us. This file goes from a command to its
+//! result; what is sent, when, how it is timed, and what it amounts to is in `client/`.
 
+pub mod answer;
 pub mod arguments;
+pub mod clock;
+pub mod connection;
 pub mod dataset;
+pub mod lag;
+pub mod load;
 pub mod metrics;
 pub mod request;
 pub mod schedule;
@@ -11,82 +16,73 @@ pub mod stream;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use bytes::Bytes;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 
 use crate::environment::Environment;
 use crate::exit::Classify;
 use arguments::Arguments;
 use dataset::{Content, Prompt};
-use request::{Api, Endpoint, Exchange, Failure};
+use load::Load;
+use request::{Api, Endpoint};
 
 pub use metrics::ServingResult;
 
 /// Pause between two tries of the first request.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Requests, when they are due, and where they go.
-#[derive(Debug, Clone)]
-pub struct Load {
-    /// The server.
-    pub endpoint: Endpoint,
-    /// Bodies, in order.
-    pub bodies: Vec<Bytes>,
-    /// When each is due, from the start.
-    pub arrivals: Vec<Duration>,
-    /// Most requests under way at once.
-    pub max_concurrency: Option<usize>,
-}
+/// Files that a process has open beside its connections, with room to spare.
+const OTHER_FILES: u64 = 64;
 
 /// Measures the server that `arguments` name. `progress` gets how many requests have ended, and of how many.
 ///
-/// One request that is not measured goes first, and the warm-ups after it.
+/// With a ready check one request that is not measured goes first, as in `vllm bench serve`; the warm-ups follow it.
 ///
 /// # Errors
-/// The command cannot be (exit 2), or the first request fails (exit 3). Requests that fail later are in the result.
+/// The command cannot be (exit 2), or the server does not answer the ready check (exit 3). Requests that fail later are
+/// in the result.
 pub async fn run(
     arguments: &Arguments,
     env: &Environment,
     progress: impl Fn(usize, usize) + Send + Sync,
 ) -> Result<ServingResult> {
-    raise_file_limit();
     let tokenizer = dataset::open_tokenizer(arguments.tokenizer_id(), env)?;
     let shape = arguments.shape();
     let prompts = tokio::task::spawn_blocking(move || dataset::random(&shape, tokenizer.as_ref()))
         .await
         .context("cannot draw prompts")?;
     let load = load(arguments, env, &prompts)?;
-    let first = load.bodies.first().context("no prompts")?;
+    allow_files(load.connections() as u64).mistake()?;
+    let first = load.requests.first().context("no prompts")?.clone();
+    // Only the counts are needed from here on; the texts are in the requests.
+    let input_tokens: Vec<u64> = prompts.into_iter().map(|prompt| prompt.tokens as u64).collect();
 
-    check(&load.endpoint, first, Duration::from_secs(arguments.ready_check_timeout_sec)).await?;
-    let warm_up = Load {
-        bodies: vec![first.clone(); arguments.num_warmups],
-        arrivals: vec![Duration::ZERO; arguments.num_warmups],
-        ..load.clone()
-    };
-    apply(&warm_up, |_, _| ()).await;
+    if arguments.ready_check_timeout_sec > 0 {
+        check(&load.repeated(first.clone(), 1), Duration::from_secs(arguments.ready_check_timeout_sec)).await?;
+    }
+    if arguments.num_warmups > 0 {
+        load::apply(&load.repeated(first, arguments.num_warmups), |_, _| ()).await?;
+    }
 
-    let (mut exchanges, seconds) = apply(&load, progress).await;
-    for (exchange, prompt) in exchanges.iter_mut().zip(&prompts) {
+    let mut applied = load::apply(&load, progress).await?;
+    for (exchange, tokens) in applied.exchanges.iter_mut().zip(input_tokens) {
         if exchange.input_tokens == 0 {
-            exchange.input_tokens = prompt.tokens as u64;
+            exchange.input_tokens = tokens;
         }
     }
-    Ok(ServingResult::new(arguments.clone(), now(), exchanges, seconds))
+    let load::Applied { exchanges, seconds, lag } = applied;
+    Ok(ServingResult::new(arguments.clone(), now(), exchanges, seconds).with_lag(lag))
 }
 
 /// The load that `arguments` describe.
 fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<Load> {
     let url = arguments.url().context("cannot make a URL of --host, --port and --endpoint").mistake()?;
     let headers = headers(arguments, env).mistake()?;
-    let endpoint = Endpoint::new(url, arguments.backend.api(), headers, arguments.save_detailed)?;
+    let patience = Duration::from_secs(arguments.stall_timeout_sec);
+    let endpoint = Endpoint::new(url, arguments.backend.api(), headers, arguments.save_detailed, patience);
     if arguments.backend.api() == Api::Chat && prompts.iter().any(|prompt| matches!(prompt.content, Content::Tokens(_)))
     {
         let tokenizer = arguments.tokenizer_id();
@@ -94,10 +90,13 @@ fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<
             .mistake();
     }
     let sampling = arguments.sampling();
-    let body = |prompt| endpoint.body(arguments.model_name(), prompt, arguments.random_output_len, &sampling);
-    let bodies = prompts.iter().map(body).collect::<Result<_>>()?;
+    let request = |prompt| {
+        let body = endpoint.body(arguments.model_name(), prompt, arguments.random_output_len, &sampling)?;
+        Ok(endpoint.request(&body))
+    };
+    let requests = prompts.iter().map(request).collect::<Result<_>>()?;
     let arrivals = schedule::arrivals(prompts.len(), arguments.request_rate, arguments.burstiness, arguments.seed);
-    Ok(Load { endpoint, bodies, arrivals, max_concurrency: arguments.max_concurrency })
+    Ok(Load { endpoint, requests, arrivals, max_concurrency: arguments.max_concurrency })
 }
 
 fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
@@ -116,56 +115,16 @@ fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
 }
 
 /// Sends one request, again and again for at most `patience`, until it is answered.
-async fn check(endpoint: &Endpoint, body: &Bytes, patience: Duration) -> Result<()> {
+async fn check(load: &Load, patience: Duration) -> Result<()> {
     let begin = Instant::now();
     loop {
-        let now = Instant::now();
-        let Some(failure) = endpoint.send(body.clone(), now, now).await.failure else { return Ok(()) };
+        let exchanges = load::apply(load, |_, _| ()).await?.exchanges;
+        let Some(failure) = exchanges.into_iter().find_map(|exchange| exchange.failure) else { return Ok(()) };
         if begin.elapsed() >= patience {
-            return Err(anyhow!("the first request to {} failed: {failure}", endpoint.url())).unmeasured();
+            return Err(anyhow!("the first request to {} failed: {failure}", load.endpoint.url())).unmeasured();
         }
         tokio::time::sleep(RETRY).await;
     }
-}
-
-/// Sends every request when it is due and a place is free, in order. Gives what was seen of each, in that order, and how
-/// long all took, in seconds. Dropping the future ends the requests.
-pub async fn apply(load: &Load, progress: impl Fn(usize, usize)) -> (Vec<Exchange>, f64) {
-    let total = load.bodies.len();
-    let places = Arc::new(Semaphore::new(load.max_concurrency.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
-    let (report, mut reports) = mpsc::unbounded_channel();
-    let mut under_way = JoinSet::new();
-    let begin = Instant::now();
-    let send_all = async {
-        for (index, (body, after)) in load.bodies.iter().zip(&load.arrivals).enumerate() {
-            let due = begin + *after;
-            if !after.is_zero() {
-                tokio::time::sleep_until(due.into()).await;
-            }
-            let place = Arc::clone(&places).acquire_owned().await;
-            let (endpoint, body, report) = (load.endpoint.clone(), body.clone(), report.clone());
-            under_way.spawn(async move {
-                let exchange = endpoint.send(body, begin, due).await;
-                drop(place);
-                // The receiver is gone only when the whole load was dropped.
-                let _ = report.send((index, exchange));
-            });
-        }
-        drop(report);
-    };
-    let mut exchanges = vec![Exchange { failure: Some(Failure::NotSent), ..Exchange::default() }; total];
-    let collect_all = async {
-        let mut ended = 0;
-        while let Some((index, exchange)) = reports.recv().await {
-            ended += 1;
-            progress(ended, total);
-            if let Some(slot) = exchanges.get_mut(index) {
-                *slot = exchange;
-            }
-        }
-    };
-    tokio::join!(send_all, collect_all);
-    (exchanges, begin.elapsed().as_secs_f64())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a result says when it was measured")]
@@ -207,14 +166,23 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::rename(&temporary, path).with_context(cannot)
 }
 
-/// Allows as many open connections as the system lets us have; many systems begin with 1024.
-pub(crate) fn raise_file_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Where it is refused, requests beyond the limit fail and are counted.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+/// Allows `connections` and what else a process has open; many systems begin with 1024 files.
+///
+/// # Errors
+/// The system does not let us have so many.
+pub fn allow_files(connections: u64) -> Result<()> {
+    let needed = connections + OTHER_FILES;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
+    if soft >= needed {
+        return Ok(());
     }
+    if hard < needed {
+        return Err(anyhow!(
+            "{connections} connections need {needed} open files and the hard limit is {hard}: \
+             raise it (`ulimit -Hn {needed}`, LimitNOFILE, --ulimit nofile), or lower --max-concurrency"
+        ));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).with_context(|| format!("cannot raise the open files to {hard}"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! It computes nothing; its tokens arrive when its [`Pace`] says, and never before.
 
 pub mod bench;
-pub mod clock;
 pub mod server;
 pub mod vllm;
 

@@ -99,6 +99,9 @@ pub struct Arguments {
     /// How long the first request may be tried again until the server answers, in seconds.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub ready_check_timeout_sec: u64,
+    /// How long an answer may be silent before its request has failed, in seconds; vLLM's own client has no such flag.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub stall_timeout_sec: u64,
     /// Metrics that get statistics.
     #[arg(long, value_delimiter = ',', default_value = "ttft,tpot,itl")]
     pub percentile_metrics: Vec<Timing>,

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::arguments::{Arguments, Timing};
+use super::lag::{Lag, Own};
 use super::request::Exchange;
 
 /// A finished load, and what it was asked to be.
@@ -19,6 +20,8 @@ pub struct ServingResult {
     pub exchanges: Vec<Exchange>,
     /// What they amount to.
     pub summary: Summary,
+    /// What the client measured of itself.
+    pub lag: Option<Lag>,
 }
 
 /// What the exchanges of a load amount to.
@@ -214,6 +217,8 @@ struct File<'a> {
     rtfx: f64,
     #[serde(flatten)]
     statistics: &'a IndexMap<String, f64>,
+    #[serde(flatten)]
+    own: Option<Own>,
 }
 
 /// What `--save-detailed` adds before the latencies.
@@ -236,12 +241,17 @@ impl ServingResult {
     /// Sums up a load.
     pub fn new(arguments: Arguments, date: String, exchanges: Vec<Exchange>, duration: f64) -> Self {
         let summary = summarise(&exchanges, duration, &arguments.percentile_metrics, &arguments.metric_percentiles);
-        Self { arguments, date, exchanges, summary }
+        Self { arguments, date, exchanges, summary, lag: None }
+    }
+
+    /// With what the client measured of itself.
+    pub fn with_lag(self, lag: Lag) -> Self {
+        Self { lag: Some(lag), ..self }
     }
 
     /// The result file of `vllm bench serve`: same keys, types and order. `detailed` adds each request's own numbers.
     pub fn to_json(&self, detailed: bool) -> String {
-        let Self { arguments, date, exchanges, summary } = self;
+        let Self { arguments, date, exchanges, summary, lag: _ } = self;
         let numbers = |of: fn(&Exchange) -> f64| exchanges.iter().map(of).collect::<Vec<_>>();
         let backend = arguments.backend.as_str();
         let rate = arguments.request_rate;
@@ -289,10 +299,34 @@ impl ServingResult {
             max_concurrent_requests: summary.max_concurrent_requests,
             rtfx: 0.0,
             statistics: &summary.statistics,
+            own: self.own(),
         };
         // Through a value: metadata with the name of a key shares that key instead of standing there twice. Strings and
         // finite numbers always print.
         serde_json::to_value(file).unwrap_or_default().to_string()
+    }
+
+    /// The keys of ours, where the client measured itself.
+    fn own(&self) -> Option<Own> {
+        let lag = self.lag.clone()?;
+        let warnings = self.warnings();
+        Some(Own { failures: self.failures(), lag, warnings })
+    }
+
+    /// Why these numbers may not be what they seem.
+    pub fn warnings(&self) -> Vec<String> {
+        let completed = self.exchanges.iter().filter(|exchange| exchange.failure.is_none());
+        let uncounted = completed.clone().filter(|exchange| exchange.output_tokens == 0).count();
+        let mut ttfts: Vec<f64> = completed.map(|exchange| exchange.ttft * 1000.0).collect();
+        ttfts = sorted(&ttfts);
+        let mut warnings = match &self.lag {
+            Some(lag) if !ttfts.is_empty() => lag.warnings(percentile(&ttfts, 50.0)),
+            _ => Vec::new(),
+        };
+        if uncounted > 0 {
+            warnings.push(format!("{uncounted} answers came without a token count: their pieces were counted instead"));
+        }
+        warnings
     }
 
     /// How many requests failed, by kind.

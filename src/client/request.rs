@@ -1,17 +1,22 @@
-//! One request: its body, its sending, and what was seen of its answer. The clock is read right before the request is
-//! handed to the connection and right after each piece of the answer arrives, and nowhere else.
+//! One request: its bytes, its sending, and what was seen of its answer. The clock is read right before the request is
+//! written and right after each read of the answer, and nowhere else; parsing comes after.
 
 use std::error::Error;
 use std::fmt;
-use std::time::Instant;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Sleep;
 use url::Url;
 
+use super::answer::{Answer, Piece};
+use super::connection::{Connection, Connections};
 use super::dataset::{Content, Prompt};
 use super::stream::{Chunk, Event, Events};
 
@@ -27,14 +32,15 @@ pub enum Api {
 /// What a body says beside the prompt: sampling parameters and whatever `--extra-body` adds.
 pub type Sampling = Map<String, Value>;
 
-/// A server under load, with its pool of kept connections. Cheap to clone; clones share the pool.
+/// A server under load.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    http: reqwest::Client,
     url: Url,
     api: Api,
     headers: HeaderMap,
     keep_texts: bool,
+    /// How long an answer may stay silent.
+    patience: Duration,
 }
 
 /// A client for `url`, without a proxy: what is measured is the server.
@@ -50,18 +56,36 @@ pub fn http(url: &Url) -> Result<reqwest::Client> {
 }
 
 impl Endpoint {
-    /// Requests go to `url` with `headers`. `keep_texts`: answers are kept, for detailed results.
-    ///
-    /// # Errors
-    /// See [`http`].
-    pub fn new(url: Url, api: Api, mut headers: HeaderMap, keep_texts: bool) -> Result<Self> {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Self { http: http(&url)?, url, api, headers, keep_texts })
+    /// Requests go to `url` with `headers`. `keep_texts`: answers are kept, for detailed results. An answer that is silent
+    /// for longer than `patience` has failed.
+    pub fn new(url: Url, api: Api, headers: HeaderMap, keep_texts: bool, patience: Duration) -> Self {
+        Self { url, api, headers, keep_texts, patience }
     }
 
     /// Where requests go.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// The whole request that carries `body`, ready to be written.
+    pub fn request(&self, body: &[u8]) -> Bytes {
+        let path = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
+        let host = &self.url[url::Position::BeforeHost..url::Position::AfterPort];
+        let length = body.len();
+        let mut request = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n").into_bytes();
+        let mut header = |name: &HeaderName, value: &HeaderValue| {
+            request.extend_from_slice(name.as_str().as_bytes());
+            request.extend_from_slice(b": ");
+            request.extend_from_slice(value.as_bytes());
+            request.extend_from_slice(b"\r\n");
+        };
+        header(&CONTENT_TYPE, &HeaderValue::from_static("application/json"));
+        // These are ours to say: the request is framed by them.
+        let framing = [CONTENT_LENGTH, TRANSFER_ENCODING, HOST, CONTENT_TYPE];
+        self.headers.iter().filter(|(name, _)| !framing.contains(name)).for_each(|(name, value)| header(name, value));
+        request.extend_from_slice(format!("content-length: {length}\r\n\r\n").as_bytes());
+        request.extend_from_slice(body);
+        Bytes::from(request)
     }
 
     /// The body of a request for exactly `output_len` tokens: the fields that `vllm bench serve` sends.
@@ -95,62 +119,91 @@ impl Endpoint {
         Ok(Bytes::from(body))
     }
 
-    /// Sends a request and follows its answer to the end. Times are in seconds; `epoch` is their 0, and `due` is when
-    /// the schedule wanted the request sent.
-    pub async fn send(&self, body: Bytes, epoch: Instant, due: Instant) -> Exchange {
-        let mut exchange = Exchange::default();
-        let request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
+    /// Sends a request over one of `connections` and follows its answer to the end. Times are in seconds; `epoch` is
+    /// their 0, and `due` is when the schedule wanted the request sent.
+    pub async fn send(&self, connections: &Connections, request: &[u8], epoch: Instant, due: Instant) -> Exchange {
         let sent = Instant::now();
-        exchange.start = sent.saturating_duration_since(epoch).as_secs_f64();
-        exchange.queued = sent.saturating_duration_since(due).as_secs_f64();
-        exchange.failure = self.follow(request, sent, &mut exchange).await.err();
-        exchange
+        let mut watched = Watched {
+            exchange: Exchange {
+                start: sent.saturating_duration_since(epoch).as_secs_f64(),
+                queued: sent.saturating_duration_since(due).as_secs_f64(),
+                ..Exchange::default()
+            },
+            sent,
+            heard: sent,
+            last: None,
+        };
+        watched.exchange.failure = self.follow(connections, request, &mut watched).await.err();
+        watched.exchange
     }
 
-    async fn follow(
-        &self,
-        request: reqwest::RequestBuilder,
-        sent: Instant,
-        exchange: &mut Exchange,
-    ) -> Result<(), Failure> {
-        let mut response = request.send().await.map_err(|error| Failure::Connection(chain(&error)))?;
-        if !response.status().is_success() {
-            let status = response.status().as_u16();
-            let text = response.text().await.unwrap_or_default();
-            return Err(Failure::Status(status, text.chars().take(ERROR_CHARACTERS).collect()));
-        }
-        let mut events = Events::default();
-        let mut tokens = Tokens { sent, last: None };
-        let mut done = false;
-        while let Some(bytes) = response.chunk().await.map_err(|error| Failure::Connection(chain(&error)))? {
-            let arrived = Instant::now();
-            events.push(&bytes);
-            while let Some(event) = events.next_event() {
-                match event {
-                    Event::Done => done = true,
-                    Event::Data(data) => self.take(data, arrived, &mut tokens, exchange)?,
+    async fn follow(&self, connections: &Connections, request: &[u8], seen: &mut Watched) -> Result<(), Failure> {
+        let connection = connections.take().await.map_err(|error| Failure::Connection(format!("{error:#}")))?;
+        let silence = Box::pin(tokio::time::sleep(self.patience));
+        let mut reader = Reader { connection, patience: self.patience, silence };
+        let written = tokio::time::timeout(self.patience, reader.connection.wire.write_all(request)).await;
+        written.map_err(|_| Failure::Stalled(self.patience.as_secs()))?.map_err(lost)?;
+        let (mut answer, mut events) = (Answer::default(), Events::default());
+        let (mut status, mut page, mut done) = (0, Vec::new(), false);
+        loop {
+            let length = reader.read(seen).await?;
+            let arrived = seen.heard;
+            if length == 0 {
+                if answer.ends_with_connection() {
+                    break;
                 }
+                return Err(Failure::Lost("the server closed it before the answer was complete".to_owned()));
+            }
+            let mut input = reader.connection.buffer.get(..length).unwrap_or_default();
+            let ended = loop {
+                match answer.next(&mut input).map_err(Failure::Malformed)? {
+                    Piece::Head(code) => status = code,
+                    Piece::Body(bytes) if (200..300).contains(&status) => {
+                        events.push(bytes).map_err(Failure::Malformed)?;
+                        while let Some(event) = events.next_event() {
+                            match event {
+                                Event::Done => done = true,
+                                Event::Data(data) => self.take(data, arrived, seen)?,
+                            }
+                        }
+                    }
+                    Piece::Body(bytes) if page.len() < ERROR_BYTES => page.extend_from_slice(bytes),
+                    Piece::Body(_) => {}
+                    Piece::More => break false,
+                    Piece::End => break true,
+                }
+            };
+            if ended {
+                break;
             }
         }
-        match (tokens.last, done) {
-            (None, _) => Err(Failure::NoToken),
-            (_, false) => Err(Failure::Truncated),
-            _ => Ok(()),
+        if answer.keeps_connection() {
+            connections.keep(reader.connection);
+        }
+        match (status, seen.last, done) {
+            (200..300, Some(_), true) => Ok(()),
+            (200..300, Some(_), false) => Err(Failure::Truncated),
+            (200..300, None, _) => Err(Failure::NoToken),
+            _ => {
+                let text = String::from_utf8_lossy(&page).chars().take(ERROR_CHARACTERS).collect();
+                Err(Failure::Status(status, text))
+            }
         }
     }
 
-    fn take(&self, data: &[u8], arrived: Instant, tokens: &mut Tokens, exchange: &mut Exchange) -> Result<(), Failure> {
-        let chunk = Chunk::parse(data).map_err(|error| Failure::Malformed(error.to_string()))?;
+    fn take(&self, data: &[u8], arrived: Instant, seen: &mut Watched) -> Result<(), Failure> {
+        let chunk = Chunk::parse(data).map_err(Failure::Malformed)?;
         if let Some(error) = chunk.error {
             return Err(Failure::Server(error.message));
         }
-        if let Some(text) = chunk.token() {
-            tokens.note(arrived, exchange);
+        if chunk.has_token() {
+            seen.note(arrived);
             if self.keep_texts {
-                exchange.text.push_str(text);
+                seen.exchange.text.push_str(&chunk.text());
             }
         }
         if let Some(usage) = chunk.usage {
+            let exchange = &mut seen.exchange;
             exchange.input_tokens = usage.prompt_tokens.unwrap_or(exchange.input_tokens);
             exchange.output_tokens = usage.completion_tokens.unwrap_or(exchange.output_tokens);
         }
@@ -161,26 +214,13 @@ impl Endpoint {
 /// How much of an error page is kept.
 const ERROR_CHARACTERS: usize = 300;
 
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
+/// How much of an error page is read.
+const ERROR_BYTES: usize = 4 * ERROR_CHARACTERS;
 
-/// When tokens came.
-struct Tokens {
-    sent: Instant,
-    last: Option<Instant>,
-}
-
-impl Tokens {
-    fn note(&mut self, arrived: Instant, exchange: &mut Exchange) {
-        let since_sent = arrived.duration_since(self.sent).as_secs_f64();
-        match self.last.replace(arrived) {
-            None => exchange.ttft = since_sent,
-            Some(before) => exchange.itls.push(arrived.duration_since(before).as_secs_f64()),
-        }
-        exchange.latency = since_sent;
-    }
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
+fn lost(error: std::io::Error) -> Failure {
+    let causes = std::iter::successors(Some(&error as &dyn Error), |error| (*error).source());
+    Failure::Lost(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 
 /// What was seen of one request. Times in seconds.
@@ -206,11 +246,69 @@ pub struct Exchange {
     pub failure: Option<Failure>,
 }
 
+/// A request under way.
+struct Watched {
+    exchange: Exchange,
+    sent: Instant,
+    /// When something arrived last.
+    heard: Instant,
+    /// When a token arrived last.
+    last: Option<Instant>,
+}
+
+impl Watched {
+    fn note(&mut self, arrived: Instant) {
+        let since_sent = arrived.duration_since(self.sent).as_secs_f64();
+        match self.last.replace(arrived) {
+            None => self.exchange.ttft = since_sent,
+            Some(before) => self.exchange.itls.push(arrived.duration_since(before).as_secs_f64()),
+        }
+        self.exchange.latency = since_sent;
+    }
+}
+
+/// A connection that an answer comes over.
+struct Reader {
+    connection: Connection,
+    patience: Duration,
+    silence: Pin<Box<Sleep>>,
+}
+
+impl Reader {
+    /// Reads what arrives next, and notes when. How many bytes; 0 at the end of the connection.
+    async fn read(&mut self, seen: &mut Watched) -> Result<usize, Failure> {
+        let Connection { wire, buffer } = &mut self.connection;
+        let reading = wire.read(buffer);
+        tokio::pin!(reading);
+        loop {
+            tokio::select! {
+                biased;
+                read = &mut reading => {
+                    seen.heard = Instant::now();
+                    return read.map_err(lost);
+                }
+                // The alarm is set again only when it rings, not for every token.
+                () = &mut self.silence => {
+                    let until = seen.heard + self.patience;
+                    if until <= Instant::now() {
+                        return Err(Failure::Stalled(self.patience.as_secs()));
+                    }
+                    self.silence.as_mut().reset(until.into());
+                }
+            }
+        }
+    }
+}
+
 /// Why a request gave no whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// No connection, or it broke.
+    /// No connection.
     Connection(String),
+    /// The connection broke or was closed in the middle of the answer.
+    Lost(String),
+    /// The answer was silent for so many seconds.
+    Stalled(u64),
     /// A status other than 2xx, and the beginning of what came with it.
     Status(u16, String),
     /// The server reported an error inside the stream.
@@ -229,7 +327,9 @@ impl Failure {
     /// The kind, for counting.
     pub fn kind(&self) -> String {
         match self {
-            Self::Connection(_) => "connection".to_owned(),
+            Self::Connection(_) => "no connection".to_owned(),
+            Self::Lost(_) => "connection lost".to_owned(),
+            Self::Stalled(_) => "stalled".to_owned(),
             Self::Status(status, _) => format!("status {status}"),
             Self::Server(_) => "server error".to_owned(),
             Self::Malformed(_) => "malformed".to_owned(),
@@ -243,7 +343,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connection(cause) => write!(f, "the connection failed: {cause}"),
+            Self::Connection(cause) => write!(f, "no connection: {cause}"),
+            Self::Lost(cause) => write!(f, "the connection was lost: {cause}"),
+            Self::Stalled(seconds) => write!(f, "the answer was silent for {seconds} s"),
             Self::Status(status, text) => write!(f, "the server answered {status}: {text}"),
             Self::Server(message) => write!(f, "the server reported an error: {message}"),
             Self::Malformed(cause) => write!(f, "the answer is not a completion stream: {cause}"),
@@ -303,8 +405,9 @@ mod tests {
     use super::*;
 
     fn endpoint(api: Api) -> Endpoint {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Endpoint::new(Url::parse("http://127.0.0.1:9/v1").unwrap(), api, HeaderMap::new(), false).unwrap()
+        let url = Url::parse("http://127.0.0.1:9/v1?a=b").unwrap();
+        let headers = [(CONTENT_LENGTH, 7.into()), (HeaderName::from_static("x-run"), 8.into())].into_iter().collect();
+        Endpoint::new(url, api, headers, false, Duration::from_secs(1))
     }
 
     #[test]
@@ -327,10 +430,27 @@ mod tests {
         assert!(text.contains(r#""ignore_eos":false"#), "{text}");
     }
 
+    #[test]
+    fn a_request_is_framed_by_us_alone() {
+        let request = endpoint(Api::Completions).request(b"{}");
+        insta::assert_snapshot!(String::from_utf8_lossy(&request).replace('\r', ""), @r"
+        POST /v1?a=b HTTP/1.1
+        host: 127.0.0.1:9
+        accept: */*
+        content-type: application/json
+        x-run: 8
+        content-length: 2
+
+        {}
+        ");
+    }
+
     #[tokio::test]
     async fn a_server_that_is_not_there_is_a_failure_of_the_connection() {
+        let endpoint = endpoint(Api::Completions);
+        let connections = Connections::to(endpoint.url()).await.unwrap();
         let now = Instant::now();
-        let exchange = endpoint(Api::Completions).send(Bytes::new(), now, now).await;
-        assert_eq!(exchange.failure.unwrap().kind(), "connection");
+        let exchange = endpoint.send(&connections, b"", now, now).await;
+        assert_eq!(exchange.failure.unwrap().kind(), "no connection");
     }
 }

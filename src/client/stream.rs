@@ -1,7 +1,15 @@
 //! Server-sent events, as completion endpoints stream them: bytes in as they arrive, events out. Pure and incremental;
 //! a chunk may end anywhere, inside a character included.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Longest event, in bytes: far beyond what a server says at once, far below what a machine can hold.
+const EVENT_LIMIT: usize = 32 << 20;
 
 /// One event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,67 +26,149 @@ pub struct Events {
     buffer: Vec<u8>,
     /// How much of `buffer` has been read.
     read: usize,
-    /// `data` of the event under way.
+    /// How much of `buffer` is known to hold no line end beyond `read`.
+    searched: usize,
+    /// `data` of the event under way, where that has several lines.
     data: Vec<u8>,
     has_data: bool,
-    given: bool,
+}
+
+/// Where the data of an event lies.
+enum Found {
+    InBuffer(std::ops::Range<usize>),
+    Gathered,
 }
 
 impl Events {
     /// Adds what arrived.
-    pub fn push(&mut self, bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// The event under way is longer than any that is meant.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.buffer.drain(..self.read);
+        self.searched -= self.read;
         self.read = 0;
+        if self.buffer.len() + self.data.len() + bytes.len() > EVENT_LIMIT {
+            return Err(format!("an event is longer than {EVENT_LIMIT} bytes"));
+        }
         self.buffer.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// The next whole event, or `None` until more bytes arrive.
     pub fn next_event(&mut self) -> Option<Event<'_>> {
-        if self.given {
+        let data = match self.find()? {
+            Found::InBuffer(range) => self.buffer.get(range).unwrap_or_default(),
+            Found::Gathered => &self.data,
+        };
+        Some(if data == b"[DONE]" { Event::Done } else { Event::Data(data) })
+    }
+
+    fn find(&mut self) -> Option<Found> {
+        if !self.has_data {
             self.data.clear();
-            (self.has_data, self.given) = (false, false);
         }
         loop {
-            let rest = self.buffer.get(self.read..).unwrap_or_default();
-            let end = rest.iter().position(|byte| *byte == b'\n')?;
-            let line = rest.get(..end).unwrap_or_default();
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            self.read += end + 1;
-            if let Some(value) = line.strip_prefix(b"data:") {
-                if self.has_data {
-                    self.data.push(b'\n');
+            let begin = self.read;
+            let end = self.line_end()?;
+            let line = self.line(begin, end);
+            let Some(value) = line.strip_prefix(b"data:") else {
+                if line.is_empty() && std::mem::take(&mut self.has_data) {
+                    return Some(Found::Gathered);
                 }
-                self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
-                self.has_data = true;
-            } else if line.is_empty() && self.has_data {
-                self.given = true;
-                let done = self.data == b"[DONE]";
-                return Some(if done { Event::Done } else { Event::Data(&self.data) });
+                continue;
+            };
+            let value = value.strip_prefix(b" ").unwrap_or(value);
+            let to = begin + line.len();
+            let value = to - value.len()..to;
+            // The end of an event mostly stands right behind its only line: then nothing is copied.
+            let rest = self.buffer.get(self.read..).unwrap_or_default();
+            let blank = if rest.starts_with(b"\n") { 1 } else { 2 * usize::from(rest.starts_with(b"\r\n")) };
+            if blank > 0 && !self.has_data {
+                self.read += blank;
+                self.searched = self.read;
+                return Some(Found::InBuffer(value));
+            }
+            if self.has_data {
+                self.data.push(b'\n');
+            }
+            self.data.extend_from_slice(self.buffer.get(value).unwrap_or_default());
+            self.has_data = true;
+        }
+    }
+
+    /// Moves past the next line and gives where its line feed stands.
+    fn line_end(&mut self) -> Option<usize> {
+        match memchr::memchr(b'\n', self.buffer.get(self.searched..)?) {
+            Some(offset) => {
+                let end = self.searched + offset;
+                (self.read, self.searched) = (end + 1, end + 1);
+                Some(end)
+            }
+            None => {
+                self.searched = self.buffer.len();
+                None
             }
         }
     }
+
+    fn line(&self, begin: usize, end: usize) -> &[u8] {
+        let line = self.buffer.get(begin..end).unwrap_or_default();
+        line.strip_suffix(b"\r").unwrap_or(line)
+    }
 }
 
-/// What one event of a completion stream says, for both interfaces.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub struct Chunk {
-    #[serde(default)]
-    choices: Vec<Choice>,
+/// What one event of a completion stream says, for both interfaces. Reading it allocates nothing.
+#[derive(Debug, Deserialize)]
+pub struct Chunk<'a> {
+    #[serde(borrow, default)]
+    choices: First<'a>,
     /// Token counts; vLLM sends them last, in an event without choices.
     pub usage: Option<Usage>,
     /// What went wrong after the stream had begun.
     pub error: Option<ErrorBody>,
 }
 
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-struct Choice {
-    text: Option<String>,
-    delta: Option<Delta>,
+/// The first of the choices.
+#[derive(Debug, Default)]
+struct First<'a>(Option<Choice<'a>>);
+
+#[derive(Debug, Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
 }
 
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-struct Delta {
-    content: Option<String>,
+#[derive(Debug, Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choices;
+        impl<'de> Visitor<'de> for Choices {
+            type Value = First<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of choices")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(First(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut choices: A) -> Result<Self::Value, A::Error> {
+                let first = choices.next_element()?;
+                while choices.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(First(first))
+            }
+        }
+        deserializer.deserialize_any(Choices)
+    }
 }
 
 /// Token counts of a request.
@@ -97,20 +187,26 @@ pub struct ErrorBody {
     pub message: String,
 }
 
-impl Chunk {
+impl<'a> Chunk<'a> {
     /// Reads the data of an event.
     ///
     /// # Errors
-    /// It is not the JSON of a completion chunk.
-    pub fn parse(data: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(data)
+    /// It is not UTF-8, or not the JSON of a completion chunk.
+    pub fn parse(data: &'a [u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
+        serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// The text of the first choice, which may be empty; `None` in an event without choices.
-    pub fn token(&self) -> Option<&str> {
-        let choice = self.choices.first()?;
-        let text = choice.text.as_deref();
-        Some(text.or_else(|| choice.delta.as_ref().and_then(|delta| delta.content.as_deref())).unwrap_or_default())
+    /// Whether it carries a token; the text of that may be empty.
+    pub fn has_token(&self) -> bool {
+        self.choices.0.is_some()
+    }
+
+    /// The text of the first choice; empty where it has none.
+    pub fn text(&self) -> Cow<'a, str> {
+        let content = |choice: &Choice<'a>| choice.text.or(choice.delta.as_ref().and_then(|delta| delta.content));
+        let raw = self.choices.0.as_ref().and_then(content);
+        raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 }
 
@@ -122,7 +218,7 @@ mod tests {
         let mut events = Events::default();
         let mut found = Vec::new();
         for chunk in chunks {
-            events.push(chunk);
+            events.push(chunk).unwrap();
             while let Some(event) = events.next_event() {
                 found.push(match event {
                     Event::Data(data) => String::from_utf8_lossy(data).into_owned(),
@@ -148,6 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_as_long_as_a_book_is_one_event_and_one_without_end_is_an_error() {
+        let long = format!("data: {}\n\n", "a".repeat(1 << 20));
+        let found = texts(&long.as_bytes().chunks(1000).collect::<Vec<_>>());
+        assert_eq!((found.len(), found[0].len()), (1, 1 << 20));
+        let mut events = Events::default();
+        let endless = vec![b'a'; 1 << 20];
+        let pushed = (0..64).map(|_| events.push(&endless).map(|()| events.next_event().is_none()));
+        assert!(pushed.collect::<Result<Vec<_>, _>>().is_err());
+    }
+
+    #[test]
     fn an_event_that_is_not_finished_is_not_given() {
         assert_eq!(texts(&[b"data: {\"a\"", b": 1}\n"]), Vec::<String>::new());
     }
@@ -157,10 +264,14 @@ mod tests {
         let completion = br#"{"id":"cmpl-1","choices":[{"index":0,"text":" a","finish_reason":null}],"usage":null}"#;
         let chat = br#"{"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
         let usage = br#"{"choices":[],"usage":{"prompt_tokens":64,"total_tokens":96,"completion_tokens":32}}"#;
-        assert_eq!(Chunk::parse(completion).unwrap().token(), Some(" a"));
-        assert_eq!(Chunk::parse(chat).unwrap().token(), Some(""));
+        let token = |data| Chunk::parse(data).map(|chunk| (chunk.has_token(), chunk.text().into_owned()));
+        assert_eq!(token(completion), Ok((true, " a".to_owned())));
+        assert_eq!(token(chat), Ok((true, String::new())));
+        assert_eq!(token(br#"{"choices":[{"text":"\u00e9\n"},{"text":"b"}]}"#), Ok((true, "\u{e9}\n".to_owned())));
+        assert_eq!(token(br#"{"choices":[{"text":null}]}"#), Ok((true, String::new())));
+        assert_eq!(token(br#"{"choices":null}"#), Ok((false, String::new())));
         let last = Chunk::parse(usage).unwrap();
-        assert_eq!(last.token(), None);
+        assert!(!last.has_token());
         assert_eq!(last.usage, Some(Usage { prompt_tokens: Some(64), completion_tokens: Some(32) }));
     }
 

@@ -16,15 +16,19 @@ use url::Url;
 
 use super::vllm::{Flags, say};
 use super::{Pace, server};
+use crate::client;
 use crate::client::dataset::{self, Shape};
+use crate::client::load::{self, Applied, Load};
 use crate::client::metrics;
 use crate::client::request::{Api, Endpoint, Sampling};
-use crate::client::{self, Load};
 use crate::environment::Environment;
 use crate::exit::Classify;
 
 /// The percentiles of upstream's latency and startup results.
 const PERCENTILES: [u8; 6] = [10, 25, 50, 75, 90, 99];
+
+/// How long an answer may be silent: longer than any pace.
+const SILENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often a starting server is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(1);
@@ -183,7 +187,7 @@ pub async fn startup(flags: &Flags, pace: Pace, env: &Environment) -> Result<()>
 
 /// One pass over the load: how long it took in seconds, and how many tokens went in and out.
 async fn measure(load: &Load) -> Result<(f64, u64)> {
-    let (exchanges, seconds) = client::apply(load, |_, _| ()).await;
+    let Applied { exchanges, seconds, .. } = load::apply(load, |_, _| ()).await?;
     if let Some(failure) = exchanges.iter().find_map(|exchange| exchange.failure.as_ref()) {
         return Err(anyhow!("a request to the simulated vLLM failed: {failure}")).unmeasured();
     }
@@ -218,7 +222,6 @@ struct Served {
 impl Served {
     /// Starts a server on a free loopback port and waits until it is ready.
     async fn start(pace: Pace, model: &str, env: &Environment) -> Result<Self> {
-        client::raise_file_limit();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on loopback")?;
         let address = listener.local_addr().context("cannot read the address that was bound")?;
         let url = Url::parse(&format!("http://{address}/")).context("cannot name the simulated server")?;
@@ -252,14 +255,20 @@ impl Served {
 
     /// Random prompts for this server, all due at once.
     async fn load(&self, shape: Shape, max_concurrency: Option<usize>) -> Result<Load> {
+        // Both ends of every connection are in this process.
+        let connections = max_concurrency.unwrap_or(shape.prompts).min(shape.prompts);
+        client::allow_files(2 * connections as u64)?;
         let tokenizer = dataset::open_tokenizer(&self.model, &self.env)?;
         let prompts = dataset::random(&shape, tokenizer.as_ref());
         let url = self.url.join("v1/completions").context("cannot name the simulated server")?;
-        let endpoint = Endpoint::new(url, Api::Completions, HeaderMap::new(), false)?;
+        let endpoint = Endpoint::new(url, Api::Completions, HeaderMap::new(), false, SILENCE);
         let sampling = Sampling::default();
-        let bodies = prompts.iter().map(|prompt| endpoint.body(&self.model, prompt, shape.output_len, &sampling));
+        let requests = prompts.iter().map(|prompt| {
+            let body = endpoint.body(&self.model, prompt, shape.output_len, &sampling)?;
+            Ok(endpoint.request(&body))
+        });
         Ok(Load {
-            bodies: bodies.collect::<Result<_>>()?,
+            requests: requests.collect::<Result<_>>()?,
             arrivals: vec![Duration::ZERO; shape.prompts],
             endpoint,
             max_concurrency,

@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use futures_util::stream;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, LogNormal};
@@ -25,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Pace;
-use super::clock::Clock;
+use crate::client::clock::Clock;
 use crate::client::dataset;
 use crate::environment::Environment;
 
@@ -86,6 +87,16 @@ pub async fn serve(
     tokio::select! {
         ended = async { serving.await } => ended.context("cannot serve"),
         () = async { let _ = stopped.await; tokio::time::sleep(GRACE).await } => Ok(()),
+    }
+}
+
+/// Allows as many open connections as the system lets us have; many systems begin with 1024.
+pub fn raise_file_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where it is refused, connections beyond the limit wait.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

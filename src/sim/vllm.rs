@@ -74,7 +74,7 @@ async fn serve(flags: &Flags, pace: Pace, env: &Environment) -> Result<()> {
     // vLLM's own defaults: every interface, port 8000.
     let host = flags.get("host").unwrap_or("0.0.0.0");
     let port: u16 = flags.parsed("port").mistake()?.unwrap_or(8000);
-    client::raise_file_limit();
+    server::raise_file_limit();
     let listener =
         TcpListener::bind((host, port)).await.with_context(|| format!("cannot listen on {host}:{port}")).world()?;
     let address = listener.local_addr().context("cannot read the address that was bound")?;
