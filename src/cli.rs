@@ -12,6 +12,10 @@ use crate::environment::Environment;
 use crate::event::Provider;
 use crate::publish::CommentFailure;
 
+mod load;
+
+pub use load::SimServerArgs;
+
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
 #[derive(Debug, Parser)]
 #[command(
@@ -342,21 +346,6 @@ pub enum ConfigCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-}
-
-/// `vllm-perf sim-server`.
-#[derive(Debug, Args)]
-#[command(before_help = "Example:\n  vllm-perf sim-server --port 8000 --pace ttft=50ms,itl=10ms")]
-pub struct SimServerArgs {
-    /// Port on 127.0.0.1; 0 takes a free one and prints it
-    #[arg(long, env = "VLLM_PERF_SIM_PORT", value_name = "PORT", default_value_t = 8000)]
-    pub port: u16,
-    /// Pace: ttft and itl with unit, jitter (relative), seed, max_num_seqs, startup with unit
-    #[arg(long, env = "VLLM_PERF_SIM", value_name = "PACE", default_value = "")]
-    pub pace: String,
-    /// Model name to answer to
-    #[arg(long, env = "VLLM_PERF_SIM_MODEL", value_name = "NAME", default_value = "sim")]
-    pub model: String,
 }
 
 /// Words for another program.

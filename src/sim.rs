@@ -2,10 +2,17 @@
 //! It computes nothing; its tokens arrive when its [`Pace`] says, and never before.
 
 pub mod bench;
+pub mod fault;
+pub mod message;
+pub mod order;
+pub mod pacer;
+pub mod script;
 pub mod server;
+pub mod trace;
 pub mod vllm;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,6 +20,28 @@ use anyhow::{Context, bail, ensure};
 use jiff::SignedDuration;
 
 pub use server::serve;
+
+use fault::Fault;
+
+/// A simulated vLLM.
+#[derive(Debug, Clone, Default)]
+pub struct Simulation {
+    /// How fast it is.
+    pub pace: Pace,
+    /// The model that it answers to.
+    pub model: String,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// Where the truth about its answers is written.
+    pub trace: Option<PathBuf>,
+}
+
+impl Simulation {
+    /// One without faults and trace.
+    pub fn new(pace: Pace, model: impl Into<String>) -> Self {
+        Self { pace, model: model.into(), ..Self::default() }
+    }
+}
 
 /// How fast the simulated vLLM is. As text: `ttft=50ms,itl=10ms,jitter=0.02,seed=1,max-num-seqs=256,startup=0s`.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +113,9 @@ fn number<T: FromStr>(key: &str, value: &str, expected: &str) -> anyhow::Result<
 }
 
 fn duration(key: &str, value: &str) -> anyhow::Result<Duration> {
+    if value.trim() == "0" {
+        return Ok(Duration::ZERO);
+    }
     let parsed: Option<SignedDuration> = value.trim().parse().ok();
     parsed.and_then(|duration| Duration::try_from(duration).ok()).filter(|duration| *duration <= LONGEST).with_context(
         || format!("`{key}={value}`: expected a time of at most a day with its unit, such as 10ms, 250us or 1.5s"),
@@ -123,6 +155,7 @@ mod tests {
         assert_eq!(pace.to_string(), text);
         assert_eq!(pace.to_string().parse::<Pace>().unwrap(), pace);
         assert_eq!(pace.ttft, Duration::from_micros(1500));
+        assert_eq!("ttft=0,itl=0s".parse::<Pace>().unwrap().ttft, Duration::ZERO);
     }
 
     #[test]

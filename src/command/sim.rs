@@ -1,11 +1,12 @@
 //! `vllm-perf sim-server`: the simulated vLLM server alone.
 
 use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Shell;
 use crate::cli::SimServerArgs;
 use crate::exit::{Classify, Exit};
-use crate::sim::{self, Pace};
+use crate::sim::{self, Pace, Simulation};
 
 /// Serves until it is interrupted.
 pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Result<Exit> {
@@ -16,9 +17,14 @@ pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Resu
         .world()?;
     let address = listener.local_addr().context("cannot tell the port").world()?;
     shell.print(&format!("http://{address}"));
-    sim::serve(pace, arguments.model.clone(), &shell.environment, listener, async {
-        let _ = tokio::signal::ctrl_c().await;
+    sim::server::raise_file_limit();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let (model, faults, trace) = (arguments.model.clone(), arguments.fault.clone(), arguments.trace.clone());
+    let simulation = Simulation { pace, model, faults, trace };
+    sim::serve(simulation, &shell.environment, listener, async move {
+        tokio::select! { _ = tokio::signal::ctrl_c() => (), _ = terminate.recv() => () }
     })
-    .await?;
+    .await
+    .world()?;
     Ok(Exit::Done)
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use super::vllm::{Flags, say};
-use super::{Pace, server};
+use super::{Pace, Simulation, server};
 use crate::client;
 use crate::client::dataset::{self, Shape};
 use crate::client::load::{self, Applied, Load};
@@ -232,7 +232,7 @@ impl Served {
                 let shutdown = async {
                     let _ = stopped.await;
                 };
-                server::serve(pace, model, &env, listener, shutdown).await
+                server::serve(Simulation::new(pace, model), &env, listener, shutdown).await
             }
         });
         let served = Self { url, model: model.to_owned(), env: env.clone(), stop, serving };

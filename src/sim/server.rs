@@ -1,32 +1,30 @@
 //! The server of the simulated vLLM: the part of the OpenAI interface that a load client uses, paced by absolute
-//! deadlines, so that lateness never adds up.
+//! deadlines, so that lateness never adds up. It reads its sockets itself, so that it knows when a request had arrived.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::serve::ListenerExt;
-use axum::{Json, Router};
-use futures_util::stream;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, LogNormal};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokenizers::Tokenizer;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinSet;
 
-use super::Pace;
-use crate::client::clock::Clock;
+use super::fault::{Fault, Kind};
+use super::message::{self, Message};
+use super::order::{Order, Prompt, Shape};
+use super::pacer::{Pacer, Shared, Stream};
+use super::script::{Answer, Ending, response};
+use super::trace::{Pen, Trace};
+use super::{Pace, Simulation};
 use crate::client::dataset;
 use crate::environment::Environment;
 
@@ -36,58 +34,62 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+sim");
 /// How long streams may go on after the shutdown began.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Tokens of an answer where the request names no number: the default of the completions interface.
-const DEFAULT_MAX_TOKENS: u32 = 16;
+/// How often to look whether the last streams have ended.
+const POLL: Duration = Duration::from_millis(5);
 
-/// Largest request body, in bytes: long prompts as token ids.
-const BODY_LIMIT: usize = 64 << 20;
+/// How long to wait where the system has no file left for another connection.
+const NO_FILE: Duration = Duration::from_millis(10);
 
-/// Serves `model` at `pace` until `shutdown` is done. Texts are counted with the model's own tokenizer where `env` or the
-/// folder `model` leads to one; otherwise a word counts as a token.
+/// Serves until `shutdown` is done. Texts are counted with the model's own tokenizer where `env` or the folder that the
+/// model names leads to one; otherwise a word counts as a token.
 ///
 /// # Errors
-/// The listener or the tokenizer file fails.
+/// The tokenizer file or the trace file fails, or the system has no thread to give.
 pub async fn serve(
-    pace: Pace,
-    model: String,
+    simulation: Simulation,
     env: &Environment,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    let Simulation { pace, model, faults, trace } = simulation;
+    let trace = trace.as_deref().map(Trace::to).transpose()?;
     let server = Arc::new(Server {
         ready_at: Instant::now() + pace.startup,
         running: Arc::new(Semaphore::new(pace.max_num_seqs.min(Semaphore::MAX_PERMITS))),
         spread: LogNormal::new(0.0, pace.jitter).context("cannot spread the pace")?,
-        clock: Clock::start().context("cannot start the clock of the simulated vLLM")?,
+        pacer: Pacer::start().context("cannot start the pacer of the simulated vLLM")?,
         tokenizer: dataset::open_tokenizer(&model, env)?,
         requests: AtomicU64::new(0),
+        answering: AtomicUsize::new(0),
+        trace: trace.as_ref().map(Trace::pen),
+        faults,
         model,
         pace,
     });
-    let routes = Router::new()
-        .route("/health", get(health))
-        .route("/version", get(version))
-        .route("/v1/models", get(models))
-        .route("/v1/completions", post(completions))
-        .route("/v1/chat/completions", post(chat))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(server);
-    let (stopping, stopped) = oneshot::channel();
-    let serving = axum::serve(
-        listener.tap_io(|connection| {
-            // Without it small chunks wait for acknowledgements; where it fails the connection is gone anyway.
-            let _ = connection.set_nodelay(true);
-        }),
-        routes,
-    )
-    .with_graceful_shutdown(async move {
-        shutdown.await;
-        let _ = stopping.send(());
-    });
-    tokio::select! {
-        ended = async { serving.await } => ended.context("cannot serve"),
-        () = async { let _ = stopped.await; tokio::time::sleep(GRACE).await } => Ok(()),
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => {
+                    // Without it small chunks wait for acknowledgements; where it fails the connection is gone anyway.
+                    let _ = socket.set_nodelay(true);
+                    connections.spawn(Arc::clone(&server).converse(Arc::new(socket)));
+                    while connections.try_join_next().is_some() {}
+                }
+                Err(_) => tokio::time::sleep(NO_FILE).await,
+            },
+            () = &mut shutdown => break,
+        }
     }
+    drop(listener);
+    let end = Instant::now() + GRACE;
+    while server.answering.load(Ordering::Relaxed) > 0 && Instant::now() < end {
+        tokio::time::sleep(POLL).await;
+    }
+    connections.shutdown().await;
+    drop(server);
+    trace.map_or(Ok(()), Trace::finish)
 }
 
 /// Allows as many open connections as the system lets us have; many systems begin with 1024.
@@ -103,25 +105,191 @@ pub fn raise_file_limit() {
 struct Server {
     pace: Pace,
     model: String,
+    faults: Vec<Fault>,
     tokenizer: Option<Tokenizer>,
-    clock: Clock,
+    pacer: Pacer,
+    trace: Option<Pen>,
     running: Arc<Semaphore>,
     spread: LogNormal<f64>,
     ready_at: Instant,
     requests: AtomicU64,
+    /// Answers under way.
+    answering: AtomicUsize,
+}
+
+/// What a request gets.
+enum Reply {
+    /// These bytes.
+    Whole(Vec<u8>),
+    /// An answer at its pace.
+    Paced(Box<Stream>, oneshot::Receiver<Ending>),
 }
 
 impl Server {
-    fn ready(&self) -> Result<(), Refusal> {
-        if Instant::now() < self.ready_at {
-            return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "the model is still loading".to_owned()));
+    /// Answers the requests of one connection, one after another.
+    async fn converse(self: Arc<Self>, socket: Arc<TcpStream>) {
+        let mut buffer = Vec::new();
+        loop {
+            let (reply, length, keep) = match message::read(&buffer) {
+                Ok(message::Arrived::Whole(message)) => {
+                    let arrived = Instant::now();
+                    (self.reply(&message, arrived, &socket).await, message.length, message.keep)
+                }
+                Ok(message::Arrived::Part { expects }) => {
+                    if expects && write(&socket, b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+                        return;
+                    }
+                    match read(&socket, &mut buffer).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(_) => continue,
+                    }
+                }
+                Err(status) => (Reply::Whole(refusal(status, "the request cannot be read")), buffer.len(), false),
+            };
+            buffer.drain(..length);
+            let ending = match reply {
+                Reply::Whole(bytes) => write(&socket, &bytes).await.map_or(Ending::Close, |()| Ending::Whole),
+                Reply::Paced(stream, ended) => self.play(*stream, ended, &socket, &mut buffer).await,
+            };
+            match ending {
+                Ending::Whole if keep => {}
+                Ending::Reset => {
+                    // Closing then sends a reset.
+                    let _ = socket.set_zero_linger();
+                    return;
+                }
+                _ => return,
+            }
         }
-        Ok(())
+    }
+
+    /// Waits until the answer has ended or its client is gone.
+    async fn play(
+        &self,
+        stream: Stream,
+        mut ended: oneshot::Receiver<Ending>,
+        socket: &TcpStream,
+        buffer: &mut Vec<u8>,
+    ) -> Ending {
+        let _answering = Answering::begin(&self.answering);
+        let shared = Revoked(self.pacer.play(stream));
+        loop {
+            tokio::select! {
+                biased;
+                ending = &mut ended => return ending.unwrap_or(Ending::Close),
+                read = read(socket, buffer) => if !matches!(read, Ok(1..)) {
+                    drop(shared);
+                    return Ending::Close;
+                },
+            }
+        }
+    }
+
+    async fn reply(&self, message: &Message<'_>, arrived: Instant, socket: &Arc<TcpStream>) -> Reply {
+        let shape = match (message.method, message.path) {
+            ("POST", "/v1/completions") => Shape::Completion,
+            ("POST", "/v1/chat/completions") => Shape::Chat,
+            ("GET", path) => return Reply::Whole(self.look_up(path)),
+            (_, path) => return Reply::Whole(refusal(404, &format!("there is no `{path}`"))),
+        };
+        self.answer(message.body, shape, arrived, socket).await.unwrap_or_else(Reply::Whole)
+    }
+
+    fn look_up(&self, path: &str) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Version {
+            version: &'static str,
+        }
+        #[derive(Serialize)]
+        struct Model<'a> {
+            id: &'a str,
+            object: &'static str,
+            owned_by: &'static str,
+            root: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Models<'a> {
+            object: &'static str,
+            data: [Model<'a>; 1],
+        }
+        let id = &self.model;
+        match path {
+            "/version" => json(200, &Version { version: VERSION }),
+            "/health" | "/v1/models" if Instant::now() < self.ready_at => refusal(503, LOADING),
+            "/health" => response(200, "text/plain", b""),
+            "/v1/models" => {
+                let model = Model { id, object: "model", owned_by: "vllm-perf", root: id };
+                json(200, &Models { object: "list", data: [model] })
+            }
+            _ => refusal(404, &format!("there is no `{path}`")),
+        }
+    }
+
+    /// What a completion gets; an error is the refusal.
+    async fn answer(
+        &self,
+        body: &[u8],
+        shape: Shape,
+        arrived: Instant,
+        socket: &Arc<TcpStream>,
+    ) -> Result<Reply, Vec<u8>> {
+        if Instant::now() < self.ready_at {
+            return Err(refusal(503, LOADING));
+        }
+        let (order, prompt) = Order::read(body, shape).map_err(|why| refusal(400, &why))?;
+        if let Some(model) = order.model.as_ref().filter(|model| **model != self.model) {
+            return Err(refusal(404, &format!("the model `{model}` does not exist")));
+        }
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        let fault = Fault::of(&self.faults, id + 1);
+        if let Some(Kind::Status(status)) = fault {
+            return Err(refusal(status, "simulated"));
+        }
+        let prompt_tokens = self.prompt_tokens(&prompt);
+        let answer = Answer { shape, id, model: &self.model, prompt_tokens, tokens: order.tokens() };
+        let script = if order.stream { answer.streamed(order.include_usage(), fault) } else { answer.whole() };
+
+        let mut random = ChaCha8Rng::seed_from_u64(self.pace.seed);
+        random.set_stream(id);
+        let mut spread = (self.pace.jitter > 0.0).then_some((self.spread, random));
+        let ttft = match &mut spread {
+            Some((spread, random)) => self.pace.ttft.mul_f64(spread.sample(random)),
+            None => self.pace.ttft,
+        };
+        let (place, taken_up) = self.place(arrived).await?;
+        let (ended, told) = oneshot::channel();
+        let stream = Stream {
+            socket: Arc::clone(socket),
+            script,
+            deadline: taken_up + ttft,
+            itl: self.pace.itl,
+            spread,
+            request: id + 1,
+            accepted: arrived,
+            place,
+            ended: Some(ended),
+            trace: self.trace.clone().filter(|_| order.stream),
+            sent: 0,
+            times: Vec::new(),
+            unwritten: Vec::new(),
+        };
+        Ok(Reply::Paced(Box::new(stream), told))
+    }
+
+    /// A place among the requests that run. One that finds a place is timed from its arrival; one that has to wait, from
+    /// when a place is free.
+    async fn place(&self, arrived: Instant) -> Result<(OwnedSemaphorePermit, Instant), Vec<u8>> {
+        if let Ok(place) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok((place, arrived));
+        }
+        let place = Arc::clone(&self.running).acquire_owned().await;
+        let place = place.map_err(|_| refusal(503, "the server is shutting down"))?;
+        Ok((place, Instant::now()))
     }
 
     fn prompt_tokens(&self, prompt: &Prompt) -> usize {
         let text = match prompt {
-            Prompt::Tokens(ids) => return ids.len(),
+            Prompt::Tokens(count) => return *count,
             Prompt::Text(text) => text,
         };
         let encoded = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.encode_fast(text.as_str(), true).ok());
@@ -129,253 +297,74 @@ impl Server {
     }
 }
 
+/// What a server says that is not ready.
+const LOADING: &str = "the model is still loading";
+
+/// Counts an answer for as long as it is under way.
+struct Answering<'a>(&'a AtomicUsize);
+
+impl<'a> Answering<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer that is taken back from the pacer when this is dropped: its place is free again, and the trace is told.
+struct Revoked(Shared);
+
+impl Drop for Revoked {
+    fn drop(&mut self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// An answer that is not 200, in the shape of vLLM's errors.
-struct Refusal(StatusCode, String);
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Failure {
-            message: String,
-            r#type: &'static str,
-            code: u16,
-        }
-        #[derive(Serialize)]
-        struct Answer {
-            error: Failure,
-        }
-        let r#type = self.0.canonical_reason().unwrap_or("error");
-        let error = Failure { message: self.1, r#type, code: self.0.as_u16() };
-        (self.0, Json(Answer { error })).into_response()
-    }
-}
-
-async fn health(State(server): State<Arc<Server>>) -> Result<(), Refusal> {
-    server.ready()
-}
-
-async fn version() -> impl IntoResponse {
+fn refusal(status: u16, message: &str) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Answer {
-        version: &'static str,
-    }
-    Json(Answer { version: VERSION })
-}
-
-async fn models(State(server): State<Arc<Server>>) -> Result<impl IntoResponse, Refusal> {
-    #[derive(Serialize)]
-    struct Model {
-        id: String,
-        object: &'static str,
-        owned_by: &'static str,
-        root: String,
+    struct Failure<'a> {
+        message: &'a str,
+        r#type: &'static str,
+        code: u16,
     }
     #[derive(Serialize)]
-    struct Answer {
-        object: &'static str,
-        data: [Model; 1],
+    struct Refused<'a> {
+        error: Failure<'a>,
     }
-    server.ready()?;
-    let model = Model { id: server.model.clone(), object: "model", owned_by: "vllm-perf", root: server.model.clone() };
-    Ok(Json(Answer { object: "list", data: [model] }))
+    let r#type = if status < 500 { "BadRequestError" } else { "InternalServerError" };
+    json(status, &Refused { error: Failure { message, r#type, code: status } })
 }
 
-/// The fields of a request that the simulation heeds. `ignore_eos` is not among them: it never ends an answer early.
-#[derive(Deserialize)]
-struct Fields {
-    model: Option<String>,
-    max_tokens: Option<u32>,
-    max_completion_tokens: Option<u32>,
-    #[serde(default)]
-    stream: bool,
-    stream_options: Option<StreamOptions>,
+fn json(status: u16, value: &impl Serialize) -> Vec<u8> {
+    // Plain structs of strings and numbers always print.
+    response(status, "application/json", &serde_json::to_vec(value).unwrap_or_default())
 }
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
-}
-
-#[derive(Deserialize)]
-struct CompletionRequest {
-    prompt: Prompt,
-    #[serde(flatten)]
-    fields: Fields,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Prompt {
-    Text(String),
-    Tokens(Vec<u32>),
-}
-
-#[derive(Deserialize)]
-struct ChatRequest {
-    messages: Vec<Message>,
-    #[serde(flatten)]
-    fields: Fields,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Content,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-struct Part {
-    text: String,
-}
-
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
-}
-
-async fn completions(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Refusal> {
-    let arrived = Instant::now();
-    server.ready()?;
-    let request: CompletionRequest = parse(&body)?;
-    answer(server, arrived, &request.prompt, request.fields, Shape::Completion).await
-}
-
-async fn chat(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Refusal> {
-    let arrived = Instant::now();
-    server.ready()?;
-    let request: ChatRequest = parse(&body)?;
-    let texts: Vec<String> = request
-        .messages
-        .into_iter()
-        .flat_map(|message| match message.content {
-            Content::Text(text) => vec![text],
-            Content::Parts(parts) => parts.into_iter().map(|part| part.text).collect(),
-        })
-        .collect();
-    answer(server, arrived, &Prompt::Text(texts.join("\n")), request.fields, Shape::Chat).await
-}
-
-#[derive(Clone, Copy)]
-enum Shape {
-    Completion,
-    Chat,
-}
-
-impl Shape {
-    /// One object of an answer: a chunk of a stream, or the whole of it.
-    fn object(self, id: u64, model: &str, streamed: bool, choice: Option<(&str, bool)>, usage: &str) -> String {
-        let object = match (self, streamed) {
-            (Self::Completion, _) => "text_completion",
-            (Self::Chat, true) => "chat.completion.chunk",
-            (Self::Chat, false) => "chat.completion",
-        };
-        let choices = choice.map_or_else(String::new, |(text, last)| {
-            let finish = if last { r#""length""# } else { "null" };
-            let content = match (self, streamed) {
-                (Self::Completion, _) => format!(r#""text":"{text}""#),
-                (Self::Chat, true) => format!(r#""delta":{{"role":"assistant","content":"{text}"}}"#),
-                (Self::Chat, false) => format!(r#""message":{{"role":"assistant","content":"{text}"}}"#),
-            };
-            format!(r#"{{"index":0,{content},"logprobs":null,"finish_reason":{finish}}}"#)
-        });
-        let model = serde_json::Value::from(model);
-        format!(r#"{{"id":"sim-{id}","object":"{object}","model":{model},"choices":[{choices}],"usage":{usage}}}"#)
-    }
-}
-
-/// What one simulated token reads.
-const TOKEN: &str = " token";
-
-async fn answer(
-    server: Arc<Server>,
-    arrived: Instant,
-    prompt: &Prompt,
-    fields: Fields,
-    shape: Shape,
-) -> Result<Response, Refusal> {
-    if let Some(model) = fields.model.filter(|model| *model != server.model) {
-        return Err(Refusal(StatusCode::NOT_FOUND, format!("the model `{model}` does not exist")));
-    }
-    let tokens = fields.max_completion_tokens.or(fields.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS);
-    if tokens == 0 {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "max_tokens must be at least 1".to_owned()));
-    }
-    let prompt_tokens = server.prompt_tokens(prompt);
-    let total = prompt_tokens + tokens as usize;
-    let usage = format!(r#"{{"prompt_tokens":{prompt_tokens},"total_tokens":{total},"completion_tokens":{tokens}}}"#);
-
-    let id = server.requests.fetch_add(1, Ordering::Relaxed);
-    let mut random = ChaCha8Rng::seed_from_u64(server.pace.seed);
-    random.set_stream(id);
-    // A request that finds a place is timed from its arrival; one that has to wait, from when a place is free.
-    let (place, taken_up) = match Arc::clone(&server.running).try_acquire_owned() {
-        Ok(place) => (place, arrived),
-        Err(_) => {
-            let place = Arc::clone(&server.running).acquire_owned().await;
-            let closed = |_| Refusal(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down".to_owned());
-            (place.map_err(closed)?, Instant::now())
+/// Adds what arrives to `buffer`; how many bytes.
+async fn read(socket: &TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
+    loop {
+        socket.readable().await?;
+        match socket.try_read_buf(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            read => return read,
         }
-    };
-    let mut progress = Progress { server, random, deadline: taken_up, sent: 0, tokens, _place: place };
-
-    if fields.stream {
-        let usage = fields.stream_options.is_some_and(|options| options.include_usage).then_some(usage.as_str());
-        return Ok(streamed(progress, shape, id, usage));
     }
-    while progress.next_token().await.is_some() {}
-    let text = TOKEN.repeat(tokens as usize);
-    let whole = shape.object(id, &progress.server.model, false, Some((&text, true)), &usage);
-    Ok(([(header::CONTENT_TYPE, "application/json")], whole).into_response())
 }
 
-/// A stream of one chunk a token, then the usage where it was asked for, then `[DONE]`.
-fn streamed(progress: Progress, shape: Shape, id: u64, usage: Option<&str>) -> Response {
-    let event = |choice, usage| {
-        Bytes::from(format!("data: {}\n\n", shape.object(id, &progress.server.model, true, choice, usage)))
-    };
-    // Every text is made before the first deadline, so that nothing but the pace lies between two tokens.
-    let token = event(Some((TOKEN, false)), "null");
-    let last = event(Some((TOKEN, true)), "null");
-    let mut end = usage.map_or_else(Vec::new, |usage| event(None, usage).to_vec());
-    end.extend_from_slice(b"data: [DONE]\n\n");
-    let chunks = stream::unfold((progress, Some(Bytes::from(end))), move |(mut progress, end)| {
-        let (token, last) = (token.clone(), last.clone());
-        async move {
-            let chunk = match progress.next_token().await {
-                Some(left) if left > 0 => token,
-                Some(_) => last,
-                None => return end.map(|end| (Ok::<_, Infallible>(end), (progress, None))),
-            };
-            Some((Ok(chunk), (progress, end)))
+async fn write(socket: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        socket.writable().await?;
+        match socket.try_write(bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-    });
-    ([(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")], Body::from_stream(chunks)).into_response()
-}
-
-/// A request under way. Its place is free again when this is dropped.
-struct Progress {
-    server: Arc<Server>,
-    random: ChaCha8Rng,
-    deadline: Instant,
-    sent: u32,
-    tokens: u32,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Progress {
-    /// Waits for the next token and says how many follow; `None` after the last.
-    async fn next_token(&mut self) -> Option<u32> {
-        let left = self.tokens.checked_sub(self.sent + 1)?;
-        let pace = if self.sent == 0 { self.server.pace.ttft } else { self.server.pace.itl };
-        self.deadline += pace.mul_f64(self.server.spread.sample(&mut self.random));
-        self.server.clock.until(self.deadline).await;
-        self.sent += 1;
-        Some(left)
     }
+    Ok(())
 }

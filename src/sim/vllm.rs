@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Pace, bench, server};
+use super::{Pace, Simulation, bench, server};
 use crate::client::{self, arguments};
 use crate::environment::Environment;
 use crate::exit::Classify;
@@ -81,7 +81,7 @@ async fn serve(flags: &Flags, pace: Pace, env: &Environment) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     say(&format!("simulated vLLM serves {name} on http://{address} ({pace})"))?;
-    server::serve(pace, name, env, listener, async move {
+    server::serve(Simulation::new(pace, name), env, listener, async move {
         tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
     })
     .await

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use vllm_perf::client::{self, ServingResult, arguments};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
-use vllm_perf::sim::{self, Pace};
+use vllm_perf::sim::{self, Pace, Simulation};
 
 type Object = IndexMap<String, Value>;
 
@@ -36,8 +36,8 @@ async fn serve(pace: &str, model: &str) -> u16 {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (pace, model) = (pace.parse::<Pace>().unwrap(), model.to_owned());
-    tokio::spawn(async move { sim::serve(pace, model, &Environment::default(), listener, pending()).await });
+    let simulation = Simulation::new(pace.parse::<Pace>().unwrap(), model);
+    tokio::spawn(async move { sim::serve(simulation, &Environment::default(), listener, pending()).await });
     port
 }
 
@@ -142,7 +142,7 @@ async fn a_shutdown_does_not_wait_for_answers_without_end_and_their_requests_fai
         let pace = "ttft=1ms,itl=1h".parse().unwrap();
         let shutdown = async { stopped.await.unwrap() };
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let ended = runtime.block_on(sim::serve(pace, "m".to_owned(), &env, listener, shutdown));
+        let ended = runtime.block_on(sim::serve(Simulation::new(pace, "m"), &env, listener, shutdown));
         runtime.shutdown_background();
         ended
     });
