@@ -4,6 +4,7 @@
 pub mod arguments;
 pub mod dataset;
 pub mod metrics;
+pub mod ramp;
 pub mod request;
 pub mod schedule;
 pub mod stream;
@@ -24,8 +25,8 @@ use tokio::task::JoinSet;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use arguments::Arguments;
-use dataset::{Content, Prompt};
-use request::{Api, Endpoint, Exchange, Failure};
+use dataset::Prompt;
+use request::{Endpoint, Exchange, Failure};
 
 pub use metrics::ServingResult;
 
@@ -57,11 +58,11 @@ pub async fn run(
     progress: impl Fn(usize, usize) + Send + Sync,
 ) -> Result<ServingResult> {
     raise_file_limit();
-    let tokenizer = dataset::open_tokenizer(arguments.tokenizer_id(), env)?;
-    let shape = arguments.shape();
-    let prompts = tokio::task::spawn_blocking(move || dataset::random(&shape, tokenizer.as_ref()))
-        .await
-        .context("cannot draw prompts")?;
+    let prompts = tokio::task::spawn_blocking({
+        let (arguments, env) = (arguments.clone(), env.clone());
+        move || dataset::draw(&arguments, &env)
+    });
+    let prompts = prompts.await.context("cannot draw prompts")??;
     let load = load(arguments, env, &prompts)?;
     let first = load.bodies.first().context("no prompts")?;
 
@@ -87,16 +88,14 @@ fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<
     let url = arguments.url().context("cannot make a URL of --host, --port and --endpoint").mistake()?;
     let headers = headers(arguments, env).mistake()?;
     let endpoint = Endpoint::new(url, arguments.backend.api(), headers, arguments.save_detailed)?;
-    if arguments.backend.api() == Api::Chat && prompts.iter().any(|prompt| matches!(prompt.content, Content::Tokens(_)))
-    {
-        let tokenizer = arguments.tokenizer_id();
-        return Err(anyhow!("no tokenizer.json for `{tokenizer}`, and chat needs texts: give --tokenizer FOLDER"))
-            .mistake();
-    }
     let sampling = arguments.sampling();
-    let body = |prompt| endpoint.body(arguments.model_name(), prompt, arguments.random_output_len, &sampling);
+    let body = |prompt| endpoint.body(arguments.model_name(), prompt, &sampling);
     let bodies = prompts.iter().map(body).collect::<Result<_>>()?;
-    let arrivals = schedule::arrivals(prompts.len(), arguments.request_rate, arguments.burstiness, arguments.seed);
+    let (count, burstiness, seed) = (prompts.len(), arguments.burstiness, arguments.seed);
+    let arrivals = match arguments.ramp_up() {
+        Some(ramp) => ramp.arrivals(count, burstiness, seed),
+        None => schedule::arrivals(count, arguments.request_rate, burstiness, seed),
+    };
     Ok(Load { endpoint, bodies, arrivals, max_concurrency: arguments.max_concurrency })
 }
 
@@ -169,8 +168,8 @@ pub async fn apply(load: &Load, progress: impl Fn(usize, usize)) -> (Vec<Exchang
 }
 
 #[expect(clippy::disallowed_methods, reason = "a result says when it was measured")]
-fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
 }
 
 /// Writes the result where `--save-result` wants it and says where; `None` without that flag.
@@ -181,7 +180,7 @@ pub fn save(arguments: &Arguments, result: &ServingResult) -> Result<Option<Path
     if !arguments.save_result {
         return Ok(None);
     }
-    let name = arguments.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date));
+    let name = arguments.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
     let path = arguments.result_dir.clone().unwrap_or_default().join(name);
     write(&path, result.to_json(arguments.save_detailed).as_bytes())?;
     Ok(Some(path))
