@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod lag;
 pub mod load;
 pub mod metrics;
+pub mod ramp;
 pub mod request;
 pub mod schedule;
 pub mod stream;
@@ -25,9 +26,9 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use arguments::Arguments;
-use dataset::{Content, Prompt};
+use dataset::Prompt;
 use load::Load;
-use request::{Api, Endpoint};
+use request::Endpoint;
 
 pub use metrics::ServingResult;
 
@@ -49,11 +50,11 @@ pub async fn run(
     env: &Environment,
     progress: impl Fn(usize, usize) + Send + Sync,
 ) -> Result<ServingResult> {
-    let tokenizer = dataset::open_tokenizer(arguments.tokenizer_id(), env)?;
-    let shape = arguments.shape();
-    let prompts = tokio::task::spawn_blocking(move || dataset::random(&shape, tokenizer.as_ref()))
-        .await
-        .context("cannot draw prompts")?;
+    let prompts = tokio::task::spawn_blocking({
+        let (arguments, env) = (arguments.clone(), env.clone());
+        move || dataset::draw(&arguments, &env)
+    });
+    let prompts = prompts.await.context("cannot draw prompts")??;
     let load = load(arguments, env, &prompts)?;
     allow_files(load.connections() as u64).mistake()?;
     let first = load.requests.first().context("no prompts")?.clone();
@@ -83,19 +84,14 @@ fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<
     let headers = headers(arguments, env).mistake()?;
     let patience = Duration::from_secs(arguments.stall_timeout_sec);
     let endpoint = Endpoint::new(url, arguments.backend.api(), headers, arguments.save_detailed, patience);
-    if arguments.backend.api() == Api::Chat && prompts.iter().any(|prompt| matches!(prompt.content, Content::Tokens(_)))
-    {
-        let tokenizer = arguments.tokenizer_id();
-        return Err(anyhow!("no tokenizer.json for `{tokenizer}`, and chat needs texts: give --tokenizer FOLDER"))
-            .mistake();
-    }
     let sampling = arguments.sampling();
-    let request = |prompt| {
-        let body = endpoint.body(arguments.model_name(), prompt, arguments.random_output_len, &sampling)?;
-        Ok(endpoint.request(&body))
-    };
+    let request = |prompt| Ok(endpoint.request(&endpoint.body(arguments.model_name(), prompt, &sampling)?));
     let requests = prompts.iter().map(request).collect::<Result<_>>()?;
-    let arrivals = schedule::arrivals(prompts.len(), arguments.request_rate, arguments.burstiness, arguments.seed);
+    let (count, burstiness, seed) = (prompts.len(), arguments.burstiness, arguments.seed);
+    let arrivals = match arguments.ramp_up() {
+        Some(ramp) => ramp.arrivals(count, burstiness, seed),
+        None => schedule::arrivals(count, arguments.request_rate, burstiness, seed),
+    };
     Ok(Load { endpoint, requests, arrivals, max_concurrency: arguments.max_concurrency })
 }
 
@@ -128,8 +124,8 @@ async fn check(load: &Load, patience: Duration) -> Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a result says when it was measured")]
-fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
 }
 
 /// Writes the result where `--save-result` wants it and says where; `None` without that flag.
@@ -140,7 +136,7 @@ pub fn save(arguments: &Arguments, result: &ServingResult) -> Result<Option<Path
     if !arguments.save_result {
         return Ok(None);
     }
-    let name = arguments.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date));
+    let name = arguments.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
     let path = arguments.result_dir.clone().unwrap_or_default().join(name);
     write(&path, result.to_json(arguments.save_detailed).as_bytes())?;
     Ok(Some(path))

@@ -319,7 +319,7 @@ mod tests {
             assert_eq!(written.gpu_type, expected.gpu_type);
         }
         let native = cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();
-        assert_eq!((native, cases.len()), (56, 70), "the sharegpt cases are vLLM's to measure");
+        assert_eq!((native, cases.len()), (70, 70), "both data sets of the file are ours to draw from");
     }
 
     #[test]

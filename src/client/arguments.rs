@@ -1,177 +1,28 @@
 //! The command line of `vllm bench serve`, as far as the native client can run it. What it cannot run is refused by name
 //! and never ignored.
 
-use std::fmt;
-use std::path::PathBuf;
+mod check;
+mod flags;
+mod value;
 
-use clap::builder::PossibleValuesParser;
+use std::cell::RefCell;
+use std::fmt;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use serde_json::{Map, Value};
+use clap::{Command, CommandFactory, FromArgMatches};
+use serde_json::Value;
 use url::Url;
 
-use super::dataset::Shape;
+use super::dataset::{Shape, SonnetLengths};
+use super::ramp::RampUp;
 use super::request::{Api, Sampling};
-use super::schedule::LOWEST_RATE;
 
-/// The flags of `vllm bench serve` that are supported, with its defaults.
-#[derive(Debug, Clone, PartialEq, Parser)]
-#[command(name = "bench serve", no_binary_name = true, args_override_self = true)]
-pub struct Arguments {
-    /// Interface: vllm and openai are completions, openai-chat is chat completions.
-    #[arg(long, default_value = "openai")]
-    pub backend: Backend,
-    /// Path of the interface on the server.
-    #[arg(long, default_value = "/v1/completions")]
-    pub endpoint: String,
-    /// URL of the server, instead of --host and --port.
-    #[arg(long, value_name = "URL")]
-    pub base_url: Option<Url>,
-    /// Host of the server.
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: String,
-    /// Port of the server.
-    #[arg(long, default_value_t = 8000)]
-    pub port: u16,
-    /// Header sent with every request, KEY=VALUE.
-    #[arg(long, num_args = 0.., value_name = "KEY=VALUE", value_parser = pair)]
-    pub header: Vec<(String, String)>,
-    /// Model, as results name it; also where the tokenizer is looked for.
-    #[arg(long)]
-    pub model: String,
-    /// Model, as the server names it.
-    #[arg(long)]
-    pub served_model_name: Option<String>,
-    /// Folder or name of the tokenizer, where it is not the model's.
-    #[arg(long)]
-    pub tokenizer: Option<String>,
-    /// No effect here: a tokenizer is a file that is read, never code that is run.
-    #[arg(long)]
-    pub trust_remote_code: bool,
-    /// Data set.
-    #[arg(long, default_value = "random", value_parser = PossibleValuesParser::new(["random"]))]
-    pub dataset_name: String,
-    /// Tokens of every prompt.
-    #[arg(long, default_value_t = 1024, value_name = "TOKENS")]
-    pub random_input_len: usize,
-    /// Tokens of every answer.
-    #[arg(long, default_value_t = 128, value_name = "TOKENS")]
-    pub random_output_len: usize,
-    /// Relative range of both lengths; only 0 is supported.
-    #[arg(long, default_value_t = 0.0)]
-    pub random_range_ratio: f64,
-    /// Tokens that all prompts begin with; only 0 is supported.
-    #[arg(long, default_value_t = 0, value_name = "TOKENS")]
-    pub random_prefix_len: usize,
-    /// Number of requests.
-    #[arg(long, default_value_t = 1000)]
-    pub num_prompts: usize,
-    /// Requests a second, or inf for all at once.
-    #[arg(long, default_value_t = f64::INFINITY, value_name = "PER_SECOND")]
-    pub request_rate: f64,
-    /// Shape of the gaps between requests: 1 is a Poisson process, less is burstier.
-    #[arg(long, default_value_t = 1.0)]
-    pub burstiness: f64,
-    /// Most requests under way at once.
-    #[arg(long)]
-    pub max_concurrency: Option<usize>,
-    /// Answers run to their full length; always so with random prompts.
-    #[arg(long)]
-    pub ignore_eos: bool,
-    /// Sampling temperature.
-    #[arg(long)]
-    pub temperature: Option<f64>,
-    /// Top-p sampling.
-    #[arg(long)]
-    pub top_p: Option<f64>,
-    /// Top-k sampling.
-    #[arg(long, allow_negative_numbers = true)]
-    pub top_k: Option<i64>,
-    /// JSON object whose fields every request carries.
-    #[arg(long, value_name = "JSON", value_parser = object)]
-    pub extra_body: Option<Map<String, Value>>,
-    /// Seed of prompts and arrivals.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Requests before the measurement.
-    #[arg(long, default_value_t = 0)]
-    pub num_warmups: usize,
-    /// How long the first request may be tried again until the server answers, in seconds.
-    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
-    pub ready_check_timeout_sec: u64,
-    /// How long an answer may be silent before its request has failed, in seconds; vLLM's own client has no such flag.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub stall_timeout_sec: u64,
-    /// Metrics that get statistics.
-    #[arg(long, value_delimiter = ',', default_value = "ttft,tpot,itl")]
-    pub percentile_metrics: Vec<Timing>,
-    /// Percentiles of those metrics.
-    #[arg(long, value_delimiter = ',', default_value = "99")]
-    pub metric_percentiles: Vec<f64>,
-    /// Entry of the result, KEY=VALUE.
-    #[arg(long, num_args = 0.., value_name = "KEY=VALUE", value_parser = pair)]
-    pub metadata: Vec<(String, String)>,
-    /// Label of the result.
-    #[arg(long)]
-    pub label: Option<String>,
-    /// Write the result to a file.
-    #[arg(long)]
-    pub save_result: bool,
-    /// Write every request's own numbers too.
-    #[arg(long)]
-    pub save_detailed: bool,
-    /// Folder of the result file.
-    #[arg(long, value_name = "DIR")]
-    pub result_dir: Option<PathBuf>,
-    /// Name of the result file.
-    #[arg(long, value_name = "FILE")]
-    pub result_filename: Option<PathBuf>,
-    /// No progress bar.
-    #[arg(long)]
-    pub disable_tqdm: bool,
-}
+pub use flags::Arguments;
+pub use value::{Backend, DatasetName, Objective, RampUpStrategy, RangeRatio, Timing};
 
-/// Interfaces, as upstream names its backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
-    /// Completions.
-    Vllm,
-    /// Completions.
-    Openai,
-    /// Chat completions.
-    OpenaiChat,
-}
-
-impl Backend {
-    /// Upstream's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Vllm => "vllm",
-            Self::Openai => "openai",
-            Self::OpenaiChat => "openai-chat",
-        }
-    }
-
-    /// The interface that it stands for.
-    pub fn api(self) -> Api {
-        match self {
-            Self::Vllm | Self::Openai => Api::Completions,
-            Self::OpenaiChat => Api::Chat,
-        }
-    }
-}
-
-/// Times of a request that get statistics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Timing {
-    /// Time to first token.
-    Ttft,
-    /// Time per output token after the first.
-    Tpot,
-    /// Inter-token latency.
-    Itl,
-    /// End-to-end latency.
-    E2el,
+thread_local! {
+    /// Building the definition costs as much as ten parses, and a plan parses each of its cases.
+    static DEFINITION: RefCell<Command> = RefCell::new(Arguments::command().disable_help_flag(true));
 }
 
 /// Why the native client does not run a command.
@@ -211,12 +62,12 @@ impl std::error::Error for Unsupported {}
 /// # Errors
 /// The first thing that the native client cannot do.
 pub fn parse(argv: &[String]) -> Result<Arguments, Unsupported> {
-    let matches = Arguments::command()
-        .disable_help_flag(true)
-        .try_get_matches_from(argv.iter().map(|word| dashed(word)))
-        .map_err(|error| refusal(&error))?;
-    let arguments = Arguments::from_arg_matches(&matches).map_err(|error| refusal(&error))?;
-    check(&arguments)?;
+    let words = argv.iter().map(|word| dashed(word));
+    let matches = DEFINITION.with_borrow_mut(|definition| definition.try_get_matches_from_mut(words));
+    let matches = matches.map_err(|error| refusal(&error))?;
+    let mut arguments = Arguments::from_arg_matches(&matches).map_err(|error| refusal(&error))?;
+    check::imply(&mut arguments);
+    check::check(&arguments).map_err(Unsupported::Invalid)?;
     Ok(arguments)
 }
 
@@ -251,45 +102,6 @@ fn refusal(error: &clap::Error) -> Unsupported {
     }
 }
 
-fn check(arguments: &Arguments) -> Result<(), Unsupported> {
-    let only_zero =
-        |flag: &str, value: String| Err(Unsupported::Value { flag: flag.to_owned(), value, supported: "0".to_owned() });
-    let invalid = |why: String| Err(Unsupported::Invalid(why));
-    if arguments.random_range_ratio != 0.0 {
-        return only_zero("--random-range-ratio", arguments.random_range_ratio.to_string());
-    }
-    if arguments.random_prefix_len != 0 {
-        return only_zero("--random-prefix-len", arguments.random_prefix_len.to_string());
-    }
-    if arguments.request_rate.is_nan() || arguments.request_rate < LOWEST_RATE {
-        return invalid(format!("`--request-rate {}` is less than {LOWEST_RATE} a second", arguments.request_rate));
-    }
-    if arguments.burstiness.is_nan() || arguments.burstiness <= 0.0 {
-        return invalid(format!("`--burstiness {}` is not greater than 0", arguments.burstiness));
-    }
-    if let Some(percentile) = arguments.metric_percentiles.iter().find(|p| !(0.0..=100.0).contains(*p)) {
-        return invalid(format!("`--metric-percentiles {percentile}` is not between 0 and 100"));
-    }
-    let counts = [
-        ("--num-prompts", arguments.num_prompts),
-        ("--random-input-len", arguments.random_input_len),
-        ("--random-output-len", arguments.random_output_len),
-        ("--max-concurrency", arguments.max_concurrency.unwrap_or(1)),
-    ];
-    if let Some((flag, _)) = counts.iter().find(|(_, count)| *count == 0) {
-        return invalid(format!("`{flag} 0` measures nothing: expected at least 1"));
-    }
-    let suffix = match arguments.backend.api() {
-        Api::Completions => "completions",
-        Api::Chat => "chat/completions",
-    };
-    if !arguments.endpoint.ends_with(suffix) {
-        let backend = arguments.backend.as_str();
-        return invalid(format!("`--endpoint {}` must end in `{suffix}` for backend {backend}", arguments.endpoint));
-    }
-    Ok(())
-}
-
 impl Arguments {
     /// Where requests go.
     ///
@@ -316,35 +128,57 @@ impl Arguments {
         self.served_model_name.as_deref().unwrap_or(&self.model)
     }
 
-    /// The prompts that are asked for.
+    /// The random prompts that are asked for.
     pub fn shape(&self) -> Shape {
         Shape {
             prompts: self.num_prompts,
             input_len: self.random_input_len,
             output_len: self.random_output_len,
+            prefix_len: self.random_prefix_len,
+            range: self.random_range_ratio,
             seed: self.seed,
         }
     }
 
-    /// Sampling parameters, then the extra fields, which win.
+    /// Lengths of a sonnet data set.
+    pub fn sonnet_lengths(&self) -> SonnetLengths {
+        SonnetLengths { input: self.sonnet_input_len, output: self.sonnet_output_len, prefix: self.sonnet_prefix_len }
+    }
+
+    /// Tokens of every answer of a custom data set; `None`: those of the file.
+    pub fn custom_output_len(&self) -> Option<usize> {
+        usize::try_from(self.custom_output_len).ok()
+    }
+
+    /// How the request rate grows, if it does.
+    pub fn ramp_up(&self) -> Option<RampUp> {
+        let (strategy, start, end) = (self.ramp_up_strategy?, self.ramp_up_start_rps?, self.ramp_up_end_rps?);
+        Some(RampUp { strategy, start, end })
+    }
+
+    /// Metrics that get statistics.
+    pub fn timings(&self) -> &[Timing] {
+        self.percentile_metrics.as_deref().unwrap_or(&[Timing::Ttft, Timing::Tpot, Timing::Itl])
+    }
+
+    /// What a body says beside the prompt: whether answers run to their full length, sampling parameters, then the extra
+    /// fields, which win.
     pub fn sampling(&self) -> Sampling {
+        let logprobs = self.logprobs.filter(|_| self.backend.api() == Api::Completions);
         let set = [
+            ("logprobs", logprobs.map(Value::from)),
+            ("ignore_eos", self.ignore_eos.then_some(Value::from(true))),
             ("top_p", self.top_p.map(Value::from)),
             ("top_k", self.top_k.map(Value::from)),
+            ("min_p", self.min_p.map(Value::from)),
             ("temperature", self.temperature.map(Value::from)),
+            ("frequency_penalty", self.frequency_penalty.map(Value::from)),
+            ("presence_penalty", self.presence_penalty.map(Value::from)),
+            ("repetition_penalty", self.repetition_penalty.map(Value::from)),
         ];
         let set = set.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)));
         set.chain(self.extra_body.clone().unwrap_or_default()).collect()
     }
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
-}
-
-fn object(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))
 }
 
 #[cfg(test)]
@@ -371,11 +205,11 @@ mod tests {
         assert_eq!(arguments.backend, Backend::Vllm);
         assert_eq!(arguments.request_rate, f64::INFINITY);
         assert_eq!(arguments.max_concurrency, Some(8));
-        assert_eq!(arguments.shape(), Shape { prompts: 60, input_len: 256, output_len: 16, seed: 0 });
+        assert_eq!(arguments.shape(), Shape { prompts: 60, input_len: 256, output_len: 16, ..Shape::default() });
         assert_eq!(arguments.metadata[1], ("compilation_config.mode".to_owned(), String::new()));
-        assert_eq!(arguments.percentile_metrics, [Timing::Ttft, Timing::Tpot, Timing::Itl]);
+        assert_eq!(arguments.timings(), [Timing::Ttft, Timing::Tpot, Timing::Itl]);
         assert_eq!(arguments.url().unwrap().as_str(), "http://127.0.0.1:8000/v1/completions");
-        assert_eq!(Value::from(arguments.sampling()).to_string(), r#"{"temperature":0.0}"#);
+        assert_eq!(Value::from(arguments.sampling()).to_string(), r#"{"ignore_eos":true,"temperature":0.0}"#);
     }
 
     #[test]
@@ -386,21 +220,76 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_of_a_long_command_says_what_it_means() {
+        let arguments = parse(&words(
+            "--model m --num-prompts 4 --ramp-up-strategy exponential --ramp-up-start-rps 1 --ramp-up-end-rps 8 \
+             --goodput ttft:200 e2el:1500.5 --min-p 0.1 --frequency-penalty -0.5 --presence-penalty 1 \
+             --repetition-penalty 1.1 --logprobs 2 --top-p 0.9 --extra-body '{\"top_p\": 0.5, \"seed\": 7}' \
+             --percentile-metrics e2el,client_queue_time --metric-percentiles 50,99.9 --random-prefix-len 8 \
+             --random-range-ratio '{\"input\": 0.1, \"output\": 0.2}' --input-len 64 --output-len 9",
+        ))
+        .unwrap();
+        let ramp = RampUp { strategy: RampUpStrategy::Exponential, start: 1, end: 8 };
+        assert_eq!(arguments.ramp_up(), Some(ramp));
+        assert_eq!(arguments.goodput.len(), 2);
+        assert_eq!(arguments.goodput[1], Objective { timing: Timing::E2el, milliseconds: 1500.5 });
+        assert_eq!(arguments.timings(), [Timing::E2el, Timing::ClientQueueTime]);
+        assert_eq!(arguments.metric_percentiles, [50.0, 99.9]);
+        let range = RangeRatio::Each { input: 0.1, output: 0.2 };
+        let shape = Shape { prompts: 4, input_len: 64, output_len: 9, prefix_len: 8, range, seed: 0 };
+        assert_eq!(arguments.shape(), shape);
+        insta::assert_snapshot!(Value::from(arguments.sampling()), @r#"{"logprobs":2,"ignore_eos":true,"top_p":0.5,"min_p":0.1,"frequency_penalty":-0.5,"presence_penalty":1.0,"repetition_penalty":1.1,"seed":7}"#);
+    }
+
+    #[test]
+    fn the_general_lengths_are_those_of_every_data_set() {
+        let arguments =
+            parse(&words("--model m --output-len 9 --custom-output-len 30 --sharegpt-output-len 40")).unwrap();
+        assert_eq!((arguments.custom_output_len(), arguments.sharegpt_output_len), (Some(9), Some(9)));
+        let arguments = parse(&words("--model m --dataset-name custom --dataset-path a.jsonl --custom-output-len -1"));
+        assert_eq!(arguments.unwrap().custom_output_len(), None);
+    }
+
+    #[test]
+    fn only_random_prompts_imply_that_answers_run_to_their_full_length() {
+        assert!(parse(&words("--model m")).unwrap().ignore_eos);
+        let custom = parse(&words("--model m --dataset-name custom --dataset-path a.jsonl")).unwrap();
+        assert!(!custom.ignore_eos && custom.sampling().is_empty());
+    }
+
+    #[test]
+    fn log_probabilities_are_a_field_of_completions_alone() {
+        let chat = "--model m --backend openai-chat --endpoint /v1/chat/completions --logprobs 2";
+        assert!(!parse(&words(chat)).unwrap().sampling().contains_key("logprobs"));
+    }
+
+    #[test]
     fn what_only_vllm_can_do_is_refused_by_name() {
-        insta::assert_snapshot!(refused("--goodput ttft:100"), @"`--goodput` is a flag of `vllm bench serve` that the native client lacks");
-        insta::assert_snapshot!(refused("--dataset_path=x.json"), @"`--dataset-path` is a flag of `vllm bench serve` that the native client lacks");
-        insta::assert_snapshot!(refused("--dataset-name sharegpt"), @"`--dataset-name sharegpt` is not supported by the native client: it has random");
+        insta::assert_snapshot!(refused("--lora-modules a b"), @"`--lora-modules` is a flag of `vllm bench serve` that the native client lacks");
+        insta::assert_snapshot!(refused("--hf_split=test"), @"`--hf-split` is a flag of `vllm bench serve` that the native client lacks");
+        insta::assert_snapshot!(refused("--profile"), @"`--profile` is a flag of `vllm bench serve` that the native client lacks");
+        insta::assert_snapshot!(refused("--dataset-name prefix_repetition"), @"`--dataset-name prefix_repetition` is not supported by the native client: it has random, sharegpt, custom, sonnet");
         insta::assert_snapshot!(refused("--backend tgi"), @"`--backend tgi` is not supported by the native client: it has vllm, openai, openai-chat");
-        insta::assert_snapshot!(refused("--percentile-metrics client_queue_time"), @"`--percentile-metrics client_queue_time` is not supported by the native client: it has ttft, tpot, itl, e2el");
-        insta::assert_snapshot!(refused("--random-range-ratio 0.5"), @"`--random-range-ratio 0.5` is not supported by the native client: it has 0");
+        insta::assert_snapshot!(refused("--tokenizer-mode mistral"), @"`--tokenizer-mode mistral` is not supported by the native client: it has auto, hf");
+        insta::assert_snapshot!(refused("--percentile-metrics speed"), @"`--percentile-metrics speed` is not supported by the native client: it has ttft, tpot, itl, e2el, client_queue_time, e2el_including_client_queue");
     }
 
     #[test]
     fn a_wrong_value_says_which() {
         insta::assert_snapshot!(refused("--num-prompts many"), @"not a command of bench serve: invalid value 'many' for '--num-prompts <NUM_PROMPTS>': invalid digit found in string");
+        insta::assert_snapshot!(refused("--num-prompts 0"), @"not a command of bench serve: `--num-prompts 0` measures nothing: expected at least 1");
         insta::assert_snapshot!(refused("--request-rate 0"), @"not a command of bench serve: `--request-rate 0` is less than 0.000001 a second");
         insta::assert_snapshot!(refused("--max-concurrency 0"), @"not a command of bench serve: `--max-concurrency 0` measures nothing: expected at least 1");
         insta::assert_snapshot!(refused("--backend openai-chat"), @"not a command of bench serve: `--endpoint /v1/completions` must end in `chat/completions` for backend openai-chat");
+        insta::assert_snapshot!(refused("--random-range-ratio 1.5"), @"not a command of bench serve: invalid value '1.5' for '--random-range-ratio <RATIO>': expected at least 0 and less than 1");
+        insta::assert_snapshot!(refused("--goodput itl:5"), @"not a command of bench serve: invalid value 'itl:5' for '--goodput <METRIC:MS>...': `itl` is none of ttft, tpot and e2el");
+        insta::assert_snapshot!(refused("--dataset-name sharegpt"), @"not a command of bench serve: `--dataset-name sharegpt` needs --dataset-path FILE");
+        insta::assert_snapshot!(refused("--dataset-path a.json"), @"not a command of bench serve: `--dataset-path a.json` is of no use to random prompts: give --dataset-name too");
+        insta::assert_snapshot!(refused("--custom-output-len 0"), @"not a command of bench serve: `--custom-output-len 0` is neither -1, the file's own lengths, nor at least 1");
+        insta::assert_snapshot!(refused("--ramp-up-strategy linear"), @"not a command of bench serve: --ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps");
+        insta::assert_snapshot!(refused("--ramp-up-strategy linear --ramp-up-start-rps 0 --ramp-up-end-rps 5"), @"not a command of bench serve: `--ramp-up-start-rps 0` would never send its first request: expected at least 1");
+        insta::assert_snapshot!(refused("--ramp-up-strategy linear --ramp-up-start-rps 6 --ramp-up-end-rps 5"), @"not a command of bench serve: `--ramp-up-start-rps 6` is more than `--ramp-up-end-rps 5`");
+        insta::assert_snapshot!(refused("--ramp-up-strategy linear --request-rate 3"), @"not a command of bench serve: `--request-rate 3` and --ramp-up-strategy exclude each other");
         insta::assert_snapshot!(parse(&[]).unwrap_err(), @"not a command of bench serve: the following required arguments were not provided: --model <MODEL>");
     }
 }

@@ -1,30 +1,29 @@
-//! Random prompts of an exact length, the same for both sides and every repetition: the seed decides. Also where the
-//! tokenizer of a model is found.
+//! The prompts of a load: what each asks, how long it is, and how long its answer should be. For the same seed, file and
+//! tokenizer they are those of `vllm bench serve`. One file for each data set, and where a model's tokenizer is found.
 
-use std::path::{Path, PathBuf};
+mod custom;
+mod numpy;
+mod python;
+mod random;
+mod read;
+mod sharegpt;
+mod sonnet;
+mod template;
+mod tokenizer;
 
-use anyhow::{Result, anyhow};
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use tokenizers::Tokenizer;
+use serde_json::Map;
 
+use super::arguments::{Arguments, DatasetName};
+use super::request::Api;
 use crate::environment::Environment;
 use crate::exit::Classify;
+use python::Random;
 
-/// How many prompts, and how long prompts and answers are, in tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Number of prompts.
-    pub prompts: usize,
-    /// Tokens of every prompt, those that the tokenizer adds included.
-    pub input_len: usize,
-    /// Tokens asked of every answer.
-    pub output_len: usize,
-    /// What decides the prompts.
-    pub seed: u64,
-}
+pub use random::{Shape, random};
+pub use sonnet::Lengths as SonnetLengths;
+pub use tokenizer::{Tokenizer, find_tokenizer, open_tokenizer};
 
 /// What a request asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,179 +40,181 @@ pub enum Content {
 pub struct Prompt {
     /// What is sent.
     pub content: Content,
-    /// How many tokens that is for the server.
+    /// How many tokens that is, as upstream counts: without those that the tokenizer adds for random prompts, with them
+    /// for all others.
     pub tokens: usize,
+    /// Tokens asked of the answer.
+    pub output_tokens: usize,
 }
 
-/// Ids to draw from without a tokenizer: inside every vocabulary in use, past the special tokens at its beginning.
-const IDS_WITHOUT_TOKENIZER: std::ops::Range<u32> = 100..10_000;
-
-/// How often a text is adjusted before other ids are drawn.
-const ADJUSTMENTS: usize = 24;
-
-/// How often ids are drawn anew before the last text is taken as it is.
-const DRAWS: usize = 4;
-
-/// Random prompts. With a tokenizer they are texts that it encodes to exactly `input_len` tokens; in the rare case that
-/// none was found, `tokens` says how many there are. Without a tokenizer they are token ids.
-pub fn random(shape: &Shape, tokenizer: Option<&Tokenizer>) -> Vec<Prompt> {
-    let encoder = tokenizer.map(Encoder::new).filter(|encoder| !encoder.plain.is_empty());
-    (0..shape.prompts as u64)
-        .map(|index| {
-            let mut random = ChaCha8Rng::seed_from_u64(shape.seed);
-            random.set_stream(index);
-            match &encoder {
-                Some(encoder) => encoder.prompt(shape.input_len, &mut random),
-                None => {
-                    let ids = (0..shape.input_len).map(|_| random.random_range(IDS_WITHOUT_TOKENIZER)).collect();
-                    Prompt { content: Content::Tokens(ids), tokens: shape.input_len }
-                }
-            }
-        })
-        .collect()
+/// How prompts are taken from a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sampling {
+    prompts: usize,
+    seed: u64,
+    shuffle: bool,
 }
 
-/// A tokenizer, and the ids of its vocabulary that are not special.
-struct Encoder<'a> {
-    tokenizer: &'a Tokenizer,
-    plain: Vec<u32>,
-    /// Tokens that it adds to every text, such as a begin-of-text.
-    added: usize,
-}
-
-impl<'a> Encoder<'a> {
-    fn new(tokenizer: &'a Tokenizer) -> Self {
-        let special = tokenizer.get_added_tokens_decoder();
-        let mut plain: Vec<u32> =
-            tokenizer.get_vocab(false).into_values().filter(|id| !special.contains_key(id)).collect();
-        plain.sort_unstable();
-        let added = tokenizer.encode_fast("", true).map_or(0, |encoding| encoding.len());
-        Self { tokenizer, plain, added }
-    }
-
-    fn prompt(&self, length: usize, random: &mut ChaCha8Rng) -> Prompt {
-        let wanted = length.saturating_sub(self.added);
-        let mut last = String::new();
-        for _ in 0..DRAWS {
-            let mut ids = Vec::new();
-            for _ in 0..ADJUSTMENTS {
-                ids.truncate(wanted);
-                while ids.len() < wanted {
-                    ids.extend(self.plain.choose(random));
-                }
-                last = self.tokenizer.decode(&ids, false).unwrap_or_default();
-                ids = self.ids(&last);
-                if ids.len() == wanted {
-                    return Prompt { content: Content::Text(last), tokens: length };
-                }
-            }
-        }
-        let tokens = self.ids(&last).len() + self.added;
-        Prompt { content: Content::Text(last), tokens }
-    }
-
-    fn ids(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
-    }
-}
-
-/// The `tokenizer.json` of a model: in the folder `model`, else in the cache of Hugging Face that `HF_HUB_CACHE`,
-/// `HF_HOME`, `XDG_CACHE_HOME` or `HOME` leads to.
-pub fn find_tokenizer(model: &str, env: &Environment) -> Option<PathBuf> {
-    let local = Path::new(model).join("tokenizer.json");
-    if local.is_file() {
-        return Some(local);
-    }
-    let hub = env
-        .get("HF_HUB_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| env.get("HF_HOME").map(|home| Path::new(home).join("hub")))
-        .or_else(|| env.get("XDG_CACHE_HOME").map(|cache| Path::new(cache).join("huggingface/hub")))
-        .or_else(|| env.get("HOME").map(|home| Path::new(home).join(".cache/huggingface/hub")))?;
-    let repository = hub.join(format!("models--{}", model.replace('/', "--")));
-    let revision = std::fs::read_to_string(repository.join("refs/main")).ok()?;
-    let cached = repository.join("snapshots").join(revision.trim()).join("tokenizer.json");
-    cached.is_file().then_some(cached)
-}
-
-/// The tokenizer of a model, or `None` where it is not on this machine.
+/// The prompts that `arguments` ask for.
 ///
 /// # Errors
-/// Its file is there and cannot be read.
-pub fn open_tokenizer(model: &str, env: &Environment) -> Result<Option<Tokenizer>> {
-    let Some(path) = find_tokenizer(model, env) else { return Ok(None) };
-    let cannot = |error| anyhow!("cannot read {}: {error}", path.display());
-    let mut tokenizer = Tokenizer::from_file(&path).map_err(cannot).mistake()?;
-    // Some files cut or fill every text; the server counts tokens without either.
-    tokenizer.with_padding(None).with_truncation(None).map_err(cannot).mistake()?;
-    Ok(Some(tokenizer))
+/// The tokenizer or the data set is not there or cannot be used (exit 2).
+pub fn draw(arguments: &Arguments, env: &Environment) -> Result<Vec<Prompt>> {
+    let id = arguments.tokenizer_id();
+    let tokenizer = Tokenizer::open(id, env)?;
+    if arguments.dataset_name == DatasetName::Random {
+        if tokenizer.is_none() && arguments.backend.api() == Api::Chat {
+            return missing(id, "chat").mistake();
+        }
+        return random(&arguments.shape(), tokenizer.as_ref());
+    }
+    let Some(tokenizer) = tokenizer else { return missing(id, arguments.dataset_name.as_str()).mistake() };
+    from_file(arguments, &tokenizer).mistake()
+}
+
+fn missing<T>(id: &str, needs: &str) -> Result<T> {
+    bail!(
+        "no tokenizer.json for `{id}` in its folder or the Hugging Face cache, and {needs} needs it: give --tokenizer FOLDER"
+    )
+}
+
+fn from_file(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
+    let name = arguments.dataset_name.as_str();
+    let path = arguments.dataset_path.as_deref().with_context(|| format!("{name} needs --dataset-path FILE"))?;
+    let sampling =
+        Sampling { prompts: arguments.num_prompts, seed: arguments.seed, shuffle: !arguments.disable_shuffle };
+    let mut prompts = match arguments.dataset_name {
+        DatasetName::Random => bail!("random prompts come from no file"),
+        DatasetName::Sharegpt => sharegpt::sharegpt(path, &sampling, arguments.sharegpt_output_len, tokenizer)?,
+        DatasetName::Custom => {
+            let none = Map::new();
+            let variables = arguments.chat_template_kwargs.as_ref().unwrap_or(&none);
+            let template = (!arguments.skip_chat_template).then_some(variables);
+            custom::custom(path, &sampling, arguments.custom_output_len(), template, tokenizer)?
+        }
+        DatasetName::Sonnet => {
+            let bare = arguments.backend.api() == Api::Chat;
+            sonnet::sonnet(path, &sampling, &arguments.sonnet_lengths(), bare, tokenizer)?
+        }
+    };
+    if prompts.is_empty() {
+        bail!("{} has no prompt that {name} can use: every one is too short, too long or missing", path.display());
+    }
+    if !arguments.no_oversample {
+        repeat(&mut prompts, &sampling);
+    }
+    Ok(prompts)
+}
+
+/// Fills up to the number that was asked for with prompts that are there already.
+fn repeat(prompts: &mut Vec<Prompt>, sampling: &Sampling) {
+    let mut random = Random::new(sampling.seed);
+    let missing = sampling.prompts.saturating_sub(prompts.len());
+    let again: Vec<Prompt> = (0..missing).filter_map(|_| random.choice(prompts).cloned()).collect();
+    prompts.extend(again);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::arguments;
+    use crate::exit::{self, Exit};
+    use serde::Deserialize;
+    use sha2::{Digest, Sha256};
 
-    const SHAPE: Shape = Shape { prompts: 6, input_len: 40, output_len: 8, seed: 1 };
+    const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 
-    fn tiny() -> Tokenizer {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
-        open_tokenizer(folder, &Environment::default()).unwrap().unwrap()
+    /// What vLLM 0.32 makes of `flags`, written by `tests/data/datasets/parity.py`.
+    #[derive(Deserialize)]
+    struct Expected {
+        dataset: String,
+        flags: String,
+        begin_token: bool,
+        prompt_tokens: Vec<usize>,
+        output_tokens: Vec<usize>,
+        sha256: Vec<String>,
+    }
+
+    fn arguments(text: &str) -> Arguments {
+        arguments::parse(&shell_words::split(text).unwrap()).unwrap()
+    }
+
+    /// A folder with the tokenizer of tiny-llama, which begins every text with `<s>`.
+    fn with_begin_token() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| format!("{DATA}/tiny-llama/{name}");
+        let mut tokenizer: serde_json::Value =
+            serde_json::from_str(&read::text(path("tokenizer.json").as_ref()).unwrap()).unwrap();
+        tokenizer["post_processor"] = serde_json::json!({
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+        });
+        let text = tokenizer.to_string();
+        crate::output::write(&folder.path().join("tokenizer.json"), text.as_bytes()).unwrap();
+        std::fs::copy(path("tokenizer_config.json"), folder.path().join("tokenizer_config.json")).unwrap();
+        folder
     }
 
     #[test]
-    fn texts_have_exactly_the_length_that_was_asked_for() {
-        let tokenizer = tiny();
-        for prompt in random(&SHAPE, Some(&tokenizer)) {
-            let Content::Text(text) = &prompt.content else { panic!("expected a text") };
-            assert_eq!(prompt.tokens, 40);
-            assert_eq!(tokenizer.encode(text.as_str(), true).unwrap().len(), 40, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn prompts_differ_from_each_other_and_are_the_same_every_time() {
-        let tokenizer = tiny();
-        for tokenizer in [None, Some(&tokenizer)] {
-            let prompts = random(&SHAPE, tokenizer);
-            assert_eq!(prompts, random(&SHAPE, tokenizer));
-            assert_ne!(prompts, random(&Shape { seed: 2, ..SHAPE }, tokenizer));
-            for (index, prompt) in prompts.iter().enumerate() {
-                assert!(prompts.iter().skip(index + 1).all(|other| other.content != prompt.content));
+    fn prompts_are_those_of_vllm_letter_for_letter() {
+        let begin = with_begin_token();
+        let rows: Vec<Expected> = read::json(format!("{DATA}/datasets/expected.json").as_ref()).unwrap();
+        for row in &rows {
+            let path = match row.dataset.as_str() {
+                "random" => String::new(),
+                "custom" => format!("--dataset-path {DATA}/datasets/custom.jsonl"),
+                "sonnet" => format!("--dataset-path {DATA}/datasets/sonnet.txt"),
+                _ => format!("--dataset-path {DATA}/datasets/sharegpt.json"),
+            };
+            let tiny = format!("{DATA}/tiny-llama");
+            let model = if row.begin_token { begin.path().display().to_string() } else { tiny };
+            let flags = format!("--model {model} --dataset-name {} {path} {}", row.dataset, row.flags);
+            let prompts = draw(&arguments(&flags), &Environment::default()).unwrap();
+            let tokens: Vec<usize> = prompts.iter().map(|prompt| prompt.tokens).collect();
+            assert_eq!(tokens, row.prompt_tokens, "{flags}");
+            let output_tokens: Vec<usize> = prompts.iter().map(|prompt| prompt.output_tokens).collect();
+            assert_eq!(output_tokens, row.output_tokens, "{flags}");
+            for (prompt, expected) in prompts.iter().zip(&row.sha256) {
+                let Content::Text(text) = &prompt.content else { panic!("expected a text: {flags}") };
+                let digest: String = Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!(&digest, expected, "{flags}: {text:?}");
             }
         }
+        assert!(rows.len() >= 14, "only {} rows", rows.len());
+    }
+
+    fn refused(flags: &str) -> String {
+        let error = draw(&arguments(flags), &Environment::default()).unwrap_err();
+        assert_eq!(exit::of(&error), Exit::Mistake, "{error:#}");
+        format!("{error:#}").replace(DATA, "DATA")
     }
 
     #[test]
-    fn no_special_token_is_drawn() {
-        let tokenizer = tiny();
-        let encoder = Encoder::new(&tokenizer);
-        let special = ["<s>", "</s>", "<pad>"].map(|token| tokenizer.token_to_id(token).unwrap());
-        assert!(special.iter().all(|id| !encoder.plain.contains(id)));
-        assert_eq!(encoder.plain.len(), tokenizer.get_vocab_size(true) - special.len());
-    }
-
-    #[test]
-    fn without_a_tokenizer_prompts_are_token_ids() {
-        for prompt in random(&SHAPE, None) {
-            let Content::Tokens(ids) = prompt.content else { panic!("expected token ids") };
-            assert_eq!(ids.len(), 40);
-            assert!(ids.iter().all(|id| IDS_WITHOUT_TOKENIZER.contains(id)));
-        }
-    }
-
-    #[test]
-    fn a_tokenizer_is_found_in_the_cache_of_hugging_face() {
-        let home = tempfile::tempdir().unwrap();
-        let repository = home.path().join("hub/models--org--tiny");
-        let snapshot = repository.join("snapshots/abc123");
-        std::fs::create_dir_all(&snapshot).unwrap();
-        std::fs::create_dir_all(repository.join("refs")).unwrap();
-        std::fs::File::create(snapshot.join("tokenizer.json")).unwrap();
-        let env: Environment = [("HF_HOME", home.path().to_str().unwrap())].into_iter().collect();
-        assert_eq!(find_tokenizer("org/tiny", &env), None);
-        std::io::Write::write_all(&mut std::fs::File::create(repository.join("refs/main")).unwrap(), b"abc123\n")
-            .unwrap();
-        assert_eq!(find_tokenizer("org/tiny", &env), Some(snapshot.join("tokenizer.json")));
-        assert_eq!(find_tokenizer("org/other", &env), None);
+    fn what_is_wrong_with_a_data_set_is_said_with_its_place_and_the_fix() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            crate::output::write(&path, text.as_bytes()).unwrap();
+            path.display().to_string()
+        };
+        let of = |dataset: &str, path: &str, flags: &str| {
+            let text =
+                refused(&format!("--model {DATA}/tiny-llama --dataset-name {dataset} --dataset-path {path} {flags}"));
+            text.replace(&folder.path().display().to_string(), "FOLDER")
+        };
+        insta::assert_snapshot!(of("sharegpt", "none.json", ""), @"cannot read none.json, the file of --dataset-path: No such file or directory (os error 2)");
+        insta::assert_snapshot!(of("sharegpt", &file("a.json", "[{\"conversations\": [\n  {\"value\": 7}]}]"), ""), @"FOLDER/a.json, line 2, column 13: invalid type: integer `7`, expected a string");
+        insta::assert_snapshot!(of("sharegpt", &file("b.json", "[{\"conversations\": []}]"), ""), @"FOLDER/b.json has no prompt that sharegpt can use: every one is too short, too long or missing");
+        let image = r#"[{"image": "cat.png", "conversations": [{"value": "what is on this picture?"}, {"value": "a cat on a red mat"}]}]"#;
+        insta::assert_snapshot!(of("sharegpt", &file("c.json", image), ""), @"conversation 1 of FOLDER/c.json has an image or a video, which only `vllm bench serve` sends: use --client vllm");
+        insta::assert_snapshot!(of("custom", &file("a.jsonl", "{\"prompt\": \"hi\"}\n\n{\"prompt\" \"hi\"}\n"), ""), @"FOLDER/a.jsonl, line 3, column 11: expected `:`");
+        insta::assert_snapshot!(of("custom", &file("b.jsonl", "{\"text\": \"hi\"}\n"), ""), @"FOLDER/b.jsonl, line 1, column 14: missing field `prompt`");
+        insta::assert_snapshot!(of("custom", &file("c.jsonl", "{\"prompt\": \"hi\"}\n"), "--custom-output-len -1"), @"cannot use the custom data set: FOLDER/c.jsonl, line 1: no `output_tokens` of at least 1; add them, or give --custom-output-len");
+        insta::assert_snapshot!(of("custom", &file("d.json", "{}"), ""), @"FOLDER/d.json is not named `*.jsonl`: the custom data set is JSON lines");
+        insta::assert_snapshot!(of("sonnet", &file("e.txt", "a rose\n"), "--sonnet-input-len 10"), @"`--sonnet-input-len 10` is not more than the 34 tokens that every prompt begins with");
+        insta::assert_snapshot!(refused("--model none --dataset-name custom --dataset-path a.jsonl"), @"no tokenizer.json for `none` in its folder or the Hugging Face cache, and custom needs it: give --tokenizer FOLDER");
+        insta::assert_snapshot!(refused("--model none --backend openai-chat --endpoint /v1/chat/completions"), @"no tokenizer.json for `none` in its folder or the Hugging Face cache, and chat needs it: give --tokenizer FOLDER");
     }
 }

@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use indexmap::IndexMap;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::arguments::{Arguments, Timing};
+use super::arguments::{Arguments, Objective, RampUpStrategy, Timing};
 use super::lag::{Lag, Own};
 use super::request::Exchange;
 
@@ -14,8 +16,8 @@ use super::request::Exchange;
 pub struct ServingResult {
     /// The command.
     pub arguments: Arguments,
-    /// When it ended, UTC, `%Y%m%d-%H%M%S`.
-    pub date: String,
+    /// When it ended.
+    pub ended: Timestamp,
     /// Every request, in the order of the schedule.
     pub exchanges: Vec<Exchange>,
     /// What they amount to.
@@ -39,6 +41,8 @@ pub struct Summary {
     pub total_output_tokens: u64,
     /// Completed requests a second.
     pub request_throughput: f64,
+    /// Completed requests a second that keep every objective of `--goodput`; `None` without one.
+    pub request_goodput: Option<f64>,
     /// Tokens out a second.
     pub output_throughput: f64,
     /// Tokens in and out a second.
@@ -60,15 +64,16 @@ fn output_tokens(exchange: &Exchange) -> u64 {
     }
 }
 
-/// Sums up `exchanges` that took `duration` seconds.
-pub fn summarise(exchanges: &[Exchange], duration: f64, timings: &[Timing], percentiles: &[f64]) -> Summary {
+/// Sums up `exchanges` that took `duration` seconds, as `arguments` ask.
+pub fn summarise(exchanges: &[Exchange], duration: f64, arguments: &Arguments) -> Summary {
     let completed: Vec<&Exchange> = exchanges.iter().filter(|exchange| exchange.failure.is_none()).collect();
     let total_input_tokens = completed.iter().map(|exchange| exchange.input_tokens).sum::<u64>();
     let total_output_tokens = completed.iter().map(|exchange| output_tokens(exchange)).sum::<u64>();
     let mut statistics = IndexMap::new();
-    for timing in [Timing::Ttft, Timing::Tpot, Timing::Itl, Timing::E2el] {
-        if timings.contains(&timing) {
-            describe(&mut statistics, key(timing), &values(timing, &completed), percentiles);
+    for timing in Timing::ALL {
+        if arguments.timings().contains(&timing) && is_measured(timing, arguments) {
+            let values = values(timing, &completed);
+            describe(&mut statistics, timing.as_str(), &values, &arguments.metric_percentiles);
         }
     }
     let (max_output_tokens_per_s, max_concurrent_requests) = peaks(&completed);
@@ -79,6 +84,9 @@ pub fn summarise(exchanges: &[Exchange], duration: f64, timings: &[Timing], perc
         total_input_tokens,
         total_output_tokens,
         request_throughput: completed.len() as f64 / duration,
+        request_goodput: (!arguments.goodput.is_empty()).then(|| {
+            completed.iter().filter(|exchange| is_good(exchange, &arguments.goodput)).count() as f64 / duration
+        }),
         output_throughput: total_output_tokens as f64 / duration,
         total_token_throughput: (total_input_tokens + total_output_tokens) as f64 / duration,
         max_output_tokens_per_s,
@@ -87,20 +95,33 @@ pub fn summarise(exchanges: &[Exchange], duration: f64, timings: &[Timing], perc
     }
 }
 
-fn key(timing: Timing) -> &'static str {
+/// Without a limit nothing waits for a place, and with all at once everything does: vLLM leaves those waits out.
+fn is_measured(timing: Timing, arguments: &Arguments) -> bool {
     match timing {
-        Timing::Ttft => "ttft",
-        Timing::Tpot => "tpot",
-        Timing::Itl => "itl",
-        Timing::E2el => "e2el",
+        Timing::ClientQueueTime => arguments.max_concurrency.is_some(),
+        Timing::E2elIncludingClientQueue => arguments.max_concurrency.is_some() && arguments.request_rate.is_finite(),
+        _ => true,
     }
+}
+
+/// Whether a request keeps every objective. The last one of a metric counts; TPOT of a single token is 0.
+fn is_good(exchange: &Exchange, objectives: &[Objective]) -> bool {
+    let kept = |timing| {
+        let Some(objective) = objectives.iter().rev().find(|objective| objective.timing == timing) else { return true };
+        let value = values(timing, &[exchange]).first().copied().unwrap_or(0.0);
+        value <= objective.milliseconds / 1000.0
+    };
+    [Timing::Ttft, Timing::Tpot, Timing::E2el].into_iter().all(kept)
 }
 
 /// The values of a timing, in seconds. TPOT is defined from two tokens on.
 fn values(timing: Timing, completed: &[&Exchange]) -> Vec<f64> {
+    let each = |of: fn(&Exchange) -> f64| completed.iter().map(|exchange| of(exchange)).collect();
     match timing {
-        Timing::Ttft => completed.iter().map(|exchange| exchange.ttft).collect(),
-        Timing::E2el => completed.iter().map(|exchange| exchange.latency).collect(),
+        Timing::Ttft => each(|exchange| exchange.ttft),
+        Timing::E2el => each(|exchange| exchange.latency),
+        Timing::ClientQueueTime => each(|exchange| exchange.queued),
+        Timing::E2elIncludingClientQueue => each(|exchange| exchange.latency + exchange.queued),
         Timing::Itl => completed.iter().flat_map(|exchange| exchange.itls.iter().copied()).collect(),
         Timing::Tpot => completed
             .iter()
@@ -183,7 +204,7 @@ enum Rate {
 /// The result file, in upstream's order.
 #[derive(Serialize)]
 struct File<'a> {
-    date: &'a str,
+    date: String,
     endpoint_type: &'static str,
     backend: &'static str,
     label: Option<&'a str>,
@@ -195,6 +216,8 @@ struct File<'a> {
     request_rate: Rate,
     burstiness: f64,
     max_concurrency: Option<usize>,
+    #[serde(flatten)]
+    ramp_up: Option<RampUpFlags>,
     duration: f64,
     completed: usize,
     failed: usize,
@@ -215,10 +238,27 @@ struct File<'a> {
     max_output_tokens_per_s: f64,
     max_concurrent_requests: usize,
     rtfx: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rps_change_events: Option<Vec<RateChange>>,
     #[serde(flatten)]
     statistics: &'a IndexMap<String, f64>,
     #[serde(flatten)]
     own: Option<Own>,
+}
+
+/// What `--ramp-up-strategy` adds after the traffic.
+#[derive(Serialize)]
+struct RampUpFlags {
+    ramp_up_strategy: RampUpStrategy,
+    ramp_up_start_rps: u32,
+    ramp_up_end_rps: u32,
+}
+
+/// When the request rate reached a whole number.
+#[derive(Serialize)]
+struct RateChange {
+    rps: u32,
+    timestamp: String,
 }
 
 /// What `--save-detailed` adds before the latencies.
@@ -239,9 +279,9 @@ struct Texts<'a> {
 
 impl ServingResult {
     /// Sums up a load.
-    pub fn new(arguments: Arguments, date: String, exchanges: Vec<Exchange>, duration: f64) -> Self {
-        let summary = summarise(&exchanges, duration, &arguments.percentile_metrics, &arguments.metric_percentiles);
-        Self { arguments, date, exchanges, summary, lag: None }
+    pub fn new(arguments: Arguments, ended: Timestamp, exchanges: Vec<Exchange>, duration: f64) -> Self {
+        let summary = summarise(&exchanges, duration, &arguments);
+        Self { arguments, ended, exchanges, summary, lag: None }
     }
 
     /// With what the client measured of itself.
@@ -249,14 +289,36 @@ impl ServingResult {
         Self { lag: Some(lag), ..self }
     }
 
+    /// When it ended, UTC, as results say it: `%Y%m%d-%H%M%S`.
+    pub fn date(&self) -> String {
+        self.ended.strftime("%Y%m%d-%H%M%S").to_string()
+    }
+
+    /// When the request rate reached each whole number.
+    fn rate_changes(&self) -> Option<Vec<RateChange>> {
+        let began = self.ended - SignedDuration::from_secs_f64(self.summary.duration);
+        let moment = |index: Option<usize>| {
+            let exchange = index.and_then(|index| self.exchanges.get(index));
+            let due = exchange.map_or(0.0, |exchange| exchange.start - exchange.queued);
+            (began + SignedDuration::from_secs_f64(due)).strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()
+        };
+        let changes = self.arguments.ramp_up()?.changes(self.exchanges.len());
+        Some(changes.into_iter().map(|(rps, index)| RateChange { rps, timestamp: moment(index) }).collect())
+    }
+
     /// The result file of `vllm bench serve`: same keys, types and order. `detailed` adds each request's own numbers.
     pub fn to_json(&self, detailed: bool) -> String {
-        let Self { arguments, date, exchanges, summary, lag: _ } = self;
+        Value::Object(self.to_map(detailed)).to_string()
+    }
+
+    /// The same, before it is printed.
+    pub(super) fn to_map(&self, detailed: bool) -> Map<String, Value> {
+        let Self { arguments, exchanges, summary, .. } = self;
         let numbers = |of: fn(&Exchange) -> f64| exchanges.iter().map(of).collect::<Vec<_>>();
         let backend = arguments.backend.as_str();
         let rate = arguments.request_rate;
         let file = File {
-            date,
+            date: self.date(),
             endpoint_type: backend,
             backend,
             label: arguments.label.as_deref(),
@@ -267,13 +329,18 @@ impl ServingResult {
             request_rate: if rate.is_infinite() { Rate::Infinite("inf") } else { Rate::Finite(rate) },
             burstiness: arguments.burstiness,
             max_concurrency: arguments.max_concurrency,
+            ramp_up: arguments.ramp_up().map(|ramp| RampUpFlags {
+                ramp_up_strategy: ramp.strategy,
+                ramp_up_start_rps: ramp.start,
+                ramp_up_end_rps: ramp.end,
+            }),
             duration: summary.duration,
             completed: summary.completed,
             failed: summary.failed,
             total_input_tokens: summary.total_input_tokens,
             total_output_tokens: summary.total_output_tokens,
             request_throughput: summary.request_throughput,
-            request_goodput: None,
+            request_goodput: summary.request_goodput,
             output_throughput: summary.output_throughput,
             total_token_throughput: summary.total_token_throughput,
             lengths_and_times: detailed.then(|| LengthsAndTimes {
@@ -298,12 +365,16 @@ impl ServingResult {
             max_output_tokens_per_s: summary.max_output_tokens_per_s,
             max_concurrent_requests: summary.max_concurrent_requests,
             rtfx: 0.0,
+            rps_change_events: self.rate_changes(),
             statistics: &summary.statistics,
             own: self.own(),
         };
         // Through a value: metadata with the name of a key shares that key instead of standing there twice. Strings and
         // finite numbers always print.
-        serde_json::to_value(file).unwrap_or_default().to_string()
+        match serde_json::to_value(file) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(),
+        }
     }
 
     /// The keys of ours, where the client measured itself.
@@ -419,7 +490,9 @@ mod tests {
         let command = "--model models/tiny-llama --backend vllm --max-concurrency 8 --num-prompts 150 \
             --metadata tensor_parallel_size=1 compilation_config.mode= optimization_level=";
         let arguments = arguments::parse(&shell_words::split(command).unwrap()).unwrap();
-        ServingResult::new(arguments, file.date, exchanges, file.duration)
+        let ended = jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", &file.date).unwrap();
+        let ended = ended.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
+        ServingResult::new(arguments, ended, exchanges, file.duration)
     }
 
     type Object = IndexMap<String, serde_json::Value>;
@@ -469,7 +542,7 @@ mod tests {
             ..Exchange::default()
         };
         result.exchanges.push(failed);
-        let result = ServingResult::new(result.arguments, result.date, result.exchanges, before.duration);
+        let result = ServingResult::new(result.arguments, result.ended, result.exchanges, before.duration);
         assert_eq!(result.summary, Summary { failed: 1, ..before });
         assert_eq!(result.failures(), IndexMap::from([("status 500".to_owned(), 1)]));
     }

@@ -88,29 +88,23 @@ impl Endpoint {
         Bytes::from(request)
     }
 
-    /// The body of a request for exactly `output_len` tokens: the fields that `vllm bench serve` sends.
+    /// The body of a request: the fields that `vllm bench serve` sends.
     ///
     /// # Errors
     /// It cannot be printed as JSON.
-    pub fn body(&self, model: &str, prompt: &Prompt, output_len: usize, sampling: &Sampling) -> Result<Bytes> {
-        let common = Common {
-            model,
-            stream: true,
-            stream_options: StreamOptions { include_usage: true },
-            ignore_eos: true,
-            sampling,
-        };
+    pub fn body(&self, model: &str, prompt: &Prompt, sampling: &Sampling) -> Result<Bytes> {
+        let common = Common { model, stream: true, stream_options: StreamOptions { include_usage: true }, sampling };
         let body = match self.api {
             // vLLM's client resets this penalty, which a model's own defaults may set, for completions only.
             Api::Completions => serde_json::to_value(Completion {
                 prompt: &prompt.content,
                 repetition_penalty: 1.0,
-                max_tokens: output_len,
+                max_tokens: prompt.output_tokens,
                 common,
             }),
             Api::Chat => serde_json::to_value(Chat {
                 messages: [Message { role: "user", content: [Part { r#type: "text", text: &prompt.content }] }],
-                max_completion_tokens: output_len,
+                max_completion_tokens: prompt.output_tokens,
                 common,
             }),
         };
@@ -390,7 +384,6 @@ struct Common<'a> {
     model: &'a str,
     stream: bool,
     stream_options: StreamOptions,
-    ignore_eos: bool,
     #[serde(flatten)]
     sampling: &'a Sampling,
 }
@@ -413,21 +406,21 @@ mod tests {
     #[test]
     fn bodies_carry_the_fields_of_vllms_own_client() {
         let sampling: Sampling = [("temperature".to_owned(), Value::from(0.0))].into_iter().collect();
-        let ids = Prompt { content: Content::Tokens(vec![7, 8]), tokens: 2 };
-        let text = Prompt { content: Content::Text("hi".to_owned()), tokens: 1 };
-        let body = |api, prompt| String::from_utf8(endpoint(api).body("m", prompt, 4, &sampling).unwrap().to_vec());
-        insta::assert_snapshot!(body(Api::Completions, &ids).unwrap(), @r#"{"prompt":[7,8],"repetition_penalty":1.0,"max_tokens":4,"model":"m","stream":true,"stream_options":{"include_usage":true},"ignore_eos":true,"temperature":0.0}"#);
-        insta::assert_snapshot!(body(Api::Chat, &text).unwrap(), @r#"{"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"max_completion_tokens":4,"model":"m","stream":true,"stream_options":{"include_usage":true},"ignore_eos":true,"temperature":0.0}"#);
+        let ids = Prompt { content: Content::Tokens(vec![7, 8]), tokens: 2, output_tokens: 4 };
+        let text = Prompt { content: Content::Text("hi".to_owned()), tokens: 1, output_tokens: 4 };
+        let body = |api, prompt| String::from_utf8(endpoint(api).body("m", prompt, &sampling).unwrap().to_vec());
+        insta::assert_snapshot!(body(Api::Completions, &ids).unwrap(), @r#"{"prompt":[7,8],"repetition_penalty":1.0,"max_tokens":4,"model":"m","stream":true,"stream_options":{"include_usage":true},"temperature":0.0}"#);
+        insta::assert_snapshot!(body(Api::Chat, &text).unwrap(), @r#"{"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"max_completion_tokens":4,"model":"m","stream":true,"stream_options":{"include_usage":true},"temperature":0.0}"#);
     }
 
     #[test]
     fn an_extra_field_replaces_ours_instead_of_standing_there_twice() {
-        let sampling: Sampling = [("ignore_eos".to_owned(), Value::from(false))].into_iter().collect();
-        let prompt = Prompt { content: Content::Tokens(vec![1]), tokens: 1 };
-        let body = endpoint(Api::Completions).body("m", &prompt, 4, &sampling).unwrap();
+        let sampling: Sampling = [("repetition_penalty".to_owned(), Value::from(1.5))].into_iter().collect();
+        let prompt = Prompt { content: Content::Tokens(vec![1]), tokens: 1, output_tokens: 4 };
+        let body = endpoint(Api::Completions).body("m", &prompt, &sampling).unwrap();
         let text = String::from_utf8_lossy(&body);
-        assert_eq!(text.matches("ignore_eos").count(), 1);
-        assert!(text.contains(r#""ignore_eos":false"#), "{text}");
+        assert_eq!(text.matches("repetition_penalty").count(), 1);
+        assert!(text.contains(r#""repetition_penalty":1.5"#), "{text}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn arrivals(count: usize, rate: f64, burstiness: f64, seed: u64) -> Vec<Dura
 }
 
 /// Gaps of mean 1.
-fn gaps(count: usize, burstiness: f64, seed: u64) -> Vec<f64> {
+pub(super) fn gaps(count: usize, burstiness: f64, seed: u64) -> Vec<f64> {
     match Gamma::new(burstiness, 1.0 / burstiness) {
         Ok(gamma) if burstiness.is_finite() => gamma.sample_iter(ChaCha8Rng::seed_from_u64(seed)).take(count).collect(),
         _ => vec![1.0; count],

@@ -245,6 +245,9 @@ fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
         simulated || client::dataset::find_tokenizer(tokenizer, environment).is_some(),
         "no tokenizer.json of `{tokenizer}` in its folder or the Hugging Face cache"
     );
+    if let Some(path) = &arguments.dataset_path {
+        ensure!(path.is_file(), "no file {} on this machine", path.display());
+    }
     Ok(())
 }
 

@@ -52,6 +52,7 @@ pub async fn latency(flags: &Flags, pace: Pace, env: &Environment) -> Result<()>
         input_len: number("input-len", 32)?,
         output_len: number("output-len", 128)?,
         seed: number("seed", 0)? as u64,
+        ..Shape::default()
     };
     let (warm_up, iterations) = (number("num-iters-warmup", 10)?, number("num-iters", 30)?);
 
@@ -107,6 +108,7 @@ pub async fn throughput(flags: &Flags, pace: Pace, env: &Environment) -> Result<
         input_len: length(["random-input-len", "input-len"], 1024)?,
         output_len: length(["random-output-len", "output-len"], 128)?,
         seed: flags.parsed("seed").mistake()?.unwrap_or(0),
+        ..Shape::default()
     };
     let at_once = pace.max_num_seqs;
     let served = Served::start(pace, model, env).await?;
@@ -258,13 +260,13 @@ impl Served {
         // Both ends of every connection are in this process.
         let connections = max_concurrency.unwrap_or(shape.prompts).min(shape.prompts);
         client::allow_files(2 * connections as u64)?;
-        let tokenizer = dataset::open_tokenizer(&self.model, &self.env)?;
-        let prompts = dataset::random(&shape, tokenizer.as_ref());
+        let tokenizer = dataset::Tokenizer::open(&self.model, &self.env)?;
+        let prompts = dataset::random(&shape, tokenizer.as_ref())?;
         let url = self.url.join("v1/completions").context("cannot name the simulated server")?;
         let endpoint = Endpoint::new(url, Api::Completions, HeaderMap::new(), false, SILENCE);
-        let sampling = Sampling::default();
+        let sampling = Sampling::from_iter([("ignore_eos".to_owned(), true.into())]);
         let requests = prompts.iter().map(|prompt| {
-            let body = endpoint.body(&self.model, prompt, shape.output_len, &sampling)?;
+            let body = endpoint.body(&self.model, prompt, &sampling)?;
             Ok(endpoint.request(&body))
         });
         Ok(Load {

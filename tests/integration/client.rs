@@ -246,7 +246,7 @@ async fn what_cannot_be_simulated_is_the_users_mistake() {
     for command in [
         "bench throughput --model m --dataset ./ShareGPT.json",
         "bench latency --model m --num-iters many",
-        "bench serve --model m --goodput ttft:5",
+        "bench serve --model m --lora-modules a",
         "serve --port 0",
     ] {
         let error = sim::vllm::run(words(command), &Environment::default()).await.unwrap_err();

@@ -1,0 +1,239 @@
+//! Values of flags that are more than a word or a number.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::client::request::Api;
+
+/// Interfaces, as upstream names its backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Completions.
+    Vllm,
+    /// Completions.
+    Openai,
+    /// Chat completions.
+    OpenaiChat,
+}
+
+impl Backend {
+    /// Upstream's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Openai => "openai",
+            Self::OpenaiChat => "openai-chat",
+        }
+    }
+
+    /// The interface that it stands for.
+    pub fn api(self) -> Api {
+        match self {
+            Self::Vllm | Self::Openai => Api::Completions,
+            Self::OpenaiChat => Api::Chat,
+        }
+    }
+}
+
+/// Where prompts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatasetName {
+    /// Random tokens of a vocabulary.
+    Random,
+    /// Conversations of the ShareGPT kind.
+    Sharegpt,
+    /// JSON lines of one's own.
+    Custom,
+    /// Lines of a poem.
+    Sonnet,
+}
+
+impl DatasetName {
+    /// Upstream's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Sharegpt => "sharegpt",
+            Self::Custom => "custom",
+            Self::Sonnet => "sonnet",
+        }
+    }
+}
+
+/// Times of a request that get statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Timing {
+    /// Time to first token.
+    Ttft,
+    /// Time per output token after the first.
+    Tpot,
+    /// Inter-token latency.
+    Itl,
+    /// End-to-end latency.
+    E2el,
+    /// How long after its due time a request was sent; with --max-concurrency only.
+    ClientQueueTime,
+    /// Both of these; with --max-concurrency and a finite --request-rate only.
+    E2elIncludingClientQueue,
+}
+
+impl Timing {
+    /// All of them, in the order in which results have them.
+    pub const ALL: [Self; 6] =
+        [Self::Ttft, Self::Tpot, Self::Itl, Self::E2el, Self::ClientQueueTime, Self::E2elIncludingClientQueue];
+
+    /// The middle of the keys of results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ttft => "ttft",
+            Self::Tpot => "tpot",
+            Self::Itl => "itl",
+            Self::E2el => "e2el",
+            Self::ClientQueueTime => "client_queue_time",
+            Self::E2elIncludingClientQueue => "e2el_including_client_queue",
+        }
+    }
+}
+
+/// How the request rate grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RampUpStrategy {
+    /// By the same number each request.
+    Linear,
+    /// By the same factor each request.
+    Exponential,
+}
+
+impl fmt::Display for RampUpStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Linear => "linear",
+            Self::Exponential => "exponential",
+        })
+    }
+}
+
+/// How far lengths stray from what was asked for: 0.1 is from 90 % to 110 %.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RangeRatio {
+    /// The same for prompts and answers.
+    Both(f64),
+    /// Each its own.
+    Each {
+        /// Of prompts.
+        input: f64,
+        /// Of answers.
+        output: f64,
+    },
+}
+
+impl RangeRatio {
+    /// That of prompts.
+    pub fn input(self) -> f64 {
+        match self {
+            Self::Both(ratio) | Self::Each { input: ratio, .. } => ratio,
+        }
+    }
+
+    /// That of answers.
+    pub fn output(self) -> f64 {
+        match self {
+            Self::Both(ratio) | Self::Each { output: ratio, .. } => ratio,
+        }
+    }
+}
+
+impl FromStr for RangeRatio {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ratio: Self =
+            serde_json::from_str(text).map_err(|_| r#"expected a number or {"input": 0.3, "output": 0.5}"#)?;
+        if [ratio.input(), ratio.output()].iter().any(|ratio| !(0.0..1.0).contains(ratio)) {
+            return Err("expected at least 0 and less than 1".to_owned());
+        }
+        Ok(ratio)
+    }
+}
+
+/// A time that a good request keeps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Objective {
+    /// Of TTFT, TPOT and E2EL.
+    pub timing: Timing,
+    /// The most that it may take.
+    pub milliseconds: f64,
+}
+
+impl FromStr for Objective {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, limit) = text.split_once(':').ok_or("expected METRIC:MILLISECONDS, such as ttft:200")?;
+        let timings = [Timing::Ttft, Timing::Tpot, Timing::E2el];
+        let timing = timings.into_iter().find(|timing| timing.as_str() == name);
+        let timing = timing.ok_or_else(|| format!("`{name}` is none of ttft, tpot and e2el"))?;
+        match limit.parse::<f64>() {
+            Ok(milliseconds) if milliseconds >= 0.0 => Ok(Self { timing, milliseconds }),
+            _ => Err(format!("`{limit}` is not a number of milliseconds")),
+        }
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.timing.as_str(), self.milliseconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_a_number_or_one_for_each_side() {
+        assert_eq!("0.25".parse(), Ok(RangeRatio::Both(0.25)));
+        assert_eq!("0".parse(), Ok(RangeRatio::Both(0.0)));
+        let each = RangeRatio::Each { input: 0.3, output: 0.5 };
+        assert_eq!(r#"{"input": 0.3, "output": 0.5}"#.parse(), Ok(each));
+        assert_eq!((each.input(), each.output()), (0.3, 0.5));
+        for text in ["1", "-0.1", "wide", r#"{"input": 0.3}"#, r#"{"input": 0.3, "output": 1.5}"#, "[0.1, 0.2, 0.3]"] {
+            assert!(text.parse::<RangeRatio>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for timing in Timing::ALL {
+            assert_eq!(timing.to_possible_value().unwrap().get_name(), timing.as_str());
+            assert_eq!(serde_json::to_string(&timing).unwrap(), format!("{:?}", timing.as_str()));
+        }
+        for backend in Backend::value_variants() {
+            assert_eq!(backend.to_possible_value().unwrap().get_name(), backend.as_str());
+            assert_eq!(serde_json::to_string(backend).unwrap(), format!("{:?}", backend.as_str()));
+        }
+        for dataset in DatasetName::value_variants() {
+            assert_eq!(dataset.to_possible_value().unwrap().get_name(), dataset.as_str());
+            assert_eq!(serde_json::to_string(dataset).unwrap(), format!("{:?}", dataset.as_str()));
+        }
+    }
+
+    #[test]
+    fn an_objective_is_a_metric_and_milliseconds() {
+        let objective: Objective = "tpot:12.5".parse().unwrap();
+        assert_eq!(objective, Objective { timing: Timing::Tpot, milliseconds: 12.5 });
+        assert_eq!(objective.to_string(), "tpot:12.5");
+        for text in ["ttft", "itl:5", "ttft:-1", "ttft:fast", "ttft:nan"] {
+            assert!(text.parse::<Objective>().is_err(), "{text}");
+        }
+    }
+}

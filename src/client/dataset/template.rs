@@ -1,0 +1,185 @@
+//! A model's chat template: Jinja, with the settings and functions that the `transformers` library gives it.
+
+use anyhow::{Context, Result};
+use indexmap::IndexMap;
+use minijinja::value::Kwargs;
+use minijinja::{Environment, ErrorKind, Value};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
+
+use crate::exit::Classify;
+
+/// A template, and the special tokens that it may name.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    source: String,
+    tokens: IndexMap<&'static str, String>,
+}
+
+/// The template of `tokenizer_config.json`: one, or several by name.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum NamedTemplates {
+    /// The only one.
+    One(String),
+    /// Several.
+    Many(Vec<NamedTemplate>),
+}
+
+/// A template and its name.
+#[derive(Debug, Deserialize)]
+pub struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+impl NamedTemplates {
+    /// The one that is used when none is asked for.
+    pub fn default(self) -> Option<String> {
+        match self {
+            Self::One(template) => Some(template),
+            Self::Many(templates) => {
+                templates.into_iter().find(|named| named.name == "default").map(|named| named.template)
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+}
+
+#[derive(Serialize)]
+struct Variables<'a> {
+    messages: [Message<'a>; 1],
+    tools: (),
+    documents: (),
+    add_generation_prompt: bool,
+    #[serde(flatten)]
+    tokens: &'a IndexMap<&'static str, String>,
+    #[serde(flatten)]
+    variables: &'a Map<String, serde_json::Value>,
+}
+
+impl ChatTemplate {
+    /// A template and the special tokens by role.
+    pub fn new(source: String, tokens: IndexMap<&'static str, String>) -> Self {
+        Self { source, tokens }
+    }
+
+    /// One message of a user, up to where the model answers. `variables` win over what is given to every template.
+    ///
+    /// # Errors
+    /// The template is malformed, or it refuses (exit 2).
+    pub fn render(&self, message: &str, variables: &Map<String, serde_json::Value>) -> Result<String> {
+        let source = without_generation(&self.source)?;
+        let mut jinja = Environment::new();
+        jinja.set_trim_blocks(true);
+        jinja.set_lstrip_blocks(true);
+        jinja.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        jinja.add_function("raise_exception", |why: String| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
+        });
+        jinja.add_function("strftime_now", |format: String| now(&format));
+        jinja.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, minijinja::Error> {
+            to_json(&value, options.get("indent")?)
+        });
+        let context = Variables {
+            messages: [Message { role: "user", content: message }],
+            tools: (),
+            documents: (),
+            add_generation_prompt: true,
+            tokens: &self.tokens,
+            variables,
+        };
+        // Later keys win in JSON text, and here.
+        let context = serde_json::to_value(context).context("cannot give the template its variables")?;
+        jinja.render_str(&source, context).map_err(anyhow::Error::from).mistake()
+    }
+}
+
+/// The template without the `generation` tags of `transformers`, which mark answers for training and print nothing.
+fn without_generation(source: &str) -> Result<String> {
+    let tags = Regex::new(r"\{%(-?)\s*(end)?generation\s*(-?)%\}").context("cannot read the template")?;
+    Ok(tags
+        .replace_all(source, |found: &regex::Captures<'_>| {
+            let tag = if found.get(2).is_some() { "endif" } else { "if true" };
+            format!("{{%{} {tag} {}%}}", &found[1], &found[3])
+        })
+        .into_owned())
+}
+
+#[expect(clippy::disallowed_methods, reason = "some templates tell the model today's date")]
+fn now(format: &str) -> String {
+    jiff::Timestamp::now().strftime(format).to_string()
+}
+
+/// JSON with Python's spaces.
+fn to_json(value: &Value, indent: Option<usize>) -> Result<String, minijinja::Error> {
+    let cannot = |error: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
+    let mut bytes = Vec::new();
+    match indent {
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Spaced)),
+        Some(width) => {
+            let spaces = vec![b' '; width];
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(&spaces);
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))
+        }
+    }
+    .map_err(cannot)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str) -> Result<String> {
+        let tokens = IndexMap::from([("bos_token", "<s>".to_owned())]);
+        let variables = serde_json::from_str(r#"{"mood": {"brief": true, "calm": [1, 2]}}"#).unwrap();
+        ChatTemplate::new(source.to_owned(), tokens).render(" What is up? ", &variables)
+    }
+
+    // What each gives was compared with the apply_chat_template of transformers 5.19.
+    #[test]
+    fn templates_are_written_as_the_models_have_them() {
+        let llama = "{{- bos_token }}{% for message in messages %}\n    {{- '<|' + message['role'] + '|>' + \
+            message['content'] | trim }}\n{%- endfor %}\n{%- if add_generation_prompt %}\n    {{- '<|assistant|>' }}\n{%- endif %}\n";
+        assert_eq!(render(llama).unwrap(), "<s><|user|>What is up?<|assistant|>");
+        let methods = "{% set text = messages[0].content.strip() %}\n{% if text.startswith('What') and not tools %}\n  \
+            {{ text.split(' ')[-1] }}{{ text.upper() }}\n{% endif %}\n";
+        assert_eq!(render(methods).unwrap(), "  up?WHAT IS UP?\n");
+        let loops = "{% for m in messages %}{% if loop.index0 > 0 %}{% break %}{% endif %}{% generation %}{{ m.role }}\
+            {%- endgeneration -%}  {% endfor %}";
+        assert_eq!(render(loops).unwrap(), "user");
+        assert_eq!(render("{{ mood | tojson }}").unwrap(), r#"{"brief": true, "calm": [1, 2]}"#);
+        assert_eq!(render("{{ strftime_now('%Y') | length }}{{ nothing }}{{ documents is none }}").unwrap(), "4True");
+    }
+
+    #[test]
+    fn a_template_that_refuses_says_why_and_a_malformed_one_where() {
+        let refused = format!("{:#}", render("{{ raise_exception('roles must alternate') }}").unwrap_err());
+        assert!(refused.contains("roles must alternate"), "{refused}");
+        let malformed = format!("{:#}", render("a\n{% if %}").unwrap_err());
+        assert!(malformed.contains(":2)"), "{malformed}");
+    }
+}
