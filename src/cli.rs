@@ -14,7 +14,7 @@ use crate::publish::CommentFailure;
 
 mod load;
 
-pub use load::SimServerArgs;
+pub use load::{BenchCommand, SimServerArgs};
 
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
 #[derive(Debug, Parser)]
@@ -48,6 +48,9 @@ pub enum Command {
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The load client alone
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Serve the simulated vLLM on a loopback port
     SimServer(SimServerArgs),
     /// The simulated vLLM as an executable; the `sim` target runs it

@@ -13,6 +13,7 @@ pub mod ramp;
 pub mod request;
 pub mod schedule;
 pub mod stream;
+pub mod summary;
 
 use std::fs::File;
 use std::io::Write;

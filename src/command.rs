@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::cli::Command;
+use crate::cli::{BenchCommand, Command};
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 
+mod bench;
 mod compare;
 mod config;
 mod plan;
@@ -82,6 +83,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Compare(arguments) => compare::compare(&arguments, shell),
         Command::Report(arguments) => report::report(&arguments, shell),
         Command::Config(arguments) => config::config(&arguments, shell),
+        Command::Bench(BenchCommand::Serve(arguments)) => bench::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim::sim_server(&arguments, shell).await,
         Command::SimVllm(arguments) => {
             crate::sim::vllm::run(arguments.words, &shell.environment).await.map(|()| Exit::Done)

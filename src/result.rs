@@ -95,6 +95,10 @@ pub struct Serving {
     pub mean_itl_ms: Option<f64>,
     pub median_itl_ms: Option<f64>,
     pub p99_itl_ms: Option<f64>,
+    /// How many requests failed, by kind; only our own client tells.
+    pub failures: IndexMap<String, u64>,
+    /// Why the numbers may not be what they seem; only our own client tells.
+    pub warnings: Vec<String>,
 }
 
 /// What `vllm bench latency` writes, in seconds.
@@ -174,7 +178,9 @@ impl Serving {
     fn outcome(&self) -> Outcome {
         let completed = self.completed.unwrap_or_default();
         if let Some(failed) = self.failed.filter(|failed| *failed > 0) {
-            return Outcome::Failed(format!("{failed} of {} requests failed", completed.saturating_add(failed)));
+            let kinds: Vec<_> = self.failures.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+            let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+            return Outcome::Failed(format!("{failed} of {} requests failed{kinds}", completed.saturating_add(failed)));
         }
         if completed == 0 {
             return Outcome::Failed("no request was completed".to_owned());
@@ -277,6 +283,8 @@ mod tests {
     fn failed_requests_are_a_failure_with_their_numbers() {
         let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 54, "failed": 6"#);
         assert_eq!(failure(Kind::Serving, &text), "6 of 60 requests failed");
+        let ours = text.replacen('{', r#"{"failures": {"status 503": 4, "stalled": 2}, "#, 1);
+        assert_eq!(failure(Kind::Serving, &ours), "6 of 60 requests failed (status 503: 4, stalled: 2)");
         let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 0, "failed": 0"#);
         assert_eq!(failure(Kind::Serving, &text), "no request was completed");
         let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 59"#);

@@ -1,7 +1,5 @@
 //! What the exchanges of a load amount to: numpy's formulas, and the result file of `vllm bench serve`. Pure.
 
-use std::fmt::Write;
-
 use indexmap::IndexMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -408,43 +406,6 @@ impl ServingResult {
         }
         kinds
     }
-
-    /// The result for people: a table of a screen.
-    pub fn summary_text(&self) -> String {
-        let summary = &self.summary;
-        let mut text = String::new();
-        let mut line = |name: &str, value: String| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name:<34} {value:>12}");
-        };
-        line("Completed requests", summary.completed.to_string());
-        line("Failed requests", summary.failed.to_string());
-        for (kind, count) in self.failures() {
-            line(&format!("  {kind}"), count.to_string());
-        }
-        if let Some(concurrency) = self.arguments.max_concurrency {
-            line("Concurrency", concurrency.to_string());
-        }
-        line("Request rate (req/s)", self.arguments.request_rate.to_string());
-        line("Duration (s)", format!("{:.2}", summary.duration));
-        line("Input tokens", summary.total_input_tokens.to_string());
-        line("Output tokens", summary.total_output_tokens.to_string());
-        line("Request throughput (req/s)", format!("{:.2}", summary.request_throughput));
-        line("Output throughput (tok/s)", format!("{:.2}", summary.output_throughput));
-        line("Total token throughput (tok/s)", format!("{:.2}", summary.total_token_throughput));
-        for (key, value) in &summary.statistics {
-            line(&caption(key), format!("{value:.2}"));
-        }
-        text
-    }
-}
-
-/// `p99_ttft_ms` is `P99 TTFT (ms)`.
-fn caption(key: &str) -> String {
-    let (statistic, timing) = key.trim_end_matches("_ms").split_once('_').unwrap_or((key, ""));
-    let mut letters = statistic.chars();
-    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-    format!("{first}{} {} (ms)", letters.as_str(), timing.to_uppercase())
 }
 
 #[cfg(test)]
@@ -545,33 +506,5 @@ mod tests {
         let result = ServingResult::new(result.arguments, result.ended, result.exchanges, before.duration);
         assert_eq!(result.summary, Summary { failed: 1, ..before });
         assert_eq!(result.failures(), IndexMap::from([("status 500".to_owned(), 1)]));
-    }
-
-    #[test]
-    fn the_table_names_every_number_and_its_unit() {
-        insta::assert_snapshot!(real().summary_text(), @"
-        Completed requests                          150
-        Failed requests                               0
-        Concurrency                                   8
-        Request rate (req/s)                        inf
-        Duration (s)                               2.86
-        Input tokens                              38427
-        Output tokens                              2400
-        Request throughput (req/s)                52.45
-        Output throughput (tok/s)                839.13
-        Total token throughput (tok/s)         14274.59
-        Mean TTFT (ms)                            97.07
-        Median TTFT (ms)                          69.90
-        Std TTFT (ms)                             46.02
-        P99 TTFT (ms)                            161.18
-        Mean TPOT (ms)                             3.50
-        Median TPOT (ms)                           5.34
-        Std TPOT (ms)                              3.10
-        P99 TPOT (ms)                              8.38
-        Mean ITL (ms)                              3.50
-        Median ITL (ms)                            0.00
-        Std ITL (ms)                              14.78
-        P99 ITL (ms)                              88.14
-        ");
     }
 }

@@ -152,7 +152,7 @@ fn check_hub_token(plan: &Plan, shell: &Shell) -> Result<()> {
 }
 
 /// Resolves when CI or a person wants an end, to the number of the signal.
-async fn interrupt() -> u8 {
+pub(super) async fn interrupt() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = async |kind: SignalKind| match signal(kind) {
         Ok(mut stream) => {

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Pace, Simulation, bench, server};
-use crate::client::{self, arguments};
+use crate::client::{self, arguments, summary};
 use crate::environment::Environment;
 use crate::exit::Classify;
 
@@ -46,7 +46,7 @@ pub async fn run(argv: Vec<String>, env: &Environment) -> Result<()> {
             let arguments = arguments::parse(argv.get(2..).unwrap_or_default()).mistake()?;
             let result = client::run(&arguments, env, |_, _| ()).await?;
             client::save(&arguments, &result)?;
-            say(&result.summary_text())
+            say(summary::block(&result).trim_end())
         }
         _ => Err(anyhow::anyhow!(
             "`vllm {}` is not simulated: expected serve, bench latency|throughput|startup|serve or --version",

@@ -33,10 +33,13 @@ fn upstreams_keys(name: &str) -> Vec<String> {
 
 /// Starts a simulated server that lasts as long as the test's runtime, and gives its port.
 async fn serve(pace: &str, model: &str) -> u16 {
+    start(Simulation::new(pace.parse::<Pace>().unwrap(), model)).await
+}
+
+async fn start(simulation: Simulation) -> u16 {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let simulation = Simulation::new(pace.parse::<Pace>().unwrap(), model);
     tokio::spawn(async move { sim::serve(simulation, &Environment::default(), listener, pending()).await });
     port
 }
@@ -252,4 +255,168 @@ async fn what_cannot_be_simulated_is_the_users_mistake() {
         let error = sim::vllm::run(words(command), &Environment::default()).await.unwrap_err();
         assert_eq!(exit::of(&error), Exit::Mistake, "{command}: {error:#}");
     }
+}
+
+/// A server that does wrong what `faults` say, measured: failures by kind, and the result.
+async fn measure_faults(faults: &str, flags: &str) -> ServingResult {
+    let faults = faults.split(' ').map(|fault| fault.parse().unwrap()).collect();
+    let pace = "ttft=2ms,itl=1ms,jitter=0".parse().unwrap();
+    let port = start(Simulation { faults, ..Simulation::new(pace, "m") }).await;
+    measure(port, &format!("--model m --random-input-len 4 --random-output-len 6 {flags}")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_a_server_is_counted_by_its_kind_and_spoils_no_other_request() {
+    let faults = "status-500@1 status-503@2 stall@3 reset@4 close@5 bad-utf8@6 error@7 no-token@8 no-done@9";
+    let result = measure_faults(faults, "--num-prompts 12 --max-concurrency 3 --stall-timeout-sec 1").await;
+    let mut kinds: Vec<_> = result.failures().into_iter().collect();
+    kinds.sort();
+    let expected = [
+        ("connection lost", 2),
+        ("malformed", 1),
+        ("no token", 1),
+        ("server error", 1),
+        ("stalled", 1),
+        ("status 500", 1),
+        ("status 503", 1),
+        ("truncated", 1),
+    ];
+    assert_eq!(kinds, expected.map(|(kind, count)| (kind.to_owned(), count)));
+    assert_eq!((result.summary.completed, result.summary.failed), (3, 9));
+    assert_eq!(result.summary.total_output_tokens, 3 * 6);
+    assert!(result.summary.statistics["mean_ttft_ms"] >= 2.0);
+    let file: Object = serde_json::from_str(&result.to_json(false)).unwrap();
+    assert_eq!(file["failures"]["connection lost"], Value::from(2));
+    match vllm_perf::result::parse(vllm_perf::suite::Kind::Serving, &result.to_json(false)).unwrap() {
+        vllm_perf::result::Outcome::Failed(why) => {
+            assert!(why.starts_with("9 of 12 requests failed (") && why.contains("connection lost: 2"), "{why}");
+        }
+        measured => panic!("a result with failures passed for one: {measured:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_unusual_is_no_failure() {
+    let result =
+        measure_faults("split-utf8@1 big-event@2", "--num-prompts 3 --max-concurrency 1 --save-detailed").await;
+    assert!(result.failures().is_empty(), "{:?}", result.failures());
+    assert_eq!(result.exchanges[0].text, " t\u{f6}ken \u{1f680}".repeat(6));
+    assert_eq!(result.exchanges[1].text.len(), (1 << 20) + 5 * " token".len());
+    assert!(result.exchanges.iter().all(|exchange| exchange.itls.len() == 5));
+
+    let result = measure_faults("no-usage@*", "--num-prompts 4").await;
+    assert_eq!((result.summary.completed, result.summary.total_output_tokens), (4, 4 * 6));
+    assert_eq!(result.summary.total_input_tokens, 4 * 4);
+    let warnings = result.warnings();
+    let warning = "4 answers came without a token count: their pieces were counted instead";
+    assert!(warnings.iter().any(|text| text == warning), "{warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_has_the_true_times_of_every_answer_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("truth.jsonl");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let pace = "ttft=20ms,itl=5ms,jitter=0".parse().unwrap();
+    let faults = vec!["close@2".parse().unwrap()];
+    let simulation = Simulation { faults, trace: Some(trace.clone()), ..Simulation::new(pace, "m") };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(async move {
+        let shutdown = async { stopped.await.unwrap() };
+        sim::serve(simulation, &Environment::default(), listener, shutdown).await
+    });
+    let result = measure(port, "--model m --num-prompts 3 --max-concurrency 1 --random-output-len 4").await.unwrap();
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let answers: Vec<sim::trace::Traced> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let counts: Vec<_> = answers.iter().map(|answer| (answer.request, answer.tokens_us.len())).collect();
+    assert_eq!(counts, [(1, 4), (2, 2), (3, 4)]);
+    for (answer, exchange) in answers.iter().zip(&result.exchanges) {
+        let first = answer.tokens_us[0] - answer.accepted_us;
+        assert!(first >= 20_000, "{answer:?}");
+        assert!(answer.tokens_us.is_sorted());
+        // A client sends before the server accepts and reads after the server writes.
+        assert!(exchange.ttft * 1e6 >= (first - 1) as f64, "{answer:?} {exchange:?}");
+    }
+}
+
+/// The program, with nothing of the environment.
+fn program(words: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vllm-perf"));
+    command.args(shell_words::split(words).unwrap()).env_clear().stdin(std::process::Stdio::null());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_serve_prints_and_writes_what_vllm_bench_serve_does() {
+    let port = serve("ttft=2ms,itl=1ms,jitter=0", "m").await;
+    let folder = tempfile::tempdir().unwrap();
+    let command = format!(
+        "bench serve --model m --port {port} --num-prompts 6 --max-concurrency 2 --random-input-len 5 \
+         --random-output-len 3 --save-result --result-dir {} --result-filename case.json",
+        folder.path().display()
+    );
+    let output = tokio::task::spawn_blocking(move || program(&command).output().unwrap()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let expected = [
+        format!("{:=^50}", " Serving Benchmark Result "),
+        format!("{:<40} {:<10}", "Successful requests:", 6),
+        format!("{:<40} {:<10}", "Total input tokens:", 30),
+        format!("{:<40} {:<10}", "Total generated tokens:", 18),
+        format!("{:-^50}", "Time to First Token"),
+    ];
+    for line in expected {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert_eq!(read(folder.path().join("case.json"))["completed"], Value::from(6));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_serve_exits_by_the_contract() {
+    let port = start(Simulation {
+        faults: vec!["status-503@2".parse().unwrap()],
+        ..Simulation::new("ttft=1ms,itl=1ms".parse().unwrap(), "m")
+    })
+    .await;
+    let run = async |words: String| {
+        let output = tokio::task::spawn_blocking(move || program(&words).output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(format!("bench serve --model m --port {port} --num-prompts 3 --random-output-len 2")).await;
+    assert_eq!((code, said.contains("1 of 3 requests failed (status 503: 1)")), (Some(3), true), "{said}");
+    let (code, said) = run("bench serve --model m --lora-modules a".to_owned()).await;
+    assert_eq!((code, said.contains("`--lora-modules` is a flag of `vllm bench serve`")), (Some(2), true), "{said}");
+    let limited =
+        format!("ulimit -n 200; exec {} bench serve --model m --num-prompts 500", env!("CARGO_BIN_EXE_vllm-perf"));
+    let (code, said) = tokio::task::spawn_blocking(move || {
+        let output = std::process::Command::new("sh").args(["-c", &limited]).env_clear().output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    })
+    .await
+    .unwrap();
+    let numbers = "500 connections need 564 open files and the hard limit is 200";
+    assert_eq!((code, said.contains(numbers)), (Some(2), true), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_bench_serve_exits_130_and_leaves_no_file() {
+    let port = serve("ttft=1ms,itl=1h", "m").await;
+    let folder = tempfile::tempdir().unwrap();
+    let command = format!(
+        "bench serve --model m --port {port} --num-prompts 2 --save-result --result-dir {}",
+        folder.path().display()
+    );
+    let mut child = program(&command).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "Starting main benchmark run...\n");
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert_eq!(ended.code(), Some(130));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
