@@ -420,3 +420,49 @@ async fn an_interrupted_bench_serve_exits_130_and_leaves_no_file() {
     assert_eq!(ended.code(), Some(130));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// Speaks TLS with the certificate of the test data, and passes everything on to `port`. Gives its own port.
+async fn serve_tls(port: u16) -> u16 {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let data = |name: &str| format!("{}/tests/data/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let certificate = CertificateDer::from_pem_file(data("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(data("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust us hangs up.
+                let Ok(mut secure) = acceptor.accept(socket).await else { return };
+                let mut plain = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut secure, &mut plain).await;
+            });
+        }
+    });
+    own
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_behind_tls_is_measured_where_its_certificate_is_trusted() {
+    let port = serve_tls(serve("ttft=1ms,itl=1ms", "m").await).await;
+    let run = async |authority: &'static str| {
+        let words = format!(
+            "bench serve --model m --base-url https://127.0.0.1:{port} --num-prompts 5 --max-concurrency 2 --random-output-len 3"
+        );
+        let run = move || program(&words).env("SSL_CERT_FILE", authority).output().unwrap();
+        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/authority.pem");
+    let (code, printed, said) = run(authority).await;
+    assert_eq!(code, Some(0), "{printed}{said}");
+    assert!(printed.contains("Total generated tokens:                  15"), "{printed}");
+    // A certificate that signed nothing is an authority that trusts nobody.
+    let (code, printed, said) = run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/server.pem")).await;
+    assert_ne!(code, Some(0), "{printed}{said}");
+}

@@ -1,0 +1,338 @@
+//! The load client against the truth, against its own limits, and against `vllm bench serve`.
+//! `cargo bench --bench client -- truth|unpaced|scale|vllm`; `VLLM_PERF_BENCH_VLLM=/path/to/vllm` adds upstream's client to
+//! the first two, and `vllm` needs it.
+
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads its environment and starts processes")]
+#![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+use tempfile::TempDir;
+use vllm_perf::client::metrics::{mean, percentile, sorted};
+use vllm_perf::sim::trace::Traced;
+
+const OURS: &str = env!("CARGO_BIN_EXE_vllm-perf");
+const MODEL: &str = "tests/data/tiny-llama";
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let upstream = std::env::var("VLLM_PERF_BENCH_VLLM").ok();
+    let [mode] = words.as_slice() else { bail!("which one? cargo bench --bench client -- truth|unpaced|scale|vllm") };
+    match mode.as_str() {
+        "truth" => truth(upstream.as_deref()),
+        "unpaced" => unpaced(upstream.as_deref()),
+        "scale" => scale(),
+        "vllm" => real(&upstream.context("VLLM_PERF_BENCH_VLLM is not set: expected the path of a vllm executable")?),
+        other => bail!("there is no `{other}`: expected truth, unpaced, scale or vllm"),
+    }
+}
+
+/// What both clients write, in milliseconds and tokens.
+#[derive(Deserialize)]
+struct Measured {
+    completed: u64,
+    failed: u64,
+    duration: f64,
+    total_input_tokens: u64,
+    total_output_tokens: u64,
+    output_throughput: f64,
+    mean_ttft_ms: f64,
+    median_ttft_ms: f64,
+    median_tpot_ms: f64,
+    p99_itl_ms: f64,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+/// One run of a client: what it measured and what it cost.
+struct Run {
+    measured: Measured,
+    /// CPU time of its process, in seconds.
+    cpu: f64,
+    /// Most memory of any client so far, in MB.
+    memory: f64,
+}
+
+/// Runs `PROGRAM bench serve` with `flags` against `port`.
+fn client(program: &str, port: u16, flags: &str) -> Result<Run> {
+    let folder = tempfile::tempdir()?;
+    let words = format!(
+        "bench serve --port {port} --backend vllm --ignore-eos --temperature 0 --disable-tqdm --dataset-name random \
+         --save-result --result-filename result.json --result-dir {} {flags}",
+        folder.path().display()
+    );
+    let before = children()?;
+    let mut command = Command::new(program);
+    command.args(words.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = quiet(&mut command).output().with_context(|| format!("cannot run {program}"))?;
+    let after = children()?;
+    ensure!(output.status.success(), "{program} {words}\n{}", String::from_utf8_lossy(&output.stderr));
+    let measured = serde_json::from_str(&std::fs::read_to_string(folder.path().join("result.json"))?)?;
+    Ok(Run { measured, cpu: seconds(&after) - seconds(&before), memory: after.max_rss() as f64 / 1e3 })
+}
+
+/// Without a network, and without telling anyone.
+fn quiet(command: &mut Command) -> &mut Command {
+    command.env("HF_HUB_OFFLINE", "1").env("VLLM_NO_USAGE_STATS", "1").env("VLLM_LOGGING_LEVEL", "ERROR")
+}
+
+/// The resources of the children that have ended.
+fn children() -> Result<Usage> {
+    getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot read the use of resources")
+}
+
+fn seconds(usage: &Usage) -> f64 {
+    let time = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+/// A server in a process group of its own, interrupted when it is dropped.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    /// The simulated vLLM.
+    fn simulated(pace: &str, trace: Option<&Path>) -> Result<Self> {
+        let mut command = Command::new(OURS);
+        command.args(["sim-server", "--port", "0", "--pace", pace]).process_group(0);
+        if let Some(trace) = trace {
+            command.arg("--trace").arg(trace);
+        }
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start sim-server")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().context("no output")?).read_line(&mut line)?;
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        Ok(Self { child, port: port.with_context(|| format!("`{line}` has no port"))? })
+    }
+
+    /// A real vLLM with a tiny model, up.
+    fn real(vllm: &str) -> Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let words = format!(
+            "serve {MODEL} --host 127.0.0.1 --port {port} --load-format dummy --dtype float32 --max-model-len 2048 \
+             --enforce-eager --disable-log-stats --no-enable-prefix-caching"
+        );
+        let mut command = Command::new(vllm);
+        command.args(words.split_whitespace()).process_group(0).env("VLLM_CPU_KVCACHE_SPACE", "2");
+        let child = quiet(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut server = Self { child: child.with_context(|| format!("cannot start {vllm}"))?, port };
+        let begun = Instant::now();
+        while !server.answers() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("the server ended with {status}");
+            }
+            ensure!(begun.elapsed() < Duration::from_secs(600), "the server is not up after 600 s");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        Ok(server)
+    }
+
+    fn answers(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
+            connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+            connection.write_all(b"GET /v1/models HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.contains(" 200 "))
+    }
+
+    /// Ends it and waits for what it writes at its end.
+    fn stop(mut self) -> Result<()> {
+        self.end();
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        let group = Pid::from_raw(self.child.id() as i32);
+        // It may have ended by itself.
+        let _ = killpg(group, Signal::SIGINT);
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Clients by name.
+fn clients(upstream: Option<&str>) -> Vec<(&'static str, String)> {
+    let theirs = upstream.map(|vllm| ("vllm", vllm.to_owned()));
+    [("native", OURS.to_owned())].into_iter().chain(theirs).collect()
+}
+
+fn truth(upstream: Option<&str>) -> Result<()> {
+    println!(
+        "TTFT 100 ms, ITL 20 ms, 64 tokens an answer, 4 rounds. Times in ms, errors against the server's trace.\n"
+    );
+    println!(
+        "{:<12} {:<8} {:>10} {:>12} {:>8} {:>12} {:>12} {:>8}  warnings",
+        "concurrency", "client", "true TTFT", "its TTFT", "error", "true ITL p99", "its ITL p99", "error"
+    );
+    for concurrency in [64, 256, 1000] {
+        for (name, program) in clients(upstream.filter(|_| concurrency <= 256)) {
+            let folder = TempDir::new()?;
+            let trace = folder.path().join("truth.jsonl");
+            let server = Server::simulated("ttft=100ms,itl=20ms,jitter=0.02,max-num-seqs=100000", Some(&trace))?;
+            let flags = format!(
+                "--model sim --tokenizer {MODEL} --num-prompts {} --max-concurrency {concurrency} --random-input-len 64 \
+                 --random-output-len 64",
+                4 * concurrency
+            );
+            let run = client(&program, server.port, &flags)?.measured;
+            server.stop()?;
+            ensure!(run.failed == 0, "{} requests failed", run.failed);
+            let (ttft, itl) = true_times(&trace)?;
+            println!(
+                "{concurrency:<12} {name:<8} {ttft:>10.2} {:>12.2} {:>+8.2} {itl:>12.2} {:>12.2} {:>+8.2}  {}",
+                run.mean_ttft_ms,
+                run.mean_ttft_ms - ttft,
+                run.p99_itl_ms,
+                run.p99_itl_ms - itl,
+                run.warnings.join("; ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The true mean TTFT and the true p99 of the ITL, in milliseconds.
+fn true_times(trace: &Path) -> Result<(f64, f64)> {
+    let text = std::fs::read_to_string(trace)?;
+    let answers = text.lines().map(serde_json::from_str).collect::<Result<Vec<Traced>, _>>()?;
+    let milliseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e3;
+    let first = |answer: &Traced| answer.tokens_us.first().map(|first| milliseconds(answer.accepted_us, *first));
+    let ttfts: Vec<f64> = answers.iter().filter_map(first).collect();
+    let gaps =
+        |answer: &Traced| answer.tokens_us.windows(2).map(|two| milliseconds(two[0], two[1])).collect::<Vec<_>>();
+    let itls: Vec<f64> = answers.iter().flat_map(gaps).collect();
+    Ok((mean(&ttfts), percentile(&sorted(&itls), 99.0)))
+}
+
+fn unpaced(upstream: Option<&str>) -> Result<()> {
+    println!(
+        "A server as fast as it can, concurrency 64, 256 tokens an answer. CPU of the client without its start.\n"
+    );
+    println!("{:<8} {:>10} {:>14} {:>16} {:>12}", "client", "tokens", "tokens/s", "CPU us/token", "start CPU s");
+    let mut rows = Vec::new();
+    for (name, program) in clients(upstream) {
+        let server = Server::simulated("ttft=0,itl=0,jitter=0,max-num-seqs=100000", None)?;
+        let flags = |prompts: usize| {
+            format!(
+                "--model sim --tokenizer {MODEL} --num-prompts {prompts} --max-concurrency 64 --random-input-len 16 \
+                 --random-output-len 256"
+            )
+        };
+        let start = client(&program, server.port, &flags(1))?;
+        let run = client(&program, server.port, &flags(1024))?;
+        ensure!(run.measured.failed == 0, "{} requests failed", run.measured.failed);
+        let tokens = run.measured.total_output_tokens;
+        let cost = (run.cpu - start.cpu).max(0.0) / (tokens - start.measured.total_output_tokens) as f64;
+        let speed = run.measured.output_throughput;
+        println!("{name:<8} {tokens:>10} {speed:>14.0} {:>16.3} {:>12.2}", cost * 1e6, start.cpu);
+        rows.push((speed, cost));
+    }
+    if let [(our_speed, our_cost), (their_speed, their_cost)] = rows.as_slice() {
+        println!(
+            "\nratio: {:.1} times the tokens/s, {:.4} of the CPU a token",
+            our_speed / their_speed,
+            our_cost / their_cost
+        );
+    }
+    Ok(())
+}
+
+fn scale() -> Result<()> {
+    let server = Server::simulated("ttft=50ms,itl=10ms,max-num-seqs=100000", None)?;
+    let flags = "--model sim --num-prompts 10000 --max-concurrency 2000 --random-input-len 128 --random-output-len 32";
+    let run = client(OURS, server.port, flags)?;
+    let Measured { completed, failed, duration, output_throughput, .. } = run.measured;
+    println!(
+        "10,000 requests at concurrency 2,000: completed {completed}, failed {failed}, {duration:.1} s, \
+         {output_throughput:.0} tokens/s, most memory {:.0} MB, CPU {:.2} s",
+        run.memory, run.cpu
+    );
+    ensure!(failed == 0 && run.memory < 300.0, "expected no failed request and less than 300 MB");
+    Ok(())
+}
+
+fn real(vllm: &str) -> Result<()> {
+    const RUNS: usize = 5;
+    println!(
+        "A real vLLM, 64 tokens in and 32 out, {RUNS} interleaved runs each: median [95 % interval of the mean].\n"
+    );
+    let server = Server::real(vllm)?;
+    // The first requests of a server pay for what it sets up lazily.
+    client(
+        OURS,
+        server.port,
+        &format!("--model {MODEL} --num-prompts 40 --max-concurrency 8 --random-input-len 64 --random-output-len 32"),
+    )?;
+    println!(
+        "{:<12} {:<8} {:>28} {:>28} {:>28}  tokens",
+        "concurrency", "client", "tokens/s", "median TTFT (ms)", "median TPOT (ms)"
+    );
+    for concurrency in [1, 4, 8] {
+        let mut runs = [Vec::new(), Vec::new()];
+        for number in 0..RUNS {
+            for (place, (_, program)) in clients(Some(vllm)).iter().enumerate() {
+                let flags = format!(
+                    "--model {MODEL} --num-prompts {} --max-concurrency {concurrency} --random-input-len 64 \
+                     --random-output-len 32 --seed {number}",
+                    40 * concurrency
+                );
+                runs[place].push(client(program, server.port, &flags)?.measured);
+            }
+        }
+        for (name, runs) in ["native", "vllm"].iter().zip(&runs) {
+            let column = |of: fn(&Measured) -> f64| interval(&runs.iter().map(of).collect::<Vec<_>>());
+            println!(
+                "{concurrency:<12} {name:<8} {:>28} {:>28} {:>28}  {:?}",
+                column(|run| run.output_throughput)?,
+                column(|run| run.median_ttft_ms)?,
+                column(|run| run.median_tpot_ms)?,
+                totals(runs)
+            );
+        }
+        println!("{:<12} token totals equal: {}", "", totals(&runs[0]) == totals(&runs[1]));
+    }
+    server.stop()
+}
+
+/// Tokens in and out, over all runs.
+fn totals(runs: &[Measured]) -> (u64, u64) {
+    (runs.iter().map(|run| run.total_input_tokens).sum(), runs.iter().map(|run| run.total_output_tokens).sum())
+}
+
+/// The median, and the 95 % interval of the mean by Student's t.
+fn interval(values: &[f64]) -> Result<String> {
+    let count = values.len() as f64;
+    let average = mean(values);
+    let variance = values.iter().map(|value| (value - average).powi(2)).sum::<f64>() / (count - 1.0);
+    let half = StudentsT::new(0.0, 1.0, count - 1.0)?.inverse_cdf(0.975) * (variance / count).sqrt();
+    let median = percentile(&sorted(values), 50.0);
+    Ok(format!("{median:.2} [{:.2}, {:.2}]", average - half, average + half))
+}
