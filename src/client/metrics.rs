@@ -240,8 +240,6 @@ struct File<'a> {
     rps_change_events: Option<Vec<RateChange>>,
     #[serde(flatten)]
     statistics: &'a IndexMap<String, f64>,
-    #[serde(flatten)]
-    own: Option<Own>,
 }
 
 /// What `--ramp-up-strategy` adds after the traffic.
@@ -304,12 +302,17 @@ impl ServingResult {
         Some(changes.into_iter().map(|(rps, index)| RateChange { rps, timestamp: moment(index) }).collect())
     }
 
-    /// The result file of `vllm bench serve`: same keys, types and order. `detailed` adds each request's own numbers.
+    /// The result file of `vllm bench serve`: same keys, types and order, then the keys of ours. `detailed` adds each
+    /// request's own numbers.
     pub fn to_json(&self, detailed: bool) -> String {
-        Value::Object(self.to_map(detailed)).to_string()
+        let mut map = self.to_map(detailed);
+        if let Ok(Value::Object(own)) = serde_json::to_value(self.own()) {
+            map.extend(own);
+        }
+        Value::Object(map).to_string()
     }
 
-    /// The same, before it is printed.
+    /// Upstream's keys alone, before they are printed.
     pub(super) fn to_map(&self, detailed: bool) -> Map<String, Value> {
         let Self { arguments, exchanges, summary, .. } = self;
         let numbers = |of: fn(&Exchange) -> f64| exchanges.iter().map(of).collect::<Vec<_>>();
@@ -365,7 +368,6 @@ impl ServingResult {
             rtfx: 0.0,
             rps_change_events: self.rate_changes(),
             statistics: &summary.statistics,
-            own: self.own(),
         };
         // Through a value: metadata with the name of a key shares that key instead of standing there twice. Strings and
         // finite numbers always print.
@@ -434,6 +436,11 @@ mod tests {
     }
 
     fn real() -> ServingResult {
+        asked("")
+    }
+
+    /// The real requests, as if `flags` had been asked for too.
+    fn asked(flags: &str) -> ServingResult {
         let file: Detailed = serde_json::from_str(REAL).unwrap();
         let exchanges = (0..file.ttfts.len())
             .map(|i| Exchange {
@@ -450,7 +457,7 @@ mod tests {
             .collect();
         let command = "--model models/tiny-llama --backend vllm --max-concurrency 8 --num-prompts 150 \
             --metadata tensor_parallel_size=1 compilation_config.mode= optimization_level=";
-        let arguments = arguments::parse(&shell_words::split(command).unwrap()).unwrap();
+        let arguments = arguments::parse(&shell_words::split(&format!("{command} {flags}")).unwrap()).unwrap();
         let ended = jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", &file.date).unwrap();
         let ended = ended.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
         ServingResult::new(arguments, ended, exchanges, file.duration)
@@ -480,6 +487,90 @@ mod tests {
         let theirs: Object = serde_json::from_str(UPSTREAM).unwrap();
         let ours: Object = serde_json::from_str(&real().to_json(false)).unwrap();
         assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn goodput_counts_the_requests_that_keep_every_objective() {
+        // vllm.benchmarks.serve.calculate_metrics of the same requests, with goodput_config_dict
+        for (flags, expected) in [
+            ("ttft:70", 26.572331115138404),
+            ("tpot:5.3", 24.824151436510878),
+            ("e2el:150", 26.572331115138404),
+            ("ttft:100 tpot:6 e2el:120", 0.0),
+            ("ttft:0", 0.0),
+        ] {
+            let goodput = asked(&format!("--goodput {flags}")).summary.request_goodput.unwrap();
+            assert!((goodput - expected).abs() < 1e-9, "{flags}: {goodput}");
+        }
+        assert_eq!(real().summary.request_goodput, None);
+    }
+
+    #[test]
+    fn waits_for_a_place_are_told_only_where_there_were_places_to_wait_for() {
+        let keys = |flags: &str| {
+            let metrics = "--percentile-metrics client_queue_time,e2el,e2el_including_client_queue";
+            asked(&format!("{metrics} --metric-percentiles 50,99.9 {flags}")).summary.statistics
+        };
+        // numpy.mean, numpy.median, numpy.std and numpy.percentile of the same requests, times 1000
+        let all = keys("--request-rate 4");
+        for (key, expected) in [
+            ("mean_client_queue_time_ms", 1373.0702445667157),
+            ("median_client_queue_time_ms", 1406.8951999997807),
+            ("std_client_queue_time_ms", 821.241060930825),
+            ("p50_client_queue_time_ms", 1406.8951999997807),
+            ("p99.9_client_queue_time_ms", 2730.501187017674),
+            ("mean_e2el_including_client_queue_ms", 1522.635033079987),
+            ("median_e2el_including_client_queue_ms", 1555.5266660003326),
+            ("std_e2el_including_client_queue_ms", 815.4954865862456),
+            ("p50_e2el_including_client_queue_ms", 1555.5266660003326),
+            ("p99.9_e2el_including_client_queue_ms", 2858.954803627319),
+        ] {
+            assert!((all[key] / expected - 1.0).abs() < 1e-9, "{key}: {}", all[key]);
+        }
+        assert_eq!(all.len(), 15);
+        assert_eq!(keys("").keys().filter(|key| key.contains("including")).count(), 0);
+    }
+
+    #[test]
+    fn a_ramp_up_stands_in_the_result_with_the_moments_of_its_changes() {
+        let ramp = "--ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 3";
+        let result = asked(ramp);
+        let map = result.to_map(false);
+        let keys: Vec<&String> = map.keys().skip_while(|key| *key != "max_concurrency").take(5).collect();
+        let flags = ["max_concurrency", "ramp_up_strategy", "ramp_up_start_rps", "ramp_up_end_rps", "duration"];
+        assert_eq!(keys, flags);
+        let changes = map["rps_change_events"].as_array().unwrap();
+        assert_eq!(changes.iter().map(|change| change["rps"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+        // The load took 2.86 s.
+        assert_eq!(changes[0]["timestamp"], "2026-11-24T12:49:18.139882");
+        assert!(!real().to_map(false).contains_key("rps_change_events"));
+    }
+
+    #[test]
+    fn whatever_is_asked_for_has_the_keys_and_types_of_vllms() {
+        const QUEUES: &str = include_str!("../../tests/data/results/options/queues-and-goodput.json");
+        const RAMP_UP: &str = include_str!("../../tests/data/results/options/ramp-up-chat.json");
+        for (theirs, flags) in [
+            (
+                QUEUES,
+                "--request-rate 40 --goodput ttft:25 e2el:300 --metric-percentiles 50,99,99.9 --percentile-metrics \
+                 ttft,tpot,itl,e2el,client_queue_time,e2el_including_client_queue --metadata tensor_parallel_size=1",
+            ),
+            (
+                RAMP_UP,
+                "--backend openai-chat --endpoint /v1/chat/completions --label main --metadata tensor_parallel_size=1 \
+                 --ramp-up-strategy linear --ramp-up-start-rps 8 --ramp-up-end-rps 20",
+            ),
+        ] {
+            let theirs: Object = serde_json::from_str(theirs).unwrap();
+            let ours = asked(flags).to_map(true);
+            assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+            for (key, theirs) in &theirs {
+                let ours = &ours[key];
+                let kinds = [theirs, ours].map(|value| (std::mem::discriminant(value), value.is_f64()));
+                assert_eq!(kinds[0], kinds[1], "{key}: {theirs} {ours}");
+            }
+        }
     }
 
     #[test]
