@@ -87,8 +87,14 @@ fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<
     let patience = Duration::from_secs(arguments.stall_timeout_sec);
     let endpoint = Endpoint::new(url, arguments.backend.api(), headers, arguments.save_detailed, patience);
     let sampling = arguments.sampling();
-    let request = |prompt| Ok(endpoint.request(&endpoint.body(arguments.model_name(), prompt, &sampling)?));
-    let requests = prompts.iter().map(request).collect::<Result<_>>()?;
+    let request = |(index, prompt)| {
+        let body = endpoint.body(arguments.model_name(), prompt, &sampling)?;
+        match &arguments.request_id_prefix {
+            Some(prefix) => Ok(endpoint.identified(&format!("{prefix}{index}")).mistake()?.request(&body)),
+            None => Ok(endpoint.request(&body)),
+        }
+    };
+    let requests = prompts.iter().enumerate().map(request).collect::<Result<_>>()?;
     let (count, burstiness, seed) = (prompts.len(), arguments.burstiness, arguments.seed);
     let arrivals = match arguments.ramp_up() {
         Some(ramp) => ramp.arrivals(count, burstiness, seed),
@@ -242,6 +248,22 @@ mod tests {
         save(&arguments, &saved, &env).unwrap();
         assert_eq!(read("r.json"), saved.to_json(false));
         assert_eq!(read("r.pytorch.json"), pytorch::records(&saved).unwrap());
+    }
+
+    #[test]
+    fn every_request_has_its_own_id_where_a_prefix_is_given() {
+        let prompt = Prompt { content: dataset::Content::Tokens(vec![1]), tokens: 1, output_tokens: 1 };
+        let requests = |flags: &str| {
+            let load = load(&arguments(flags), &Environment::default(), &[prompt.clone(), prompt.clone()]);
+            load.map(|load| {
+                load.requests.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect::<Vec<_>>()
+            })
+        };
+        let with = requests("--model m --request-id-prefix run7-").unwrap();
+        assert!(with[0].contains("\r\nx-request-id: run7-0\r\n") && with[1].contains("\r\nx-request-id: run7-1\r\n"));
+        assert!(!requests("--model m").unwrap()[0].contains("x-request-id"));
+        let error = requests("--model m --request-id-prefix 'a\nb'").unwrap_err();
+        assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
     }
 
     #[test]
