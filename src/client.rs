@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod lag;
 pub mod load;
 pub mod metrics;
+pub mod pytorch;
 pub mod ramp;
 pub mod request;
 pub mod schedule;
@@ -86,8 +87,14 @@ fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<
     let patience = Duration::from_secs(arguments.stall_timeout_sec);
     let endpoint = Endpoint::new(url, arguments.backend.api(), headers, arguments.save_detailed, patience);
     let sampling = arguments.sampling();
-    let request = |prompt| Ok(endpoint.request(&endpoint.body(arguments.model_name(), prompt, &sampling)?));
-    let requests = prompts.iter().map(request).collect::<Result<_>>()?;
+    let request = |(index, prompt)| {
+        let body = endpoint.body(arguments.model_name(), prompt, &sampling)?;
+        match &arguments.request_id_prefix {
+            Some(prefix) => Ok(endpoint.identified(&format!("{prefix}{index}")).mistake()?.request(&body)),
+            None => Ok(endpoint.request(&body)),
+        }
+    };
+    let requests = prompts.iter().enumerate().map(request).collect::<Result<_>>()?;
     let (count, burstiness, seed) = (prompts.len(), arguments.burstiness, arguments.seed);
     let arrivals = match arguments.ramp_up() {
         Some(ramp) => ramp.arrivals(count, burstiness, seed),
@@ -129,17 +136,27 @@ fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
-/// Writes the result where `--save-result` wants it and says where; `None` without that flag.
+/// Writes the result where `--save-result` or `--append-result` wants it and says where; `None` without them. Records
+/// for the dashboard stand beside it where `SAVE_TO_PYTORCH_BENCHMARK_FORMAT` is set, as `vllm bench serve` has it.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn save(arguments: &Arguments, result: &ServingResult) -> Result<Option<PathBuf>> {
-    if !arguments.save_result {
+/// A file cannot be written.
+pub fn save(arguments: &Arguments, result: &ServingResult, env: &Environment) -> Result<Option<PathBuf>> {
+    if !arguments.save_result && !arguments.append_result {
         return Ok(None);
     }
     let name = arguments.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
     let path = arguments.result_dir.clone().unwrap_or_default().join(name);
-    write(&path, result.to_json(arguments.save_detailed).as_bytes())?;
+    let mut text = String::new();
+    if arguments.append_result && path.is_file() {
+        text = std::fs::read_to_string(&path).with_context(|| format!("cannot add to {}", path.display()))?;
+        text.push('\n');
+    }
+    text.push_str(&result.to_json(arguments.save_detailed));
+    write(&path, text.as_bytes())?;
+    if env.get("SAVE_TO_PYTORCH_BENCHMARK_FORMAT").is_some_and(|set| !set.is_empty()) {
+        write(&path.with_extension("pytorch.json"), pytorch::records(result)?.as_bytes())?;
+    }
     Ok(Some(path))
 }
 
@@ -148,7 +165,11 @@ fn file_name(arguments: &Arguments, date: &str) -> PathBuf {
     let label = arguments.label.as_deref().unwrap_or(arguments.backend.as_str());
     let concurrency = arguments.max_concurrency.map(|n| format!("-concurrency{n}")).unwrap_or_default();
     let model = arguments.model.rsplit('/').next().unwrap_or_default();
-    PathBuf::from(format!("{label}-{:?}qps{concurrency}-{model}-{date}.json", arguments.request_rate))
+    let rate = match arguments.ramp_up() {
+        Some(ramp) => format!("ramp-up-{}-{}qps-{}qps", ramp.strategy, ramp.start, ramp.end),
+        None => format!("{:?}qps", arguments.request_rate),
+    };
+    PathBuf::from(format!("{label}-{rate}{concurrency}-{model}-{date}.json"))
 }
 
 /// Writes a whole file or none: a temporary name, then a rename. Missing folders are made.
@@ -198,6 +219,51 @@ mod tests {
             name("--model tiny --label main --request-rate 4 --max-concurrency 8"),
             "main-4.0qps-concurrency8-tiny-20261124-111844.json"
         );
+        assert_eq!(
+            name("--model tiny --ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 9"),
+            "openai-ramp-up-linear-1qps-9qps-tiny-20261124-111844.json"
+        );
+    }
+
+    #[test]
+    fn results_stand_alone_or_a_line_each_and_records_only_where_they_are_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = format!("--model m --result-dir {} --result-filename r.json", folder.path().display());
+        let result = |flags: &str| {
+            let arguments = arguments(flags);
+            (arguments.clone(), ServingResult::new(arguments, now(), Vec::new(), 1.0))
+        };
+        let none = Environment::default();
+        let (arguments, unsaved) = result(&flags);
+        assert_eq!(save(&arguments, &unsaved, &none).unwrap(), None);
+        let (arguments, appended) = result(&format!("{flags} --append-result"));
+        for _ in 0..2 {
+            save(&arguments, &appended, &none).unwrap();
+        }
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("r.json").lines().collect::<Vec<_>>(), [appended.to_json(false), appended.to_json(false)]);
+        assert!(!folder.path().join("r.pytorch.json").exists());
+        let env: Environment = [("SAVE_TO_PYTORCH_BENCHMARK_FORMAT", "1")].into_iter().collect();
+        let (arguments, saved) = result(&format!("{flags} --save-result"));
+        save(&arguments, &saved, &env).unwrap();
+        assert_eq!(read("r.json"), saved.to_json(false));
+        assert_eq!(read("r.pytorch.json"), pytorch::records(&saved).unwrap());
+    }
+
+    #[test]
+    fn every_request_has_its_own_id_where_a_prefix_is_given() {
+        let prompt = Prompt { content: dataset::Content::Tokens(vec![1]), tokens: 1, output_tokens: 1 };
+        let requests = |flags: &str| {
+            let load = load(&arguments(flags), &Environment::default(), &[prompt.clone(), prompt.clone()]);
+            load.map(|load| {
+                load.requests.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect::<Vec<_>>()
+            })
+        };
+        let with = requests("--model m --request-id-prefix run7-").unwrap();
+        assert!(with[0].contains("\r\nx-request-id: run7-0\r\n") && with[1].contains("\r\nx-request-id: run7-1\r\n"));
+        assert!(!requests("--model m").unwrap()[0].contains("x-request-id"));
+        let error = requests("--model m --request-id-prefix 'a\nb'").unwrap_err();
+        assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
     }
 
     #[test]

@@ -71,7 +71,12 @@ impl CaseRun<'_> {
         let path = self.folder.join(format!("{}.json", case.name));
         let text = measured.to_json(arguments.save_detailed);
         output::write(&path, text.as_bytes())?;
-        result::parse(case.kind, &text)
+        let outcome = result::parse(case.kind, &text)?;
+        if !matches!(outcome, Outcome::Failed(_)) {
+            let records = client::pytorch::records(&measured)?;
+            output::write(&path.with_extension("pytorch.json"), records.as_bytes())?;
+        }
+        Ok(outcome)
     }
 
     async fn vllm(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {

@@ -242,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_is_given_twice_is_the_second_one() {
+        let arguments =
+            parse(&words("--model m --metadata a=1 b=2 --header --metadata c=3 --goodput ttft:1 --goodput e2el:2"))
+                .unwrap();
+        assert_eq!(arguments.metadata, [("c".to_owned(), "3".to_owned())]);
+        assert_eq!((arguments.header.len(), arguments.goodput.len()), (0, 1));
+    }
+
+    #[test]
     fn the_general_lengths_are_those_of_every_data_set() {
         let arguments =
             parse(&words("--model m --output-len 9 --custom-output-len 30 --sharegpt-output-len 40")).unwrap();

@@ -1,12 +1,12 @@
-//! What the exchanges of a load amount to: numpy's formulas, and the result file of `vllm bench serve`. Pure.
+//! What the exchanges of a load amount to, by numpy's formulas; the result file is in `metrics/file.rs`. Pure.
+
+mod file;
 
 use indexmap::IndexMap;
-use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use jiff::Timestamp;
 
-use super::arguments::{Arguments, Objective, RampUpStrategy, Timing};
-use super::lag::{Lag, Own};
+use super::arguments::{Arguments, Objective, Timing};
+use super::lag::Lag;
 use super::request::Exchange;
 
 /// A finished load, and what it was asked to be.
@@ -191,90 +191,6 @@ fn peaks(completed: &[&Exchange]) -> (f64, usize) {
     (most(tokens) as f64, most(requests))
 }
 
-/// A number of requests a second; infinite is the word `inf`.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Rate {
-    Finite(f64),
-    Infinite(&'static str),
-}
-
-/// The result file, in upstream's order.
-#[derive(Serialize)]
-struct File<'a> {
-    date: String,
-    endpoint_type: &'static str,
-    backend: &'static str,
-    label: Option<&'a str>,
-    model_id: &'a str,
-    tokenizer_id: &'a str,
-    num_prompts: usize,
-    #[serde(flatten)]
-    metadata: IndexMap<&'a str, &'a str>,
-    request_rate: Rate,
-    burstiness: f64,
-    max_concurrency: Option<usize>,
-    #[serde(flatten)]
-    ramp_up: Option<RampUpFlags>,
-    duration: f64,
-    completed: usize,
-    failed: usize,
-    total_input_tokens: u64,
-    total_output_tokens: u64,
-    request_throughput: f64,
-    request_goodput: Option<f64>,
-    output_throughput: f64,
-    total_token_throughput: f64,
-    #[serde(flatten)]
-    lengths_and_times: Option<LengthsAndTimes<'a>>,
-    latencies: Vec<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start_times: Option<Vec<f64>>,
-    queue_times: Vec<f64>,
-    #[serde(flatten)]
-    texts: Option<Texts<'a>>,
-    max_output_tokens_per_s: f64,
-    max_concurrent_requests: usize,
-    rtfx: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rps_change_events: Option<Vec<RateChange>>,
-    #[serde(flatten)]
-    statistics: &'a IndexMap<String, f64>,
-    #[serde(flatten)]
-    own: Option<Own>,
-}
-
-/// What `--ramp-up-strategy` adds after the traffic.
-#[derive(Serialize)]
-struct RampUpFlags {
-    ramp_up_strategy: RampUpStrategy,
-    ramp_up_start_rps: u32,
-    ramp_up_end_rps: u32,
-}
-
-/// When the request rate reached a whole number.
-#[derive(Serialize)]
-struct RateChange {
-    rps: u32,
-    timestamp: String,
-}
-
-/// What `--save-detailed` adds before the latencies.
-#[derive(Serialize)]
-struct LengthsAndTimes<'a> {
-    input_lens: Vec<u64>,
-    output_lens: Vec<u64>,
-    ttfts: Vec<f64>,
-    itls: Vec<&'a [f64]>,
-}
-
-/// What `--save-detailed` adds after the queue times.
-#[derive(Serialize)]
-struct Texts<'a> {
-    generated_texts: Vec<&'a str>,
-    errors: Vec<String>,
-}
-
 impl ServingResult {
     /// Sums up a load.
     pub fn new(arguments: Arguments, ended: Timestamp, exchanges: Vec<Exchange>, duration: f64) -> Self {
@@ -290,96 +206,6 @@ impl ServingResult {
     /// When it ended, UTC, as results say it: `%Y%m%d-%H%M%S`.
     pub fn date(&self) -> String {
         self.ended.strftime("%Y%m%d-%H%M%S").to_string()
-    }
-
-    /// When the request rate reached each whole number.
-    fn rate_changes(&self) -> Option<Vec<RateChange>> {
-        let began = self.ended - SignedDuration::from_secs_f64(self.summary.duration);
-        let moment = |index: Option<usize>| {
-            let exchange = index.and_then(|index| self.exchanges.get(index));
-            let due = exchange.map_or(0.0, |exchange| exchange.start - exchange.queued);
-            (began + SignedDuration::from_secs_f64(due)).strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()
-        };
-        let changes = self.arguments.ramp_up()?.changes(self.exchanges.len());
-        Some(changes.into_iter().map(|(rps, index)| RateChange { rps, timestamp: moment(index) }).collect())
-    }
-
-    /// The result file of `vllm bench serve`: same keys, types and order. `detailed` adds each request's own numbers.
-    pub fn to_json(&self, detailed: bool) -> String {
-        Value::Object(self.to_map(detailed)).to_string()
-    }
-
-    /// The same, before it is printed.
-    pub(super) fn to_map(&self, detailed: bool) -> Map<String, Value> {
-        let Self { arguments, exchanges, summary, .. } = self;
-        let numbers = |of: fn(&Exchange) -> f64| exchanges.iter().map(of).collect::<Vec<_>>();
-        let backend = arguments.backend.as_str();
-        let rate = arguments.request_rate;
-        let file = File {
-            date: self.date(),
-            endpoint_type: backend,
-            backend,
-            label: arguments.label.as_deref(),
-            model_id: &arguments.model,
-            tokenizer_id: arguments.tokenizer_id(),
-            num_prompts: arguments.num_prompts,
-            metadata: arguments.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
-            request_rate: if rate.is_infinite() { Rate::Infinite("inf") } else { Rate::Finite(rate) },
-            burstiness: arguments.burstiness,
-            max_concurrency: arguments.max_concurrency,
-            ramp_up: arguments.ramp_up().map(|ramp| RampUpFlags {
-                ramp_up_strategy: ramp.strategy,
-                ramp_up_start_rps: ramp.start,
-                ramp_up_end_rps: ramp.end,
-            }),
-            duration: summary.duration,
-            completed: summary.completed,
-            failed: summary.failed,
-            total_input_tokens: summary.total_input_tokens,
-            total_output_tokens: summary.total_output_tokens,
-            request_throughput: summary.request_throughput,
-            request_goodput: summary.request_goodput,
-            output_throughput: summary.output_throughput,
-            total_token_throughput: summary.total_token_throughput,
-            lengths_and_times: detailed.then(|| LengthsAndTimes {
-                input_lens: exchanges.iter().map(|exchange| exchange.input_tokens).collect(),
-                output_lens: exchanges
-                    .iter()
-                    .map(|exchange| if exchange.failure.is_none() { output_tokens(exchange) } else { 0 })
-                    .collect(),
-                ttfts: numbers(|exchange| exchange.ttft),
-                itls: exchanges.iter().map(|exchange| exchange.itls.as_slice()).collect(),
-            }),
-            latencies: numbers(|exchange| exchange.latency),
-            start_times: detailed.then(|| numbers(|exchange| exchange.start)),
-            queue_times: numbers(|exchange| exchange.queued),
-            texts: detailed.then(|| Texts {
-                generated_texts: exchanges.iter().map(|exchange| exchange.text.as_str()).collect(),
-                errors: exchanges
-                    .iter()
-                    .map(|exchange| exchange.failure.as_ref().map(ToString::to_string).unwrap_or_default())
-                    .collect(),
-            }),
-            max_output_tokens_per_s: summary.max_output_tokens_per_s,
-            max_concurrent_requests: summary.max_concurrent_requests,
-            rtfx: 0.0,
-            rps_change_events: self.rate_changes(),
-            statistics: &summary.statistics,
-            own: self.own(),
-        };
-        // Through a value: metadata with the name of a key shares that key instead of standing there twice. Strings and
-        // finite numbers always print.
-        match serde_json::to_value(file) {
-            Ok(Value::Object(map)) => map,
-            _ => Map::new(),
-        }
-    }
-
-    /// The keys of ours, where the client measured itself.
-    fn own(&self) -> Option<Own> {
-        let lag = self.lag.clone()?;
-        let warnings = self.warnings();
-        Some(Own { failures: self.failures(), lag, warnings })
     }
 
     /// Why these numbers may not be what they seem.
@@ -415,7 +241,7 @@ mod tests {
     use crate::client::request::Failure;
     use serde::Deserialize;
 
-    const REAL: &str =
+    pub(super) const REAL: &str =
         include_str!("../../tests/data/results/repeats/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json");
 
     /// A result that vLLM 0.32 wrote with `--save-detailed`.
@@ -433,7 +259,12 @@ mod tests {
         generated_texts: Vec<String>,
     }
 
-    fn real() -> ServingResult {
+    pub(super) fn real() -> ServingResult {
+        asked("")
+    }
+
+    /// The real requests, as if `flags` had been asked for too.
+    pub(super) fn asked(flags: &str) -> ServingResult {
         let file: Detailed = serde_json::from_str(REAL).unwrap();
         let exchanges = (0..file.ttfts.len())
             .map(|i| Exchange {
@@ -450,36 +281,52 @@ mod tests {
             .collect();
         let command = "--model models/tiny-llama --backend vllm --max-concurrency 8 --num-prompts 150 \
             --metadata tensor_parallel_size=1 compilation_config.mode= optimization_level=";
-        let arguments = arguments::parse(&shell_words::split(command).unwrap()).unwrap();
+        let arguments = arguments::parse(&shell_words::split(&format!("{command} {flags}")).unwrap()).unwrap();
         let ended = jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", &file.date).unwrap();
         let ended = ended.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
         ServingResult::new(arguments, ended, exchanges, file.duration)
     }
 
-    type Object = IndexMap<String, serde_json::Value>;
-
     #[test]
-    fn a_real_result_is_computed_again_from_its_requests_to_nine_digits() {
-        let theirs: Object = serde_json::from_str(REAL).unwrap();
-        let ours: Object = serde_json::from_str(&real().to_json(true)).unwrap();
-        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
-        for (key, theirs) in &theirs {
-            let ours = &ours[key];
-            match (theirs.as_f64(), ours.as_f64()) {
-                (Some(a), Some(b)) => assert!((a - b).abs() <= 1e-9 * a.abs(), "{key}: {a} {b}"),
-                _ => assert_eq!(theirs, ours, "{key}"),
-            }
+    fn goodput_counts_the_requests_that_keep_every_objective() {
+        // vllm.benchmarks.serve.calculate_metrics of the same requests, with goodput_config_dict
+        for (flags, expected) in [
+            ("ttft:70", 26.572331115138404),
+            ("tpot:5.3", 24.824151436510878),
+            ("e2el:150", 26.572331115138404),
+            ("ttft:100 tpot:6 e2el:120", 0.0),
+            ("ttft:0", 0.0),
+        ] {
+            let goodput = asked(&format!("--goodput {flags}")).summary.request_goodput.unwrap();
+            assert!((goodput - expected).abs() < 1e-9, "{flags}: {goodput}");
         }
+        assert_eq!(real().summary.request_goodput, None);
     }
 
     #[test]
-    fn without_detail_the_keys_are_those_of_upstreams_run() {
-        const UPSTREAM: &str = include_str!(
-            "../../tests/data/results/upstream-run/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json"
-        );
-        let theirs: Object = serde_json::from_str(UPSTREAM).unwrap();
-        let ours: Object = serde_json::from_str(&real().to_json(false)).unwrap();
-        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    fn waits_for_a_place_are_told_only_where_there_were_places_to_wait_for() {
+        let keys = |flags: &str| {
+            let metrics = "--percentile-metrics client_queue_time,e2el,e2el_including_client_queue";
+            asked(&format!("{metrics} --metric-percentiles 50,99.9 {flags}")).summary.statistics
+        };
+        // numpy.mean, numpy.median, numpy.std and numpy.percentile of the same requests, times 1000
+        let all = keys("--request-rate 4");
+        for (key, expected) in [
+            ("mean_client_queue_time_ms", 1373.0702445667157),
+            ("median_client_queue_time_ms", 1406.8951999997807),
+            ("std_client_queue_time_ms", 821.241060930825),
+            ("p50_client_queue_time_ms", 1406.8951999997807),
+            ("p99.9_client_queue_time_ms", 2730.501187017674),
+            ("mean_e2el_including_client_queue_ms", 1522.635033079987),
+            ("median_e2el_including_client_queue_ms", 1555.5266660003326),
+            ("std_e2el_including_client_queue_ms", 815.4954865862456),
+            ("p50_e2el_including_client_queue_ms", 1555.5266660003326),
+            ("p99.9_e2el_including_client_queue_ms", 2858.954803627319),
+        ] {
+            assert!((all[key] / expected - 1.0).abs() < 1e-9, "{key}: {}", all[key]);
+        }
+        assert_eq!(all.len(), 15);
+        assert_eq!(keys("").keys().filter(|key| key.contains("including")).count(), 0);
     }
 
     #[test]

@@ -67,6 +67,17 @@ impl Endpoint {
         &self.url
     }
 
+    /// The same server, for requests that carry the `x-request-id` `id`.
+    ///
+    /// # Errors
+    /// No header can carry it.
+    pub fn identified(&self, id: &str) -> Result<Self> {
+        let value = HeaderValue::from_str(id).with_context(|| format!("no header can carry the request id `{id}`"))?;
+        let mut headers = self.headers.clone();
+        headers.insert("x-request-id", value);
+        Ok(Self { headers, ..self.clone() })
+    }
+
     /// The whole request that carries `body`, ready to be written.
     pub fn request(&self, body: &[u8]) -> Bytes {
         let path = &self.url[url::Position::BeforePath..url::Position::AfterQuery];

@@ -37,7 +37,7 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
         bar.finish_and_clear();
     }
     shell.print(&summary::block(&result));
-    let saved = client::save(&arguments, &result).world()?;
+    let saved = client::save(&arguments, &result, &shell.environment).world()?;
     if let Some(path) = saved {
         shell.say(&format!("wrote {}", path.display()));
     }

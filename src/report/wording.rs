@@ -9,9 +9,12 @@ use crate::device::Device;
 use crate::metric::Family;
 use crate::plan::Side;
 use crate::statistics;
-use crate::suite::MeasuredBy;
+use crate::suite::{Kind, MeasuredBy};
 
 use super::{escape, finding, is_hash, label::Labels, number};
+
+/// Most serving cases that are named where the native client did not measure them.
+const NAMED: usize = 5;
 
 /// Verdicts and their numbers, in the order in which headlines give them; those that did not occur are left out.
 pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
@@ -209,15 +212,30 @@ pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<String>
 
 /// The machine, the client and the version of vllm-perf.
 pub fn environment(comparison: &Comparison) -> Vec<String> {
-    let by = |who: MeasuredBy| comparison.cases.iter().any(|case| case.measured_by == who);
-    let client = match (by(MeasuredBy::Native), by(MeasuredBy::Vllm)) {
-        (true, true) => "Client: native; vllm bench for the kinds that it alone measures. ",
-        (true, false) => "Client: native. ",
-        (false, true) => "Client: vllm bench. ",
-        (false, false) => "",
-    };
-    let version = format!("{client}vllm-perf {}.", escape::name(&comparison.subject.version));
+    let version = format!("{}vllm-perf {}.", clients(comparison), escape::name(&comparison.subject.version));
     comparison.subject.host.iter().map(host).chain([version]).collect()
+}
+
+/// Who measured. Where a serving case was left to `vllm bench`, its name: its numbers are another client's than its
+/// neighbours'.
+fn clients(comparison: &Comparison) -> String {
+    let by = |who: MeasuredBy| comparison.cases.iter().filter(move |case| case.measured_by == who);
+    match (by(MeasuredBy::Native).next().is_some(), by(MeasuredBy::Vllm).next().is_some()) {
+        (true, true) => {}
+        (true, false) => return "Client: native. ".to_owned(),
+        (false, true) => return "Client: vllm bench. ".to_owned(),
+        (false, false) => return String::new(),
+    }
+    let left: Vec<String> =
+        by(MeasuredBy::Vllm).filter(|case| case.kind == Kind::Serving).map(|case| escape::name(&case.name)).collect();
+    let kinds = by(MeasuredBy::Vllm).any(|case| case.kind != Kind::Serving);
+    let mut whom = Vec::new();
+    whom.extend(kinds.then(|| "the kinds that it alone measures".to_owned()));
+    whom.extend(left.iter().take(NAMED).cloned());
+    whom.extend(
+        left.len().checked_sub(NAMED).filter(|more| *more > 0).map(|more| number::plural(more, "more serving case")),
+    );
+    format!("Client: native; vllm bench for {}. ", whom.join(", "))
 }
 
 fn host(host: &Host) -> String {
@@ -255,6 +273,19 @@ mod tests {
         assert_eq!(of("curl https://e.org | sh"), None);
         let quoted = of("vllm-perf run --only 'a b' ; rm -rf $HOME").unwrap();
         assert_eq!(quoted, "vllm-perf run --only 'a b' ';' rm -rf '$HOME'");
+    }
+
+    #[test]
+    fn serving_cases_of_the_other_client_are_named() {
+        let mut comparison = example::many(9);
+        assert_eq!(clients(&comparison), "Client: native. ");
+        comparison.cases[3].measured_by = MeasuredBy::Vllm;
+        let one = "Client: native; vllm bench for serving_llama8B_tp1_test3_qps_inf_concurrency_64. ";
+        assert_eq!(clients(&comparison), one);
+        comparison.cases.iter_mut().skip(1).for_each(|case| case.measured_by = MeasuredBy::Vllm);
+        assert!(clients(&comparison).ends_with("_test5_qps_inf_concurrency_64, 3 more serving cases. "));
+        comparison.cases[0].measured_by = MeasuredBy::Vllm;
+        assert_eq!(clients(&comparison), "Client: vllm bench. ");
     }
 
     #[test]

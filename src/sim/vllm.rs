@@ -45,7 +45,7 @@ pub async fn run(argv: Vec<String>, env: &Environment) -> Result<()> {
         ["bench", "serve", ..] => {
             let arguments = arguments::parse(argv.get(2..).unwrap_or_default()).mistake()?;
             let result = client::run(&arguments, env, |_, _| ()).await?;
-            client::save(&arguments, &result)?;
+            client::save(&arguments, &result, env)?;
             say(summary::block(&result).trim_end())
         }
         _ => Err(anyhow::anyhow!(

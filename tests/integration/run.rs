@@ -107,6 +107,7 @@ fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
         "results/benchmark_results.md",
         "base/03/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4.json",
         "head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1.commands",
+        "head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1.pytorch.json",
         "head/02/server-1.log",
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");

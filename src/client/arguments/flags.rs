@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
 use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Parser};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use url::Url;
@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
     /// Header sent with every request, KEY=VALUE.
-    #[arg(long, num_args = 0.., value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, action = ArgAction::Set, num_args = 0.., value_name = "KEY=VALUE", value_parser = pair)]
     #[serde(serialize_with = "hidden")]
     pub header: Vec<(String, String)>,
     /// Beginning of the `x-request-id` of every request; its number follows. Without it requests have none.
@@ -147,6 +147,7 @@ pub struct Arguments {
     pub ready_check_timeout_sec: u64,
     /// How long an answer may be silent before its request has failed, in seconds; vLLM's own client has no such flag.
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[serde(skip)]
     pub stall_timeout_sec: u64,
 
     /// Answers run to their full length; always so with random prompts.
@@ -189,11 +190,11 @@ pub struct Arguments {
     #[serde(serialize_with = "joined")]
     pub metric_percentiles: Vec<f64>,
     /// Times that a good request keeps, in milliseconds, such as ttft:200 tpot:50 e2el:2000.
-    #[arg(long, num_args = 1.., value_name = "METRIC:MS")]
+    #[arg(long, action = ArgAction::Set, num_args = 1.., value_name = "METRIC:MS")]
     #[serde(serialize_with = "objectives")]
     pub goodput: Vec<Objective>,
     /// Entry of the result, KEY=VALUE.
-    #[arg(long, num_args = 0.., value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, action = ArgAction::Set, num_args = 0.., value_name = "KEY=VALUE", value_parser = pair)]
     #[serde(serialize_with = "pairs")]
     pub metadata: Vec<(String, String)>,
     /// Label of the result.
