@@ -1,5 +1,5 @@
 //! The bytes of an answer, as the load client reads them: HTTP, events, chunks. Nothing panics, and what is found does not
-//! depend on where the reads end. The first byte says how much of an answer stands before the rest, and where that is cut.
+//! depend on where the reads end, nor on what came before it. The first byte says how much of an answer stands before the rest, and where that is cut.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ mod stream;
 
 use answer::{Answer, Piece};
 use libfuzzer_sys::fuzz_target;
-use stream::{Chunk, Event, Events};
+use stream::{Chunk, Chunks, Event, Events};
 
 const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 const UNSIZED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
@@ -39,9 +39,9 @@ fuzz_target!(|data: &[u8]| {
 
 fn read<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Found {
     let mut found = Found::default();
-    let (mut answer, mut events) = (Answer::default(), Events::default());
+    let (mut answer, mut events, mut chunks) = (Answer::default(), Events::default(), Chunks::default());
     for bytes in reads {
-        if step(bytes, &mut answer, &mut events, &mut found).is_err() {
+        if step(bytes, &mut answer, &mut events, &mut chunks, &mut found).is_err() {
             found.broken = true;
         }
         if found.broken || found.ended {
@@ -51,7 +51,13 @@ fn read<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Found {
     found
 }
 
-fn step(mut input: &[u8], answer: &mut Answer, events: &mut Events, found: &mut Found) -> Result<(), String> {
+fn step(
+    mut input: &[u8],
+    answer: &mut Answer,
+    events: &mut Events,
+    chunks: &mut Chunks,
+    found: &mut Found,
+) -> Result<(), String> {
     loop {
         match answer.next(&mut input)? {
             Piece::Head(status) => found.status = Some(status),
@@ -62,7 +68,11 @@ fn step(mut input: &[u8], answer: &mut Answer, events: &mut Events, found: &mut 
                         found.done += 1;
                         continue;
                     };
-                    let chunk = Chunk::parse(data)?;
+                    let alone = Chunk::parse(data).map(|chunk| (chunk.has_token(), chunk.text().into_owned(), chunk.usage));
+                    let chunk = chunks.read(data);
+                    let beside = chunk.as_ref().map(|chunk| (chunk.has_token(), chunk.text().into_owned(), chunk.usage));
+                    assert_eq!(alone.as_ref().ok(), beside.ok().as_ref());
+                    let chunk = chunk?;
                     if chunk.has_token() {
                         found.texts.push(chunk.text().into_owned());
                     }

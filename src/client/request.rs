@@ -18,7 +18,7 @@ use url::Url;
 use super::answer::{Answer, Piece};
 use super::connection::{Connection, Connections};
 use super::dataset::{Content, Prompt};
-use super::stream::{Chunk, Event, Events};
+use super::stream::{Chunk, Chunks, Event, Events};
 
 /// Which interface is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl Endpoint {
         let mut reader = Reader { connection, patience: self.patience, silence };
         let written = tokio::time::timeout(self.patience, reader.connection.wire.write_all(request)).await;
         written.map_err(|_| Failure::Stalled(self.patience.as_secs()))?.map_err(lost)?;
-        let (mut answer, mut events) = (Answer::default(), Events::default());
+        let (mut answer, mut events, mut chunks) = (Answer::default(), Events::default(), Chunks::default());
         let (mut status, mut page, mut done) = (0, Vec::new(), false);
         loop {
             let length = reader.read(seen).await?;
@@ -168,7 +168,7 @@ impl Endpoint {
                         while let Some(event) = events.next_event() {
                             match event {
                                 Event::Done => done = true,
-                                Event::Data(data) => self.take(data, arrived, seen)?,
+                                Event::Data(data) => self.take(chunks.read(data), arrived, seen)?,
                             }
                         }
                     }
@@ -196,8 +196,8 @@ impl Endpoint {
         }
     }
 
-    fn take(&self, data: &[u8], arrived: Instant, seen: &mut Watched) -> Result<(), Failure> {
-        let chunk = Chunk::parse(data).map_err(Failure::Malformed)?;
+    fn take(&self, chunk: Result<Chunk<'_>, String>, arrived: Instant, seen: &mut Watched) -> Result<(), Failure> {
+        let chunk = chunk.map_err(Failure::Malformed)?;
         if let Some(error) = chunk.error {
             return Err(Failure::Server(error.message));
         }
