@@ -1,0 +1,59 @@
+//! Why a request gave no whole answer: what is counted by kind, and told. Pure.
+
+use std::fmt;
+
+/// Why a request gave no whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection.
+    Connection(String),
+    /// The connection broke or was closed in the middle of the answer.
+    Lost(String),
+    /// The answer was silent for so many seconds.
+    Stalled(u64),
+    /// A status other than 2xx, and the beginning of what came with it.
+    Status(u16, String),
+    /// The server reported an error inside the stream.
+    Server(String),
+    /// Something that is not a completion chunk.
+    Malformed(String),
+    /// The stream ended without a token.
+    NoToken,
+    /// The stream ended before `[DONE]`.
+    Truncated,
+    /// The request was never sent, or its task ended early.
+    NotSent,
+}
+
+impl Failure {
+    /// The kind, for counting.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Connection(_) => "no connection".to_owned(),
+            Self::Lost(_) => "connection lost".to_owned(),
+            Self::Stalled(_) => "stalled".to_owned(),
+            Self::Status(status, _) => format!("status {status}"),
+            Self::Server(_) => "server error".to_owned(),
+            Self::Malformed(_) => "malformed".to_owned(),
+            Self::NoToken => "no token".to_owned(),
+            Self::Truncated => "truncated".to_owned(),
+            Self::NotSent => "not sent".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(cause) => write!(f, "no connection: {cause}"),
+            Self::Lost(cause) => write!(f, "the connection was lost: {cause}"),
+            Self::Stalled(seconds) => write!(f, "the answer was silent for {seconds} s"),
+            Self::Status(status, text) => write!(f, "the server answered {status}: {text}"),
+            Self::Server(message) => write!(f, "the server reported an error: {message}"),
+            Self::Malformed(cause) => write!(f, "the answer is not a completion stream: {cause}"),
+            Self::NoToken => f.write_str("the answer had no token"),
+            Self::Truncated => f.write_str("the answer ended before [DONE]"),
+            Self::NotSent => f.write_str("the request was not sent"),
+        }
+    }
+}
