@@ -234,7 +234,7 @@ fn true_times(trace: &Path) -> Result<(f64, f64)> {
 
 fn unpaced(upstream: Option<&str>) -> Result<()> {
     println!(
-        "A server as fast as it can, concurrency 64, 256 tokens an answer. CPU of the client without its start.\n"
+        "A server as fast as it can, concurrency 64, 1,024 tokens an answer. CPU of the client without its start.\n"
     );
     println!("{:<8} {:>10} {:>14} {:>16} {:>12}", "client", "tokens", "tokens/s", "CPU us/token", "start CPU s");
     let mut rows = Vec::new();
@@ -243,11 +243,11 @@ fn unpaced(upstream: Option<&str>) -> Result<()> {
         let flags = |prompts: usize| {
             format!(
                 "--model sim --tokenizer {MODEL} --num-prompts {prompts} --max-concurrency 64 --random-input-len 16 \
-                 --random-output-len 256"
+                 --random-output-len 1024"
             )
         };
         let start = client(&program, server.port, &flags(1))?;
-        let run = client(&program, server.port, &flags(1024))?;
+        let run = client(&program, server.port, &flags(256))?;
         ensure!(run.measured.failed == 0, "{} requests failed", run.measured.failed);
         let tokens = run.measured.total_output_tokens;
         let cost = (run.cpu - start.cpu).max(0.0) / (tokens - start.measured.total_output_tokens) as f64;
