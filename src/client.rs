@@ -6,6 +6,7 @@ pub mod arguments;
 pub mod clock;
 pub mod connection;
 pub mod dataset;
+mod generator;
 pub mod lag;
 pub mod load;
 pub mod metrics;
