@@ -7,6 +7,7 @@ pub mod clock;
 pub mod connection;
 pub mod dataset;
 mod failure;
+mod generator;
 pub mod lag;
 pub mod load;
 pub mod metrics;

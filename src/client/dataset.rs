@@ -2,8 +2,6 @@
 //! tokenizer they are those of `vllm bench serve`. One file for each data set, and where a model's tokenizer is found.
 
 mod custom;
-mod numpy;
-mod python;
 mod random;
 mod read;
 mod sharegpt;
@@ -16,10 +14,10 @@ use serde::Serialize;
 use serde_json::Map;
 
 use super::arguments::{Arguments, DatasetName};
+use super::generator::python::Random;
 use super::request::Api;
 use crate::environment::Environment;
 use crate::exit::Classify;
-use python::Random;
 
 pub use random::{Shape, random};
 pub use sonnet::Lengths as SonnetLengths;

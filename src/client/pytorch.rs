@@ -124,10 +124,8 @@ mod tests {
     use crate::client::arguments;
     use crate::client::request::Exchange;
 
-    /// Written by vLLM 0.32, on the way of upstream's suite; a few of its requests are kept.
-    const REAL: &str = include_str!(
-        "../../tests/data/results/upstream-run/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.pytorch.json"
-    );
+    /// Written by vLLM 0.32, on the way of upstream's suite; lists are cut to two entries.
+    const REAL: &str = include_str!("../../tests/data/results/options/records.pytorch.json");
 
     fn ours(more: &str) -> String {
         let command = format!(

@@ -1,10 +1,9 @@
-//! When requests are due. Open loop: arrivals do not wait for answers. Pure: the same seed gives the same schedule.
+//! When requests are due. Open loop: arrivals do not wait for answers. Pure: a seed gives the schedule that it gives
+//! `vllm bench serve`.
 
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Gamma};
+use super::generator::numpy::Legacy;
 
 /// The lowest rate, in requests a second: one in eleven days.
 pub const LOWEST_RATE: f64 = 1e-6;
@@ -31,10 +30,11 @@ pub fn arrivals(count: usize, rate: f64, burstiness: f64, seed: u64) -> Vec<Dura
 
 /// Gaps of mean 1.
 pub(super) fn gaps(count: usize, burstiness: f64, seed: u64) -> Vec<f64> {
-    match Gamma::new(burstiness, 1.0 / burstiness) {
-        Ok(gamma) if burstiness.is_finite() => gamma.sample_iter(ChaCha8Rng::seed_from_u64(seed)).take(count).collect(),
-        _ => vec![1.0; count],
+    if burstiness.is_infinite() {
+        return vec![1.0; count];
     }
+    let mut generator = Legacy::new(seed);
+    (0..count).map(|_| generator.gamma(burstiness) / burstiness).collect()
 }
 
 #[cfg(test)]
@@ -51,6 +51,22 @@ mod tests {
         for burstiness in [0.5, 1.0, 4.0] {
             let last = arrivals(200, 16.0, burstiness, 7).last().unwrap().as_secs_f64();
             assert!((last - 12.5).abs() < 1e-6, "{last}");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_the_schedule_of_vllm() {
+        // numpy.random.seed(seed); four of numpy.random.gamma(burstiness, 1 / (rate * burstiness)), summed up, and scaled
+        // to 4 / rate as vllm.benchmarks.serve.get_request does
+        for (seed, rate, burstiness, expected) in [
+            (0, 4.0, 1.0, [0.21154331321724917, 0.5453695032059986, 0.7907620633383785, 0.9999999999999999]),
+            (3, 0.5, 0.25, [0.7701824303947254, 0.8301101400893834, 7.9979184834409, 7.999999999999999]),
+            (42, 100.0, 3.0, [0.013426108058612761, 0.022648103210192675, 0.0313240058029033, 0.04]),
+        ] {
+            let due = arrivals(4, rate, burstiness, seed);
+            for (due, expected) in due.iter().zip(expected) {
+                assert!((due.as_secs_f64() - expected).abs() < 1e-8, "seed {seed}: {due:?} {expected}");
+            }
         }
     }
 

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::python::Random;
 use super::tokenizer::Tokenizer;
 use super::{Content, Prompt, Sampling, read};
+use crate::client::generator::python::Random;
 
 #[derive(Debug, Deserialize)]
 struct Row {

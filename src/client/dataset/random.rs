@@ -2,10 +2,10 @@
 
 use anyhow::{Result, anyhow};
 
-use super::numpy::Generator;
 use super::tokenizer::Tokenizer;
 use super::{Content, Prompt};
 use crate::client::arguments::RangeRatio;
+use crate::client::generator::numpy::Generator;
 use crate::exit::Classify;
 
 /// How many prompts, and how long prompts and answers are, in tokens.

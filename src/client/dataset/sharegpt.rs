@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde::Deserialize;
 
-use super::python::Random;
 use super::tokenizer::Tokenizer;
 use super::{Content, Prompt, Sampling, read};
+use crate::client::generator::python::Random;
 
 #[derive(Debug, Deserialize)]
 struct Entry {

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Map;
 
-use super::python::Random;
 use super::tokenizer::Tokenizer;
 use super::{Content, Prompt, Sampling, read};
+use crate::client::generator::python::Random;
 
 /// How long prompts and answers are, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

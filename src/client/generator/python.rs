@@ -1,60 +1,17 @@
 //! Python's `random`, as far as vLLM's datasets need it: a seed gives the choices that Python gives. Pure.
-//! Sources: Matsumoto and Nishimura's Mersenne Twister (MT19937); CPython's `random` module.
+//! Source: CPython's `random` module.
 
-const WORDS: usize = 624;
-const AHEAD: usize = 397;
+use super::mersenne::Mersenne;
 
-/// The Mersenne Twister.
+/// Python's `random.Random`.
 #[derive(Clone)]
-pub struct Random {
-    words: [u32; WORDS],
-    used: usize,
-}
+pub struct Random(Mersenne);
 
 impl Random {
     /// `random.seed(seed)`.
     pub fn new(seed: u64) -> Self {
         let key = [seed as u32, (seed >> 32) as u32];
-        let key = if key[1] == 0 { &key[..1] } else { &key[..] };
-        let mut words = [0_u32; WORDS];
-        words[0] = 19_650_218;
-        for i in 1..WORDS {
-            words[i] = 1_812_433_253_u32.wrapping_mul(folded(words[i - 1])).wrapping_add(i as u32);
-        }
-        // Two passes over all words but the first, which follows the last.
-        for round in 0..2 * WORDS - 1 {
-            let i = 1 + round % (WORDS - 1);
-            let multiplier = if round < WORDS { 1_664_525 } else { 1_566_083_941 };
-            let mixed = words[i] ^ folded(words[i - 1]).wrapping_mul(multiplier);
-            let j = round % key.len();
-            words[i] = if round < WORDS {
-                mixed.wrapping_add(key[j]).wrapping_add(j as u32)
-            } else {
-                mixed.wrapping_sub(i as u32)
-            };
-            if i == WORDS - 1 {
-                words[0] = words[i];
-            }
-        }
-        words[0] = 0x8000_0000;
-        Self { words, used: WORDS }
-    }
-
-    fn next_u32(&mut self) -> u32 {
-        if self.used == WORDS {
-            for i in 0..WORDS {
-                let joined = (self.words[i] & 0x8000_0000) | (self.words[(i + 1) % WORDS] & 0x7fff_ffff);
-                let twist = if joined & 1 == 1 { 0x9908_b0df } else { 0 };
-                self.words[i] = self.words[(i + AHEAD) % WORDS] ^ (joined >> 1) ^ twist;
-            }
-            self.used = 0;
-        }
-        let mut word = self.words[self.used];
-        self.used += 1;
-        word ^= word >> 11;
-        word ^= (word << 7) & 0x9d2c_5680;
-        word ^= (word << 15) & 0xefc6_0000;
-        word ^ (word >> 18)
+        Self(Mersenne::of_key(if key[1] == 0 { &key[..1] } else { &key }))
     }
 
     /// A number below `end`, as `choice` and `shuffle` draw it; 0 where `end` is 0.
@@ -64,7 +21,7 @@ impl Random {
             return 0;
         }
         loop {
-            let drawn = self.next_u32() >> (u32::BITS - bits);
+            let drawn = self.0.next_u32() >> (u32::BITS - bits);
             if drawn < end {
                 return drawn;
             }
@@ -85,18 +42,8 @@ impl Random {
 
     /// `choices(items, k=count)`: with repetition; none where there are none.
     pub fn choices<'a, T>(&mut self, items: &'a [T], count: usize) -> Vec<&'a T> {
-        (0..count).filter_map(|_| items.get((self.fraction() * items.len() as f64) as usize)).collect()
+        (0..count).filter_map(|_| items.get((self.0.fraction() * items.len() as f64) as usize)).collect()
     }
-
-    /// `random()`: from 0 to below 1.
-    fn fraction(&mut self) -> f64 {
-        let (high, low) = (self.next_u32() >> 5, self.next_u32() >> 6);
-        (f64::from(high) * 67_108_864.0 + f64::from(low)) / 9_007_199_254_740_992.0
-    }
-}
-
-fn folded(word: u32) -> u32 {
-    word ^ (word >> 30)
 }
 
 #[cfg(test)]
