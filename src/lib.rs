@@ -19,6 +19,7 @@ pub mod host;
 pub mod image;
 pub mod journal;
 pub mod metric;
+pub mod noise;
 pub mod output;
 pub mod plan;
 pub mod progress;

@@ -119,6 +119,14 @@ pub fn moderated_variance(pooled: f64, freedom: f64, prior: Option<Prior>) -> (f
     ((n0 * s0 * s0 / 2.0 + freedom * pooled) / (n0 + freedom), n0 + freedom)
 }
 
+/// Standard deviation of the log-ratios of A/A pairs: the larger of IQR / 1.349, which a rare outlier does not move, and
+/// 0.8 of the root mean square, which does not forget it. `None` if there are none. The mean is known: it is 0.
+pub fn pair_deviation(ratios: &[f64]) -> Option<f64> {
+    let range = percentile(ratios, 75.0)? - percentile(ratios, 25.0)?;
+    let mean_square = mean(&ratios.iter().map(|ratio| ratio * ratio).collect::<Vec<_>>())?;
+    Some((range / 1.349).max(0.8 * mean_square.sqrt()))
+}
+
 /// Benjamini-Hochberg adjusted p values, in the order of `p`: rejecting those at or below a rate keeps the expected
 /// share of false rejections there.
 pub fn benjamini_hochberg(p: &[f64]) -> Vec<f64> {
@@ -219,6 +227,15 @@ mod tests {
         assert_close(variance, 0.00019524224850813387); // (8 * 0.02**2 / 2 + 8 * pooled) / (8 + 8)
         assert_eq!(freedom, 16.0);
         assert_eq!(moderated_variance(pooled, 8.0, None), (pooled, 8.0));
+    }
+
+    #[test]
+    fn the_noise_of_pairs_is_the_larger_of_two_measures() {
+        let ratios = [-0.015, 0.024, -0.033, 0.02, -0.008, 0.004, -0.019, 0.025, -0.004, -0.013];
+        assert_close(pair_deviation(&ratios).unwrap(), 0.02260934025203855); // stats.iqr(ratios) / 1.349
+        let outlier = [0.01, -0.01, 0.01, -0.01, 0.5];
+        assert_close(pair_deviation(&outlier).unwrap(), 0.17902848935295188); // 0.8 * np.sqrt(np.mean(np.square(outlier)))
+        assert_eq!(pair_deviation(&[]), None);
     }
 
     #[test]
