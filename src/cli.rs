@@ -11,6 +11,7 @@ use crate::duration;
 use crate::environment::Environment;
 use crate::event::Provider;
 use crate::publish::CommentFailure;
+use crate::strategy::Strategy;
 
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
 #[derive(Debug, Parser)]
@@ -168,6 +169,9 @@ pub struct Planning {
     /// Only the cases whose name matches
     #[arg(long, env = "VLLM_PERF_ONLY", value_name = "REGEX")]
     pub only: Option<String>,
+    /// paired, screen, sequential or single; default: paired where there is a base
+    #[arg(long, env = "VLLM_PERF_STRATEGY", value_enum, value_name = "HOW", hide_possible_values = true)]
+    pub strategy: Option<Strategy>,
     /// Repetitions a side, interleaved (number, 1 to 10)
     #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub pairs: u32,
@@ -183,6 +187,9 @@ pub struct Planning {
     /// Output folder
     #[arg(long, env = "VLLM_PERF_OUT", value_name = "DIR", default_value = "vllm-perf-out")]
     pub out: PathBuf,
+    /// Folder (or file:///FOLDER) where the noise of A/A runs is kept and read, in place of the config's
+    #[arg(long, env = "VLLM_PERF_STORE", value_name = "STORE")]
+    pub store: Option<String>,
     /// Config file, in place of vllm-perf.yml
     #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -1,7 +1,10 @@
 //! Results against results: rows, each with a verdict and the numbers behind it. Pure.
 
+mod conduct;
 mod rule;
 pub mod upstream;
+
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +15,13 @@ use crate::metric::{self, Direction, Family};
 use crate::plan::Side;
 use crate::result::{Outcome, Repetition};
 use crate::statistics;
+use crate::strategy;
 use crate::suite::{Case, Kind, MeasuredBy, Skipped};
 use rule::{Draft, Evidence};
+
+pub use crate::strategy::Strategy;
+pub use conduct::{Conduct, PhaseTime, SideTime};
+pub(crate) use rule::min_effect;
 
 /// Schema of `comparison.json`.
 pub const SCHEMA: &str = "vllm-perf/comparison/v1";
@@ -68,6 +76,9 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// Tests that were left out, and why.
     pub skipped: Vec<Skipped>,
+    /// How the run was conducted; empty where folders are compared.
+    #[serde(default)]
+    pub conduct: Conduct,
 }
 
 /// Primary rows by verdict.
@@ -82,6 +93,9 @@ pub struct Counts {
     pub unchanged: usize,
     /// Cannot tell.
     pub inconclusive: usize,
+    /// Cannot tell either: run once, in a screen that saw nothing suspicious. Not among the inconclusive ones here.
+    #[serde(default)]
+    pub screened: usize,
     /// No value.
     pub not_measured: usize,
 }
@@ -179,7 +193,7 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Method {
-    /// `paired` or `single`.
+    /// How the runs turned out to be arranged.
     pub strategy: Strategy,
     /// Repetitions a side that were run.
     pub pairs: u32,
@@ -191,16 +205,6 @@ pub struct Method {
     pub fdr: f64,
     /// Smallest effects that count.
     pub min_effect: MinEffect,
-}
-
-/// How the runs were arranged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Interleaved pairs.
-    Paired,
-    /// No pairs: values are shown, nothing is called a change.
-    Single,
 }
 
 /// What was compared, where and how.
@@ -286,33 +290,70 @@ pub struct Input {
 /// no repetition of either side has (TTFT of an embedding test) has no row; a case that nobody could measure has its
 /// primary rows, `not measured`.
 pub fn compare(input: Input) -> Comparison {
+    conducted(input, Conduct::default(), None)
+}
+
+/// [`compare`] for a run of ours. `screen` is the one pass that a screen gave, base and head.
+pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>) -> Comparison {
     let Input { subject, mut cases, base, head, skipped, planned_pairs, seed, verdict } = input;
-    let strategy = if base.len() == head.len() && base.len() > 1 { Strategy::Paired } else { Strategy::Single };
-    for case in &mut cases {
-        add_problems(case, Side::Base, &base);
-        add_problems(case, Side::Head, &head);
-    }
-    let drafts: Vec<Draft> = cases
-        .iter()
-        .flat_map(|case| rows_of(case, &base, &head).map(move |metric| (case, metric)))
-        .map(|(case, metric)| Draft::new(case, metric, &base, &head))
-        .collect();
-
-    let tested = |draft: &Draft| match draft.evidence {
-        Evidence::Tested(shift) if draft.metric.primary => Some(shift.p()),
-        _ => None,
+    let [screen_base, screen_head] = match screen {
+        Some([base, head]) => [vec![base], vec![head]],
+        None => [Vec::new(), Vec::new()],
     };
-    let mut adjusted =
-        statistics::benjamini_hochberg(&drafts.iter().filter_map(tested).collect::<Vec<_>>()).into_iter();
-    let rows: Vec<Row> = drafts
-        .into_iter()
-        .map(|draft| {
-            let q = tested(&draft).and_then(|_| adjusted.next());
-            rule::judge(draft, q, &verdict)
-        })
-        .collect();
+    let in_pairs = base.len() == head.len() && base.len() > 1;
+    let strategy = match conduct.strategy {
+        Strategy::Screen => Strategy::Screen,
+        asked if in_pairs && conduct.held.is_none() => asked,
+        _ => Strategy::Single,
+    };
+    // What a case has: the pairs in which it ran, or its only pass.
+    let of_case = |case: &CaseFacts| -> (&[Repetition], &[Repetition]) {
+        if conduct.is_screened(&case.name) {
+            return (&screen_base, &screen_head);
+        }
+        let ran = |all: &[Repetition]| match conduct.first_look {
+            Some(first) if !all.iter().skip(first as usize).any(|later| later.contains_key(&case.name)) => {
+                all.len().min(first as usize)
+            }
+            _ => all.len(),
+        };
+        (&base[..ran(&base)], &head[..ran(&head)])
+    };
+    for case in &mut cases {
+        let (base, head) = of_case(case);
+        add_problems(case, Side::Base, base);
+        add_problems(case, Side::Head, head);
+    }
+    let rows = match conduct.first_look.map(|first| (first as usize, strategy::looks(verdict.fdr))) {
+        // Each look has its share of the rate. What the first one decided stays decided, with the numbers that it saw.
+        Some((first, [fdr, later_fdr])) => {
+            let early = |all| -> &[Repetition] { first_of(all, first) };
+            let sides = |case: &CaseFacts| (early(of_case(case).0), early(of_case(case).1));
+            let mut rows = judge(&cases, sides, &conduct, &VerdictConfig { fdr, ..verdict.clone() }, |_| true);
+            let open = |row: &Row| row.verdict == Verdict::Inconclusive || row.verdict == Verdict::NotMeasured;
+            let went_on = |row: &Row| {
+                let case = cases.iter().find(|case| case.name == row.case);
+                case.is_some_and(|case| of_case(case).1.len() > first || of_case(case).0.len() > first)
+            };
+            let again: HashSet<(String, String)> = rows
+                .iter()
+                .filter(|row| open(row) && went_on(row))
+                .map(|row| (row.case.clone(), row.metric.clone()))
+                .collect();
+            let asked = |draft: &Draft| again.contains(&(draft.case.name.clone(), draft.metric.id.to_owned()));
+            let config = VerdictConfig { fdr: later_fdr, ..verdict.clone() };
+            for row in judge(&cases, of_case, &conduct, &config, asked) {
+                let known = rows.iter_mut().find(|known| (&known.case, &known.metric) == (&row.case, &row.metric));
+                if let Some(known) = known {
+                    *known = row;
+                }
+            }
+            rows
+        }
+        None => judge(&cases, of_case, &conduct, &verdict, |_| true),
+    };
 
-    let counts = count(&rows);
+    let counts = count(&rows, &conduct);
     Comparison {
         schema: SCHEMA.to_owned(),
         verdict: overall(&counts, rows.is_empty()),
@@ -329,7 +370,53 @@ pub fn compare(input: Input) -> Comparison {
         cases,
         rows,
         skipped,
+        conduct,
     }
+}
+
+fn first_of(all: &[Repetition], first: usize) -> &[Repetition] {
+    &all[..all.len().min(first)]
+}
+
+/// The rows of one look at the repetitions that `of_case` gives, of the drafts that `asked` keeps. The correction is over
+/// those alone.
+fn judge<'a>(
+    cases: &'a [CaseFacts],
+    of_case: impl Fn(&CaseFacts) -> (&'a [Repetition], &'a [Repetition]),
+    conduct: &Conduct,
+    verdict: &VerdictConfig,
+    asked: impl Fn(&Draft) -> bool,
+) -> Vec<Row> {
+    let mut drafts: Vec<Draft> = Vec::new();
+    for case in cases {
+        let (base, head) = of_case(case);
+        let held = match conduct.is_screened(&case.name) {
+            true => Some("the screen ran it once a side and saw nothing suspicious, so it was not repeated"),
+            false => conduct.held.as_deref(),
+        };
+        for metric in rows_of(case, base, head) {
+            let mut draft = Draft::new(case, metric, base, head);
+            if let (Some(held), Evidence::Tested(_) | Evidence::Single(_)) = (held, &draft.evidence) {
+                draft.evidence = Evidence::Single(held.to_owned());
+            }
+            drafts.push(draft);
+        }
+    }
+    drafts.retain(asked);
+
+    let tested = |draft: &Draft| match draft.evidence {
+        Evidence::Tested(shift) if draft.metric.primary => Some(shift.p()),
+        _ => None,
+    };
+    let mut adjusted =
+        statistics::benjamini_hochberg(&drafts.iter().filter_map(tested).collect::<Vec<_>>()).into_iter();
+    drafts
+        .into_iter()
+        .map(|draft| {
+            let q = tested(&draft).and_then(|_| adjusted.next());
+            rule::judge(draft, q, verdict)
+        })
+        .collect()
 }
 
 /// The metrics that have a row: those that any repetition measured, or the primary ones where none measured anything.
@@ -368,9 +455,12 @@ fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
     }
 }
 
-fn count(rows: &[Row]) -> Counts {
-    let of = |verdict: Verdict| rows.iter().filter(|row| row.primary && row.verdict == verdict).count();
+fn count(rows: &[Row], conduct: &Conduct) -> Counts {
+    let screened = |row: &Row| row.verdict == Verdict::Inconclusive && conduct.is_screened(&row.case);
+    let of =
+        |verdict: Verdict| rows.iter().filter(|row| row.primary && row.verdict == verdict && !screened(row)).count();
     Counts {
+        screened: rows.iter().filter(|row| row.primary && screened(row)).count(),
         regressed: of(Verdict::Regressed),
         improved: of(Verdict::Improved),
         unchanged: of(Verdict::Unchanged),
@@ -389,7 +479,7 @@ fn overall(counts: &Counts, no_rows: bool) -> Verdict {
         Counts { regressed: 1.., .. } => Verdict::Regressed,
         Counts { not_measured: 1.., .. } => Verdict::NotMeasured,
         Counts { improved: 1.., .. } => Verdict::Improved,
-        Counts { inconclusive: 1.., .. } => Verdict::Inconclusive,
+        Counts { inconclusive: 1.., .. } | Counts { screened: 1.., .. } => Verdict::Inconclusive,
         Counts { unchanged: 1.., .. } => Verdict::Unchanged,
         _ if no_rows => Verdict::NotMeasured,
         _ => Verdict::Inconclusive,
@@ -402,7 +492,8 @@ mod tests {
 
     #[test]
     fn the_verdict_of_a_report_is_the_worst_that_is_certain() {
-        let mut counts = Counts { regressed: 1, improved: 1, unchanged: 1, inconclusive: 1, not_measured: 1 };
+        let mut counts =
+            Counts { regressed: 1, improved: 1, unchanged: 1, inconclusive: 1, not_measured: 1, screened: 0 };
         let mut verdicts = vec![overall(&counts, false)];
         counts.regressed = 0;
         verdicts.push(overall(&counts, false));

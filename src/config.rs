@@ -7,6 +7,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::device::DeviceName;
+use crate::strategy::Strategy;
 
 mod file;
 mod find;
@@ -29,6 +30,10 @@ pub struct Config {
     pub images: ImagesConfig,
     /// Folder of the test files.
     pub suite: PathBuf,
+    /// How the runs are arranged; where nobody says, in pairs if there is a base.
+    pub strategy: Option<Strategy>,
+    /// What else may go on while something is measured.
+    pub environment: EnvironmentConfig,
     /// When a change is called one.
     pub verdict: VerdictConfig,
     /// Where records and results of main are kept.
@@ -66,6 +71,13 @@ pub struct ImagesConfig {
     pub wait: Duration,
 }
 
+/// What else may go on while something is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EnvironmentConfig {
+    /// Share of the processors that other programs may take during a repetition; above it, it is repeated.
+    pub max_outside_load: f64,
+}
+
 /// When a change is called one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerdictConfig {
@@ -95,6 +107,8 @@ impl Default for Config {
             devices: devices.into_iter().map(|name| (name, DeviceConfig::of(name))).collect(),
             images: ImagesConfig::default(),
             suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
+            strategy: None,
+            environment: EnvironmentConfig::default(),
             verdict: VerdictConfig::default(),
             store: None,
         }
@@ -137,6 +151,12 @@ impl Default for ImagesConfig {
             rocm: "docker.io/rocm/vllm-ci".to_owned(),
             wait: Duration::from_secs(90 * 60),
         }
+    }
+}
+
+impl Default for EnvironmentConfig {
+    fn default() -> Self {
+        Self { max_outside_load: 0.2 }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::event::{Event, Provider};
 use crate::exit::Classify;
 use crate::image::{self, Source};
+use crate::strategy::{MOST_PAIRS, Strategy};
 use crate::suite::{Case, Skipped};
 use crate::target::Target;
 
@@ -98,7 +99,10 @@ pub struct Plan {
     pub cases: Vec<Case>,
     /// What is left out, and why.
     pub skipped: Vec<Skipped>,
-    /// How many repetitions a side, interleaved.
+    /// How the runs are arranged.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// How many repetitions a side: of all cases, of those that a screen suspects, or up to the first look.
     pub pairs: u32,
     /// Seed of the order inside each pair.
     pub seed: u64,
@@ -130,6 +134,8 @@ pub struct Inputs<'a> {
     pub cases: Vec<Case>,
     /// What it left out.
     pub skipped: Vec<Skipped>,
+    /// How the runs are arranged; where nobody says, in pairs if there is a base.
+    pub strategy: Option<Strategy>,
     /// Repetitions a side.
     pub pairs: u32,
     /// Seed of the order inside each pair.
@@ -161,12 +167,26 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         ensure!(sides.head.is_some(), missing(Side::Head, event.provider));
         ensure!(sides.base.is_some() || inputs.base == Some("none"), missing(Side::Base, event.provider));
         ensure!(inputs.pairs > 0, "--pairs 0: at least 1 is needed");
+        let strategy = inputs.strategy.unwrap_or_default();
+        ensure!(
+            strategy == Strategy::Single || inputs.strategy.is_none() || sides.base.is_some(),
+            "--strategy {} needs two sides, and base is `none`: name a --base, or leave the strategy out",
+            strategy.as_str()
+        );
+        ensure!(
+            strategy != Strategy::Sequential || 2 * inputs.pairs <= MOST_PAIRS,
+            "--pairs {}: `sequential` may double them, and {MOST_PAIRS} are the most: give at most {}",
+            inputs.pairs,
+            MOST_PAIRS / 2
+        );
         if inputs.cases.is_empty() {
             return Err(no_case(&inputs.skipped));
         }
     }
+    let alone = if sides.base.is_some() { Strategy::Paired } else { Strategy::Single };
     Ok(Plan {
         schema: SCHEMA.to_owned(),
+        strategy: inputs.strategy.unwrap_or(alone),
         trigger,
         event,
         device,
@@ -371,6 +391,7 @@ mod tests {
                 name: "startup".to_owned(),
                 reason: "no file `startup-tests-cpu.json`".to_owned(),
             }],
+            strategy: None,
             pairs: 5,
             seed: 1,
         }
@@ -555,6 +576,7 @@ mod tests {
               "reason": "no file `startup-tests-cpu.json`"
             }
           ],
+          "strategy": "paired",
           "pairs": 5,
           "seed": 1
         }

@@ -73,6 +73,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
+    config.store = planning.store.clone().or(config.store);
     let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
     let github = github(&planning.event, &ci, environment)?;
     if let (true, Some(github)) = (fetch_labels, &github) {
@@ -110,6 +111,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         merge_base: merge_base.as_deref(),
         cases,
         skipped,
+        strategy: planning.strategy.or(config.strategy.filter(|_| base.as_deref() != Some("none"))),
         pairs: planning.pairs,
         seed: planning.seed,
     })?;
@@ -258,6 +260,8 @@ pub(super) fn override_settings(settings: &mut Vec<config::Setting>, planning: &
         ("head", planning.head.clone()),
         ("only", planning.only.clone()),
         ("device", planning.device.0.map(|name: DeviceName| name.to_string())),
+        ("strategy", planning.strategy.map(|strategy| strategy.as_str().to_owned())),
+        ("store", planning.store.clone()),
         ("pairs", Some(planning.pairs.to_string())),
         ("seed", Some(planning.seed.to_string())),
         ("budget", planning.budget.map(crate::duration::text)),

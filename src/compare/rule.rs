@@ -199,7 +199,8 @@ fn logs(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| value.ln()).collect()
 }
 
-fn min_effect(config: &MinEffect, family: Family) -> f64 {
+/// The smallest change of a family that counts, as a share.
+pub(crate) fn min_effect(config: &MinEffect, family: Family) -> f64 {
     match family {
         Family::Throughput => config.throughput,
         Family::Median => config.median,

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::ValueEnum;
 use indexmap::IndexMap;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, de::DeserializeSeed};
 use url::Url;
 
-use super::{Config, DeviceConfig, ImagesConfig, MinEffect, TriggerConfig, VerdictConfig};
+use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, MinEffect, TriggerConfig, VerdictConfig};
 use crate::device::DeviceName;
 use crate::exit::Classify;
+use crate::strategy::Strategy;
 use crate::{duration, event};
 
 /// Longest config file that is read, in bytes: thirty times a full one. The YAML parser takes time by the square of
@@ -44,6 +46,9 @@ pub(super) struct ConfigFile {
     pub(super) images: ImagesFile,
     #[serde(deserialize_with = "suite")]
     pub(super) suite: Option<PathBuf>,
+    #[serde(deserialize_with = "strategy")]
+    pub(super) strategy: Option<Strategy>,
+    pub(super) environment: EnvironmentFile,
     pub(super) verdict: VerdictFile,
     #[serde(deserialize_with = "store")]
     pub(super) store: Option<String>,
@@ -81,6 +86,13 @@ pub(super) struct ImagesFile {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping with `max_outside_load`")]
+pub(super) struct EnvironmentFile {
+    #[serde(deserialize_with = "share")]
+    pub(super) max_outside_load: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a mapping with `min_effect` or `fdr`")]
 pub(super) struct VerdictFile {
     pub(super) min_effect: MinEffectFile,
@@ -111,7 +123,7 @@ impl ConfigFile {
     }
 
     fn over_defaults(self) -> Config {
-        let Config { trigger, devices, images, suite, verdict, store } = Config::default();
+        let Config { trigger, devices, images, suite, strategy, environment, verdict, store } = Config::default();
         let configured = |(name, device): (DeviceName, DeviceFile)| {
             let default = DeviceConfig::of(name);
             let image_suffix = device.image_suffix.unwrap_or(default.image_suffix);
@@ -130,6 +142,10 @@ impl ConfigFile {
                 wait: self.images.wait.unwrap_or(images.wait),
             },
             suite: self.suite.unwrap_or(suite),
+            strategy: self.strategy.or(strategy),
+            environment: EnvironmentConfig {
+                max_outside_load: self.environment.max_outside_load.unwrap_or(environment.max_outside_load),
+            },
             verdict: VerdictConfig {
                 min_effect: MinEffect {
                     throughput: self.verdict.min_effect.throughput.unwrap_or(verdict.min_effect.throughput),
@@ -341,6 +357,14 @@ fn suite<'de, D: Deserializer<'de>>(deserializer: D) -> Read<PathBuf, D::Error> 
     FOLDER.deserialize(deserializer).map(Some)
 }
 
+fn strategy<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Strategy, D::Error> {
+    const STRATEGY: Scalar<Strategy> = Scalar::text("a strategy", |text| {
+        let named = Strategy::value_variants().iter().find(|strategy| strategy.as_str() == text);
+        named.copied().ok_or_else(|| not(text, "a strategy: expected `paired`, `screen`, `sequential` or `single`"))
+    });
+    STRATEGY.deserialize(deserializer).map(Some)
+}
+
 fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
     const STORE: Scalar<String> = Scalar::text("a URL", |text| {
         let store = Url::parse(text).is_ok_and(|url| match url.scheme() {
@@ -390,6 +414,8 @@ images:
   rocm: rocm
   wait: 1h30m
 suite: my/tests
+strategy: screen
+environment: {max_outside_load: 35%}
 verdict: {min_effect: {throughput: 1.5%, median: 0.04, p99: 10 %}, fdr: 1%}
 store: file:///srv/vllm-perf
 "#;
@@ -427,6 +453,8 @@ store: file:///srv/vllm-perf
                 wait: Duration::from_secs(5400),
             },
             suite: "my/tests".into(),
+            strategy: Some(Strategy::Screen),
+            environment: EnvironmentConfig { max_outside_load: 0.35 },
             verdict: VerdictConfig { min_effect: MinEffect { throughput: 0.015, median: 0.04, p99: 0.1 }, fdr: 0.01 },
             store: Some("file:///srv/vllm-perf".into()),
         };
@@ -479,7 +507,7 @@ store: file:///srv/vllm-perf
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, verdict, store
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`

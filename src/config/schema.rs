@@ -45,6 +45,13 @@ pub fn schema() -> Value {
                 },
             })),
             "suite": {"description": "Folder of the test files.", "type": "string", "minLength": 1},
+            "strategy": {
+                "description": "How the runs are arranged; by default `paired`, or `single` without a base.",
+                "enum": ["paired", "screen", "sequential", "single"],
+            },
+            "environment": section("What else may go on while something is measured.", json!({
+                "max_outside_load": share("What other programs may take of the processors; above it, a repetition is repeated, at most twice."),
+            })),
             "verdict": section("When a change is called one.", json!({
                 "min_effect": section("Relative changes below which nothing is called a change.", json!({
                     "throughput": share("Rates."),
@@ -156,7 +163,11 @@ store: s3://ossci-benchmarks
     fn the_schema_has_the_keys_that_are_read() {
         let mut compared = 0;
         compare(&schema(), &mut Vec::new(), &mut compared);
-        assert_eq!(compared, 6 + DeviceName::ALL.len(), "root, trigger, devices and each, images, verdict, min_effect");
+        assert_eq!(
+            compared,
+            7 + DeviceName::ALL.len(),
+            "root, trigger, devices and each, images, environment, verdict, min_effect"
+        );
     }
 
     #[test]
@@ -183,6 +194,10 @@ store: s3://ossci-benchmarks
             ("devices: {gpu: {}}", false),
             ("devices: {cuda: {image_suffix: ''}}", true),
             ("devices: {cuda: {image_suffix: ':x'}}", false),
+            ("strategy: screen", true),
+            ("strategy: fast", false),
+            ("environment: {max_outside_load: 35%}", true),
+            ("environment: {max_outside_load: 1}", false),
             ("verdict: {fdr: 0.01}", true),
             ("verdict: {fdr: 1 %}", true),
             ("verdict: {fdr: 1}", false),

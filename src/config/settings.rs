@@ -72,7 +72,8 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
             setting(&key("label"), label, said.is_some_and(|d| d.label.is_some())),
         ]
     };
-    let Config { trigger, devices, images, suite, verdict, store } = config;
+    let Config { trigger, devices, images, suite, strategy, environment, verdict, store } = config;
+    let strategy = strategy.map_or("paired, or single without a base", |strategy| strategy.as_str());
     let (effect, effect_said) = (&verdict.min_effect, &said.verdict.min_effect);
     let mut all = vec![
         setting("trigger.labels", trigger.labels.join(", "), said.trigger.labels.is_some()),
@@ -85,6 +86,12 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
         setting("images.rocm", images.rocm.clone(), said.images.rocm.is_some()),
         setting("images.wait", duration::setting(images.wait), said.images.wait.is_some()),
         setting("suite", suite.display().to_string(), said.suite.is_some()),
+        setting("strategy", strategy.to_owned(), said.strategy.is_some()),
+        setting(
+            "environment.max_outside_load",
+            percent(environment.max_outside_load),
+            said.environment.max_outside_load.is_some(),
+        ),
         setting("verdict.min_effect.throughput", percent(effect.throughput), effect_said.throughput.is_some()),
         setting("verdict.min_effect.median", percent(effect.median), effect_said.median.is_some()),
         setting("verdict.min_effect.p99", percent(effect.p99), effect_said.p99.is_some()),
@@ -124,6 +131,8 @@ mod tests {
         images.rocm = docker.io/rocm/vllm-ci (Default)
         images.wait = 1m15s (File("vllm-perf.yml"))
         suite = .buildkite/performance-benchmarks/tests (Default)
+        strategy = paired, or single without a base (Default)
+        environment.max_outside_load = 20% (Default)
         verdict.min_effect.throughput = 2% (Default)
         verdict.min_effect.median = 3% (Default)
         verdict.min_effect.p99 = 7% (File("vllm-perf.yml"))

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Plan, SidePlan};
+use crate::strategy::Strategy;
 use crate::suite::{Case, Command, Kind, MeasuredBy};
 
 /// `plan --format text`. A plan that runs nothing shows no commands.
@@ -25,9 +26,12 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?;
     writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
-    let runs = match plan.sides.base {
-        Some(_) => counted(plan.pairs as usize, "interleaved pair"),
-        None => counted(plan.pairs as usize, "repetition"),
+    let pairs = counted(plan.pairs as usize, "interleaved pair");
+    let runs = match plan.strategy {
+        Strategy::Paired => pairs,
+        Strategy::Screen => format!("a screen of every case, then {pairs} of those that look changed"),
+        Strategy::Sequential => format!("{pairs}, then as many again of the undecided cases"),
+        Strategy::Single => counted(plan.pairs as usize, "repetition"),
     };
     writeln!(out, "runs      {runs}, seed {}", plan.seed)?;
 

@@ -250,7 +250,7 @@ mod tests {
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r"
         cannot read OUT/comparison.json: number out of range at line 118 column 16
-        cannot read OUT/comparison.json: unknown field `comment`, expected one of `schema`, `verdict`, `counts`, `subject`, `method`, `cases`, `rows`, `skipped` at line 2 column 10
+        cannot read OUT/comparison.json: unknown field `comment`, expected one of `schema`, `verdict`, `counts`, `subject`, `method`, `cases`, `rows`, `skipped`, `conduct` at line 2 column 10
         cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
         cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 123 column 20032
         cannot read OUT/comparison.json: it has 10495428 bytes; at most 8388608 are read

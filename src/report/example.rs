@@ -1,7 +1,7 @@
 //! A comparison such as a CPU runner gives, for the tests of the renderings. The numbers are of the size of real ones.
 
 use crate::compare::{
-    CaseFacts, Comparison, Counts, Host, Method, Problem, Row, SCHEMA, SideFacts, Strategy, Subject, Verdict,
+    CaseFacts, Comparison, Conduct, Counts, Host, Method, Problem, Row, SCHEMA, SideFacts, Strategy, Subject, Verdict,
 };
 use crate::config::MinEffect;
 use crate::device::{Device, DeviceName};
@@ -84,6 +84,7 @@ pub fn comparison() -> Comparison {
         cases,
         rows,
         skipped: vec![skipped],
+        conduct: Conduct::default(),
     }
 }
 
@@ -95,6 +96,7 @@ pub fn count(rows: &[Row]) -> Counts {
         improved: of(Verdict::Improved),
         unchanged: of(Verdict::Unchanged),
         inconclusive: of(Verdict::Inconclusive),
+        screened: 0,
         not_measured: of(Verdict::NotMeasured),
     }
 }

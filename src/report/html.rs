@@ -273,7 +273,7 @@ impl Page<'_> {
     /// Whether the values of a row are known to stand in the order of the pairs: none failed, so none is missing.
     fn is_paired(&self, row: &Row) -> bool {
         let facts = self.comparison.cases.iter().find(|facts| facts.name == row.case);
-        self.comparison.method.strategy == Strategy::Paired
+        self.comparison.method.strategy != Strategy::Single
             && row.base.len() == row.head.len()
             && facts.is_some_and(|facts| facts.problems.is_empty())
     }

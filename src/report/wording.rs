@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
-use crate::compare::{CaseFacts, Comparison, Counts, Host, Problem, SideFacts, Strategy, Verdict};
+use crate::compare::{
+    CaseFacts, Comparison, Conduct, Counts, Host, PhaseTime, Problem, SideFacts, SideTime, Strategy, Verdict,
+};
 use crate::device::Device;
 use crate::metric::Family;
 use crate::plan::Side;
@@ -28,11 +30,17 @@ pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
 /// `2 regressed, 1 improved, 41 unchanged`.
 pub fn verdicts(comparison: &Comparison) -> String {
     let counts = counts(&comparison.counts);
-    if counts.is_empty() {
+    if counts.is_empty() && comparison.counts.screened == 0 {
         return "nothing was compared".to_owned();
     }
     let words = counts.iter().map(|(which, number)| format!("{} {}", number::count(*number), which.as_str()));
-    words.collect::<Vec<_>>().join(", ")
+    words.chain(screened(comparison)).collect::<Vec<_>>().join(", ")
+}
+
+/// `38 screened, nothing suspicious`: the primary rows that a screen left alone, where there are any.
+fn screened(comparison: &Comparison) -> Option<String> {
+    let rows = comparison.counts.screened;
+    (rows > 0).then(|| format!("{} screened, nothing suspicious", number::count(rows)))
 }
 
 /// ` (AMD EPYC 9654 96-Core 96c)`, with a count where there are several accelerators; empty where the type says nothing new.
@@ -70,10 +78,15 @@ pub fn circumstances(comparison: &Comparison) -> Vec<String> {
     let method = &comparison.method;
     let arranged = match method.strategy {
         Strategy::Single => "no pairs".to_owned(),
-        Strategy::Paired if method.pairs < method.planned_pairs => {
+        Strategy::Screen if method.pairs == 0 => "a screen".to_owned(),
+        Strategy::Screen => format!("a screen, {} of what it suspected", pairs(comparison, method.pairs)),
+        Strategy::Sequential if method.pairs == method.planned_pairs => {
+            format!("at most {}", pairs(comparison, method.pairs))
+        }
+        Strategy::Paired | Strategy::Sequential if method.pairs < method.planned_pairs => {
             format!("{} of {} planned", method.pairs, pairs(comparison, method.planned_pairs))
         }
-        Strategy::Paired => pairs(comparison, method.pairs),
+        Strategy::Paired | Strategy::Sequential => pairs(comparison, method.pairs),
     };
     let subject = &comparison.subject;
     let started = subject.started.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
@@ -99,15 +112,21 @@ fn pairs(comparison: &Comparison, number: u32) -> String {
 /// What a reader must know before any number.
 pub fn notices(comparison: &Comparison) -> Vec<String> {
     let single = comparison.method.strategy == Strategy::Single;
-    let single =
-        single.then_some("Base and head were not run in pairs: values are shown, and no change is called one.");
-    let alone = comparison.subject.base.is_none().then_some("There is no base: head is shown alone.");
-    single.into_iter().chain(alone).map(str::to_owned).collect()
+    let single = single.then(|| match &comparison.conduct.held {
+        Some(held) => format!("{}: values are shown, and no change is called one.", escape::sentence(held)),
+        None => "Base and head were not run in pairs: values are shown, and no change is called one.".to_owned(),
+    });
+    let alone = comparison.subject.base.is_none().then(|| "There is no base: head is shown alone.".to_owned());
+    let said = comparison.conduct.notices.iter().map(|notice| escape::sentence(notice));
+    said.chain(single).chain(alone).collect()
 }
 
 /// What stands where the table of findings would be, if nothing was found.
 pub fn nothing_found(comparison: &Comparison) -> String {
     match comparison.counts.inconclusive {
+        0 if comparison.counts.screened > 0 => {
+            "The screen saw nothing suspicious, and no repeated row changed.".to_owned()
+        }
         0 if comparison.counts.unchanged == 0 => "No primary row was compared.".to_owned(),
         0 => "No primary row changed.".to_owned(),
         rows => format!("No change was found. For {} the runs cannot tell.", number::plural(rows, "primary row")),
@@ -180,7 +199,7 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
         format!("False discovery rate {} over {rows} (Benjamini-Hochberg).", number::percent(method.fdr)),
         "A change counts when it is significant after that correction and at least its threshold.".to_owned(),
     ];
-    if method.strategy == Strategy::Paired {
+    if method.strategy != Strategy::Single && method.pairs > 0 {
         let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
         let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
         sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
@@ -217,7 +236,28 @@ pub fn environment(comparison: &Comparison) -> Vec<String> {
         (false, false) => "",
     };
     let version = format!("{client}vllm-perf {}.", escape::name(&comparison.subject.version));
-    comparison.subject.host.iter().map(host).chain([version]).collect()
+    comparison.subject.host.iter().map(host).chain([version]).chain(what_ran(&comparison.conduct)).collect()
+}
+
+/// What ran and how long it took: the phases, and where the time of each side went.
+pub fn what_ran(conduct: &Conduct) -> Vec<String> {
+    let phase = |phase: &PhaseTime| {
+        let passes = number::plural(phase.passes as usize, "pass").replace("passs", "passes");
+        format!("{} {} ({passes})", phase.phase.as_str(), number::duration(phase.seconds))
+    };
+    let side = |side: &SideTime| {
+        let parts = [
+            ("measuring", side.measuring),
+            ("server start", side.server_start),
+            ("client start", side.client_start),
+            ("other", side.other),
+        ];
+        let parts = parts.map(|(what, seconds)| format!("{what} {}", number::duration(seconds)));
+        format!("Time of {}, without the warm-up: {}.", side.side.as_str(), parts.join(", "))
+    };
+    let phases: Vec<String> = conduct.phases.iter().map(phase).collect();
+    let ran = (!phases.is_empty()).then(|| format!("What ran ({}): {}.", conduct.strategy.as_str(), phases.join(", ")));
+    ran.into_iter().chain(conduct.spent.iter().map(side)).collect()
 }
 
 fn host(host: &Host) -> String {

@@ -10,3 +10,4 @@ mod manifests;
 mod publish;
 mod run;
 mod statistics;
+mod strategy;

@@ -52,8 +52,16 @@ fn is_same(before: &Plan, plan: &Plan) -> bool {
     let cases = |plan: &Plan| -> Vec<Case> {
         plan.cases.iter().cloned().map(|case| Case { measured_by: MeasuredBy::Vllm, ..case }).collect()
     };
-    (&before.sides, &before.device, before.pairs, before.seed) == (&plan.sides, &plan.device, plan.pairs, plan.seed)
+    (&before.sides, &before.device) == (&plan.sides, &plan.device)
+        && (before.strategy, before.pairs, before.seed) == (plan.strategy, plan.pairs, plan.seed)
         && cases(before) == cases(plan)
+}
+
+/// Where the last run that was moved aside from `root` is, if one was.
+pub(super) fn latest_aside(root: &Path) -> Option<PathBuf> {
+    let free = aside(root);
+    let number: u32 = free.extension()?.to_str()?.parse().ok()?;
+    (number > 1).then(|| free.with_extension((number - 1).to_string()))
 }
 
 /// The first name beside `root` that is free.

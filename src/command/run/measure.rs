@@ -1,0 +1,243 @@
+//! The middle of a run: images, sides, passes, and what they say.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::folder;
+use crate::bench::cost::Costs;
+use crate::bench::time::Times;
+use crate::bench::{self, Bench, Limits, SideBench, collect};
+use crate::cli::RunArgs;
+use crate::command::{Shell, plan as plan_command};
+use crate::compare::{self, CaseFacts, Comparison, Conduct, Input, Strategy, Subject};
+use crate::config::Config;
+use crate::exit::Classify;
+use crate::journal::Journal;
+use crate::noise::{self, AaRun, Noise};
+use crate::output::OutputFolder;
+use crate::plan::{Plan, Side, SidePlan};
+use crate::progress::Progress;
+use crate::registry::{self, Registry};
+use crate::target::launch::Launch;
+use crate::target::process::Processes;
+use crate::target::{Target, image};
+use crate::{VERSION, duration, fingerprint, host};
+
+/// How often a registry is asked for an image that is not there yet.
+const POLL: Duration = Duration::from_secs(15);
+
+/// What measuring needs.
+pub(super) struct Measure<'a> {
+    pub arguments: &'a RunArgs,
+    pub plan: &'a Plan,
+    pub config: &'a Config,
+    pub out: &'a OutputFolder,
+    pub processes: &'a Processes,
+    pub shell: &'a Shell,
+}
+
+impl Measure<'_> {
+    /// Waits for the images, runs the plan and compares.
+    pub async fn run(&self, journal: &mut Journal) -> Result<Comparison> {
+        let Self { arguments, plan, config, out, processes, shell } = *self;
+        let store = self.store()?;
+        let noise = match &store {
+            Some(store) => Noise::read(store, &plan.device)?,
+            None => Noise::default(),
+        };
+        let run = folder::run_id(out)?;
+        let images = plan_command::images(plan);
+        if !images.is_empty() {
+            image::remove_leftovers(&run).await.world()?;
+            fetch_images(&images, config.images.wait, shell).await?;
+        }
+        let base = match &plan.sides.base {
+            Some(base) => Some(self.side(base, &run).await?),
+            None => None,
+        };
+        let head = self.side(plan.sides.head.as_ref().context("the plan has no head").mistake()?, &run).await?;
+        let started = journal.entries().first().map_or_else(bench::now, |entry| entry.started.clone());
+        let progress = Progress::new(plan.event.provider, shell.terminal);
+        let times = Times::open(&out.passes());
+        let mut bench = Bench {
+            plan,
+            output: out,
+            costs: self.costs(journal, &times),
+            base,
+            head,
+            processes,
+            progress: &progress,
+            limits: Limits {
+                server: arguments.server_timeout,
+                case: arguments.case_timeout,
+                budget: arguments.planning.budget,
+                outside_load: config.environment.max_outside_load,
+            },
+            environment: &shell.environment,
+            verdict: &config.verdict,
+            noise: &noise,
+            times,
+            under_way: Default::default(),
+        };
+        let ran = bench.run(journal).await;
+        progress.end();
+        let mut conduct = ran?;
+        conduct.notices.extend(repeated(journal));
+        conduct.held = self.held(journal);
+        let seconds = conduct.phases.iter().map(|phase| phase.seconds).sum();
+        let input = Input {
+            subject: Subject {
+                version: VERSION.to_owned(),
+                event: Some(plan.event.clone()),
+                device: Some(plan.device.clone()),
+                base: bench.base.as_ref().map(|side| side.facts.clone()),
+                head: Some(bench.head.facts.clone()),
+                host: host::host().ok(),
+                started: Some(started),
+                seconds: Some(seconds),
+                reproduce: Some(plan.reproduce(&config.suite, arguments.planning.only.as_deref())),
+            },
+            cases: plan.cases.iter().map(CaseFacts::from).collect(),
+            base: collect::repetitions(plan, out, journal, Side::Base)?,
+            head: collect::repetitions(plan, out, journal, Side::Head)?,
+            skipped: plan.skipped.clone(),
+            planned_pairs: if plan.strategy == Strategy::Sequential { 2 * plan.pairs } else { plan.pairs },
+            seed: plan.seed,
+            verdict: config.verdict.clone(),
+        };
+        if let (true, Some(store)) = (is_aa(plan) && conduct.held.is_none(), &store) {
+            let path = noise::append(store, &AaRun::of(&input)?)?;
+            shell.say(&format!("an A/A run: its noise is kept in `{}`", path.display()));
+        }
+        tell_times(&conduct, shell);
+        Ok(compare::conducted(input, conduct, collect::screen(plan, out, journal)?))
+    }
+
+    /// The folder of the store, where there is one. Only an A/A run needs it: elsewhere another kind is no reason to stop.
+    fn store(&self) -> Result<Option<std::path::PathBuf>> {
+        let Some(store) = &self.config.store else { return Ok(None) };
+        match noise::store_folder(store) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) if is_aa(self.plan) || self.arguments.planning.store.is_some() => Err(error),
+            Err(error) => {
+                self.shell.say(&format!("without the noise of A/A runs: {error:#}"));
+                Ok(None)
+            }
+        }
+    }
+
+    async fn side(&self, planned: &SidePlan, run: &str) -> Result<SideBench> {
+        let launch = Launch {
+            target: planned.target.clone(),
+            program: self.shell.program.clone(),
+            environment: self.shell.environment.clone(),
+            device: self.plan.device.name,
+            gpu_type: self.plan.device.gpu_type_lines(),
+            run: run.to_owned(),
+        };
+        let mut bench = SideBench::new(planned.clone(), launch);
+        if let Target::Image(reference) = &planned.target {
+            bench.facts.image_digest = Some(image::digest(reference).await.world()?);
+        }
+        Ok(bench)
+    }
+
+    /// What cases and servers cost, by this run so far or else by the one that was in the folder before.
+    fn costs(&self, journal: &Journal, times: &Times) -> Costs {
+        let instant = self.plan.sides.present().all(|(_, side)| bench::is_instant(&side.target));
+        if !journal.entries().is_empty() {
+            return Costs::new(journal.entries(), times.passes(), instant);
+        }
+        let before = folder::latest_aside(self.out.root()).map(|path| OutputFolder::at(&path));
+        let before =
+            before.and_then(|before| Some((Journal::read(&before.journal()).ok()?, Times::open(&before.passes()))));
+        match before {
+            Some((entries, times)) => Costs::new(&entries, times.passes(), instant),
+            None => Costs::new(&[], &[], instant),
+        }
+    }
+
+    /// Why nothing may be called a change: nobody wants it, or the repetitions were measured in different environments.
+    fn held(&self, journal: &Journal) -> Option<String> {
+        let (plan, out) = (self.plan, self.out);
+        let mut found = Vec::new();
+        for (side, _) in plan.sides.present() {
+            for pass in collect::passes(journal, side) {
+                let fingerprint = collect::fingerprint(&out.pass(side, pass));
+                found.extend(fingerprint.map(|fingerprint| (side, pass.pair, fingerprint)));
+            }
+        }
+        match fingerprint::mismatch(&found) {
+            Some(mismatch) => Some(mismatch),
+            None if plan.strategy == Strategy::Single && plan.sides.base.is_some() => {
+                Some("the strategy is `single`, which calls no change".to_owned())
+            }
+            None => None,
+        }
+    }
+}
+
+/// Whether both sides are the same build, started in the same way.
+fn is_aa(plan: &Plan) -> bool {
+    let same = |base: &SidePlan, head: &SidePlan| base.target == head.target && base.server_args == head.server_args;
+    match (&plan.sides.base, &plan.sides.head) {
+        (Some(base), Some(head)) => same(base, head) && plan.strategy != Strategy::Single,
+        _ => false,
+    }
+}
+
+/// `base 02 was repeated 1 time: ...`, of every pass that was.
+fn repeated(journal: &Journal) -> Vec<String> {
+    let mut notices: Vec<(String, usize, &str)> = Vec::new();
+    for void in journal.voids() {
+        let name = format!("{} {:02} ({})", void.side.as_str(), void.repetition, void.phase.as_str());
+        match notices.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, times, why)) => (*times, *why) = (*times + 1, &void.void),
+            None => notices.push((name, 1, &void.void)),
+        }
+    }
+    let sentence =
+        |(name, times, why)| format!("{name} was repeated {}: {why}.", if times == 1 { "once" } else { "twice" });
+    notices.into_iter().map(sentence).collect()
+}
+
+/// Prints where the time went.
+fn tell_times(conduct: &Conduct, shell: &Shell) {
+    for sentence in crate::report::wording::what_ran(conduct) {
+        shell.say(&sentence);
+    }
+}
+
+/// Waits for the images that the engine does not have, and pulls them.
+async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Result<()> {
+    let mut missing = Vec::new();
+    for reference in images {
+        if image::is_here(reference).await {
+            continue;
+        }
+        shell.say(&format!("pulling {reference}"));
+        // The engine may know credentials that we do not; only what it cannot have is waited for.
+        if image::pull(reference).await.is_err() {
+            missing.push(reference.clone());
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let registry = Registry::new(registry::PAUSE)?;
+    registry::wait(&registry, &missing, wait, POLL, |missing, waited| {
+        shell.say(&format!(
+            "waiting for {} since {}, at most {}",
+            missing.join(", "),
+            duration::text(waited),
+            duration::text(wait)
+        ));
+    })
+    .await?;
+    for reference in &missing {
+        shell.say(&format!("pulling {reference}"));
+        image::pull(reference).await.world()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! The strategies of `run` on the simulated vLLM: which cases run in which pairs, what is said of them, and what a run
+//! keeps of its time and its surroundings.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use vllm_perf::bench::time::Times;
+use vllm_perf::compare::{Comparison, Strategy, Verdict};
+use vllm_perf::device::DeviceName;
+use vllm_perf::fingerprint::Surroundings;
+use vllm_perf::journal::{Entry, Journal};
+use vllm_perf::noise::{self, AaRow, AaRun, MeasuredOn};
+use vllm_perf::strategy::Phase;
+use vllm_perf::suite::MeasuredBy;
+
+use super::run::{TWO_CASES, comparison, journal, run, text, wait_until};
+
+const ONE: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1";
+const FOUR: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4";
+/// One at a time: a server that keeps the second of four requests waiting, and none of one.
+const NARROW: &str = "sim:itl=4ms,max-num-seqs=1";
+
+/// A store that knows the noise of both cases as ±30 %: what this machine does besides is no change, four times is.
+fn noisy_store(folder: &Path) -> String {
+    let rows = [ONE, FOUR].iter().flat_map(|case| {
+        let primary = ["output_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms"];
+        primary.map(|metric| AaRow {
+            case: (*case).to_owned(),
+            metric: metric.to_owned(),
+            client: MeasuredBy::Native,
+            ratios: [0.3, -0.3].repeat(6),
+        })
+    });
+    let run = AaRun {
+        schema: noise::SCHEMA.to_owned(),
+        version: "0.1.0".to_owned(),
+        device: MeasuredOn { name: DeviceName::Cpu, device_type: "bench".to_owned() },
+        started: "2026-01-02T03:04:05Z".to_owned(),
+        rows: rows.collect(),
+    };
+    noise::append(folder, &run).unwrap();
+    folder.display().to_string()
+}
+
+fn entries(out: &Path) -> Vec<Entry> {
+    Journal::read(&out.join("journal.jsonl")).unwrap()
+}
+
+fn ran(out: &Path, phase: Phase, case: &str) -> usize {
+    entries(out).iter().filter(|entry| entry.phase == phase && entry.case == case).count()
+}
+
+fn screen(out: &Path, store: &str) -> Command {
+    let more =
+        ["--only", TWO_CASES, "--strategy", "screen", "--pairs", "2", "--device-type", "bench", "--store", store];
+    run(out, "sim:itl=4ms", NARROW, &more)
+}
+
+fn check_screen(out: &Path) {
+    let count = |phase| [ran(out, phase, ONE), ran(out, phase, FOUR)];
+    assert_eq!((count(Phase::Screen), count(Phase::Pairs)), ([2, 2], [0, 4]));
+    let comparison = comparison(out);
+    assert_eq!(comparison.method.strategy, Strategy::Screen);
+    assert_eq!(comparison.conduct.screened, [ONE]);
+    let row =
+        |case: &str| comparison.rows.iter().find(|row| row.case == case && row.metric == "median_ttft_ms").unwrap();
+    assert_eq!((row(ONE).base.len(), row(ONE).verdict), (1, Verdict::Inconclusive));
+    assert!(row(ONE).why.contains("the screen ran it once a side and saw nothing suspicious"), "{}", row(ONE).why);
+    assert_eq!((row(FOUR).base.len(), row(FOUR).head.len()), (2, 2), "the fresh pairs alone");
+    assert_eq!(comparison.counts.screened, 5);
+    assert!(out.join(format!("screen/head/{ONE}.json")).is_file());
+    assert!(out.join(format!("results/{ONE}.json")).is_file(), "what only the screen ran is a result too");
+    assert!(fs::read_to_string(out.join("comment.md")).unwrap().contains("5 screened, nothing suspicious"));
+}
+
+#[test]
+fn a_screen_repeats_what_it_suspects_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, store) = (folder.path().join("out"), noisy_store(&folder.path().join("store")));
+    let output = screen(&out, &store).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    check_screen(&out);
+    let printed = text(&output);
+    assert!(printed.contains("1 of them look changed and are repeated in pairs"), "{printed}");
+    assert!(printed.contains("What ran (screen): warm-up "), "{printed}");
+    assert!(printed.contains("Time of base, without the warm-up: measuring "), "{printed}");
+}
+
+#[test]
+fn a_screen_that_was_killed_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, store) = (folder.path().join("out"), noisy_store(&folder.path().join("store")));
+    let mut child = screen(&out, &store).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("a finished case of the screen", || !journal(&out).is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = journal(&out);
+    let resumed = screen(&out, &store).arg("--resume").output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed));
+    assert_eq!(journal(&out)[..before.len()], before[..]);
+    check_screen(&out);
+}
+
+#[test]
+fn the_undecided_cases_of_a_first_look_go_on_to_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let more = ["--only", "_64_16_.*_1$", "--strategy", "sequential", "--pairs", "2"];
+    let output = run(&out, "sim:itl=2ms", "sim:itl=2ms", &more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!((ran(&out, Phase::Pairs, ONE), ran(&out, Phase::MorePairs, ONE)), (4, 4));
+    let Comparison { method, conduct, rows, .. } = comparison(&out);
+    assert_eq!((method.strategy, method.pairs, conduct.first_look), (Strategy::Sequential, 4, Some(2)));
+    let lengths: Vec<usize> = rows.iter().map(|row| row.base.len()).collect();
+    assert!(lengths.contains(&4) && lengths.iter().all(|length| [2, 4].contains(length)), "{lengths:?}");
+}
+
+#[test]
+fn a_single_strategy_shows_values_and_calls_no_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let more = ["--only", "_64_16_.*_1$", "--strategy", "single", "--pairs", "2"];
+    let output = run(&out, "sim:itl=1ms", "sim:itl=9ms", &more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let comparison = comparison(&out);
+    assert_eq!((comparison.verdict, comparison.method.strategy), (Verdict::Inconclusive, Strategy::Single));
+    let tpot = comparison.rows.iter().find(|row| row.metric == "median_tpot_ms").unwrap();
+    assert!(tpot.estimate.unwrap() > 1.0 && tpot.why.contains("the strategy is `single`"), "{tpot:?}");
+}
+
+#[test]
+fn a_budget_leaves_out_pairs_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let more = ["--only", "_64_16_.*_1$", "--pairs", "4", "--budget", "10ms"];
+    let output = run(&out, "sim:itl=2ms", "sim:itl=2ms", &more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let comparison = comparison(&out);
+    assert_eq!((comparison.method.pairs, comparison.method.planned_pairs), (1, 4));
+    assert_eq!(comparison.conduct.notices, ["The budget of 10 ms left out 3 of 4 pairs of 1 cases."]);
+}
+
+#[test]
+fn a_run_keeps_where_its_time_went_and_what_it_was_measured_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let more = ["--only", "_64_16_.*_1$", "--pairs", "2"];
+    let output = run(&out, "sim:itl=2ms,startup=300ms", "sim:itl=2ms", &more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let times = Times::open(&out.join("passes.jsonl"));
+    let phases: Vec<_> = times.phases().iter().map(|phase| (phase.phase, phase.passes)).collect();
+    assert_eq!(phases, [(Phase::WarmUp, 2), (Phase::Pairs, 4)]);
+    let base = &times.sides()[0];
+    assert!(base.server_start >= 0.6 && base.measuring > 0.0, "two starts of at least 0.3 s: {base:?}");
+    assert_eq!(comparison(&out).conduct.spent, times.sides());
+    for side in ["base/01", "head/02"] {
+        let text = fs::read_to_string(out.join(side).join("environment.json")).unwrap();
+        let surroundings: Surroundings = serde_json::from_str(&text).unwrap();
+        assert!(!surroundings.fingerprint.kernel.is_empty(), "{text}");
+    }
+
+    // The same on another kernel may not be compared.
+    let path = out.join("head/02/environment.json");
+    let mut moved: Surroundings = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let kernel = std::mem::replace(&mut moved.fingerprint.kernel, "9.9.9".to_owned());
+    fs::write(&path, serde_json::to_string(&moved).unwrap()).unwrap();
+    fs::remove_file(out.join("comparison.json")).unwrap();
+    let resumed = run(&out, "sim:itl=2ms,startup=300ms", "sim:itl=2ms", &more).arg("--resume").output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed));
+    let comparison = comparison(&out);
+    let why = format!("base 01 and head 02 were measured in different environments (kernel {kernel} and 9.9.9)");
+    assert_eq!((comparison.verdict, comparison.conduct.held), (Verdict::Inconclusive, Some(why)));
+}
+
+#[test]
+fn a_repetition_beside_other_work_is_repeated_twice_and_then_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let config = folder.path().join("vllm-perf.yml");
+    fs::write(&config, "environment: {max_outside_load: 0.01%}\n").unwrap();
+    let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    let more = ["--only", "_64_16_.*_1$", "--pairs", "1"];
+    let mut command = run(&out, "none", "sim:ttft=60ms,itl=6ms", &more);
+    let output = command.env("VLLM_PERF_CONFIG", &config).output().unwrap();
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let notice = &comparison(&out).conduct.notices[0];
+    assert!(notice.starts_with("head 01 (pairs) was repeated twice: other programs took "), "{notice}");
+    let lines = journal(&out);
+    assert_eq!(lines.len(), 5, "three measurements and two that were void: {lines:?}");
+    assert!(out.join("void/pairs-head-01-2").is_dir() && out.join("head/01").is_dir());
+}
