@@ -12,11 +12,13 @@ mod file;
 mod find;
 mod schema;
 mod settings;
+mod verdict;
 
 pub use file::{LONGEST_FILE, parse};
 pub use find::{PLACES, find};
 pub use schema::schema;
 pub use settings::{Setting, Source, settings};
+pub use verdict::{CasePattern, MinEffect, Primary, VerdictConfig};
 
 /// Everything that a config file can say.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,27 +66,6 @@ pub struct ImagesConfig {
     pub rocm: String,
     /// How long to wait for an image that is not there yet.
     pub wait: Duration,
-}
-
-/// When a change is called one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VerdictConfig {
-    /// Relative changes (0.02 is 2 %) below which nothing is called a change.
-    pub min_effect: MinEffect,
-    /// False discovery rate over the primary rows of a report.
-    pub fdr: f64,
-}
-
-/// Smallest relative change that is worth a verdict, by the family of the metric.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MinEffect {
-    /// Rates.
-    pub throughput: f64,
-    /// Medians, means and start-up times.
-    pub median: f64,
-    /// 99th percentiles.
-    pub p99: f64,
 }
 
 impl Default for Config {
@@ -137,18 +118,6 @@ impl Default for ImagesConfig {
             rocm: "docker.io/rocm/vllm-ci".to_owned(),
             wait: Duration::from_secs(90 * 60),
         }
-    }
-}
-
-impl Default for VerdictConfig {
-    fn default() -> Self {
-        Self { min_effect: MinEffect::default(), fdr: 0.05 }
-    }
-}
-
-impl Default for MinEffect {
-    fn default() -> Self {
-        Self { throughput: 0.02, median: 0.03, p99: 0.08 }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::compare::{self, CaseFacts, Comparison, Subject};
 use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
 use crate::journal::Journal;
+use crate::noise::Noise;
 use crate::output::OutputFolder;
 use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
@@ -246,6 +247,8 @@ async fn measure(
         planned_pairs: plan.pairs,
         seed: plan.seed,
         verdict: config.verdict.clone(),
+        noise: Noise::default(),
+        looks: Vec::new(),
     }))
 }
 
