@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::compare::{self, CaseFacts, Comparison, Conduct, SideFacts};
+use crate::compare::{self, CaseFacts, Comparison, Conduct, Look, SideFacts};
 use crate::config::VerdictConfig;
 use crate::environment::Environment;
 use crate::host::load::Seen;
@@ -150,9 +150,6 @@ impl Bench<'_> {
         let plan = self.plan;
         let all: Vec<String> = plan.cases.iter().map(|case| case.name.clone()).collect();
         let mut conduct = Conduct { strategy: plan.strategy, ..Conduct::default() };
-        if plan.strategy == Strategy::Sequential {
-            conduct.first_look = Some(plan.pairs);
-        }
         self.estimate(journal);
         let (mut last, mut left, mut warm) = (None, all.clone(), false);
         while let Some(round) = strategy::next(plan.strategy, plan.pairs, last, left) {
@@ -182,7 +179,8 @@ impl Bench<'_> {
                     suspicious
                 }
                 (Strategy::Sequential, Phase::Pairs) if ran == planned => {
-                    let undecided = strategy::undecided(all.clone(), &self.look(journal, &conduct)?.rows);
+                    let look = self.look(journal, &conduct)?;
+                    let undecided: Vec<String> = compare::undecided(&look).into_iter().map(str::to_owned).collect();
                     self.progress.say(&format!(
                         "{} of {} cases are undecided after {} pairs",
                         undecided.len(),
@@ -292,10 +290,10 @@ impl Bench<'_> {
             let measured = |metric: &str| (value(&base, &case.name, metric), value(&head, &case.name, metric));
             let failed = [&base, &head].iter().any(|side| !matches!(side.get(&case.name), Some(Outcome::Measured(_))));
             failed
-                || metric::of(case.kind).filter(|metric| metric.primary).any(|metric| {
+                || metric::of(case.kind).filter(|metric| self.verdict.is_primary(&case.name, metric)).any(|metric| {
                     let (base, head) = measured(metric.id);
                     let noise = self.noise.prior(case, metric.id, &facts).prior;
-                    let least = compare::min_effect(&self.verdict.min_effect, metric.family);
+                    let least = self.verdict.min_effect(metric);
                     // A metric that neither side has (TTFT of an embedding test) has no row.
                     (base.is_some() || head.is_some()) && strategy::suspicious(base, head, noise, least)
                 })
@@ -314,9 +312,20 @@ impl Bench<'_> {
             planned_pairs: self.plan.pairs,
             seed: self.plan.seed,
             verdict: self.verdict.clone(),
+            noise: self.noise.clone(),
+            looks: looks(self.plan, self.verdict),
         };
         Ok(compare::conducted(input, conduct.clone(), None))
     }
+}
+
+/// When the pairs of a plan are looked at; once, at all of them, unless it is sequential.
+pub fn looks(plan: &Plan, verdict: &VerdictConfig) -> Vec<Look> {
+    if plan.strategy != Strategy::Sequential {
+        return Vec::new();
+    }
+    let [first, second] = Look::sequential(verdict.fdr);
+    vec![Look { pairs: plan.pairs, ..first }, Look { pairs: 2 * plan.pairs, ..second }]
 }
 
 /// Whether servers of a target answer at once: simulated, or running already.

@@ -21,6 +21,7 @@ pub mod image;
 pub mod journal;
 pub mod metric;
 pub mod noise;
+pub mod number;
 pub mod output;
 pub mod plan;
 pub mod progress;

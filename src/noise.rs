@@ -225,6 +225,8 @@ mod tests {
             planned_pairs: base.len() as u32,
             seed: 1,
             verdict: VerdictConfig::default(),
+            noise: Noise::default(),
+            looks: Vec::new(),
         }
     }
 

@@ -61,10 +61,11 @@ impl Shift {
         (self.estimate - reach, self.estimate + reach)
     }
 
-    /// Smallest relative change that such a row shows with 80 % power at p < 0.05: 0.03 is 3 %.
-    pub fn detectable(&self) -> f64 {
-        let quantiles = self.distribution.inverse_cdf(0.975) + self.distribution.inverse_cdf(POWER);
-        relative(quantiles * self.error)
+    /// Smallest relative change (0.03 is 3 %) that has 80 % power to be significant at `level`, two-sided, and to be
+    /// estimated as at least `min_effect`.
+    pub fn detectable(&self, level: f64, min_effect: f64) -> f64 {
+        let margin = (self.distribution.inverse_cdf(1.0 - level / 2.0) * self.error).max(min_effect.ln_1p());
+        relative(margin + self.distribution.inverse_cdf(POWER) * self.error)
     }
 
     /// Repetitions a side that would tell a relative change of `effect` (0.03 is 3 %) with 80 % power: the smallest
@@ -162,11 +163,6 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Standard deviation of the population (divided by N), as numpy's default; `None` if there are no values.
-pub fn population_deviation(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| (squared_deviations(values) / values.len() as f64).sqrt())
-}
-
 fn squared_deviations(values: &[f64]) -> f64 {
     let mean = mean(values).unwrap_or_default();
     values.iter().map(|value| (value - mean).powi(2)).sum()
@@ -207,7 +203,10 @@ mod tests {
         let (low, high) = shift.interval(0.90); // np.expm1(estimate -+ stats.t.ppf(.95, 8) * se)
         assert_close(relative(low), 0.060973083641354835);
         assert_close(relative(high), 0.09669312619420148);
-        assert_close(shift.detectable(), 0.028854126785594618); // np.expm1((t.ppf(.975, 8) + t.ppf(.8, 8)) * se)
+        // np.expm1((stats.t.ppf(1 - .05 / 2 / 30, 8) + stats.t.ppf(.8, 8)) * se)
+        assert_close(shift.detectable(0.05 / 30.0, 0.03), 0.05045616250514106);
+        // np.expm1(np.log1p(.08) + stats.t.ppf(.8, 8) * se)
+        assert_close(shift.detectable(0.05, 0.08), 0.08858126292146745);
     }
 
     #[test]
@@ -227,6 +226,12 @@ mod tests {
         assert_close(variance, 0.00019524224850813387); // (8 * 0.02**2 / 2 + 8 * pooled) / (8 + 8)
         assert_eq!(freedom, 16.0);
         assert_eq!(moderated_variance(pooled, 8.0, None), (pooled, 8.0));
+        let shift = shift(&x(), &y(), Some(Prior { n0: 8.0, s0: 0.02 })).unwrap();
+        assert_close(shift.error, 0.009013989912305483); // se = 1.02 * np.sqrt(variance) * np.sqrt(2 / 5)
+        assert_close(shift.p(), 2.915060414940009e-07); // 2 * stats.t.sf(estimate / se, 16)
+        let (low, high) = shift.interval(0.90); // np.expm1(estimate -+ stats.t.ppf(.95, 16) * se)
+        assert_close(relative(low), 0.061842459826875563);
+        assert_close(relative(high), 0.09579521626611952);
     }
 
     #[test]
@@ -249,14 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_and_deviation_are_those_of_numpy() {
+    fn percentiles_are_those_of_numpy() {
         let values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0];
         // np.percentile(values, [0, 50, 90, 99, 100])
         for (percent, expected) in [(0.0, 1.0), (50.0, 3.5), (90.0, 6.9), (99.0, 8.79), (100.0, 9.0)] {
             assert_close(percentile(&values, percent).unwrap(), expected);
         }
-        assert_close(population_deviation(&values).unwrap(), 2.5708704751503917); // np.std(values)
-        assert_eq!((median(&[]), mean(&[]), population_deviation(&[])), (None, None, None));
+        assert_eq!((median(&[]), mean(&[])), (None, None));
         assert_eq!(median(&[7.0]), Some(7.0));
     }
 
@@ -297,7 +301,7 @@ mod tests {
     fn extreme_noise_gives_finite_numbers() {
         let wild = shift(&[-700.0, 700.0], &[700.0, -700.0], None).unwrap();
         let (low, high) = wild.interval(0.95);
-        for value in [wild.p(), relative(low), relative(high), wild.detectable()] {
+        for value in [wild.p(), relative(low), relative(high), wild.detectable(0.05, 0.03)] {
             assert!(value.is_finite(), "{value}");
         }
         assert_eq!(wild.required_repetitions(0.02), None);

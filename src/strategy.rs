@@ -6,14 +6,11 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::compare::{Row, Verdict};
 use crate::plan::Side;
 use crate::statistics::Prior;
 
 /// A screen's change is suspicious where chance explains it less often than this (two-sided p value).
 const SUSPICIOUS: f64 = 0.1;
-/// What share of the false discovery rate the first look of `sequential` may spend; the second spends the rest.
-const FIRST_LOOK: f64 = 0.2;
 /// Most repetitions a side that `sequential` may come to.
 pub const MOST_PAIRS: u32 = 10;
 
@@ -105,7 +102,7 @@ impl Round {
 }
 
 /// The round after the phase `last` (none: nothing ran yet), for `pairs` pairs. `left` are the cases that are still of
-/// interest: all before anything ran, the [`suspicious`] ones after a screen, the [`undecided`] ones after a first look.
+/// interest: all before anything ran, the [`suspicious`] ones after a screen, the undecided ones after a first look.
 pub fn next(strategy: Strategy, pairs: u32, last: Option<Phase>, left: Vec<String>) -> Option<Round> {
     let (phase, pairs) = match (strategy, last) {
         (Strategy::Screen, None) => (Phase::Screen, (1, 1)),
@@ -138,17 +135,6 @@ pub fn suspicious(base: Option<f64>, head: Option<f64>, noise: Option<Prior>, mi
         Some((s0, distribution)) => 2.0 * distribution.sf(change / s0) < SUSPICIOUS,
         None => change > min_effect.ln_1p(),
     }
-}
-
-/// The cases, in the order of `cases`, of which a primary row is inconclusive.
-pub fn undecided(cases: impl IntoIterator<Item = String>, rows: &[Row]) -> Vec<String> {
-    let open = |row: &Row, case: &str| row.primary && row.case == case && row.verdict == Verdict::Inconclusive;
-    cases.into_iter().filter(|case| rows.iter().any(|row| open(row, case))).collect()
-}
-
-/// The false discovery rates of both looks of `sequential`, for one of `fdr` in all: 0.01 and 0.04 for 0.05.
-pub fn looks(fdr: f64) -> [f64; 2] {
-    [fdr * FIRST_LOOK, fdr * (1.0 - FIRST_LOOK)]
 }
 
 #[cfg(test)]
@@ -224,11 +210,5 @@ mod tests {
         for (base, head) in [(None, Some(1.0)), (Some(1.0), None), (Some(0.0), Some(1.0)), (Some(0.0), Some(0.0))] {
             assert!(suspicious(base, head, None, 0.03), "{base:?} {head:?}");
         }
-    }
-
-    #[test]
-    fn both_looks_spend_the_whole_rate() {
-        let [first, second] = looks(0.05);
-        assert!((first - 0.01).abs() < 1e-12 && (second - 0.04).abs() < 1e-12);
     }
 }

@@ -11,6 +11,7 @@ use crate::compare::{self, Comparison, Input, SideFacts, Subject};
 use crate::config::VerdictConfig;
 use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
+use crate::noise::Noise;
 use crate::output::OutputFolder;
 use crate::report::terminal;
 use crate::result::{self, Folder};
@@ -57,6 +58,8 @@ fn folders(base: &Path, head: &Path, verdict: VerdictConfig) -> Result<Compariso
         planned_pairs,
         seed: 0,
         verdict,
+        noise: Noise::default(),
+        looks: Vec::new(),
     }))
 }
 

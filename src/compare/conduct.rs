@@ -17,9 +17,6 @@ pub struct Conduct {
     /// Cases that ran in the screen alone, because it saw nothing suspicious.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub screened: Vec<String>,
-    /// Pairs before the first look of `sequential`; absent with the other strategies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_look: Option<u32>,
     /// What a reader must know before any number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,

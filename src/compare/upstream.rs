@@ -8,6 +8,7 @@ use regex::Regex;
 use super::{Comparison, Input, Subject, compare};
 use crate::config::VerdictConfig;
 use crate::exit::Classify;
+use crate::noise::Noise;
 use crate::report::upstream::{Cell, METRICS, TEST_NAME};
 use crate::result::{Measurement, Outcome, Repetition};
 use crate::statistics::mean;
@@ -43,6 +44,8 @@ pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: Verdict
         planned_pairs: 1,
         seed: 0,
         verdict,
+        noise: Noise::default(),
+        looks: Vec::new(),
     }))
 }
 
@@ -90,24 +93,12 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
 mod tests {
     use super::*;
     use crate::compare::{Row, Strategy, Verdict};
-    use crate::config::MinEffect;
 
     const GOLDEN: &str = include_str!("../../tests/data/results/upstream-run/golden/benchmark_results.json");
 
     fn compared(base: &str, head: &str) -> anyhow::Result<Comparison> {
-        let subject = Subject {
-            version: "0.1.0".into(),
-            event: None,
-            device: None,
-            base: None,
-            head: None,
-            host: None,
-            started: None,
-            seconds: None,
-            reproduce: None,
-        };
-        let min_effect = MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 };
-        compare_tables(base, head, subject, VerdictConfig { min_effect, fdr: 0.05 })
+        let subject = Subject { version: "0.1.0".into(), ..Subject::default() };
+        compare_tables(base, head, subject, VerdictConfig::default())
     }
 
     fn row<'a>(comparison: &'a Comparison, case: &str, metric: &str) -> &'a Row {

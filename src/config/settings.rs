@@ -5,8 +5,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::file::{ConfigFile, DeviceFile};
-use super::{Config, DeviceConfig};
+use super::{CasePattern, Config, DeviceConfig};
 use crate::duration;
+use crate::metric::Direction;
 
 /// One setting in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,7 +75,15 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
     };
     let Config { trigger, devices, images, suite, strategy, environment, verdict, store } = config;
     let strategy = strategy.map_or("paired, or single without a base", |strategy| strategy.as_str());
-    let (effect, effect_said) = (&verdict.min_effect, &said.verdict.min_effect);
+    let effect = &verdict.min_effect;
+    let size = |(key, share): (&str, f64)| {
+        setting(&format!("verdict.min_effect.{key}"), percent(share), said.verdict.min_effect.contains_key(key))
+    };
+    let direction = |(key, direction): (&&str, &Direction)| {
+        setting(&format!("verdict.direction.{key}"), direction.as_str().to_owned(), true)
+    };
+    let primary = &said.verdict.primary;
+    let cases = verdict.primary.cases.as_ref().map_or("all", CasePattern::as_str);
     let mut all = vec![
         setting("trigger.labels", trigger.labels.join(", "), said.trigger.labels.is_some()),
         setting("trigger.branches", trigger.branches.join(", "), said.trigger.branches.is_some()),
@@ -92,9 +101,13 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
             percent(environment.max_outside_load),
             said.environment.max_outside_load.is_some(),
         ),
-        setting("verdict.min_effect.throughput", percent(effect.throughput), effect_said.throughput.is_some()),
-        setting("verdict.min_effect.median", percent(effect.median), effect_said.median.is_some()),
-        setting("verdict.min_effect.p99", percent(effect.p99), effect_said.p99.is_some()),
+    ]);
+    let families = [("throughput", effect.throughput), ("median", effect.median), ("p99", effect.p99)];
+    all.extend(families.into_iter().chain(effect.metrics.iter().map(|(key, share)| (*key, *share))).map(size));
+    all.extend(verdict.direction.iter().map(direction));
+    all.extend([
+        setting("verdict.primary.metrics", verdict.primary.metrics.join(", "), primary.metrics.is_some()),
+        setting("verdict.primary.cases", cases.to_owned(), primary.cases.is_some()),
         setting("verdict.fdr", verdict.fdr.to_string(), said.verdict.fdr.is_some()),
         setting("store", store.clone().unwrap_or_else(|| "none".to_owned()), said.store.is_some()),
     ]);
@@ -136,6 +149,8 @@ mod tests {
         verdict.min_effect.throughput = 2% (Default)
         verdict.min_effect.median = 3% (Default)
         verdict.min_effect.p99 = 7% (File("vllm-perf.yml"))
+        verdict.primary.metrics = output_throughput, median_ttft_ms, p99_ttft_ms, median_tpot_ms, p99_tpot_ms, median_latency, tokens_per_second, avg_cold_startup_time, avg_warm_startup_time (Default)
+        verdict.primary.cases = all (Default)
         verdict.fdr = 0.05 (Default)
         store = none (Default)
         "#);

@@ -249,12 +249,12 @@ fn certainty(comparison: &Comparison, place: Place) -> Option<Block> {
     let sensitivity = wording::sensitivity(comparison);
     let mut items = Vec::new();
     if !sensitivity.is_empty() {
-        let rows = sensitivity.iter().map(|family| {
-            let [threshold, typical, worst] = [family.threshold, family.typical, family.worst].map(number::percent);
-            format!("| {} | {threshold} | {typical} | {worst} |\n", family.family)
+        let rows = sensitivity.iter().map(|metric| {
+            let [threshold, typical, worst] = [metric.threshold, metric.typical, metric.worst].map(number::percent);
+            format!("| {} | {threshold} | {typical} | {worst} |\n", words(&metric.label))
         });
         items.push(format!(
-            "Smallest change this run could have seen (80 % power):\n\n| Primary metrics | threshold | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
+            "Smallest change in one row that this report could have called one (80 % power):\n\n| Primary metric | threshold | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
             rows.collect::<String>()
         ));
     }
@@ -377,15 +377,21 @@ mod tests {
         insta::assert_snapshot!(sure, @r"
          is this?</summary>
 
-        Smallest change this run could have seen (80 % power):
+        Smallest change in one row that this report could have called one (80 % power):
 
-        | Primary metrics | threshold | median row | noisiest row |
+        | Primary metric | threshold | median row | noisiest row |
         |---|--:|--:|--:|
-        | Throughput | 2 % | 1.8 % | 1.8 % |
-        | Medians and times | 3 % | 2.7 % | 2.7 % |
-        | 99th percentiles | 8 % | 4.8 % | 4.8 % |
+        | Output throughput | 2 % | 1.8 % | 1.8 % |
+        | Median TTFT | 3 % | 2.7 % | 2.7 % |
+        | P99 TTFT | 8 % | 4.8 % | 4.8 % |
+        | Median TPOT | 3 % | 2.7 % | 2.7 % |
+        | P99 TPOT | 8 % | 4.8 % | 4.8 % |
+        | Median latency | 3 % | 2.7 % | 2.7 % |
+        | Cold start | 3 % | 2.7 % | 2.7 % |
+        | Warm start | 3 % | 2.7 % | 2.7 % |
+        | Total token throughput | 2 % | 1.8 % | 1.8 % |
 
-        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A change counts when it is significant after that correction and at least its threshold. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition. Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.
+        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A change counts when it is significant after that correction and at least its threshold. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition. Noise of every row: uncalibrated, that of this run's own repetitions: no A/A runs are known.
 
         </details>
 

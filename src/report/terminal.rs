@@ -71,11 +71,9 @@ fn sureness(comparison: &Comparison) -> String {
     let sensitivity = wording::sensitivity(comparison);
     let mut sentences = wording::method(comparison);
     if !sensitivity.is_empty() {
-        let family = |family: &wording::Sensitivity| {
-            format!("{} {}", family.family.to_lowercase(), number::percent(family.typical))
-        };
-        let seen = sensitivity.iter().map(family).collect::<Vec<_>>().join(", ");
-        sentences.insert(0, format!("Smallest change seen in the median row (80 % power): {seen}."));
+        let metric = |metric: &wording::Sensitivity| format!("{} {}", metric.label, number::percent(metric.typical));
+        let seen = sensitivity.iter().map(metric).collect::<Vec<_>>().join(", ");
+        sentences.insert(0, format!("Smallest change that the median row could have shown (80 % power): {seen}."));
     }
     sentences.join("\n")
 }
@@ -217,11 +215,11 @@ mod tests {
         throughput llama8B tp1
           improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
 
-        Smallest change seen in the median row (80 % power): throughput 1.8 %, medians and times 2.7 %, 99th percentiles 4.8 %.
+        Smallest change that the median row could have shown (80 % power): Output throughput 1.8 %, Median TTFT 2.7 %, P99 TTFT 4.8 %, Median TPOT 2.7 %, P99 TPOT 4.8 %, Median latency 2.7 %, Cold start 2.7 %, Warm start 2.7 %, Total token throughput 1.8 %.
         False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg).
         A change counts when it is significant after that correction and at least its threshold.
         Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition.
-        Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.
+        Noise of every row: uncalibrated, that of this run's own repetitions: no A/A runs are known.
         ");
     }
 

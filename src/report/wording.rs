@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 
 use crate::compare::{
-    CaseFacts, Comparison, Conduct, Counts, Host, PhaseTime, Problem, SideFacts, SideTime, Strategy, Verdict,
+    CaseFacts, Comparison, Conduct, Counts, Host, PhaseTime, Problem, Row, SideFacts, SideTime, Strategy, Verdict,
 };
 use crate::device::Device;
-use crate::metric::Family;
 use crate::plan::Side;
 use crate::statistics;
 use crate::suite::MeasuredBy;
@@ -80,13 +79,14 @@ pub fn circumstances(comparison: &Comparison) -> Vec<String> {
         Strategy::Single => "no pairs".to_owned(),
         Strategy::Screen if method.pairs == 0 => "a screen".to_owned(),
         Strategy::Screen => format!("a screen, {} of what it suspected", pairs(comparison, method.pairs)),
-        Strategy::Sequential if method.pairs == method.planned_pairs => {
-            format!("at most {}", pairs(comparison, method.pairs))
-        }
-        Strategy::Paired | Strategy::Sequential if method.pairs < method.planned_pairs => {
+        Strategy::Paired if method.pairs < method.planned_pairs => {
             format!("{} of {} planned", method.pairs, pairs(comparison, method.planned_pairs))
         }
-        Strategy::Paired | Strategy::Sequential => pairs(comparison, method.pairs),
+        Strategy::Paired => pairs(comparison, method.pairs),
+        Strategy::Sequential => {
+            let first = method.looks.first().map_or(method.pairs, |look| look.pairs);
+            format!("{first} to {}", pairs(comparison, method.pairs))
+        }
     };
     let subject = &comparison.subject;
     let started = subject.started.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
@@ -113,12 +113,17 @@ fn pairs(comparison: &Comparison, number: u32) -> String {
 pub fn notices(comparison: &Comparison) -> Vec<String> {
     let single = comparison.method.strategy == Strategy::Single;
     let single = single.then(|| match &comparison.conduct.held {
-        Some(held) => format!("{}: values are shown, and no change is called one.", escape::sentence(held)),
+        Some(held) => format!("{}: values are shown, and no change is called one.", capital(&escape::sentence(held))),
         None => "Base and head were not run in pairs: values are shown, and no change is called one.".to_owned(),
     });
     let alone = comparison.subject.base.is_none().then(|| "There is no base: head is shown alone.".to_owned());
-    let said = comparison.conduct.notices.iter().map(|notice| escape::sentence(notice));
+    let said = comparison.conduct.notices.iter().map(|notice| capital(&escape::sentence(notice)));
     said.chain(single).chain(alone).collect()
+}
+
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// What stands where the table of findings would be, if nothing was found.
@@ -161,34 +166,36 @@ pub fn problems(problems: &[Problem]) -> Vec<String> {
     repetitions.iter().map(sentence).collect()
 }
 
-/// What a family of metrics could have shown.
+/// What the primary rows of a metric could have shown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sensitivity {
-    /// Words for the family.
-    pub family: &'static str,
+    /// Words for the metric.
+    pub label: String,
     /// Smallest relative change that counts.
     pub threshold: f64,
-    /// Smallest relative change that half of the primary rows would have shown with 80 % power.
+    /// Smallest relative change that half of the rows would have shown with 80 % power.
     pub typical: f64,
     /// The same for the noisiest row.
     pub worst: f64,
 }
 
-/// The sensitivity of each family that has primary rows with a known one.
+/// The sensitivity of each metric that has primary rows with a known one, in the order of the rows.
 pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
-    let families =
-        [(Family::Throughput, "Throughput"), (Family::Median, "Medians and times"), (Family::P99, "99th percentiles")];
-    let of_family = |(family, words): (Family, &'static str)| {
-        let rows = finding::primary(comparison).filter(|row| row.family == family);
-        let sizes: Vec<f64> = rows.filter_map(|row| row.detectable).collect();
+    let mut metrics: IndexMap<&str, Vec<&Row>> = IndexMap::new();
+    for row in finding::primary(comparison) {
+        metrics.entry(&row.metric).or_default().push(row);
+    }
+    let of_metric = |rows: Vec<&Row>| {
+        let first = rows.first()?;
+        let sizes: Vec<f64> = rows.iter().filter_map(|row| row.detectable).collect();
         Some(Sensitivity {
-            family: words,
-            threshold: finding::threshold(&comparison.method.min_effect, family),
+            label: escape::name(&first.label),
+            threshold: first.min_effect,
             typical: statistics::median(&sizes)?,
             worst: sizes.iter().copied().fold(0.0, f64::max),
         })
     };
-    families.into_iter().filter_map(of_family).collect()
+    metrics.into_values().filter_map(of_metric).collect()
 }
 
 /// How verdicts were reached.
@@ -199,14 +206,42 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
         format!("False discovery rate {} over {rows} (Benjamini-Hochberg).", number::percent(method.fdr)),
         "A change counts when it is significant after that correction and at least its threshold.".to_owned(),
     ];
-    if method.strategy != Strategy::Single && method.pairs > 0 {
-        let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
-        let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
-        sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
-        sentences
-            .push("Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.".to_owned());
+    if method.strategy == Strategy::Single || method.pairs == 0 {
+        return sentences;
     }
+    let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
+    let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
+    sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
+    if let [first, second, ..] = method.looks.as_slice() {
+        sentences.push(format!(
+            "Sequential: {} at a false discovery rate of {}; the cases that were inconclusive then, {} at {}.",
+            pairs(comparison, first.pairs),
+            number::percent(first.fdr),
+            second.pairs,
+            number::percent(second.fdr),
+        ));
+    }
+    sentences.extend(Some(calibration(comparison)).filter(|words| !words.is_empty()));
     sentences
+}
+
+/// What the noise of the primary rows is known from.
+fn calibration(comparison: &Comparison) -> String {
+    let tested: Vec<&Row> = finding::primary(comparison).filter(|row| row.p.is_some()).collect();
+    let (calibrated, others): (Vec<&Row>, Vec<&Row>) = tested.iter().partition(|row| row.calibrated);
+    let pooled = others.iter().filter(|row| row.s0.is_some()).count();
+    let pairs = calibrated.iter().map(|row| row.aa_pairs).min().unwrap_or_default();
+    let kinds = [
+        (calibrated.len(), format!("calibrated with {} of each", number::plural(pairs, "A/A pair"))),
+        (pooled, "uncalibrated, one and a half times that of the A/A pairs of the same metric".to_owned()),
+        (others.len() - pooled, "uncalibrated, that of this run's own repetitions: no A/A runs are known".to_owned()),
+    ];
+    let of = |(rows, words): &(usize, String)| match *rows == tested.len() {
+        true => format!("of every row: {words}"),
+        false => format!("of {}: {words}", number::plural(*rows, "row")),
+    };
+    let parts: Vec<String> = kinds.iter().filter(|(rows, _)| *rows > 0).map(of).collect();
+    if parts.is_empty() { String::new() } else { format!("Noise {}.", parts.join("; ")) }
 }
 
 /// What ran on each side: a name and the words for base and head. Rows where both are unknown are left out.
@@ -242,8 +277,8 @@ pub fn environment(comparison: &Comparison) -> Vec<String> {
 /// What ran and how long it took: the phases, and where the time of each side went.
 pub fn what_ran(conduct: &Conduct) -> Vec<String> {
     let phase = |phase: &PhaseTime| {
-        let passes = number::plural(phase.passes as usize, "pass").replace("passs", "passes");
-        format!("{} {} ({passes})", phase.phase.as_str(), number::duration(phase.seconds))
+        let passes = if phase.passes == 1 { "pass" } else { "passes" };
+        format!("{} {} ({} {passes})", phase.phase.as_str(), number::duration(phase.seconds), phase.passes)
     };
     let side = |side: &SideTime| {
         let parts = [

@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use vllm_perf::compare::{self, Comparison, Input, Row, Strategy, Subject, Verdict};
-use vllm_perf::config::{MinEffect, VerdictConfig};
+use vllm_perf::config::VerdictConfig;
+use vllm_perf::noise::Noise;
 use vllm_perf::result::{self, Folder, Outcome};
 
 const A: [&str; 5] = ["run00_A", "run02_A", "run04_A", "run06_A", "run08_A"];
@@ -21,24 +22,16 @@ fn folders(runs: &[&str]) -> Vec<Folder> {
 
 fn compared(base: &[Folder], head: &[Folder]) -> Comparison {
     compare::compare(Input {
-        subject: Subject {
-            version: "0.1.0".into(),
-            event: None,
-            device: None,
-            base: None,
-            head: None,
-            host: None,
-            started: None,
-            seconds: None,
-            reproduce: None,
-        },
+        subject: Subject { version: "0.1.0".into(), ..Subject::default() },
         cases: result::facts(base.iter().chain(head)),
         base: base.iter().map(Folder::repetition).collect(),
         head: head.iter().map(Folder::repetition).collect(),
         skipped: Vec::new(),
         planned_pairs: base.len() as u32,
         seed: 1,
-        verdict: VerdictConfig { min_effect: MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 }, fdr: 0.05 },
+        verdict: VerdictConfig::default(),
+        noise: Noise::default(),
+        looks: Vec::new(),
     })
 }
 
@@ -65,37 +58,37 @@ fn four_sequences_at_once_regress_ttft_at_concurrency_8_and_nothing_at_1() {
     let alarms = |row: &&Row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved);
     assert!(comparison.rows.iter().filter(alarms).all(|row| row.case.ends_with("concurrency_8")));
     insta::assert_snapshot!(told(&comparison), @r"
-        256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −15.7 % to +16.5 %), q = 0.9830: about 374 pairs would tell a change of 2 %
-        256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −50.8 % to +70.4 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        256_16 c=1 P99 TTFT: Inconclusive, −48.8 % (95 % interval −79.1 % to +25.3 %), q = 0.6141: about 757 pairs would tell a change of 8 %
-        256_16 c=1 Median TPOT: Inconclusive, +3.2 % (95 % interval −96.0 % to +2541 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        256_16 c=1 P99 TPOT: Inconclusive, −11.5 % (95 % interval −30.3 % to +12.4 %), q = 0.7742: about 55 pairs would tell a change of 8 %
-        256_16 c=4 Output throughput: Inconclusive, −0.6 % (95 % interval −39.9 % to +64.6 %), q = 0.9830: more than 1000 pairs would tell a change of 2 %
-        256_16 c=4 Median TTFT: Inconclusive, −14.2 % (95 % interval −56.2 % to +68.2 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        256_16 c=4 P99 TTFT: Inconclusive, −12.0 % (95 % interval −81.0 % to +306.1 %), q = 0.9830: more than 1000 pairs would tell a change of 8 %
-        256_16 c=4 Median TPOT: Inconclusive, +3.3 % (95 % interval −96.5 % to +2967 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        256_16 c=4 P99 TPOT: Inconclusive, −6.7 % (95 % interval −37.6 % to +39.5 %), q = 0.9830: about 154 pairs would tell a change of 8 %
-        256_16 c=8 Output throughput: Inconclusive, −22.3 % (95 % interval −51.1 % to +23.4 %), q = 0.7742: more than 1000 pairs would tell a change of 2 %
-        256_16 c=8 Median TTFT: Inconclusive, +170.0 % (95 % interval +22.0 % to +497.2 %), q = 0.1527: more than 1000 pairs would tell a change of 3 %
-        256_16 c=8 P99 TTFT: Inconclusive, +108.1 % (95 % interval −31.0 % to +527.3 %), q = 0.7033: more than 1000 pairs would tell a change of 8 %
-        256_16 c=8 Median TPOT: Inconclusive, −31.4 % (95 % interval −97.3 % to +1631 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        256_16 c=8 P99 TPOT: Inconclusive, −23.2 % (95 % interval −35.3 % to −8.7 %), q = 0.0780: about 29 pairs would tell a change of 8 %
-        64_32 c=1 Output throughput: Inconclusive, +5.6 % (95 % interval −11.7 % to +26.3 %), q = 0.9830: about 458 pairs would tell a change of 2 %
-        64_32 c=1 Median TTFT: Inconclusive, −25.4 % (95 % interval −65.5 % to +61.6 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        64_32 c=1 P99 TTFT: Inconclusive, −15.6 % (95 % interval −70.2 % to +139.0 %), q = 0.9830: more than 1000 pairs would tell a change of 8 %
-        64_32 c=1 Median TPOT: Inconclusive, −0.5 % (95 % interval −36.1 % to +55.1 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        64_32 c=1 P99 TPOT: Inconclusive, −13.1 % (95 % interval −34.5 % to +15.2 %), q = 0.7742: about 77 pairs would tell a change of 8 %
-        64_32 c=4 Output throughput: Inconclusive, +7.4 % (95 % interval −26.9 % to +57.8 %), q = 0.9830: more than 1000 pairs would tell a change of 2 %
-        64_32 c=4 Median TTFT: Inconclusive, −18.2 % (95 % interval −83.8 % to +314.1 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        64_32 c=4 P99 TTFT: Inconclusive, −19.6 % (95 % interval −59.6 % to +60.0 %), q = 0.9830: about 448 pairs would tell a change of 8 %
-        64_32 c=4 Median TPOT: Inconclusive, +6.1 % (95 % interval −99.0 % to +11722 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        64_32 c=4 P99 TPOT: Inconclusive, +8.5 % (95 % interval −19.7 % to +46.7 %), q = 0.9830: about 87 pairs would tell a change of 8 %
-        64_32 c=8 Output throughput: Inconclusive, −43.3 % (95 % interval −60.9 % to −17.8 %), q = 0.0780: more than 1000 pairs would tell a change of 2 %
-        64_32 c=8 Median TTFT: Regressed, +429.2 % (95 % interval +168.9 % to +941.3 %) is worse, q = 0.0140, and at least 3 %
-        64_32 c=8 P99 TTFT: Inconclusive, +328.0 % (95 % interval −10.5 % to +1946 %), q = 0.3868: more than 1000 pairs would tell a change of 8 %
-        64_32 c=8 Median TPOT: Inconclusive, −10.7 % (95 % interval −96.7 % to +2296 %), q = 0.9830: more than 1000 pairs would tell a change of 3 %
-        64_32 c=8 P99 TPOT: Inconclusive, +15.8 % (95 % interval −10.4 % to +49.7 %), q = 0.7742: about 63 pairs would tell a change of 8 %
-        ");
+    256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −15.7 % to +16.5 %), q = 0.98: about 374 pairs would tell a change of 2 %
+    256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −50.8 % to +70.4 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    256_16 c=1 P99 TTFT: Inconclusive, −48.8 % (95 % interval −79.1 % to +25.3 %), q = 0.61: about 757 pairs would tell a change of 8 %
+    256_16 c=1 Median TPOT: Inconclusive, +3.2 % (95 % interval −96.0 % to +2,541 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    256_16 c=1 P99 TPOT: Inconclusive, −11.5 % (95 % interval −30.3 % to +12.4 %), q = 0.77: about 55 pairs would tell a change of 8 %
+    256_16 c=4 Output throughput: Inconclusive, −0.6 % (95 % interval −39.9 % to +64.6 %), q = 0.98: more than 1000 pairs would tell a change of 2 %
+    256_16 c=4 Median TTFT: Inconclusive, −14.2 % (95 % interval −56.2 % to +68.2 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    256_16 c=4 P99 TTFT: Inconclusive, −12.0 % (95 % interval −81.0 % to +306 %), q = 0.98: more than 1000 pairs would tell a change of 8 %
+    256_16 c=4 Median TPOT: Inconclusive, +3.3 % (95 % interval −96.5 % to +2,967 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    256_16 c=4 P99 TPOT: Inconclusive, −6.7 % (95 % interval −37.6 % to +39.5 %), q = 0.98: about 154 pairs would tell a change of 8 %
+    256_16 c=8 Output throughput: Inconclusive, −22.3 % (95 % interval −51.1 % to +23.4 %), q = 0.77: more than 1000 pairs would tell a change of 2 %
+    256_16 c=8 Median TTFT: Inconclusive, +170 % (95 % interval +22.0 % to +497 %), q = 0.15: more than 1000 pairs would tell a change of 3 %
+    256_16 c=8 P99 TTFT: Inconclusive, +108 % (95 % interval −31.0 % to +527 %), q = 0.70: more than 1000 pairs would tell a change of 8 %
+    256_16 c=8 Median TPOT: Inconclusive, −31.4 % (95 % interval −97.3 % to +1,631 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    256_16 c=8 P99 TPOT: Inconclusive, −23.2 % (95 % interval −35.3 % to −8.7 %), q = 0.078: about 29 pairs would tell a change of 8 %
+    64_32 c=1 Output throughput: Inconclusive, +5.6 % (95 % interval −11.7 % to +26.3 %), q = 0.98: about 458 pairs would tell a change of 2 %
+    64_32 c=1 Median TTFT: Inconclusive, −25.4 % (95 % interval −65.5 % to +61.6 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    64_32 c=1 P99 TTFT: Inconclusive, −15.6 % (95 % interval −70.2 % to +139 %), q = 0.98: more than 1000 pairs would tell a change of 8 %
+    64_32 c=1 Median TPOT: Inconclusive, −0.5 % (95 % interval −36.1 % to +55.1 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    64_32 c=1 P99 TPOT: Inconclusive, −13.1 % (95 % interval −34.5 % to +15.2 %), q = 0.77: about 77 pairs would tell a change of 8 %
+    64_32 c=4 Output throughput: Inconclusive, +7.4 % (95 % interval −26.9 % to +57.8 %), q = 0.98: more than 1000 pairs would tell a change of 2 %
+    64_32 c=4 Median TTFT: Inconclusive, −18.2 % (95 % interval −83.8 % to +314 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    64_32 c=4 P99 TTFT: Inconclusive, −19.6 % (95 % interval −59.6 % to +60.0 %), q = 0.98: about 448 pairs would tell a change of 8 %
+    64_32 c=4 Median TPOT: Inconclusive, +6.1 % (95 % interval −99.0 % to +11,722 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    64_32 c=4 P99 TPOT: Inconclusive, +8.5 % (95 % interval −19.7 % to +46.7 %), q = 0.98: about 87 pairs would tell a change of 8 %
+    64_32 c=8 Output throughput: Inconclusive, −43.3 % (95 % interval −60.9 % to −17.8 %), q = 0.078: more than 1000 pairs would tell a change of 2 %
+    64_32 c=8 Median TTFT: Regressed, +429 % (95 % interval +169 % to +941 %) is worse, q = 0.014, and at least 3 %
+    64_32 c=8 P99 TTFT: Inconclusive, +328 % (95 % interval −10.5 % to +1,946 %), q = 0.39: more than 1000 pairs would tell a change of 8 %
+    64_32 c=8 Median TPOT: Inconclusive, −10.7 % (95 % interval −96.7 % to +2,296 %), q = 0.98: more than 1000 pairs would tell a change of 3 %
+    64_32 c=8 P99 TPOT: Inconclusive, +15.8 % (95 % interval −10.4 % to +49.7 %), q = 0.77: about 63 pairs would tell a change of 8 %
+    ");
 }
 
 #[test]

@@ -110,8 +110,9 @@ fn the_undecided_cases_of_a_first_look_go_on_to_a_second() {
     let output = run(&out, "sim:itl=2ms", "sim:itl=2ms", &more).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert_eq!((ran(&out, Phase::Pairs, ONE), ran(&out, Phase::MorePairs, ONE)), (4, 4));
-    let Comparison { method, conduct, rows, .. } = comparison(&out);
-    assert_eq!((method.strategy, method.pairs, conduct.first_look), (Strategy::Sequential, 4, Some(2)));
+    let Comparison { method, rows, .. } = comparison(&out);
+    let looks: Vec<_> = method.looks.iter().map(|look| look.pairs).collect();
+    assert_eq!((method.strategy, method.pairs, &looks[..]), (Strategy::Sequential, 4, &[2, 4][..]));
     let lengths: Vec<usize> = rows.iter().map(|row| row.base.len()).collect();
     assert!(lengths.contains(&4) && lengths.iter().all(|length| [2, 4].contains(length)), "{lengths:?}");
 }

@@ -105,6 +105,8 @@ impl Measure<'_> {
             planned_pairs: if plan.strategy == Strategy::Sequential { 2 * plan.pairs } else { plan.pairs },
             seed: plan.seed,
             verdict: config.verdict.clone(),
+            noise: noise.clone(),
+            looks: bench::looks(plan, &config.verdict),
         };
         if let (true, Some(store)) = (is_aa(plan) && conduct.held.is_none(), &store) {
             let path = noise::append(store, &AaRun::of(&input)?)?;
