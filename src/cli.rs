@@ -1,5 +1,7 @@
 //! Arguments: what can be typed. What it means is decided elsewhere.
 
+pub mod calibrate;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ pub enum Command {
     Plan(Box<PlanArgs>),
     /// Plan, wait for the images, benchmark base and head, compare; write the output folder
     Run(Box<RunArgs>),
+    /// Measure head against itself until the noise of every primary row is known
+    Calibrate(Box<calibrate::CalibrateArgs>),
     /// Comment, job summary or annotation, from an output folder
     Publish(PublishArgs),
     /// Print the verdict of an output folder and exit by it: the last step in CI
@@ -230,6 +234,14 @@ pub struct RunArgs {
     /// Go on where an interrupted run of the same output folder ended
     #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
+    /// How long things may take.
+    #[command(flatten)]
+    pub timeouts: Timeouts,
+}
+
+/// How long things may take.
+#[derive(Debug, Args)]
+pub struct Timeouts {
     /// How long a server may take to answer /v1/models (45s, 20m)
     #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
     pub server_timeout: Duration,

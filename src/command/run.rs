@@ -1,8 +1,8 @@
 //! `vllm-perf run`: plan, wait for the images, benchmark, compare, write the output folder.
 
 pub(super) mod conclude;
-mod folder;
-mod measure;
+pub(super) mod folder;
+pub(super) mod measure;
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,15 +39,19 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
 
     let announcement = Announcement::make(arguments, &prepared.ci, &plan, shell).await;
     let processes = Processes::new(shell.program.clone());
-    let interrupted = interrupt();
-    tokio::pin!(interrupted);
-    let work =
-        measure::Measure { arguments, plan: &plan, config: &prepared.config, out: &out, processes: &processes, shell };
-    let work = work.run(&mut journal);
-    let comparison = tokio::select! {
-        comparison = work => comparison,
-        signal = &mut interrupted => {
-            processes.end_all().await;
+    let work = measure::Measure {
+        planning: &arguments.planning,
+        timeouts: &arguments.timeouts,
+        budget: arguments.planning.budget,
+        plan: &plan,
+        config: &prepared.config,
+        out: &out,
+        processes: &processes,
+        shell,
+    };
+    let comparison = match interruptible(&processes, work.run(&mut journal)).await {
+        Ok(comparison) => comparison,
+        Err(signal) => {
             shell.say(&format!(
                 "interrupted: {} case runs are kept in `{}`; `vllm-perf run --resume` with the same flags goes on",
                 journal.entries().len(),
@@ -59,8 +63,6 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
             return Ok(Exit::Signal(signal));
         }
     };
-    // Whatever went wrong, nothing of ours stays behind.
-    processes.end_all().await;
     let comparison = match (comparison, announcement) {
         (Err(error), Some(announcement)) => {
             announcement.take_back().await;
@@ -69,6 +71,20 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
         (comparison, _) => comparison?,
     };
     conclude::conclude(&prepared.ci, &plan, &comparison, &out, &journal, shell)
+}
+
+/// Does `work` unless CI or a person wants an end, which is the error, by the number of the signal. Whatever happens,
+/// nothing of ours stays behind.
+pub(super) async fn interruptible<T>(
+    processes: &Processes,
+    work: impl Future<Output = Result<T>>,
+) -> Result<Result<T>, u8> {
+    let done = tokio::select! {
+        done = work => Ok(done),
+        signal = interrupt() => Err(signal),
+    };
+    processes.end_all().await;
+    done
 }
 
 /// The comment of an earlier run, while this one says on it that it is under way.
@@ -125,7 +141,7 @@ fn skip(prepared: &Prepared, shell: &Shell) -> Result<Exit> {
 }
 
 /// Models come from the hub with a token, unless they are folders, the hub is not asked, or nothing real serves.
-fn check_hub_token(plan: &Plan, shell: &Shell) -> Result<()> {
+pub(super) fn check_hub_token(plan: &Plan, shell: &Shell) -> Result<()> {
     let environment = &shell.environment;
     let token = environment.get("HF_TOKEN");
     if token.is_some_and(|token| !token.starts_with("hf_")) {

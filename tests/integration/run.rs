@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use vllm_perf::compare::{Comparison, Verdict};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vllm-perf");
-const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");
+pub(super) const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");
 /// A config for a machine where much else is at work.
-const BUSY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/config/busy.yml");
+pub(super) const BUSY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/config/busy.yml");
 /// Two servings cases of one test.
 pub(super) const TWO_CASES: &str = "serving_.*_64_16_.*_(1|4)$";
 

@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 
 use vllm_perf::bench::time::Times;
 use vllm_perf::compare::{Comparison, Strategy, Verdict};
-use vllm_perf::device::DeviceName;
+use vllm_perf::device::{Device, DeviceName};
 use vllm_perf::fingerprint::Surroundings;
 use vllm_perf::journal::{Entry, Journal};
 use vllm_perf::noise::{self, AaRow, AaRun, MeasuredOn};
 use vllm_perf::strategy::Phase;
 use vllm_perf::suite::MeasuredBy;
 
-use super::run::{TWO_CASES, comparison, journal, run, text, wait_until};
+use super::run::{BUSY, SUITE, TWO_CASES, comparison, journal, program, run, text, wait_until};
 
 const ONE: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1";
 const FOUR: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4";
@@ -192,4 +192,36 @@ fn a_repetition_beside_other_work_is_repeated_twice_and_then_kept() {
     let lines = journal(&out);
     assert_eq!(lines.len(), 5, "three measurements and two that were void: {lines:?}");
     assert!(out.join("void/pairs-head-01-2").is_dir() && out.join("head/01").is_dir());
+}
+
+#[test]
+fn calibrating_goes_on_until_every_primary_row_has_its_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, store) = (folder.path().join("out"), folder.path().join("store"));
+    let calibrate = |more: &[&str]| {
+        let mut command =
+            program(&["calibrate", "--device", "cpu", "--device-type", "bench", "--only", "_64_16_.*_1$"]);
+        command.env("VLLM_PERF_SUITE", SUITE).env("VLLM_PERF_CONFIG", BUSY).arg("--out").arg(&out);
+        command.args(["--head", "sim:ttft=2ms,itl=500us", "--precision", "30", "--pairs", "6"]).args(more);
+        command.output().unwrap()
+    };
+    let without = calibrate(&[]);
+    assert_eq!(without.status.code(), Some(2));
+    assert!(text(&without).contains("--store DIR"), "{}", text(&without));
+
+    let store_flag = ["--store", store.to_str().unwrap()];
+    let output = calibrate(&store_flag);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let printed = text(&output);
+    assert!(printed.contains("5 of 5 primary rows have the 10 A/A pairs"), "{printed}");
+    assert!(printed.contains(": 10 pairs, noise of a pair "), "{printed}");
+    let pairs = ["01", "02"].map(|run| comparison(&out.join(run)).method.pairs);
+    assert_eq!(pairs, [6, 4], "the second run is as long as what was missing");
+    let device =
+        Device { name: DeviceName::Cpu, device_type: "bench".to_owned(), count: 1, image_suffix: String::new() };
+    assert!(noise::Noise::read(&store, &device).is_ok_and(|noise| noise != noise::Noise::default()));
+
+    let again = calibrate(&store_flag);
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again));
+    assert!(!out.join("03").exists(), "what is known is not measured again");
 }

@@ -13,7 +13,12 @@ use crate::plan::Plan;
 use crate::suite::{Case, MeasuredBy};
 
 /// Opens the output folder: a new one, or what an interrupted run left. An earlier finished run is moved aside, never lost.
-pub(super) fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
+pub(in crate::command) fn open(
+    out: &OutputFolder,
+    plan: Plan,
+    resume: bool,
+    shell: &Shell,
+) -> Result<(Plan, Journal, File)> {
     let root = out.root().display();
     if resume {
         let text = std::fs::read_to_string(out.plan())
@@ -58,7 +63,7 @@ fn is_same(before: &Plan, plan: &Plan) -> bool {
 }
 
 /// Where the last run that was moved aside from `root` is, if one was.
-pub(super) fn latest_aside(root: &Path) -> Option<PathBuf> {
+pub(in crate::command) fn latest_aside(root: &Path) -> Option<PathBuf> {
     let free = aside(root);
     let number: u32 = free.extension()?.to_str()?.parse().ok()?;
     (number > 1).then(|| free.with_extension((number - 1).to_string()))
@@ -85,7 +90,7 @@ fn lock(out: &OutputFolder) -> Result<File> {
 
 /// Identifies the runs of one output folder: containers that a killed one left are found by it. Random, so that folders
 /// with equal paths on two machines that share an engine differ.
-pub(super) fn run_id(out: &OutputFolder) -> Result<String> {
+pub(in crate::command) fn run_id(out: &OutputFolder) -> Result<String> {
     let path = out.file(".run");
     if let Ok(id) = std::fs::read_to_string(&path)
         && id.len() == 12

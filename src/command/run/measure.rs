@@ -8,7 +8,7 @@ use super::folder;
 use crate::bench::cost::Costs;
 use crate::bench::time::Times;
 use crate::bench::{self, Bench, Limits, SideBench, collect};
-use crate::cli::RunArgs;
+use crate::cli::{Planning, Timeouts};
 use crate::command::{Shell, plan as plan_command};
 use crate::compare::{self, CaseFacts, Comparison, Conduct, Input, Strategy, Subject};
 use crate::config::Config;
@@ -28,8 +28,11 @@ use crate::{VERSION, duration, fingerprint, host};
 const POLL: Duration = Duration::from_secs(15);
 
 /// What measuring needs.
-pub(super) struct Measure<'a> {
-    pub arguments: &'a RunArgs,
+pub(in crate::command) struct Measure<'a> {
+    pub planning: &'a Planning,
+    pub timeouts: &'a Timeouts,
+    /// No further pair begins that would end after this.
+    pub budget: Option<Duration>,
     pub plan: &'a Plan,
     pub config: &'a Config,
     pub out: &'a OutputFolder,
@@ -40,7 +43,7 @@ pub(super) struct Measure<'a> {
 impl Measure<'_> {
     /// Waits for the images, runs the plan and compares.
     pub async fn run(&self, journal: &mut Journal) -> Result<Comparison> {
-        let Self { arguments, plan, config, out, processes, shell } = *self;
+        let Self { planning, timeouts, budget, plan, config, out, processes, shell } = *self;
         let store = self.store()?;
         let noise = match &store {
             Some(store) => Noise::read(store, &plan.device)?,
@@ -69,9 +72,9 @@ impl Measure<'_> {
             processes,
             progress: &progress,
             limits: Limits {
-                server: arguments.server_timeout,
-                case: arguments.case_timeout,
-                budget: arguments.planning.budget,
+                server: timeouts.server_timeout,
+                case: timeouts.case_timeout,
+                budget,
                 outside_load: config.environment.max_outside_load,
             },
             environment: &shell.environment,
@@ -96,7 +99,7 @@ impl Measure<'_> {
                 host: host::host().ok(),
                 started: Some(started),
                 seconds: Some(seconds),
-                reproduce: Some(plan.reproduce(&config.suite, arguments.planning.only.as_deref())),
+                reproduce: Some(plan.reproduce(&config.suite, planning.only.as_deref())),
             },
             cases: plan.cases.iter().map(CaseFacts::from).collect(),
             base: collect::repetitions(plan, out, journal, Side::Base)?,
@@ -121,7 +124,7 @@ impl Measure<'_> {
         let Some(store) = &self.config.store else { return Ok(None) };
         match noise::store_folder(store) {
             Ok(folder) => Ok(Some(folder)),
-            Err(error) if is_aa(self.plan) || self.arguments.planning.store.is_some() => Err(error),
+            Err(error) if is_aa(self.plan) || self.planning.store.is_some() => Err(error),
             Err(error) => {
                 self.shell.say(&format!("without the noise of A/A runs: {error:#}"));
                 Ok(None)
