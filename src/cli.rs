@@ -146,7 +146,7 @@ pub struct Planning {
     /// A label, for local runs; repeatable
     #[arg(long = "label", env = "VLLM_PERF_LABEL", value_name = "NAME", value_delimiter = ',')]
     pub labels: Vec<String>,
-    /// Base: a full commit, a target, or `none`
+    /// Base: a full commit, a branch, a target, the output folder of an earlier run, or `none`
     #[arg(long, env = "VLLM_PERF_BASE", value_name = "SIDE")]
     pub base: Option<String>,
     /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]
@@ -234,6 +234,9 @@ pub struct RunArgs {
     /// Go on where an interrupted run of the same output folder ended
     #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
+    /// Where base's image is missing, take one of so many commits before it (number, 0 to 99)
+    #[arg(long, env = "VLLM_PERF_BASE_FALLBACK", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=99))]
+    pub base_fallback: u32,
     /// How long things may take.
     #[command(flatten)]
     pub timeouts: Timeouts,

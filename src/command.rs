@@ -9,6 +9,7 @@ use crate::cli::Command;
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 
+mod base;
 mod calibrate;
 mod compare;
 mod config;

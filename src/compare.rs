@@ -272,6 +272,9 @@ pub struct SideFacts {
     pub vllm_version: Option<String>,
     /// Words that were appended to the server command.
     pub server_args: Vec<String>,
+    /// When its commit was made or, where git does not know it, its image was built; RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dated: Option<String>,
 }
 
 /// The machine that measured.

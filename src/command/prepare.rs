@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use indexmap::IndexMap;
 
 use super::Shell;
+use super::base::{self, Base};
 use crate::cli::{Client, EventArgs, Planning};
 use crate::config::{self, Config};
 use crate::device::{self, DeviceName};
@@ -16,7 +17,7 @@ use crate::plan::{self, Plan};
 use crate::publish::github::{Github, Patience};
 use crate::suite::{self, Case, MeasuredBy, Selection, Skipped};
 use crate::target::Target;
-use crate::{client, git, trigger};
+use crate::{client, image, trigger};
 
 /// A plan, and what it was made from.
 pub(super) struct Prepared {
@@ -95,9 +96,22 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         true => cases(planning, [&base, &head], &config, &device, environment)?,
         false => (Vec::new(), Vec::new()),
     };
-    let merge_base = match decision.run && needs_merge_base(base.as_deref(), head.as_deref()) {
-        true => merge_base(&event, github.as_ref()).await?,
-        false => None,
+    let (mut recorded_base, mut base) = (None, base);
+    let merge_base = match base::read(base.as_deref()) {
+        Base::Event if decision.run && needs_merge_base(base.as_deref(), head.as_deref()) => {
+            base::of_event(&event, github.as_ref()).await?
+        }
+        Base::Branch(name) if decision.run => {
+            let named = head.as_deref().filter(|head| image::is_full_hash(head));
+            let github = github.as_ref().zip(event.repository.as_deref());
+            base = None;
+            Some(base::branch(&name, named.or(event.head_sha.as_deref()), github).await?)
+        }
+        Base::Recorded(folder) => {
+            recorded_base = Some(folder);
+            None
+        }
+        Base::Event | Base::Branch(_) | Base::Said(_) => None,
     };
     let mut plan = plan::make(plan::Inputs {
         event,
@@ -105,13 +119,16 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         device,
         images: &config.images,
         base: base.as_deref(),
+        recorded_base: recorded_base.clone(),
         head: head.as_deref(),
         base_server_args: planning.base_server_args.as_deref(),
         head_server_args: planning.head_server_args.as_deref(),
         merge_base: merge_base.as_deref(),
         cases,
         skipped,
-        strategy: planning.strategy.or(config.strategy.filter(|_| base.as_deref() != Some("none"))),
+        strategy: planning
+            .strategy
+            .or(config.strategy.filter(|_| base.as_deref() != Some("none") && recorded_base.is_none())),
         pairs: planning.pairs,
         seed: planning.seed,
     })?;
@@ -162,29 +179,6 @@ fn specs(planning: &Planning, environment: &Environment) -> [Option<String>; 2] 
 fn needs_merge_base(base: Option<&str>, head: Option<&str>) -> bool {
     let head = head.map(str::parse::<Target>);
     base.is_none() && !matches!(head, Some(Ok(Target::Local(_) | Target::Remote(_) | Target::Sim(_))))
-}
-
-/// The commit that head is compared with: where it left the target branch, or what a push replaced.
-async fn merge_base(event: &Event, github: Option<&Github>) -> Result<Option<String>> {
-    let Some(head) = &event.head_sha else { return Ok(None) };
-    let found = match (&event.base_sha, &event.base_branch, event.pull_request) {
-        (Some(base), _, None) => return Ok(Some(base.clone())),
-        (Some(base), _, Some(_)) => match (github, &event.repository) {
-            (Some(github), Some(repository)) => {
-                github.merge_base(repository, base, head).await.context("cannot find the merge base").world()?
-            }
-            _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake()?,
-        },
-        // Buildkite names branches, not commits.
-        (None, Some(branch), Some(_)) => {
-            git::merge_base(&format!("origin/{branch}"), head).await.context("cannot find the merge base").mistake()?
-        }
-        (None, _, None) if event.provider == Provider::Buildkite => {
-            git::parent(head).await.context("cannot find what the push replaced").mistake()?
-        }
-        (None, ..) => return Ok(None),
-    };
-    Ok(Some(found))
 }
 
 fn cases(

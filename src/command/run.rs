@@ -3,6 +3,7 @@
 pub(super) mod conclude;
 pub(super) mod folder;
 pub(super) mod measure;
+mod recorded;
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use super::prepare::{self, Prepared};
-use super::{Shell, plan as plan_command};
+use super::{Shell, base, plan as plan_command};
 use crate::cli::{Format, RunArgs};
 use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
@@ -25,7 +26,7 @@ use crate::target::process::Processes;
 
 /// Runs the benchmark. A regression is not a failure here: `verdict` tells.
 pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
-    let prepared = prepare::prepare(&arguments.planning, !arguments.dry_run, shell).await?;
+    let mut prepared = prepare::prepare(&arguments.planning, !arguments.dry_run, shell).await?;
     if arguments.dry_run || shell.environment.get("DRY_RUN") == Some("1") {
         plan_command::print(&prepared.plan, Format::Text, shell)?;
         return Ok(Exit::Done);
@@ -35,6 +36,11 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     }
     check_hub_token(&prepared.plan, shell).mistake()?;
     let out = OutputFolder::at(&arguments.planning.out);
+    if !arguments.resume {
+        let github = prepare::github(&arguments.planning.event, &prepared.ci, &shell.environment)?;
+        let images = &prepared.config.images;
+        base::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
+    }
     let (plan, mut journal, _lock) = folder::open(&out, prepared.plan, arguments.resume, shell)?;
 
     let announcement = Announcement::make(arguments, &prepared.ci, &plan, shell).await;

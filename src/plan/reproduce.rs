@@ -16,7 +16,8 @@ impl Plan {
             }
         }
         if self.sides.base.is_none() {
-            words.extend(["--base".to_owned(), "none".to_owned()]);
+            let recorded = self.recorded_base.as_ref().map(|folder| folder.display().to_string());
+            words.extend(["--base".to_owned(), recorded.unwrap_or_else(|| "none".to_owned())]);
         }
         words.extend([
             "--provider".to_owned(),

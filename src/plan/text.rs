@@ -24,7 +24,10 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
     if !plan.trigger.run {
         return Ok(());
     }
-    writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?;
+    match &plan.recorded_base {
+        Some(folder) => writeln!(out, "base      recorded: head of the run in `{}`", folder.display())?,
+        None => writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?,
+    }
     writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
     let pairs = counted(plan.pairs as usize, "interleaved pair");
     let runs = match plan.strategy {

@@ -228,6 +228,7 @@ fn subject() -> Subject {
         image_digest: Some(format!("sha256:{}", digit.repeat(64))),
         vllm_version: Some(version.into()),
         server_args: Vec::new(),
+        dated: None,
     };
     let base = side(BASE, "vllm-ci-postmerge-repo", "0.32.1.dev41+cpu", "4");
     let head = side(HEAD, "vllm-ci-test-repo", "0.32.1.dev42+cpu", "b");

@@ -255,10 +255,22 @@ pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<String>
         ("target", fact(|side| Some(escape::sentence(&side.target)))),
         ("image digest", fact(|side| side.image_digest.as_deref().map(escape::name))),
         ("commit", fact(|side| side.commit.as_deref().map(escape::name))),
+        ("age", sides.map(|side| age(side?.dated.as_deref()?, comparison.subject.started.as_deref()?))),
         ("vLLM", fact(|side| side.vllm_version.as_deref().map(escape::name))),
         ("server arguments added", fact(server_args)),
     ];
     rows.into_iter().filter(|(_, words)| words.iter().flatten().any(|word| !word.is_empty())).collect()
+}
+
+/// `4 days, 2026-11-20`: how old a side was when the run began, and since when.
+fn age(dated: &str, started: &str) -> Option<String> {
+    let (dated, started): (jiff::Timestamp, jiff::Timestamp) = (dated.parse().ok()?, started.parse().ok()?);
+    let hours = (started.as_second() - dated.as_second()).max(0) / 3600;
+    let age = match hours {
+        0..48 => number::plural(hours as usize, "hour"),
+        _ => number::plural(hours as usize / 24, "day"),
+    };
+    Some(format!("{age}, {}", dated.strftime("%Y-%m-%d")))
 }
 
 /// The machine, the client and the version of vllm-perf.

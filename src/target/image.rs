@@ -56,6 +56,11 @@ pub async fn digest(reference: &str) -> Result<String> {
     Ok(text.rsplit_once('@').map_or(text.clone(), |(_, digest)| digest.to_owned()))
 }
 
+/// When an image was built, RFC 3339; `None` where the engine does not tell.
+pub async fn built(reference: &str) -> Option<String> {
+    docker(&["image", "inspect", "--format", "{{.Created}}", reference]).await.ok().filter(|date| !date.is_empty())
+}
+
 /// Processor time in seconds that a container on this machine has used; `None` where it is elsewhere, or the kernel does
 /// not tell.
 pub async fn processor_time(container: &str) -> Option<f64> {

@@ -225,3 +225,23 @@ fn calibrating_goes_on_until_every_primary_row_has_its_pairs() {
     assert_eq!(again.status.code(), Some(0), "{}", text(&again));
     assert!(!out.join("03").exists(), "what is known is not measured again");
 }
+
+#[test]
+fn an_earlier_run_as_base_is_shown_and_calls_no_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, out) = (folder.path().join("before"), folder.path().join("out"));
+    let more = ["--only", "_64_16_.*_1$", "--pairs", "2"];
+    let first = run(&before, "none", "sim:itl=1ms", &more).output().unwrap();
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first));
+    let output = run(&out, before.to_str().unwrap(), "sim:itl=9ms", &more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let comparison = comparison(&out);
+    let base = comparison.subject.base.unwrap();
+    assert_eq!((comparison.verdict, base.target.as_str()), (Verdict::Inconclusive, "sim:itl=1ms"));
+    let tpot = comparison.rows.iter().find(|row| row.metric == "median_tpot_ms").unwrap();
+    assert_eq!((tpot.base.len(), tpot.head.len()), (2, 2));
+    assert!(tpot.estimate.unwrap() > 1.0 && tpot.why.contains("at another time"), "{tpot:?}");
+
+    let paired = run(&out, before.to_str().unwrap(), "sim", &["--strategy", "paired"]).output().unwrap();
+    assert_eq!(paired.status.code(), Some(2), "{}", text(&paired));
+}

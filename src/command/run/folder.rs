@@ -26,7 +26,13 @@ pub(in crate::command) fn open(
             .mistake()?;
         let before: Plan =
             serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", out.plan().display())).mistake()?;
-        if !is_same(&before, &plan) {
+        let mut wanted = plan;
+        if let Some(fallback) = &before.fallback
+            && wanted.sides.base.as_ref().and_then(|base| base.commit.as_ref()) == Some(&fallback.wanted)
+        {
+            wanted.sides.base.clone_from(&before.sides.base);
+        }
+        if !is_same(&before, &wanted) {
             return Err(anyhow!("`{root}` holds a run of another plan: resume it with the flags that it began with"))
                 .mistake();
         }
@@ -57,7 +63,7 @@ fn is_same(before: &Plan, plan: &Plan) -> bool {
     let cases = |plan: &Plan| -> Vec<Case> {
         plan.cases.iter().cloned().map(|case| Case { measured_by: MeasuredBy::Vllm, ..case }).collect()
     };
-    (&before.sides, &before.device) == (&plan.sides, &plan.device)
+    (&before.sides, &before.recorded_base, &before.device) == (&plan.sides, &plan.recorded_base, &plan.device)
         && (before.strategy, before.pairs, before.seed) == (plan.strategy, plan.pairs, plan.seed)
         && cases(before) == cases(plan)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::folder;
+use super::recorded::Recorded;
 use crate::bench::cost::Costs;
 use crate::bench::time::Times;
 use crate::bench::{self, Bench, Limits, SideBench, collect};
@@ -16,13 +17,13 @@ use crate::exit::Classify;
 use crate::journal::Journal;
 use crate::noise::{self, AaRun, Noise};
 use crate::output::OutputFolder;
-use crate::plan::{Plan, Side, SidePlan};
+use crate::plan::{Fallback, Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::registry::{self, Registry};
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
-use crate::{VERSION, duration, fingerprint, host};
+use crate::{VERSION, duration, fingerprint, git, host};
 
 /// How often a registry is asked for an image that is not there yet.
 const POLL: Duration = Duration::from_secs(15);
@@ -86,15 +87,20 @@ impl Measure<'_> {
         let ran = bench.run(journal).await;
         progress.end();
         let mut conduct = ran?;
+        let recorded = plan.recorded_base.as_deref().map(Recorded::read).transpose()?;
+        conduct.notices.splice(0..0, plan.fallback.iter().map(fallen_back));
         conduct.notices.extend(repeated(journal));
-        conduct.held = self.held(journal);
+        conduct.held = self.held(journal, recorded.as_ref());
         let seconds = conduct.phases.iter().map(|phase| phase.seconds).sum();
         let input = Input {
             subject: Subject {
                 version: VERSION.to_owned(),
                 event: Some(plan.event.clone()),
                 device: Some(plan.device.clone()),
-                base: bench.base.as_ref().map(|side| side.facts.clone()),
+                base: match &recorded {
+                    Some(recorded) => Some(recorded.facts.clone()),
+                    None => bench.base.as_ref().map(|side| side.facts.clone()),
+                },
                 head: Some(bench.head.facts.clone()),
                 host: host::host().ok(),
                 started: Some(started),
@@ -102,7 +108,10 @@ impl Measure<'_> {
                 reproduce: Some(plan.reproduce(&config.suite, planning.only.as_deref())),
             },
             cases: plan.cases.iter().map(CaseFacts::from).collect(),
-            base: collect::repetitions(plan, out, journal, Side::Base)?,
+            base: match recorded {
+                Some(recorded) => recorded.repetitions,
+                None => collect::repetitions(plan, out, journal, Side::Base)?,
+            },
             head: collect::repetitions(plan, out, journal, Side::Head)?,
             skipped: plan.skipped.clone(),
             planned_pairs: if plan.strategy == Strategy::Sequential { 2 * plan.pairs } else { plan.pairs },
@@ -142,8 +151,14 @@ impl Measure<'_> {
             run: run.to_owned(),
         };
         let mut bench = SideBench::new(planned.clone(), launch);
+        if let Some(commit) = &planned.commit {
+            bench.facts.dated = git::date(commit).await;
+        }
         if let Target::Image(reference) = &planned.target {
             bench.facts.image_digest = Some(image::digest(reference).await.world()?);
+            if bench.facts.dated.is_none() {
+                bench.facts.dated = image::built(reference).await;
+            }
         }
         Ok(bench)
     }
@@ -164,9 +179,9 @@ impl Measure<'_> {
     }
 
     /// Why nothing may be called a change: nobody wants it, or the repetitions were measured in different environments.
-    fn held(&self, journal: &Journal) -> Option<String> {
+    fn held(&self, journal: &Journal, recorded: Option<&Recorded>) -> Option<String> {
         let (plan, out) = (self.plan, self.out);
-        let mut found = Vec::new();
+        let mut found: Vec<_> = recorded.into_iter().flat_map(Recorded::fingerprints).collect();
         for (side, _) in plan.sides.present() {
             for pass in collect::passes(journal, side) {
                 let fingerprint = collect::fingerprint(&out.pass(side, pass));
@@ -175,12 +190,22 @@ impl Measure<'_> {
         }
         match fingerprint::mismatch(&found) {
             Some(mismatch) => Some(mismatch),
+            None if recorded.is_some() => {
+                Some("base was measured at another time than head, not in pairs with it".to_owned())
+            }
             None if plan.strategy == Strategy::Single && plan.sides.base.is_some() => {
                 Some("the strategy is `single`, which calls no change".to_owned())
             }
             None => None,
         }
     }
+}
+
+/// Another base than was wanted, for the headline.
+fn fallen_back(fallback: &Fallback) -> String {
+    let Fallback { wanted, used, behind } = fallback;
+    let commits = if *behind == 1 { "commit" } else { "commits" };
+    format!("Base is {used}, {behind} {commits} before {wanted}, whose image is missing.")
 }
 
 /// Whether both sides are the same build, started in the same way.
