@@ -3,6 +3,7 @@
 
 pub mod collect;
 pub mod cost;
+pub mod search;
 pub mod time;
 
 mod case;

@@ -17,7 +17,7 @@ use crate::result::Repetition;
 use crate::suite::{Case, Kind, MeasuredBy, Skipped};
 
 pub use crate::strategy::Strategy;
-pub use conduct::{Conduct, PhaseTime, SideTime};
+pub use conduct::{Conduct, Found, PhaseTime, SideTime};
 pub use rows::{compare, conducted, undecided};
 
 /// Schema of `comparison.json`.

@@ -29,6 +29,7 @@ pub mod publish;
 pub mod registry;
 pub mod report;
 pub mod result;
+pub mod search;
 pub mod sim;
 pub mod statistics;
 pub mod strategy;

@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::event::{Event, Provider};
 use crate::exit::Classify;
 use crate::image::{self, Source};
+use crate::search::Search;
 use crate::strategy::{MOST_PAIRS, Strategy};
 use crate::suite::{Case, Skipped};
 use crate::target::Target;
@@ -119,6 +120,9 @@ pub struct Plan {
     pub cases: Vec<Case>,
     /// What is left out, and why.
     pub skipped: Vec<Skipped>,
+    /// What the largest concurrency is searched for, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
     /// How the runs are arranged.
     #[serde(default)]
     pub strategy: Strategy,
@@ -156,6 +160,8 @@ pub struct Inputs<'a> {
     pub cases: Vec<Case>,
     /// What it left out.
     pub skipped: Vec<Skipped>,
+    /// What the largest concurrency is searched for.
+    pub search: Option<Search>,
     /// How the runs are arranged; where nobody says, in pairs if there is a base.
     pub strategy: Option<Strategy>,
     /// Repetitions a side.
@@ -218,6 +224,7 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         fallback: None,
         cases: inputs.cases,
         skipped: inputs.skipped,
+        search: inputs.search,
         pairs: inputs.pairs,
         seed: inputs.seed,
     })
@@ -417,6 +424,7 @@ mod tests {
                 name: "startup".to_owned(),
                 reason: "no file `startup-tests-cpu.json`".to_owned(),
             }],
+            search: None,
             strategy: None,
             pairs: 5,
             seed: 1,

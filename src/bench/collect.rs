@@ -66,7 +66,8 @@ fn repetition(plan: &Plan, output: &OutputFolder, journal: &Journal, side: Side,
     Ok(outcomes)
 }
 
-fn outcome(folder: &Path, kind: Kind, case: &str) -> Result<Outcome> {
+/// How a case that has a result ended.
+pub(super) fn outcome(folder: &Path, kind: Kind, case: &str) -> Result<Outcome> {
     let path = folder.join(format!("{case}.json"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display())).world()?;
     result::parse(kind, &text).with_context(|| format!("cannot read `{}`", path.display())).unmeasured()

@@ -214,6 +214,10 @@ impl Bench<'_> {
             let measured = self.measure(side, pass, case, Some(&running), journal.as_deref_mut()).await?;
             whole &= measured;
             let left = &cases[index + 1..];
+            let is_last = !left.first().is_some_and(|next| next.is_beside(case));
+            if let (true, true, Some(journal)) = (measured, is_last, journal.as_deref_mut()) {
+                self.search(side, pass, case, &running, journal).await?;
+            }
             // A server that saw a failure may be gone, or still be at work for a client that is: the rest gets another.
             if !measured && !left.is_empty() {
                 running.stop().await;
@@ -226,7 +230,7 @@ impl Bench<'_> {
     }
 
     /// Measures one case, writes down how it ended, and tells whether it gave numbers.
-    async fn measure(
+    pub(super) async fn measure(
         &mut self,
         side: Side,
         pass: Pass,

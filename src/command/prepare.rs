@@ -15,6 +15,7 @@ use crate::event::{self, CiRun, Event, LabelsSource, Provider};
 use crate::exit::Classify;
 use crate::plan::{self, Plan};
 use crate::publish::github::{Github, Patience};
+use crate::search::Search;
 use crate::suite::{self, Case, MeasuredBy, Selection, Skipped};
 use crate::target::Target;
 use crate::{client, image, trigger};
@@ -126,6 +127,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         merge_base: merge_base.as_deref(),
         cases,
         skipped,
+        search: Search::read(environment)?,
         strategy: planning
             .strategy
             .or(config.strategy.filter(|_| base.as_deref() != Some("none") && recorded_base.is_none())),
@@ -200,13 +202,6 @@ fn cases(
             name: case.name,
             reason: "a remote server is measured from outside: serving cases only".to_owned(),
         }));
-    }
-    if environment.get("ENABLE_ADAPTIVE_CONCURRENCY") == Some("1") {
-        skipped.push(Skipped {
-            name: "adaptive concurrency search".to_owned(),
-            reason: "ENABLE_ADAPTIVE_CONCURRENCY=1 has no effect yet: the listed concurrencies alone are measured"
-                .to_owned(),
-        });
     }
     Ok((cases, skipped))
 }

@@ -26,6 +26,29 @@ pub struct Conduct {
     /// Where the time of each side went, the warm-up aside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<SideTime>,
+    /// What the searches for the largest concurrency found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<Found>,
+}
+
+/// What the search for the largest concurrency within latency targets found, for one test at one request rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// The side.
+    pub side: Side,
+    /// Name of the test.
+    pub test: String,
+    /// Request rate as text (`inf`).
+    pub request_rate: String,
+    /// Highest TTFT, in milliseconds.
+    pub ttft_ms: f64,
+    /// Highest TPOT, in milliseconds.
+    pub tpot_ms: f64,
+    /// The largest concurrency that met both; absent where none did.
+    pub largest: Option<u64>,
+    /// The smallest that missed one; absent where none did.
+    pub first_fail: Option<u64>,
 }
 
 /// How long a phase took, on both sides together.

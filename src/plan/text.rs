@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Plan, SidePlan};
+use crate::search::Search;
 use crate::strategy::Strategy;
 use crate::suite::{Case, Command, Kind, MeasuredBy};
 
@@ -37,6 +38,14 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
         Strategy::Single => counted(plan.pairs as usize, "repetition"),
     };
     writeln!(out, "runs      {runs}, seed {}", plan.seed)?;
+
+    if let Some(search) = &plan.search {
+        let Search { ttft_ms, tpot_ms, max_probes, max_concurrency } = search;
+        writeln!(
+            out,
+            "search    the largest concurrency up to {max_concurrency} with p99 TTFT <= {ttft_ms} ms and p99 TPOT <= {tpot_ms} ms, at most {max_probes} probes a test and rate"
+        )?;
+    }
 
     let servers = servers(&plan.cases);
     let native = plan.cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 
 use crate::compare::{
-    CaseFacts, Comparison, Conduct, Counts, Host, PhaseTime, Problem, Row, SideFacts, SideTime, Strategy, Verdict,
+    CaseFacts, Comparison, Conduct, Counts, Found, Host, PhaseTime, Problem, Row, SideFacts, SideTime, Strategy,
+    Verdict,
 };
 use crate::device::Device;
 use crate::plan::Side;
@@ -283,7 +284,41 @@ pub fn environment(comparison: &Comparison) -> Vec<String> {
         (false, false) => "",
     };
     let version = format!("{client}vllm-perf {}.", escape::name(&comparison.subject.version));
-    comparison.subject.host.iter().map(host).chain([version]).chain(what_ran(&comparison.conduct)).collect()
+    comparison
+        .subject
+        .host
+        .iter()
+        .map(host)
+        .chain([version])
+        .chain(what_ran(&comparison.conduct))
+        .chain(searches(&comparison.conduct))
+        .collect()
+}
+
+/// The largest concurrency within the latency targets, on each side.
+fn searches(conduct: &Conduct) -> Vec<String> {
+    let mut searches: IndexMap<(&str, &str), Vec<&Found>> = IndexMap::new();
+    for found in &conduct.searches {
+        searches.entry((&found.test, &found.request_rate)).or_default().push(found);
+    }
+    let side = |found: &&Found| {
+        let largest = match (found.largest, found.first_fail) {
+            (Some(largest), Some(_)) => largest.to_string(),
+            (Some(largest), None) => format!("at least {largest}"),
+            (None, _) => "none".to_owned(),
+        };
+        format!("{} {largest}", found.side.as_str())
+    };
+    let sentence = |((test, rate), found): ((&str, &str), Vec<&Found>)| {
+        let (ttft, tpot) = found.first().map_or_else(Default::default, |found| (found.ttft_ms, found.tpot_ms));
+        format!(
+            "Largest concurrency of {} at request rate {} with TTFT up to {ttft} ms and TPOT up to {tpot} ms: {}.",
+            escape::name(test),
+            escape::name(rate),
+            found.iter().map(side).collect::<Vec<_>>().join(", ")
+        )
+    };
+    searches.into_iter().map(sentence).collect()
 }
 
 /// What ran and how long it took: the phases, and where the time of each side went.

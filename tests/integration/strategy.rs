@@ -11,6 +11,7 @@ use vllm_perf::device::{Device, DeviceName};
 use vllm_perf::fingerprint::Surroundings;
 use vllm_perf::journal::{Entry, Journal};
 use vllm_perf::noise::{self, AaRow, AaRun, MeasuredOn};
+use vllm_perf::search::Summary;
 use vllm_perf::strategy::Phase;
 use vllm_perf::suite::MeasuredBy;
 
@@ -244,4 +245,26 @@ fn an_earlier_run_as_base_is_shown_and_calls_no_change() {
 
     let paired = run(&out, before.to_str().unwrap(), "sim", &["--strategy", "paired"]).output().unwrap();
     assert_eq!(paired.status.code(), Some(2), "{}", text(&paired));
+}
+
+#[test]
+fn a_search_finds_the_largest_concurrency_within_the_targets_on_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    // Three at a time take 200 ms to their first token; the fourth waits for that and its own.
+    let more = ["--only", TWO_CASES, "--pairs", "2"];
+    let mut command =
+        run(&out, "sim:ttft=200ms,itl=1ms,max-num-seqs=3", "sim:ttft=200ms,itl=1ms,max-num-seqs=2", &more);
+    command.env("ENABLE_ADAPTIVE_CONCURRENCY", "1").env("SLA_TTFT_MS", "350").env("SLA_TPOT_MS", "1000");
+    let output = command.env("ADAPTIVE_MAX_PROBES", "3").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let read = |path: &str| -> Summary { serde_json::from_str(&fs::read_to_string(out.join(path)).unwrap()).unwrap() };
+    let name = "serving_tinyllama_tp1_random_64_16_qps_inf_sla_summary.json";
+    let (base, head) = (read(&format!("base/01/{name}")), read(&format!("head/01/{name}")));
+    assert_eq!((base.static_last_pass, base.static_first_fail), (Some(1), Some(4)));
+    assert_eq!((base.final_last_pass, base.final_first_fail), (Some(3), Some(4)));
+    assert_eq!((head.final_last_pass, head.final_first_fail), (Some(2), Some(3)));
+    let probe = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_3.json";
+    assert!(out.join("results").join(probe).is_file(), "a probe is a result");
+    assert!(fs::read_to_string(out.join("comment.md")).unwrap().contains(": base 3, head 2"));
 }

@@ -64,6 +64,7 @@ fn is_same(before: &Plan, plan: &Plan) -> bool {
         plan.cases.iter().cloned().map(|case| Case { measured_by: MeasuredBy::Vllm, ..case }).collect()
     };
     (&before.sides, &before.recorded_base, &before.device) == (&plan.sides, &plan.recorded_base, &plan.device)
+        && before.search == plan.search
         && (before.strategy, before.pairs, before.seed) == (plan.strategy, plan.pairs, plan.seed)
         && cases(before) == cases(plan)
 }

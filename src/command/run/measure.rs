@@ -11,7 +11,7 @@ use crate::bench::time::Times;
 use crate::bench::{self, Bench, Limits, SideBench, collect};
 use crate::cli::{Planning, Timeouts};
 use crate::command::{Shell, plan as plan_command};
-use crate::compare::{self, CaseFacts, Comparison, Conduct, Input, Strategy, Subject};
+use crate::compare::{self, CaseFacts, Comparison, Conduct, Found, Input, Strategy, Subject};
 use crate::config::Config;
 use crate::exit::Classify;
 use crate::journal::Journal;
@@ -20,6 +20,7 @@ use crate::output::OutputFolder;
 use crate::plan::{Fallback, Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::registry::{self, Registry};
+use crate::search::Summary;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
@@ -91,6 +92,7 @@ impl Measure<'_> {
         conduct.notices.splice(0..0, plan.fallback.iter().map(fallen_back));
         conduct.notices.extend(repeated(journal));
         conduct.held = self.held(journal, recorded.as_ref());
+        conduct.searches = bench::search::found(plan, out).into_iter().map(found).collect();
         let seconds = conduct.phases.iter().map(|phase| phase.seconds).sum();
         let input = Input {
             subject: Subject {
@@ -198,6 +200,18 @@ impl Measure<'_> {
             }
             None => None,
         }
+    }
+}
+
+fn found((side, summary): (Side, Summary)) -> Found {
+    Found {
+        side,
+        test: summary.test_name,
+        request_rate: summary.qps,
+        ttft_ms: summary.sla_ttft_ms,
+        tpot_ms: summary.sla_tpot_ms,
+        largest: summary.final_last_pass,
+        first_fail: summary.final_first_fail,
     }
 }
 
