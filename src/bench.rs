@@ -10,6 +10,8 @@ mod case;
 mod pass;
 mod server;
 
+use std::fmt;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -62,13 +64,7 @@ pub struct SideBench {
 impl SideBench {
     /// A side that has not run yet.
     pub fn new(plan: SidePlan, launch: Launch) -> Self {
-        let facts = SideFacts {
-            target: plan.target.to_string(),
-            commit: plan.commit.clone(),
-            server_args: plan.server_args.clone(),
-            ..SideFacts::default()
-        };
-        Self { plan, launch, facts, failed_starts: Vec::new() }
+        Self { plan, launch, facts: SideFacts::default(), failed_starts: Vec::new() }
     }
 
     fn failures(&self, server: &Command) -> u32 {
@@ -111,6 +107,17 @@ pub struct Bench<'a> {
     pub costs: Costs,
     /// What the pass under way has taken and seen.
     pub under_way: UnderWay,
+    /// Head's image, where it is still on its way while base warms up.
+    pub arriving: Option<Arriving<'a>>,
+}
+
+/// Something that is fetched beside other work: what is known of its side when it is here.
+pub struct Arriving<'a>(pub Pin<Box<dyn Future<Output = Result<SideFacts>> + 'a>>);
+
+impl fmt::Debug for Arriving<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Arriving")
+    }
 }
 
 /// What a pass has taken and seen so far.
@@ -194,6 +201,8 @@ impl Bench<'_> {
             };
             last = Some(round.phase);
         }
+        // With nothing left to run there was no warm-up, and the report names head's image all the same.
+        self.arrive().await?;
         conduct.phases = self.times.phases();
         conduct.spent = self.times.sides();
         Ok(conduct)
@@ -270,6 +279,14 @@ impl Bench<'_> {
             done += 1;
         }
         Ok(done)
+    }
+
+    /// Waits for head's image.
+    async fn arrive(&mut self) -> Result<()> {
+        if let Some(arriving) = self.arriving.take() {
+            self.head.facts = arriving.0.await?;
+        }
+        Ok(())
     }
 
     fn side(&mut self, side: Side) -> Option<&mut SideBench> {

@@ -29,38 +29,47 @@ const REPEATS: usize = 2;
 const WARM_UP: Pass = Pass { phase: Phase::WarmUp, pair: 0 };
 
 impl Bench<'_> {
-    /// One case of every server on each side, thrown away: the first run on a machine reads files that later ones find in memory.
+    /// One case of every server on each side, thrown away: the first run on a machine reads files that later ones find in
+    /// memory. Nothing is measured yet, so head's image may arrive beside base's.
     pub(super) async fn warm_up(&mut self, cases: &[&Case]) -> Result<()> {
         let first: Vec<(&Command, &Case)> = servers(cases.iter().copied())
             .into_iter()
             .filter_map(|(server, cases)| Some((server?, *cases.first()?)))
             .collect();
         if first.is_empty() {
-            return Ok(());
+            return self.arrive().await;
         }
         self.progress.group("Warm-up");
-        for side in [Side::Base, Side::Head] {
-            if self.side(side).is_none() {
-                continue;
+        match self.arriving.take() {
+            Some(arriving) => {
+                let (warmed, facts) = tokio::join!(self.warm_up_side(Side::Base, &first), arriving.0);
+                warmed?;
+                self.head.facts = facts?;
             }
-            let begun = Instant::now();
-            self.under_way = UnderWay::default();
-            let folder = self.make_folder(side, WARM_UP)?;
-            let mut whole = true;
-            for (number, (server, case)) in first.iter().enumerate() {
-                whole &= self.serve(side, WARM_UP, number + 1, server, &[case], None).await?;
-            }
-            self.account(side, WARM_UP, begun, true)?;
-            if whole {
-                std::fs::remove_dir_all(&folder)
-                    .with_context(|| format!("cannot remove `{}`", folder.display()))
-                    .world()?;
-            } else {
-                self.set_aside(side, WARM_UP)?;
-            }
+            None => self.warm_up_side(Side::Base, &first).await?,
         }
+        self.warm_up_side(Side::Head, &first).await?;
         self.progress.end_group();
         Ok(())
+    }
+
+    async fn warm_up_side(&mut self, side: Side, first: &[(&Command, &Case)]) -> Result<()> {
+        if self.side(side).is_none() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.under_way = UnderWay::default();
+        let folder = self.make_folder(side, WARM_UP)?;
+        let mut whole = true;
+        for (number, (server, case)) in (1..).zip(first) {
+            whole &= self.serve(side, WARM_UP, number, server, &[case], None).await?;
+        }
+        self.account(side, WARM_UP, begun, true)?;
+        if whole {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display())).world()
+        } else {
+            self.set_aside(side, WARM_UP)
+        }
     }
 
     /// One pass over the cases that are not finished yet; again where others were at work beside it.

@@ -82,7 +82,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         refresh_labels(&mut event, github, shell).await;
     }
     let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
-    let device = device(planning, &config, environment)?;
+    let device = device(planning, &config, decision.run, environment)?;
     let wanted = trigger::narrowed(&event, &config.devices);
     if decision.run && !wanted.is_empty() && !wanted.contains(&device.name) && event.provider != Provider::Local {
         let names: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
@@ -157,14 +157,11 @@ pub(super) fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environmen
     environment.secret(&arguments.github_token_env).map(new).transpose().mistake()
 }
 
-fn device(planning: &Planning, config: &Config, environment: &Environment) -> Result<device::Device> {
-    device::resolve(
-        planning.device.0,
-        planning.device_type.as_deref(),
-        planning.device_count,
-        &config.devices,
-        &device::probe(environment),
-    )
+/// What is measured on. Where nothing is, no tool is asked: one that hangs or fails is no reason not to skip.
+fn device(planning: &Planning, config: &Config, runs: bool, environment: &Environment) -> Result<device::Device> {
+    let probe = if runs { device::probe(environment) } else { device::processors() };
+    let count = planning.device_count.or((!runs).then_some(1).filter(|_| planning.device.0.is_some()));
+    device::resolve(planning.device.0, planning.device_type.as_deref(), count, &config.devices, &probe)
 }
 
 /// `--base` and `--head`. Upstream's `REMOTE_HOST` and `REMOTE_PORT` are a head that runs already, with nothing to compare.

@@ -96,6 +96,12 @@ fn nvidia_state(answer: &str) -> State {
     }
 }
 
+/// The processors alone: no tool is asked.
+pub fn processors() -> Probe {
+    let found = host::processors().map(|processors| cpu(std::env::consts::ARCH, &processors));
+    Probe { on_cpu: true, found: found.into_iter().collect(), problems: Vec::new() }
+}
+
 type Answer = anyhow::Result<Option<(u32, String)>>;
 
 fn nvidia(env: &Environment) -> Answer {

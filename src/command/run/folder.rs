@@ -4,12 +4,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
 use crate::command::Shell;
 use crate::exit::Classify;
 use crate::journal::Journal;
 use crate::output::{self, OutputFolder};
-use crate::plan::Plan;
+use crate::plan::{Plan, Side};
 use crate::suite::{Case, MeasuredBy};
 
 /// Opens the output folder: a new one, or what an interrupted run left. An earlier finished run is moved aside, never lost.
@@ -69,6 +70,36 @@ fn is_same(before: &Plan, plan: &Plan) -> bool {
         && cases(before) == cases(plan)
 }
 
+/// The digest of each side's image when the run began, in `images.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Digests {
+    base: Option<String>,
+    head: Option<String>,
+}
+
+/// Keeps the digest of a side's image, and refuses another one than the run began with: its tag has moved since.
+pub(super) fn check_digest(out: &OutputFolder, side: Side, reference: &str, digest: &str) -> Result<()> {
+    let path = out.file("images.json");
+    let kept = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+    let mut digests: Digests = kept.unwrap_or_default();
+    let known = match side {
+        Side::Base => &mut digests.base,
+        Side::Head => &mut digests.head,
+    };
+    match known.as_deref() {
+        Some(before) if before == digest => Ok(()),
+        Some(before) => Err(anyhow!(
+            "{reference} is not the image that this run began with: it was {before} and is {digest}; begin a new run"
+        ))
+        .mistake(),
+        None => {
+            *known = Some(digest.to_owned());
+            let text = serde_json::to_string_pretty(&digests).context("cannot keep the digest of an image")?;
+            output::write(&path, text.as_bytes()).world()
+        }
+    }
+}
+
 /// Where the last run that was moved aside from `root` is, if one was.
 pub(in crate::command) fn latest_aside(root: &Path) -> Option<PathBuf> {
     let free = aside(root);
@@ -108,4 +139,31 @@ pub(in crate::command) fn run_id(out: &OutputFolder) -> Result<String> {
     let id = format!("{:012x}", rand::random::<u64>() >> 16);
     output::write(&path, id.as_bytes()).world()?;
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_that_moved_since_the_run_began_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = OutputFolder::at(folder.path());
+        let check = |side, digest| check_digest(&out, side, "vllm:nightly", digest).map_err(|error| error.to_string());
+        assert_eq!(check(Side::Base, "sha256:a"), Ok(()));
+        assert_eq!(check(Side::Head, "sha256:b"), Ok(()));
+        assert_eq!(check(Side::Base, "sha256:a"), Ok(()));
+        assert!(check(Side::Head, "sha256:c").unwrap_err().contains("it was sha256:b and is sha256:c"));
+    }
+
+    #[test]
+    fn the_run_before_is_the_last_that_was_moved_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        assert_eq!(latest_aside(&root), None);
+        for name in ["out.1", "out.2"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        assert_eq!(latest_aside(&root), Some(folder.path().join("out.2")));
+    }
 }

@@ -8,10 +8,10 @@ use super::folder;
 use super::recorded::Recorded;
 use crate::bench::cost::Costs;
 use crate::bench::time::Times;
-use crate::bench::{self, Bench, Limits, SideBench, collect};
+use crate::bench::{self, Arriving, Bench, Limits, SideBench, collect};
 use crate::cli::{Planning, Timeouts};
 use crate::command::{Shell, plan as plan_command};
-use crate::compare::{self, CaseFacts, Comparison, Conduct, Found, Input, Strategy, Subject};
+use crate::compare::{self, CaseFacts, Comparison, Conduct, Found, Input, SideFacts, Strategy, Subject};
 use crate::config::Config;
 use crate::exit::Classify;
 use crate::journal::Journal;
@@ -55,13 +55,21 @@ impl Measure<'_> {
         let images = plan_command::images(plan);
         if !images.is_empty() {
             image::remove_leftovers(&run).await.world()?;
-            fetch_images(&images, config.images.wait, shell).await?;
         }
-        let base = match &plan.sides.base {
-            Some(base) => Some(self.side(base, &run).await?),
-            None => None,
+        let planned = plan.sides.head.as_ref().context("the plan has no head").mistake()?;
+        let (mut base, mut head) =
+            (plan.sides.base.as_ref().map(|base| self.side(base, &run)), self.side(planned, &run));
+        if let (Some(bench), Some(base)) = (&mut base, &plan.sides.base) {
+            bench.facts = self.facts(Side::Base, base).await?;
+        }
+        // Two images: the second may come while the first warms up.
+        let arriving = match images.len() {
+            2 => Some(Arriving(Box::pin(self.facts(Side::Head, planned)))),
+            _ => {
+                head.facts = self.facts(Side::Head, planned).await?;
+                None
+            }
         };
-        let head = self.side(plan.sides.head.as_ref().context("the plan has no head").mistake()?, &run).await?;
         let started = journal.entries().first().map_or_else(bench::now, |entry| entry.started.clone());
         let progress = Progress::new(plan.event.provider, shell.terminal);
         let times = Times::open(&out.passes());
@@ -84,6 +92,7 @@ impl Measure<'_> {
             noise: &noise,
             times,
             under_way: Default::default(),
+            arriving,
         };
         let ran = bench.run(journal).await;
         progress.end();
@@ -143,7 +152,7 @@ impl Measure<'_> {
         }
     }
 
-    async fn side(&self, planned: &SidePlan, run: &str) -> Result<SideBench> {
+    fn side(&self, planned: &SidePlan, run: &str) -> SideBench {
         let launch = Launch {
             target: planned.target.clone(),
             program: self.shell.program.clone(),
@@ -152,17 +161,30 @@ impl Measure<'_> {
             gpu_type: self.plan.device.gpu_type_lines(),
             run: run.to_owned(),
         };
-        let mut bench = SideBench::new(planned.clone(), launch);
+        SideBench::new(planned.clone(), launch)
+    }
+
+    /// What is known of a side before it runs. Its image is here then.
+    async fn facts(&self, side: Side, planned: &SidePlan) -> Result<SideFacts> {
+        let mut facts = SideFacts {
+            target: planned.target.to_string(),
+            commit: planned.commit.clone(),
+            server_args: planned.server_args.clone(),
+            ..SideFacts::default()
+        };
         if let Some(commit) = &planned.commit {
-            bench.facts.dated = git::date(commit).await;
+            facts.dated = git::date(commit).await;
         }
         if let Target::Image(reference) = &planned.target {
-            bench.facts.image_digest = Some(image::digest(reference).await.world()?);
-            if bench.facts.dated.is_none() {
-                bench.facts.dated = image::built(reference).await;
+            fetch_image(reference, self.config.images.wait, self.shell).await?;
+            let digest = image::digest(reference).await.world()?;
+            folder::check_digest(self.out, side, reference, &digest)?;
+            facts.image_digest = Some(digest);
+            if facts.dated.is_none() {
+                facts.dated = image::built(reference).await;
             }
         }
-        Ok(bench)
+        Ok(facts)
     }
 
     /// What cases and servers cost, by this run so far or else by the one that was in the folder before.
@@ -253,24 +275,18 @@ fn tell_times(conduct: &Conduct, shell: &Shell) {
     }
 }
 
-/// Waits for the images that the engine does not have, and pulls them.
-async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Result<()> {
-    let mut missing = Vec::new();
-    for reference in images {
-        if image::is_here(reference).await {
-            continue;
-        }
-        shell.say(&format!("pulling {reference}"));
-        // The engine may know credentials that we do not; only what it cannot have is waited for.
-        if image::pull(reference).await.is_err() {
-            missing.push(reference.clone());
-        }
+/// Pulls an image that the engine does not have; waits until it is there.
+async fn fetch_image(reference: &str, wait: Duration, shell: &Shell) -> Result<()> {
+    if image::is_here(reference).await {
+        return Ok(());
     }
-    if missing.is_empty() {
+    shell.say(&format!("pulling {reference}"));
+    // The engine may know credentials that we do not; only what it cannot have is waited for.
+    if image::pull(reference).await.is_ok() {
         return Ok(());
     }
     let registry = Registry::new(registry::PAUSE)?;
-    registry::wait(&registry, &missing, wait, POLL, |missing, waited| {
+    registry::wait(&registry, &[reference.to_owned()], wait, POLL, |missing, waited| {
         shell.say(&format!(
             "waiting for {} since {}, at most {}",
             missing.join(", "),
@@ -279,9 +295,6 @@ async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Resul
         ));
     })
     .await?;
-    for reference in &missing {
-        shell.say(&format!("pulling {reference}"));
-        image::pull(reference).await.world()?;
-    }
-    Ok(())
+    shell.say(&format!("pulling {reference}"));
+    image::pull(reference).await.world()
 }
