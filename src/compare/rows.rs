@@ -6,7 +6,7 @@ use super::rule::{self, Criterion, Draft, Evidence};
 use super::{CaseFacts, Comparison, Counts, Input, Look, Method, Problem, Row, SCHEMA, Strategy, Verdict};
 use crate::config::VerdictConfig;
 use crate::metric::{self, Metric};
-use crate::noise::{Known, Noise};
+use crate::noise::{self, Known, Noise};
 use crate::plan::Side;
 use crate::result::{Outcome, Repetition};
 use crate::statistics;
@@ -84,9 +84,12 @@ fn judge(
 ) -> Vec<Row> {
     let mut pooled: HashMap<&str, Known> = HashMap::new();
     let mut known = |case: &CaseFacts, metric: &'static Metric| {
-        noise
-            .own(case, metric.id)
-            .unwrap_or_else(|| *pooled.entry(metric.id).or_insert_with(|| noise.pooled(metric.id, cases)))
+        noise.own(case, metric.id).unwrap_or_else(|| {
+            *pooled.entry(metric.id).or_insert_with(|| {
+                let own = cases.iter().flat_map(|case| noise::centred_ratios(case, metric.id, base, head));
+                noise.pooled(metric.id, cases, own.collect())
+            })
+        })
     };
     let drafts: Vec<Draft> = cases
         .iter()

@@ -212,8 +212,8 @@ fn calibration(comparison: &Comparison) -> String {
     let pairs = calibrated.iter().map(|row| row.aa_pairs).min().unwrap_or_default();
     let kinds = [
         (calibrated.len(), format!("calibrated with {} of each", number::plural(pairs, "A/A pair"))),
-        (pooled, "uncalibrated, one and a half times that of the A/A pairs of the same metric".to_owned()),
-        (others.len() - pooled, "uncalibrated, that of this run's own repetitions: no A/A runs are known".to_owned()),
+        (pooled, "uncalibrated, one and a half times that of all rows of the metric".to_owned()),
+        (others.len() - pooled, "uncalibrated, that of its own repetitions alone".to_owned()),
     ];
     let of = |(rows, words): &(usize, String)| match *rows == tested.len() {
         true => format!("of every row: {words}"),
