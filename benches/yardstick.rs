@@ -329,7 +329,7 @@ fn main() {
                         let comparison = world.compare(&pairs, number, noise, Vec::new());
                         add(format!("ours, paired N={number}, {words}"), at, ours(&world, &comparison, shift));
                     }
-                    let comparison = world.compare(&pairs, 10, noise, Look::sequential(0.05));
+                    let comparison = world.compare(&pairs, 10, noise, Look::sequential(0.05).to_vec());
                     add(format!("ours, sequential 5 to 10, {words}"), at, ours(&world, &comparison, shift));
                 }
                 for (name, said) in others.say(&world, shift, &mut random) {

@@ -220,8 +220,8 @@ pub struct Look {
 impl Look {
     /// The looks of a sequential run: at 5 pairs with a fifth of the false discovery rate, and of the cases that are
     /// inconclusive then, at 10 with the rest.
-    pub fn sequential(fdr: f64) -> Vec<Self> {
-        vec![Self { pairs: 5, fdr: fdr / 5.0 }, Self { pairs: 10, fdr: fdr * 4.0 / 5.0 }]
+    pub fn sequential(fdr: f64) -> [Self; 2] {
+        [Self { pairs: 5, fdr: fdr / 5.0 }, Self { pairs: 10, fdr: fdr * 4.0 / 5.0 }]
     }
 }
 

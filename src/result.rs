@@ -3,6 +3,7 @@
 mod commands;
 mod folder;
 mod merge;
+pub mod table;
 
 use anyhow::Context;
 use indexmap::IndexMap;

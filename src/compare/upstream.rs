@@ -3,13 +3,12 @@
 
 use anyhow::Context;
 use indexmap::IndexMap;
-use regex::Regex;
 
 use super::{Comparison, Input, Subject, compare};
 use crate::config::VerdictConfig;
 use crate::exit::Classify;
 use crate::noise::Noise;
-use crate::report::upstream::{Cell, METRICS, TEST_NAME};
+use crate::result::table::{self, Cell, METRICS, Record, TEST_NAME};
 use crate::result::{Measurement, Outcome, Repetition};
 use crate::statistics::mean;
 use crate::suite::Kind;
@@ -17,14 +16,12 @@ use crate::suite::Kind;
 /// What tells one serving row from another, of the columns that all rows have; the test's name where none has any.
 const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# of max concurrency.", "qps"];
 
-type Record = IndexMap<String, Option<Cell>>;
-
 /// Compares the texts of two `benchmark_results.json`. Each file is one unpaired run, so every row is `inconclusive`,
 /// with its values and its change. Rows with the same key are averaged; a row of one file alone is `not measured`.
 /// A text that is no such file is the user's mistake.
 pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: VerdictConfig) -> anyhow::Result<Comparison> {
-    let base = read(base).context("cannot read base's benchmark_results.json").mistake()?;
-    let head = read(head).context("cannot read head's benchmark_results.json").mistake()?;
+    let base = table::read(base).context("cannot read base's benchmark_results.json").mistake()?;
+    let head = table::read(head).context("cannot read head's benchmark_results.json").mistake()?;
     let key = key_columns(&[&base, &head]);
     let mut names = IndexMap::new();
     let (base, head) = (repetition(&base, &key, &mut names), repetition(&head, &key, &mut names));
@@ -47,12 +44,6 @@ pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: Verdict
         noise: Noise::default(),
         looks: Vec::new(),
     }))
-}
-
-fn read(text: &str) -> anyhow::Result<Vec<Record>> {
-    // pandas writes NaN for a cell that a row lacks.
-    let literal = Regex::new(r#"([^\\]":\s*)NaN\b"#).context("cannot read NaN cells")?;
-    Ok(serde_json::from_str(&literal.replace_all(text, "${1}null"))?)
 }
 
 fn key_columns(files: &[&Vec<Record>]) -> Vec<&'static str> {
