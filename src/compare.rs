@@ -1,5 +1,6 @@
 //! Results against results: rows, each with a verdict and the numbers behind it. Pure.
 
+pub mod capacity;
 mod rows;
 mod rule;
 pub mod upstream;

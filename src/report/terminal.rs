@@ -4,6 +4,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
+use crate::compare::capacity::Capacity;
 use crate::compare::{Comparison, Row, SideFacts, Verdict};
 
 use super::finding::{self, Finding};
@@ -30,6 +31,35 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
         parts.push(sureness(comparison));
     }
     parts.join("\n\n") + "\n"
+}
+
+/// The largest concurrencies within latency limits, as a table ending in a newline.
+pub fn capacity(capacities: &[Capacity]) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(["within", "side", "concurrency", "output", "TTFT", "TPOT"]);
+    let mut headings = Vec::new();
+    for capacity in capacities {
+        let rate = capacity.request_rate.as_deref().filter(|rate| *rate != "inf");
+        let rate = rate.map(|rate| format!(", {rate} req/s")).unwrap_or_default();
+        for (side, reached) in [("base", capacity.base), ("head", capacity.head)] {
+            let show = |value: Option<f64>, unit: &str| {
+                value
+                    .map(|value| format!("{} {unit}", number::value(value, number::decimals([value]))))
+                    .unwrap_or_default()
+            };
+            headings.push(escape::sentence(&format!("{}{rate}", capacity.test)));
+            builder.push_record([
+                capacity.within.to_owned(),
+                side.to_owned(),
+                reached.map_or("none".to_owned(), |reached| reached.concurrency.to_string()),
+                show(reached.and_then(|reached| reached.output_throughput), "tok/s"),
+                show(reached.and_then(|reached| reached.ttft_ms), "ms"),
+                show(reached.and_then(|reached| reached.tpot_ms), "ms"),
+            ]);
+        }
+    }
+    let rows = plain(builder);
+    format!("Largest concurrency within the limits\n\n{}\n", under(headings.iter().map(String::as_str), &rows))
 }
 
 /// The verdict alone: the headline and what matters.
@@ -115,12 +145,17 @@ fn grid(lines: &[Line], width: usize) -> String {
         columns.retain(|&column| column != expendable);
         rows = aligned(lines, &columns);
     }
+    under(lines.iter().map(|line| line.heading.as_str()), &rows)
+}
+
+/// A table's head and its rows, each heading before the first row that stands under it.
+fn under<'a>(headings: impl IntoIterator<Item = &'a str>, rows: &'a [String]) -> String {
     let mut out: Vec<&str> = rows.iter().take(1).map(String::as_str).collect();
-    let mut heading = "";
-    for (line, row) in lines.iter().zip(rows.iter().skip(1)) {
-        if line.heading != heading {
-            heading = &line.heading;
+    let mut last = "";
+    for (heading, row) in headings.into_iter().zip(rows.iter().skip(1)) {
+        if heading != last {
             out.push(heading);
+            last = heading;
         }
         out.push(row);
     }
@@ -134,6 +169,11 @@ fn aligned(lines: &[Line], columns: &[usize]) -> Vec<String> {
     for cells in std::iter::once(&head).chain(lines.iter().map(|line| &line.cells)) {
         builder.push_record(columns.iter().map(|&column| cells[column].as_str()));
     }
+    plain(builder)
+}
+
+/// The lines of a table without rules, indented by two; numbers stand right.
+fn plain(builder: Builder) -> Vec<String> {
     let mut table = builder.build();
     table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(Columns::new(2..), Alignment::right());
     table.to_string().lines().map(|line| format!("  {}", line.trim_end())).collect()

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests are a piece of the world")]
 
 mod client;
+mod compare;
 mod fake_github;
 mod guard;
 mod manifests;

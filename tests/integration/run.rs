@@ -15,7 +15,7 @@ const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");
 const TWO_CASES: &str = "serving_.*_64_16_.*_(1|4)$";
 
 /// The program in an empty environment.
-fn program(arguments: &[&str]) -> Command {
+pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HF_HUB_OFFLINE", "1");
     command.args(arguments).stdin(Stdio::null());
@@ -29,7 +29,7 @@ fn run(out: &Path, base: &str, head: &str, more: &[&str]) -> Command {
     command
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
