@@ -60,6 +60,7 @@ fn case(number: usize) -> CaseFacts {
         max_concurrency: Some(8),
         measured_by: MeasuredBy::Native,
         problems: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
@@ -69,7 +70,7 @@ fn repetition(cases: &[CaseFacts], at: usize) -> Repetition {
     let of_case = |(number, case): (usize, &CaseFacts)| {
         let metrics = metric::of(Kind::Serving).enumerate();
         let metrics = metrics.map(|(metric, facts)| (facts.id.to_owned(), value(number + metric))).collect();
-        (case.name.clone(), Outcome::Measured(Measurement { kind: Kind::Serving, metrics }))
+        (case.name.clone(), Outcome::Measured(Measurement { kind: Kind::Serving, metrics, warnings: Vec::new() }))
     };
     cases.iter().enumerate().map(of_case).collect()
 }

@@ -59,6 +59,7 @@ impl World {
             max_concurrency: Some(8),
             measured_by: MeasuredBy::Native,
             problems: Vec::new(),
+            warnings: Vec::new(),
         };
         let metrics: Vec<&Metric> = metric::of(Kind::Serving).filter(|metric| metric.primary).collect();
         let deviation = (0..CASES * metrics.len()).map(|_| random.random_range(0.01..0.04)).collect();
@@ -112,7 +113,10 @@ impl World {
         let of_case = |(case, values): (&CaseFacts, &[f64])| {
             let metrics =
                 self.metrics.iter().zip(values).map(|(metric, value)| (metric.id.to_owned(), 100.0 * value.exp()));
-            (case.name.clone(), Outcome::Measured(Measurement { kind: case.kind, metrics: metrics.collect() }))
+            (
+                case.name.clone(),
+                Outcome::Measured(Measurement { kind: case.kind, metrics: metrics.collect(), warnings: Vec::new() }),
+            )
         };
         self.cases.iter().zip(values.chunks(self.metrics.len())).map(of_case).collect()
     }

@@ -134,11 +134,20 @@ fn rows_of<'a>(
     })
 }
 
-/// Adds why repetitions of a side have no value, where the case does not tell yet.
+/// Adds why repetitions of a side have no value, and the warnings of those that have one, where the case does not tell
+/// yet.
 pub(super) fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
     for (number, repetition) in (1..).zip(repetitions) {
         let reason = match repetition.get(&case.name) {
-            Some(Outcome::Measured(_)) => continue,
+            Some(Outcome::Measured(measurement)) => {
+                for reason in &measurement.warnings {
+                    let warning = Problem { side, repetition: number, reason: reason.clone() };
+                    if !case.warnings.contains(&warning) {
+                        case.warnings.push(warning);
+                    }
+                }
+                continue;
+            }
             Some(Outcome::Failed(reason)) => reason.clone(),
             None => "there is no result".to_owned(),
         };

@@ -268,6 +268,7 @@ mod tests {
             max_concurrency: None,
             measured_by: MeasuredBy::Native,
             problems: Vec::new(),
+            warnings: Vec::new(),
         };
         let repetitions = |values: &[Option<f64>]| -> Vec<Repetition> {
             values
@@ -275,7 +276,7 @@ mod tests {
                 .map(|value| {
                     let outcome = value.map_or(Outcome::Failed("the server did not start".into()), |value| {
                         let metrics = [(id.to_owned(), value)].into_iter().collect();
-                        Outcome::Measured(Measurement { kind: metric.kind, metrics })
+                        Outcome::Measured(Measurement { kind: metric.kind, metrics, warnings: Vec::new() })
                     });
                     [("x".to_owned(), outcome)].into_iter().collect()
                 })

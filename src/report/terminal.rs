@@ -25,6 +25,10 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
     if !failures.is_empty() {
         parts.push(format!("Failed and left out of every number:\n  {}", failures.join("\n  ")));
     }
+    let warnings = wording::warnings(comparison, &labels);
+    if !warnings.is_empty() {
+        parts.push(format!("Measured, but with a warning:\n  {}", warnings.join("\n  ")));
+    }
     let rows: Vec<Line> = finding::primary(comparison).map(|row| of_row(row, labels.of(&row.case).full())).collect();
     if !rows.is_empty() {
         parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
@@ -259,7 +263,7 @@ mod tests {
         False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg).
         A change counts when it is significant after that correction and at least its threshold.
         Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition.
-        Noise of every row: uncalibrated, that of this run's own repetitions: no A/A runs are known.
+        Noise of every row: uncalibrated, that of its own repetitions alone.
         ");
     }
 
