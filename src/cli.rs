@@ -15,6 +15,10 @@ use crate::event::Provider;
 use crate::publish::CommentFailure;
 use crate::strategy::Strategy;
 
+mod compare;
+
+pub use compare::CompareArgs;
+
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
 #[derive(Debug, Parser)]
 #[command(
@@ -309,27 +313,6 @@ pub struct VerdictArgs {
     /// text or json
     #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
     pub format: Format,
-}
-
-/// `vllm-perf compare`.
-#[derive(Debug, Args)]
-#[command(before_help = "Example:\n  vllm-perf compare vllm-perf-out/base vllm-perf-out/head")]
-pub struct CompareArgs {
-    /// Output folder, results folder (01/ 02/ ... in it are repetitions), or upstream's benchmark_results.json
-    #[arg(value_name = "BASE")]
-    pub base: PathBuf,
-    /// The same, of head
-    #[arg(value_name = "HEAD")]
-    pub head: PathBuf,
-    /// text or json
-    #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
-    pub format: Format,
-    /// Write comparison.json, comment.md, summary.md, annotation.md and report.html into this folder
-    #[arg(long, env = "VLLM_PERF_COMPARE_OUT", value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Config file, in place of vllm-perf.yml
-    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
 }
 
 /// `vllm-perf report`.

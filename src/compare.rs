@@ -1,5 +1,6 @@
 //! Results against results: rows, each with a verdict and the numbers behind it. Pure.
 
+pub mod capacity;
 mod conduct;
 mod rows;
 mod rule;
@@ -169,6 +170,9 @@ pub struct CaseFacts {
     pub measured_by: MeasuredBy,
     /// Why a side has no value, where one has none.
     pub problems: Vec<Problem>,
+    /// Why numbers may not be what they seem, in the words of the client that measured them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
 }
 
 impl From<&Case> for CaseFacts {
@@ -182,11 +186,12 @@ impl From<&Case> for CaseFacts {
             max_concurrency: case.max_concurrency,
             measured_by: case.measured_by,
             problems: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
 
-/// Why a side has no value for a case.
+/// What was wrong with a repetition of a case: why it has no value, or why its value may not be what it seems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {

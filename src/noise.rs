@@ -13,7 +13,7 @@ use crate::device::{Device, DeviceName};
 use crate::exit::Classify;
 use crate::metric;
 use crate::result::{Outcome, Repetition};
-use crate::statistics::{Prior, pair_deviation};
+use crate::statistics::{Prior, mean, pair_deviation};
 use crate::suite::MeasuredBy;
 
 pub use folder::{append, store_folder};
@@ -24,7 +24,7 @@ pub const SCHEMA: &str = "vllm-perf/noise/v1";
 /// Weight of what is known of a row's noise, in degrees of freedom.
 pub const WEIGHT: f64 = 8.0;
 
-/// Pairs of A/A runs that make a row calibrated.
+/// Pairs that make a deviation known: of A/A runs of a row, which is then calibrated, or of all rows of a metric.
 pub const ENOUGH_PAIRS: usize = 10;
 
 /// Pooled noise is that of other rows: it is taken for larger by this factor.
@@ -103,23 +103,35 @@ impl AaRun {
 }
 
 fn rows(case: &CaseFacts, base: &[Repetition], head: &[Repetition]) -> Vec<AaRow> {
-    let value = |repetition: &Repetition, metric: &str| match repetition.get(&case.name) {
+    let row = |metric: &metric::Metric| AaRow {
+        case: case.name.clone(),
+        metric: metric.id.to_owned(),
+        client: case.measured_by,
+        ratios: pair_ratios(case, metric.id, base, head),
+    };
+    metric::of(case.kind).map(row).filter(|row| !row.ratios.is_empty()).collect()
+}
+
+/// `ln head - ln base` of a metric of a case in every pair that has both values.
+fn pair_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repetition]) -> Vec<f64> {
+    let value = |repetition: &Repetition| match repetition.get(&case.name) {
         Some(Outcome::Measured(measurement)) => {
             measurement.metrics.get(metric).copied().filter(|value| value.is_finite() && *value > 0.0)
         }
         _ => None,
     };
-    let row = |metric: &metric::Metric| AaRow {
-        case: case.name.clone(),
-        metric: metric.id.to_owned(),
-        client: case.measured_by,
-        ratios: base
-            .iter()
-            .zip(head)
-            .filter_map(|(base, head)| Some(value(head, metric.id)?.ln() - value(base, metric.id)?.ln()))
-            .collect(),
+    base.iter().zip(head).filter_map(|(base, head)| Some(value(head)?.ln() - value(base)?.ln())).collect()
+}
+
+/// What the pairs of a comparison show of a row's noise whether or not it changed: their log-ratios less their mean,
+/// scaled so that their variance is that of pairs that were not centred.
+pub(crate) fn centred_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repetition]) -> Vec<f64> {
+    let ratios = pair_ratios(case, metric, base, head);
+    let (number, Some(mean)) = (ratios.len() as f64, mean(&ratios).filter(|_| ratios.len() > 1)) else {
+        return Vec::new();
     };
-    metric::of(case.kind).map(row).filter(|row| !row.ratios.is_empty()).collect()
+    let scale = (number / (number - 1.0)).sqrt();
+    ratios.into_iter().map(|ratio| scale * (ratio - mean)).collect()
 }
 
 /// The A/A pairs of one device, by client, metric and case.
@@ -135,9 +147,9 @@ type Series = HashMap<String, HashMap<String, Vec<f64>>>;
 /// What is known of a row's noise.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Known {
-    /// What its variance is drawn towards; `None` where no A/A pair is known.
+    /// What its variance is drawn towards; `None` where too few pairs are known.
     pub prior: Option<Prior>,
-    /// A/A pairs behind it.
+    /// A/A pairs behind it, of the row or of its metric.
     pub pairs: usize,
     /// Whether they are the row's own, and enough.
     pub calibrated: bool,
@@ -167,9 +179,9 @@ impl Noise {
     }
 
     /// What is known of a row of a report of these cases: by its own pairs where there are [`ENOUGH_PAIRS`], else by those of
-    /// all rows of its metric.
+    /// all rows of its metric, where those are enough.
     pub fn prior(&self, case: &CaseFacts, metric: &str, report: &[CaseFacts]) -> Known {
-        self.own(case, metric).unwrap_or_else(|| self.pooled(metric, report))
+        self.own(case, metric).unwrap_or_else(|| self.pooled(metric, report, Vec::new()))
     }
 
     /// What is known of a row by its own pairs; `None` where they are too few.
@@ -179,11 +191,15 @@ impl Noise {
         Some(Known { prior: Some(Prior { n0: WEIGHT, s0 }), pairs: ratios.len(), calibrated: true })
     }
 
-    /// What is known of the rows of a metric in a report by the pairs of all of them.
-    pub(crate) fn pooled(&self, metric: &str, report: &[CaseFacts]) -> Known {
-        let ratios: Vec<f64> = report.iter().flat_map(|case| self.ratios(case, metric)).copied().collect();
-        let prior = pair_deviation(&ratios).map(|s0| Prior { n0: WEIGHT, s0: POOLED * s0 });
-        Known { prior, pairs: ratios.len(), calibrated: false }
+    /// What is known of the rows of a metric in a report by the A/A pairs of all of them, and by what the report's own pairs
+    /// show ([`centred_ratios`] of all of them).
+    pub(crate) fn pooled(&self, metric: &str, report: &[CaseFacts], own: Vec<f64>) -> Known {
+        let mut ratios = own;
+        let shown = ratios.len();
+        ratios.extend(report.iter().flat_map(|case| self.ratios(case, metric)));
+        let s0 = pair_deviation(&ratios).filter(|_| ratios.len() >= ENOUGH_PAIRS);
+        let prior = s0.map(|s0| Prior { n0: WEIGHT, s0: POOLED * s0 });
+        Known { prior, pairs: ratios.len() - shown, calibrated: false }
     }
 }
 
@@ -204,6 +220,7 @@ mod tests {
             Some(value) => Outcome::Measured(Measurement {
                 kind: Kind::Latency,
                 metrics: [("median_latency".to_owned(), *value)].into_iter().collect(),
+                warnings: Vec::new(),
             }),
             None => Outcome::Failed("it crashed".into()),
         };
@@ -285,6 +302,24 @@ mod tests {
         let pooled = pair_deviation(&[few.as_slice(), own.as_slice()].concat()).unwrap();
         assert_eq!(known(0).prior, Some(Prior { n0: 8.0, s0: 1.5 * pooled }));
         assert_eq!(noise.prior(&cases[0], "avg_latency", &cases), Known::default());
+        let alone = noise.prior(&cases[0], "median_latency", &cases[..1]);
+        assert_eq!(alone, Known { prior: None, pairs: 2, calibrated: false }, "too few to tell anything");
+    }
+
+    #[test]
+    fn the_pairs_of_a_comparison_show_noise_and_no_shift() {
+        let (base, head) = ([1.0, 2.0, 4.0].map(Some), [3.0, 3.0, 15.0].map(Some));
+        let of = |head: &[Option<f64>]| {
+            let facts = case("latency_a", MeasuredBy::Vllm);
+            centred_ratios(&facts, "median_latency", &repetitions(&base), &repetitions(head))
+        };
+        let ratios = of(&head);
+        // d = np.log([3, 1.5, 3.75]); np.var(d, ddof=1)
+        let variance = ratios.iter().map(|ratio| ratio * ratio).sum::<f64>() / 3.0;
+        assert!((variance - 0.22830579).abs() < 1e-8, "{variance}");
+        let doubled = of(&head.map(|value| value.map(|value| 2.0 * value)));
+        assert!(ratios.iter().zip(&doubled).all(|(a, b)| (a - b).abs() < 1e-12));
+        assert_eq!(of(&head[..1]), [0.0; 0]);
     }
 
     #[test]

@@ -172,6 +172,9 @@ fn squared_deviations(values: &[f64]) -> f64 {
 mod tests {
     //! Expected values were computed with numpy 2 and SciPy 1; the call stands beside each, with
     //! `x = np.log([101.2, 99.8, 100.4, 102.1, 98.9])` and `y = np.log([108.3, 107.1, 109.9, 106.5, 110.2])`.
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     fn logs(values: &[f64]) -> Vec<f64> {
@@ -305,5 +308,87 @@ mod tests {
             assert!(value.is_finite(), "{value}");
         }
         assert_eq!(wild.required_repetitions(0.02), None);
+    }
+
+    /// Samples of both sides of two to ten repetitions with noise of any size and a shift, and a prior or none; a thousand
+    /// of them, always the same.
+    fn samples() -> impl Iterator<Item = (Vec<f64>, Vec<f64>, Option<Prior>)> {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        (0..1000).map(move |number| {
+            let deviation = 10_f64.powf(random.random_range(-3.0..0.5));
+            let moved = random.random_range(-1.0..1.0);
+            let mut side = |moved: f64| {
+                let length = random.random_range(2..=10);
+                (0..length).map(|_| moved + deviation * random.random_range(-1.0..1.0)).collect::<Vec<f64>>()
+            };
+            let (base, head) = (side(0.0), side(moved));
+            (base, head, (number % 2 == 0).then_some(Prior { n0: 8.0, s0: deviation }))
+        })
+    }
+
+    #[test]
+    fn swapping_the_sides_turns_the_sign_and_nothing_else() {
+        for (base, head, prior) in samples() {
+            let (forth, back) = (shift(&base, &head, prior).unwrap(), shift(&head, &base, prior).unwrap());
+            assert_close(forth.error, back.error);
+            assert!((forth.estimate + back.estimate).abs() < 1e-12, "{base:?} {head:?}");
+            assert!((forth.p() - back.p()).abs() < 1e-9, "{base:?} {head:?}");
+            let ((low, high), (back_low, back_high)) = (forth.interval(0.9), back.interval(0.9));
+            assert!((low + back_high).abs() < 1e-9 && (high + back_low).abs() < 1e-9, "{base:?} {head:?}");
+        }
+    }
+
+    #[test]
+    fn another_unit_or_a_change_of_both_sides_changes_nothing() {
+        for (base, head, prior) in samples() {
+            let moved = |values: &[f64]| values.iter().map(|value| value + 1000_f64.ln()).collect::<Vec<f64>>();
+            let one = shift(&base, &head, prior).unwrap();
+            let other = shift(&moved(&base), &moved(&head), prior).unwrap();
+            assert!((one.estimate - other.estimate).abs() < 1e-9, "{base:?} {head:?}");
+            assert!((one.error - other.error).abs() < 1e-9 && (one.p() - other.p()).abs() < 1e-6, "{base:?} {head:?}");
+        }
+    }
+
+    #[test]
+    fn stretching_differences_and_noise_alike_stretches_the_estimate_and_keeps_p() {
+        for (base, head, prior) in samples() {
+            let stretched = |values: &[f64]| values.iter().map(|value| 3.0 * value).collect::<Vec<f64>>();
+            let one = shift(&base, &head, prior).unwrap();
+            let wide = prior.map(|prior| Prior { s0: 3.0 * prior.s0, ..prior });
+            let other = shift(&stretched(&base), &stretched(&head), wide).unwrap();
+            if one.deviation > RESOLUTION {
+                assert!((3.0 * one.estimate - other.estimate).abs() < 1e-9, "{base:?} {head:?}");
+                assert!((one.p() - other.p()).abs() < 1e-9, "{base:?} {head:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_repetitions_does_not_matter_and_the_estimate_lies_between_the_extremes() {
+        for (base, head, prior) in samples() {
+            let reversed = |values: &[f64]| values.iter().rev().copied().collect::<Vec<f64>>();
+            let (one, other) =
+                (shift(&base, &head, prior).unwrap(), shift(&reversed(&base), &reversed(&head), prior).unwrap());
+            assert!((one.estimate - other.estimate).abs() < 1e-12 && (one.error - other.error).abs() < 1e-12);
+            let end = |values: &[f64], of: fn(f64, f64) -> f64| values.iter().copied().reduce(of).unwrap();
+            let least = end(&head, f64::min) - end(&base, f64::max);
+            let most = end(&head, f64::max) - end(&base, f64::min);
+            assert!((least..=most).contains(&one.estimate), "{base:?} {head:?}");
+            let (low, high) = one.interval(0.95);
+            assert!(low <= one.estimate && one.estimate <= high && (0.0..=1.0).contains(&one.p()));
+        }
+    }
+
+    #[test]
+    fn adjusted_p_values_keep_their_order_and_are_never_smaller() {
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        for length in 1..200 {
+            let p: Vec<f64> = (0..length).map(|_| random.random_range(0.0_f64..1.0).powi(3)).collect();
+            let q = benjamini_hochberg(&p);
+            for at in 0..length {
+                assert!(p[at] <= q[at] * (1.0 + 1e-12) && q[at] <= 1.0);
+                assert!((0..length).all(|other| p[at] > p[other] || q[at] <= q[other]), "{p:?}");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::rule::{self, Criterion, Draft, Evidence};
 use super::{CaseFacts, Comparison, Conduct, Counts, Input, Look, Method, Problem, Row, SCHEMA, Strategy, Verdict};
 use crate::config::VerdictConfig;
 use crate::metric::{self, Metric};
-use crate::noise::{Known, Noise};
+use crate::noise::{self, Known, Noise};
 use crate::plan::Side;
 use crate::result::{Outcome, Repetition};
 use crate::statistics;
@@ -103,9 +103,12 @@ fn judge(
 ) -> Vec<Row> {
     let mut pooled: HashMap<&str, Known> = HashMap::new();
     let mut known = |case: &CaseFacts, metric: &'static Metric| {
-        noise
-            .own(case, metric.id)
-            .unwrap_or_else(|| *pooled.entry(metric.id).or_insert_with(|| noise.pooled(metric.id, cases)))
+        noise.own(case, metric.id).unwrap_or_else(|| {
+            *pooled.entry(metric.id).or_insert_with(|| {
+                let own = cases.iter().flat_map(|case| noise::centred_ratios(case, metric.id, base, head));
+                noise.pooled(metric.id, cases, own.collect())
+            })
+        })
     };
     let drafts: Vec<Draft> = cases
         .iter()
@@ -154,11 +157,20 @@ fn rows_of<'a>(
     })
 }
 
-/// Adds why repetitions of a side have no value, where the case does not tell yet.
+/// Adds why repetitions of a side have no value, and the warnings of those that have one, where the case does not tell
+/// yet.
 pub(super) fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
     for (number, repetition) in (1..).zip(repetitions) {
         let reason = match repetition.get(&case.name) {
-            Some(Outcome::Measured(_)) => continue,
+            Some(Outcome::Measured(measurement)) => {
+                for reason in &measurement.warnings {
+                    let warning = Problem { side, repetition: number, reason: reason.clone() };
+                    if !case.warnings.contains(&warning) {
+                        case.warnings.push(warning);
+                    }
+                }
+                continue;
+            }
             Some(Outcome::Failed(reason)) => reason.clone(),
             None => "there is no result".to_owned(),
         };

@@ -276,6 +276,7 @@ mod tests {
             max_concurrency: None,
             measured_by: MeasuredBy::Native,
             problems: Vec::new(),
+            warnings: Vec::new(),
         };
         let repetitions = |values: &[Option<f64>]| -> Vec<Repetition> {
             values
@@ -283,7 +284,7 @@ mod tests {
                 .map(|value| {
                     let outcome = value.map_or(Outcome::Failed("the server did not start".into()), |value| {
                         let metrics = [(id.to_owned(), value)].into_iter().collect();
-                        Outcome::Measured(Measurement { kind: metric.kind, metrics })
+                        Outcome::Measured(Measurement { kind: metric.kind, metrics, warnings: Vec::new() })
                     });
                     [("x".to_owned(), outcome)].into_iter().collect()
                 })
@@ -381,5 +382,24 @@ mod tests {
         insta::assert_snapshot!(said(&row), @"Unchanged: 0 s in every repetition of both sides");
         let appeared = super::tests::row("avg_cold_compilation_time", &some([0.0; 2]), &some([5.0; 2]), None);
         insta::assert_snapshot!(said(&appeared), @"NotMeasured: base is 0, and a change relative to that has no size");
+    }
+
+    #[test]
+    fn values_that_no_measurement_has_leave_the_others_and_are_never_a_change() {
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -3.0] {
+            let good = some([100.0, 101.0, 99.0, 100.0, 100.5]);
+            let spoilt = [Some(odd), Some(101.0), Some(99.0), Some(100.0), Some(100.5)];
+            for (base, head) in [(good, spoilt), (spoilt, good), (spoilt, spoilt)] {
+                let row = row("median_ttft_ms", &base, &head, Some(0.9));
+                assert_eq!(row.verdict, Verdict::Unchanged, "{odd}: {}", row.why);
+                assert!(row.why.contains("1 of 5 repetitions of"), "{odd}: {}", row.why);
+            }
+            for id in ["median_ttft_ms", "avg_cold_compilation_time"] {
+                let nothing = row(id, &some([odd; 3]), &some([100.0; 3]), None);
+                assert_eq!((nothing.verdict, nothing.estimate), (Verdict::NotMeasured, None), "{odd}");
+            }
+        }
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0]), &some([-3.0]), None)), @"NotMeasured: head is negative, and a change relative to that has no size");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0]), &some([f64::NAN]), None)), @"NotMeasured: head has no value: its results lack `median_ttft_ms`");
     }
 }

@@ -133,6 +133,7 @@ fn facts(kind: Kind, test: &str, name: &str, rate: Option<&str>, concurrency: Op
         max_concurrency: concurrency,
         measured_by: if kind == Kind::Serving { MeasuredBy::Native } else { MeasuredBy::Vllm },
         problems: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

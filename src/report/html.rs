@@ -249,7 +249,8 @@ impl Page<'_> {
 
     fn problems(&self, case: &str) -> String {
         let facts = self.comparison.cases.iter().find(|facts| facts.name == case);
-        let sentences = facts.map(|facts| wording::problems(&facts.problems)).unwrap_or_default();
+        let told = facts.map(|facts| [&facts.problems, &facts.warnings].map(|list| wording::problems(list)));
+        let sentences = told.map(|lists| lists.concat()).unwrap_or_default();
         let line = |sentence: &String| format!("<p class=\"notice small\">{}</p>\n", escape::html(sentence));
         sentences.iter().map(line).collect()
     }
@@ -257,9 +258,9 @@ impl Page<'_> {
     fn row(&self, row: &Row) -> String {
         let [base, head] = super::values(row).map(|text| escape::html(&text));
         let threshold = number::percent(row.min_effect);
-        let why = format!("<small>{}; threshold {threshold}</small>", escape::html(&escape::sentence(&row.why)))
-            .replace(" %", "\u{a0}%");
-        let why = if row.primary { why } else { String::new() };
+        let why = escape::html(&escape::sentence(&row.why));
+        let noise = wording::noise(row);
+        let why = format!("<small>{why}; threshold {threshold}{noise}</small>").replace(" %", "\u{a0}%");
         let verdict = if row.primary { verdict(row.verdict) } else { String::new() };
         format!(
             "<tr><th scope=\"row\">{}{why}</th><td>{verdict}</td><td class=\"number\">{base}</td><td class=\"number\">{head}</td><td>{}</td>{}<td>{}</td></tr>\n",
@@ -383,6 +384,8 @@ mod tests {
         for case in 1..=comparison.cases.len() {
             assert!(page.contains(&format!("id=\"case-{case}\"")));
         }
+        let why = page.matches("; threshold ").count();
+        assert_eq!(why, comparison.rows.len(), "every row says why");
         assert!(page.contains("<a href=\"#case-4\">llama8B tp1, random 128/2048, c=64</a>"));
     }
 
@@ -394,7 +397,7 @@ mod tests {
             page.lines().filter(|line| line.starts_with("<tr><th scope=\"row\">Output throughput")).nth(3).unwrap();
         let drawing = regex::Regex::new("<svg class=\"([a-z]+)[^>]*>.*?</svg>").unwrap();
         insta::assert_snapshot!(drawing.replace_all(row, "[$1]").replace("</td>", "</td>\n"), @r#"
-        <tr><th scope="row">Output throughput<small>the 90 % interval lies inside ±5 %; threshold 2 %</small></th><td><span class="verdict unchanged">unchanged</span></td>
+        <tr><th scope="row">Output throughput<small>the 90 % interval lies inside ±5 %; threshold 2 %; uncalibrated: noise of its own repetitions</small></th><td><span class="verdict unchanged">unchanged</span></td>
         <td class="number">301.3 tok/s</td>
         <td class="number">302.5 tok/s</td>
         <td>[strip]</td>

@@ -153,6 +153,15 @@ pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<String> {
     cases.flat_map(of_case).collect()
 }
 
+/// What the client warned of in repetitions that count all the same, in the order of the plan.
+pub fn warnings(comparison: &Comparison, labels: &Labels) -> Vec<String> {
+    let of_case = |case: &CaseFacts| {
+        let label = labels.of(&case.name).full();
+        problems(&case.warnings).into_iter().map(move |warning| format!("{label}: {warning}"))
+    };
+    comparison.cases.iter().flat_map(of_case).collect()
+}
+
 /// `head, repetitions 1, 2: server did not start`: one sentence for each side and reason.
 pub fn problems(problems: &[Problem]) -> Vec<String> {
     let mut repetitions: IndexMap<(Side, &str), Vec<String>> = IndexMap::new();
@@ -226,6 +235,17 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
     sentences
 }
 
+/// What the noise of one row is known from, as the tail of a sentence; empty where the row was not tested.
+pub fn noise(row: &Row) -> String {
+    let from = match (row.calibrated, row.s0) {
+        _ if row.p.is_none() => return String::new(),
+        (true, _) => format!("calibrated with {}", number::plural(row.aa_pairs, "A/A pair")),
+        (false, Some(_)) => "uncalibrated: noise pooled over the metric".to_owned(),
+        (false, None) => "uncalibrated: noise of its own repetitions".to_owned(),
+    };
+    format!("; {from}")
+}
+
 /// What the noise of the primary rows is known from.
 fn calibration(comparison: &Comparison) -> String {
     let tested: Vec<&Row> = finding::primary(comparison).filter(|row| row.p.is_some()).collect();
@@ -234,8 +254,8 @@ fn calibration(comparison: &Comparison) -> String {
     let pairs = calibrated.iter().map(|row| row.aa_pairs).min().unwrap_or_default();
     let kinds = [
         (calibrated.len(), format!("calibrated with {} of each", number::plural(pairs, "A/A pair"))),
-        (pooled, "uncalibrated, one and a half times that of the A/A pairs of the same metric".to_owned()),
-        (others.len() - pooled, "uncalibrated, that of this run's own repetitions: no A/A runs are known".to_owned()),
+        (pooled, "uncalibrated, one and a half times that of all rows of the metric".to_owned()),
+        (others.len() - pooled, "uncalibrated, that of its own repetitions alone".to_owned()),
     ];
     let of = |(rows, words): &(usize, String)| match *rows == tested.len() {
         true => format!("of every row: {words}"),

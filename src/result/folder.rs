@@ -153,6 +153,7 @@ pub(crate) fn named(name: &str, kind: Kind) -> CaseFacts {
         max_concurrency,
         measured_by: MeasuredBy::Vllm,
         problems: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

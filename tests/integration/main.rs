@@ -5,6 +5,7 @@
 
 mod base;
 mod client;
+mod compare;
 mod fake_github;
 mod guard;
 mod manifests;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use indexmap::IndexMap;
 
 use super::folder;
 use super::recorded::Recorded;
@@ -21,6 +22,7 @@ use crate::plan::{Fallback, Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::registry::{self, Registry};
 use crate::search::Summary;
+use crate::strategy::Phase;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
@@ -253,19 +255,20 @@ fn is_aa(plan: &Plan) -> bool {
     }
 }
 
-/// `base 02 was repeated 1 time: ...`, of every pass that was.
-fn repeated(journal: &Journal) -> Vec<String> {
-    let mut notices: Vec<(String, usize, &str)> = Vec::new();
+/// Which repetitions were repeated, and why; where they are many, how many.
+fn repeated(journal: &Journal) -> Option<String> {
+    let mut passes: IndexMap<String, usize> = IndexMap::new();
     for void in journal.voids() {
-        let name = format!("{} {:02} ({})", void.side.as_str(), void.repetition, void.phase.as_str());
-        match notices.iter_mut().find(|(known, ..)| *known == name) {
-            Some((_, times, why)) => (*times, *why) = (*times + 1, &void.void),
-            None => notices.push((name, 1, &void.void)),
-        }
+        let phase =
+            if void.phase == Phase::Screen { "the screen".to_owned() } else { format!("{:02}", void.repetition) };
+        *passes.entry(format!("{} {phase}", void.side.as_str())).or_default() += 1;
     }
-    let sentence =
-        |(name, times, why)| format!("{name} was repeated {}: {why}.", if times == 1 { "once" } else { "twice" });
-    notices.into_iter().map(sentence).collect()
+    let why = &journal.voids().last()?.void;
+    let named = |(pass, times): (&String, &usize)| format!("{pass} {}", if *times == 1 { "once" } else { "twice" });
+    Some(match passes.len() {
+        1..=3 => format!("Repeated: {}, because {why}.", passes.iter().map(named).collect::<Vec<_>>().join(", ")),
+        many => format!("{many} repetitions were repeated, the last because {why}."),
+    })
 }
 
 /// Prints where the time went.
