@@ -27,7 +27,7 @@ use crate::output::OutputFolder;
 use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::result::{Outcome, Repetition};
-use crate::strategy::{self, Phase, Round, Strategy};
+use crate::strategy::{self, Pass, Phase, Round, Strategy};
 use crate::suite::{Case, Command};
 use crate::target::Target;
 use crate::target::launch::Launch;
@@ -243,7 +243,7 @@ impl Bench<'_> {
         let (mut done, mut told) = (0, 0);
         for (index, pass) in passes.iter().enumerate() {
             let present = || plan.sides.present().map(|(side, _)| side);
-            let is_done = |side, case: &&Case| journal.find(side, *pass, &case.name).is_some();
+            let is_done = |side, case: &&Case| self.is_done(side, *pass, case, journal);
             let kept = present().map(|side| cases.iter().filter(|case| is_done(side, case)).count()).sum::<usize>();
             self.progress.skip(kept as u64);
             if kept == cases.len() * present().count() {
@@ -279,6 +279,12 @@ impl Bench<'_> {
             done += 1;
         }
         Ok(done)
+    }
+
+    /// Whether a case has run in a pass, and the search after it.
+    fn is_done(&self, side: Side, pass: Pass, case: &Case, journal: &Journal) -> bool {
+        let entry = journal.find(side, pass, &case.name);
+        entry.is_some_and(|entry| entry.failed.is_some() || !self.awaits_search(side, pass, case))
     }
 
     /// Waits for head's image.

@@ -56,6 +56,15 @@ impl Bench<'_> {
         output::write(&path, text.as_bytes()).world()
     }
 
+    /// Whether a case is the last before a search that has not ended: an interrupted run measures it once more and searches.
+    pub(super) fn awaits_search(&self, side: Side, pass: Pass, case: &Case) -> bool {
+        let rate = case.request_rate.as_deref().unwrap_or_default();
+        let is_asked = self.plan.search.is_some() && case.server.is_some() && is_searched(self.plan, pass);
+        is_asked
+            && group(self.plan, case).last() == Some(case)
+            && !self.output.pass(side, pass).join(Summary::file(&case.test, rate)).exists()
+    }
+
     /// Whether a finished case met the targets; `None` where it did not run.
     fn is_met(&self, search: &Search, side: Side, pass: Pass, case: &Case, journal: &Journal) -> Result<Option<bool>> {
         let Some(entry) = journal.find(side, pass, &case.name) else { return Ok(None) };

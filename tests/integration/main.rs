@@ -8,6 +8,7 @@ mod client;
 mod compare;
 mod fake_github;
 mod guard;
+mod image;
 mod manifests;
 mod publish;
 mod run;

@@ -22,15 +22,16 @@ const FOUR: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4";
 /// One at a time: a server that keeps the second of four requests waiting, and none of one.
 const NARROW: &str = "sim:itl=4ms,max-num-seqs=1";
 
-/// A store that knows the noise of both cases as ±30 %: what this machine does besides is no change, four times is.
+/// A store that knows the noise of both cases: for one request at a time nothing that this machine does is a change, for
+/// four at a time a factor of three is.
 fn noisy_store(folder: &Path) -> String {
-    let rows = [ONE, FOUR].iter().flat_map(|case| {
+    let rows = [(ONE, 3.0), (FOUR, 0.3)].iter().flat_map(|(case, noise)| {
         let primary = ["output_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms"];
         primary.map(|metric| AaRow {
             case: (*case).to_owned(),
             metric: metric.to_owned(),
             client: MeasuredBy::Native,
-            ratios: [0.3, -0.3].repeat(6),
+            ratios: [*noise, -noise].repeat(6),
         })
     });
     let run = AaRun {
@@ -267,4 +268,12 @@ fn a_search_finds_the_largest_concurrency_within_the_targets_on_both_sides() {
     let probe = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_3.json";
     assert!(out.join("results").join(probe).is_file(), "a probe is a result");
     assert!(fs::read_to_string(out.join("comment.md")).unwrap().contains(": base 3, head 2"));
+
+    // As if the run had been killed in its last search.
+    let summary = out.join(format!("head/01/{name}"));
+    fs::remove_file(&summary).unwrap();
+    fs::remove_file(out.join("comparison.json")).unwrap();
+    let resumed = command.arg("--resume").output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed));
+    assert_eq!(serde_json::from_str::<Summary>(&fs::read_to_string(summary).unwrap()).unwrap(), head);
 }
