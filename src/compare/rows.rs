@@ -37,8 +37,9 @@ pub fn compare(input: Input) -> Comparison {
         }
         let config = VerdictConfig { fdr: look.fdr, ..verdict.clone() };
         let rows = judge(&cases, &open, [base, head], &config, &noise);
-        for rows in rows.chunk_by(|a, b| a.case == b.case) {
-            judged.insert(rows[0].case.clone(), rows.iter().cloned().map(|row| Row { look: number, ..row }).collect());
+        judged.retain(|case, _| !open.contains(case));
+        for row in rows {
+            judged.entry(row.case.clone()).or_default().push(Row { look: number, ..row });
         }
         open.retain(|case| judged.get(case).is_some_and(|rows| is_undecided(rows)));
     }
