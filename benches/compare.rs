@@ -8,8 +8,8 @@ use vllm_perf::compare::{self, CaseFacts, Input, Subject};
 use vllm_perf::config::VerdictConfig;
 use vllm_perf::metric;
 use vllm_perf::noise::Noise;
-use vllm_perf::result::{Measurement, Outcome, Repetition};
-use vllm_perf::suite::{Kind, MeasuredBy};
+use vllm_perf::result::{self, Measurement, Outcome, Repetition};
+use vllm_perf::suite::Kind;
 
 const CASES: usize = 100;
 const PAIRS: usize = 5;
@@ -29,7 +29,9 @@ fn main() {
 }
 
 fn compared() -> Duration {
-    let cases: Vec<CaseFacts> = (0..CASES).map(case).collect();
+    let cases: Vec<CaseFacts> = (0..CASES)
+        .map(|number| result::named(&format!("serving_test{number}_qps_inf_concurrency_8"), Kind::Serving))
+        .collect();
     let side = |from: usize| (from..from + PAIRS).map(|at| repetition(&cases, at)).collect::<Vec<Repetition>>();
     let input = Input {
         subject: Subject::default(),
@@ -48,20 +50,6 @@ fn compared() -> Duration {
     let time = begun.elapsed();
     assert_eq!(comparison.rows.iter().filter(|row| row.primary && row.p.is_some()).count(), CASES * 5);
     time
-}
-
-fn case(number: usize) -> CaseFacts {
-    CaseFacts {
-        name: format!("serving_test{number}_qps_inf_concurrency_8"),
-        kind: Kind::Serving,
-        test: format!("serving_test{number}"),
-        model: "m".to_owned(),
-        request_rate: Some("inf".to_owned()),
-        max_concurrency: Some(8),
-        measured_by: MeasuredBy::Native,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-    }
 }
 
 /// Every metric of every case, some percent apart: noise enough that the rule has to work for its sentence.

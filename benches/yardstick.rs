@@ -20,7 +20,7 @@ use vllm_perf::config::VerdictConfig;
 use vllm_perf::device::DeviceName;
 use vllm_perf::metric::{self, Direction, Metric};
 use vllm_perf::noise::{AaRow, AaRun, MeasuredOn, Noise, SCHEMA};
-use vllm_perf::result::{Measurement, Outcome, Repetition};
+use vllm_perf::result::{self, Measurement, Outcome, Repetition};
 use vllm_perf::statistics::percentile;
 use vllm_perf::suite::{Kind, MeasuredBy};
 
@@ -50,16 +50,9 @@ type Job = Vec<Vec<f64>>;
 
 impl World {
     fn new(random: &mut ChaCha8Rng) -> Self {
-        let case = |number: usize| CaseFacts {
-            name: format!("serving_test{number}_qps_inf_concurrency_8"),
-            kind: Kind::Serving,
-            test: format!("serving_test{number}"),
-            model: "m".to_owned(),
-            request_rate: Some("inf".to_owned()),
-            max_concurrency: Some(8),
-            measured_by: MeasuredBy::Native,
-            problems: Vec::new(),
-            warnings: Vec::new(),
+        let case = |number: usize| {
+            let case = result::named(&format!("serving_test{number}_qps_inf_concurrency_8"), Kind::Serving);
+            CaseFacts { measured_by: MeasuredBy::Native, ..case }
         };
         let metrics: Vec<&Metric> = metric::of(Kind::Serving).filter(|metric| metric.primary).collect();
         let deviation = (0..CASES * metrics.len()).map(|_| random.random_range(0.01..0.04)).collect();

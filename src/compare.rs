@@ -142,7 +142,8 @@ pub struct Row {
     pub p: Option<f64>,
     /// Benjamini-Hochberg adjusted p value over the primary rows of the same look; primary rows only.
     pub q: Option<f64>,
-    /// Smallest relative change that would have been called one with 80 % power, had no other row changed.
+    /// Smallest relative change that would have been called one with 80 % power, had no other row changed; primary rows
+    /// only.
     pub detectable: Option<f64>,
     /// What may be said.
     pub verdict: Verdict,

@@ -14,8 +14,8 @@ use crate::metric;
 use crate::suite::Kind;
 
 pub use commands::{Commands, flags};
-pub use folder::{CaseFiles, Folder, facts, read_folder, repetitions};
-pub(crate) use folder::{kind_of, named};
+pub(crate) use folder::kind_of;
+pub use folder::{CaseFiles, Folder, facts, named, read_folder, repetitions};
 pub use merge::merge;
 
 /// What one case gave, reduced to the metrics that are compared.

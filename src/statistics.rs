@@ -1,7 +1,7 @@
 //! Estimators, tests and corrections over logarithms of one number a repetition. Pure functions: a value that cannot
 //! be computed is `None`, never NaN. The rule that uses them is `compare`.
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// Smallest standard deviation that is believed, on the log scale: 0.01 %. Repetitions that agree to the last digit
 /// (a simulated server, a counter) would otherwise make every difference infinitely significant.
@@ -73,22 +73,18 @@ impl Shift {
     /// that is more than [`MOST_REPETITIONS`].
     pub fn required_repetitions(&self, effect: f64) -> Option<u32> {
         let ratio = self.deviation / effect.ln_1p();
-        let suffices = |repetitions: u32| {
+        let suffices = |repetitions: u32| -> bool {
             StudentsT::new(0.0, 1.0, f64::from(2 * repetitions - 2)).is_ok_and(|student| {
                 let quantiles = student.inverse_cdf(0.95) + student.inverse_cdf(POWER);
                 2.0 * (quantiles * ratio).powi(2) <= f64::from(repetitions)
             })
         };
-        if !suffices(MOST_REPETITIONS) {
-            return None;
-        }
-        // What is needed shrinks as N grows, so there is one border between too few and enough.
-        let (mut too_few, mut enough) = (1, MOST_REPETITIONS);
-        while enough - too_few > 1 {
-            let middle = u32::midpoint(too_few, enough);
-            if suffices(middle) { enough = middle } else { too_few = middle }
-        }
-        Some(enough)
+        // Student's quantiles are larger than the normal ones, so that no fewer can suffice, and little more does.
+        let normal = Normal::standard();
+        let quantiles = normal.inverse_cdf(0.95) + normal.inverse_cdf(POWER);
+        let fewest = (2.0 * (quantiles * ratio).powi(2)).ceil().max(2.0);
+        let fewest = (fewest <= f64::from(MOST_REPETITIONS)).then_some(fewest as u32)?;
+        (fewest..=MOST_REPETITIONS).find(|repetitions| suffices(*repetitions))
     }
 }
 

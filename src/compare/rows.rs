@@ -36,9 +36,10 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
     };
 
     let mut judged: HashMap<String, Vec<Row>> = HashMap::new();
-    let mut keep = |rows: Vec<Row>, number: u32| {
-        for rows in rows.chunk_by(|a, b| a.case == b.case) {
-            judged.insert(rows[0].case.clone(), rows.iter().cloned().map(|row| Row { look: number, ..row }).collect());
+    let mut keep = |rows: Vec<Row>, number: u32, of: &HashSet<String>| {
+        judged.retain(|case, _| !of.contains(case));
+        for row in rows {
+            judged.entry(row.case.clone()).or_default().push(Row { look: number, ..row });
         }
         let undecided = judged.iter().filter(|(_, rows)| is_undecided(rows));
         undecided.map(|(case, _)| case.clone()).collect::<HashSet<String>>()
@@ -48,14 +49,15 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
     if let Some([base, head]) = screen.as_ref().filter(|_| !screened.is_empty()) {
         let sides = [std::slice::from_ref(base), std::slice::from_ref(head)];
         add_all_problems(&mut cases, &screened, sides);
-        keep(judge(&cases, &screened, sides, &verdict, &noise, Some(SCREENED)), 1);
+        keep(judge(&cases, &screened, sides, &verdict, &noise, Some(SCREENED)), 1, &screened);
     }
     for (number, look) in (1..).zip(&looks) {
         let until = if paired { look.pairs as usize } else { usize::MAX };
         let sides = [&base, &head].map(|side| &side[..side.len().min(until)]);
         add_all_problems(&mut cases, &open, sides);
         let config = VerdictConfig { fdr: look.fdr, ..verdict.clone() };
-        let undecided = keep(judge(&cases, &open, sides, &config, &noise, conduct.held.as_deref()), number);
+        let rows = judge(&cases, &open, sides, &config, &noise, conduct.held.as_deref());
+        let undecided = keep(rows, number, &open);
         open.retain(|case| undecided.contains(case));
     }
     let rows: Vec<Row> = cases.iter().filter_map(|case| judged.remove(&case.name)).flatten().collect();

@@ -163,7 +163,7 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row
         high: interval.map(|(_, high)| relative(high)),
         p: shift.map(|shift| shift.p()),
         q,
-        detectable: shift.map(|shift| shift.detectable(level, min_effect)),
+        detectable: shift.filter(|_| primary).map(|shift| shift.detectable(level, min_effect)),
         verdict,
         why: why + &holes,
     }
@@ -198,27 +198,25 @@ fn tested(shift: &Shift, q: Option<f64>, criterion: Criterion, repetitions: usiz
             format!("the 90 % interval, {low} to {high}, lies inside ±{}", number::percent(UNCHANGED)),
         );
     }
-    let needed = shift.required_repetitions(min_effect);
     let why = match q {
         None => format!("{change}: shown only, this metric raises no alarm"),
         Some(q) if significant.is_some() => {
-            format!(
-                "{change}, {}, but smaller than the minimum effect of {}",
-                probability(q),
-                number::percent(min_effect)
-            )
+            let (q, size) = (probability(q), number::percent(min_effect));
+            format!("{change}, {q}, but smaller than the minimum effect of {size}")
         }
-        Some(q) if needed.is_none_or(|needed| needed as usize > repetitions) => {
-            let needed = needed.map_or(format!("more than {MOST_REPETITIONS}"), |needed| format!("about {needed}"));
-            format!(
-                "{change}, {}: {needed} pairs would tell a change of {}",
-                probability(q),
-                number::percent(min_effect)
-            )
-        }
-        Some(q) => format!("{change}, {}: near what {repetitions} pairs can tell", probability(q)),
+        Some(q) => format!("{change}, {}: {}", probability(q), needed(shift, min_effect, repetitions)),
     };
     (Verdict::Inconclusive, why)
+}
+
+/// How many pairs would tell a change of `min_effect`, where so many `repetitions` a side do not.
+fn needed(shift: &Shift, min_effect: f64, repetitions: usize) -> String {
+    let pairs = match shift.required_repetitions(min_effect) {
+        None => format!("more than {MOST_REPETITIONS}"),
+        Some(needed) if needed as usize > repetitions => format!("about {needed}"),
+        Some(_) => return format!("near what {repetitions} pairs can tell"),
+    };
+    format!("{pairs} pairs would tell a change of {}", number::percent(min_effect))
 }
 
 /// Every finite value of a metric of a case, in the order of the repetitions.

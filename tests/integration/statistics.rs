@@ -275,7 +275,7 @@ fn a_comparison_reads_back_as_it_was_printed() {
     let comparison = compared(&folders(&A), &folders(&B));
     let text = serde_json::to_string(&comparison).unwrap();
     assert_eq!(serde_json::from_str::<Comparison>(&text).unwrap(), comparison);
-    assert!(comparison.rows.iter().all(|row| row.low.is_some() && row.detectable.is_some()));
+    assert!(comparison.rows.iter().all(|row| row.low.is_some() && row.detectable.is_some() == row.primary));
 }
 
 #[test]
