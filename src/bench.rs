@@ -178,10 +178,12 @@ impl Bench<'_> {
                 (Strategy::Screen, Phase::Screen) => {
                     let suspicious = self.suspicious(journal)?;
                     conduct.screened = all.iter().filter(|case| !suspicious.contains(case)).cloned().collect();
+                    let screens = self.times.phases().into_iter().find(|phase| phase.phase == Phase::Screen);
+                    let seconds = screens.map_or(0.0, |phase| phase.seconds);
                     self.progress.say(&format!(
                         "the screen of {} cases took {}: {} of them look changed and are repeated in pairs",
                         all.len(),
-                        crate::duration::text(begun.elapsed()),
+                        crate::duration::text(Duration::from_secs_f64(seconds)),
                         suspicious.len()
                     ));
                     suspicious
