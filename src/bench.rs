@@ -1,29 +1,39 @@
-//! Runs a plan: interleaved repetitions, a fresh server for each, every finished case in the journal.
-//! Order, groups and budget are pure functions; servers and cases are in `bench/`.
+//! Runs a plan: the rounds of its strategy, interleaved passes with a fresh server for each, every finished case in the
+//! journal. Passes, servers and cases are in `bench/`.
+
+pub mod collect;
+pub mod cost;
+pub mod search;
+pub mod time;
 
 mod case;
+mod pass;
 mod server;
 
+use std::fmt;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use anyhow::Result;
 
-use crate::compare::SideFacts;
+use crate::compare::{self, CaseFacts, Comparison, Conduct, Look, SideFacts};
+use crate::config::VerdictConfig;
 use crate::environment::Environment;
-use crate::exit::Classify;
-use crate::journal::{Entry, Journal};
+use crate::host::load::Seen;
+use crate::journal::Journal;
+use crate::metric;
+use crate::noise::Noise;
 use crate::output::OutputFolder;
 use crate::plan::{Plan, Side, SidePlan};
 use crate::progress::Progress;
-use crate::result::{self, Outcome, Repetition};
-use crate::suite::{Case, Command, Kind};
+use crate::result::{Outcome, Repetition};
+use crate::strategy::{self, Pass, Phase, Round, Strategy};
+use crate::suite::{Case, Command};
+use crate::target::Target;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
-
-/// How many repetitions in a row a server may fail to start before its cases are given up.
-const START_TRIES: u32 = 2;
+use cost::Costs;
+use time::{Spent, Times};
 
 /// Limits of a run.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +44,8 @@ pub struct Limits {
     pub case: Duration,
     /// No further pair begins that would end after this.
     pub budget: Option<Duration>,
+    /// Share of the processors that others may take while a repetition is measured; above it, it is repeated.
+    pub outside_load: f64,
 }
 
 /// One side, ready to start.
@@ -52,13 +64,7 @@ pub struct SideBench {
 impl SideBench {
     /// A side that has not run yet.
     pub fn new(plan: SidePlan, launch: Launch) -> Self {
-        let facts = SideFacts {
-            target: plan.target.to_string(),
-            commit: plan.commit.clone(),
-            server_args: plan.server_args.clone(),
-            ..SideFacts::default()
-        };
-        Self { plan, launch, facts, failed_starts: Vec::new() }
+        Self { plan, launch, facts: SideFacts::default(), failed_starts: Vec::new() }
     }
 
     fn failures(&self, server: &Command) -> u32 {
@@ -91,18 +97,41 @@ pub struct Bench<'a> {
     pub limits: Limits,
     /// For the native client.
     pub environment: &'a Environment,
+    /// When a change is called one.
+    pub verdict: &'a VerdictConfig,
+    /// What A/A runs have shown of the rows' noise.
+    pub noise: &'a Noise,
+    /// Where time went.
+    pub times: Times,
+    /// What things cost, as far as it is known.
+    pub costs: Costs,
+    /// What the pass under way has taken and seen.
+    pub under_way: UnderWay,
+    /// Head's image, where it is still on its way while base warms up.
+    pub arriving: Option<Arriving<'a>>,
 }
 
-/// The order in which the sides run inside each pair: random, the same for the same seed.
-pub fn order(seed: u64, pairs: u32) -> Vec<[Side; 2]> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    (0..pairs)
-        .map(|_| if random.random_bool(0.5) { [Side::Base, Side::Head] } else { [Side::Head, Side::Base] })
-        .collect()
+/// Something that is fetched beside other work: what is known of its side when it is here.
+pub struct Arriving<'a>(pub Pin<Box<dyn Future<Output = Result<SideFacts>> + 'a>>);
+
+impl fmt::Debug for Arriving<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Arriving")
+    }
+}
+
+/// What a pass has taken and seen so far.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    spent: Spent,
+    servers: u32,
+    cases: u32,
+    seen: Seen,
+    watched: f64,
 }
 
 /// The serving cases by server, in the order of the plan: cases with equal servers share one. The other kinds have none.
-fn servers(cases: &[Case]) -> Vec<(Option<&Command>, Vec<&Case>)> {
+fn servers<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<(Option<&'a Command>, Vec<&'a Case>)> {
     let mut groups: Vec<(Option<&Command>, Vec<&Case>)> = Vec::new();
     for case in cases {
         let server = case.server.as_ref();
@@ -114,41 +143,156 @@ fn servers(cases: &[Case]) -> Vec<(Option<&Command>, Vec<&Case>)> {
     groups
 }
 
-/// Whether another pair still fits: as long as the mean of those before.
-fn fits(budget: Option<Duration>, elapsed: Duration, pairs_done: u32) -> bool {
-    budget.is_none_or(|budget| pairs_done == 0 || elapsed + elapsed / pairs_done <= budget)
+/// How many servers the cases need.
+fn server_count<'a>(cases: impl IntoIterator<Item = &'a Case>) -> usize {
+    servers(cases).iter().filter(|(server, _)| server.is_some()).count()
 }
 
 impl Bench<'_> {
-    /// Runs what the journal does not have yet. Failed cases are in the journal, not in the error.
+    /// Runs what the journal does not have yet, and tells how it went. Failed cases are in the journal, not in the error.
     ///
     /// # Errors
-    /// When the output folder cannot be written.
-    pub async fn run(&mut self, journal: &mut Journal) -> Result<()> {
+    /// When the output folder cannot be read or written.
+    pub async fn run(&mut self, journal: &mut Journal) -> Result<Conduct> {
         let begun = Instant::now();
-        self.warm_up(journal).await?;
-        let warm = Instant::now();
-        // Pairs of an interrupted run took none of this run's time.
-        let mut run_now = 0;
-        for (pair, sides) in (1_u32..).zip(order(self.plan.seed, self.plan.pairs)) {
-            if self.is_finished(pair, journal) {
+        let plan = self.plan;
+        let all: Vec<String> = plan.cases.iter().map(|case| case.name.clone()).collect();
+        let mut conduct = Conduct { strategy: plan.strategy, ..Conduct::default() };
+        self.estimate(journal);
+        let (mut last, mut left, mut warm) = (None, all.clone(), false);
+        while let Some(round) = strategy::next(plan.strategy, plan.pairs, last, left) {
+            let ran = self.round(&round, begun, &mut warm, journal).await?;
+            let planned = round.pairs.1 + 1 - round.pairs.0;
+            if ran < planned {
+                let notice = format!(
+                    "The budget of {} left out {} of {planned} {} of {} cases.",
+                    crate::duration::text(self.limits.budget.unwrap_or_default()),
+                    planned - ran,
+                    if self.base.is_some() { "pairs" } else { "repetitions" },
+                    round.cases.len()
+                );
+                self.progress.say(&notice);
+                conduct.notices.push(notice);
+            }
+            left = match (plan.strategy, round.phase) {
+                (Strategy::Screen, Phase::Screen) => {
+                    let suspicious = self.suspicious(journal)?;
+                    conduct.screened = all.iter().filter(|case| !suspicious.contains(case)).cloned().collect();
+                    let screens = self.times.phases().into_iter().find(|phase| phase.phase == Phase::Screen);
+                    let seconds = screens.map_or(0.0, |phase| phase.seconds);
+                    self.progress.say(&format!(
+                        "the screen of {} cases took {}: {} of them look changed and are repeated in pairs",
+                        all.len(),
+                        crate::duration::text(Duration::from_secs_f64(seconds)),
+                        suspicious.len()
+                    ));
+                    suspicious
+                }
+                (Strategy::Sequential, Phase::Pairs) if ran == planned => {
+                    let look = self.look(journal, &conduct)?;
+                    let undecided: Vec<String> = compare::undecided(&look).into_iter().map(str::to_owned).collect();
+                    self.progress.say(&format!(
+                        "{} of {} cases are undecided after {} pairs",
+                        undecided.len(),
+                        all.len(),
+                        plan.pairs
+                    ));
+                    undecided
+                }
+                _ => Vec::new(),
+            };
+            last = Some(round.phase);
+        }
+        // With nothing left to run there was no warm-up, and the report names head's image all the same.
+        self.arrive().await?;
+        conduct.phases = self.times.phases();
+        conduct.spent = self.times.sides();
+        Ok(conduct)
+    }
+
+    /// Says how long the run may take, and by what that is known.
+    fn estimate(&self, journal: &Journal) {
+        if !journal.entries().is_empty() {
+            return;
+        }
+        let plan = self.plan;
+        let sides = plan.sides.present().map(|(side, _)| side);
+        let pass: f64 = sides.map(|side| self.costs.pass(side, &plan.cases, server_count(&plan.cases))).sum();
+        let time = |passes: u32| crate::duration::text(Duration::from_secs_f64(pass * f64::from(passes)));
+        let time = match plan.strategy {
+            Strategy::Paired | Strategy::Single => time(plan.pairs),
+            Strategy::Screen => format!("{} to {}", time(1), time(plan.pairs + 1)),
+            Strategy::Sequential => format!("{} to {}", time(plan.pairs), time(2 * plan.pairs)),
+        };
+        let (known, all) = (self.costs.known(&plan.cases), plan.cases.len());
+        let by = match known {
+            0 => "a guess from the suite alone; the first pass will tell more".to_owned(),
+            known if known < all => {
+                format!("by an earlier run of {known} of the {all} cases and a guess for the others")
+            }
+            _ => "by an earlier run of these cases".to_owned(),
+        };
+        self.progress.say(&format!("expected to take {time} after the warm-up: {by}"));
+    }
+
+    /// Runs a round, as far as the budget goes, and tells how many of its pairs are done.
+    async fn round(&mut self, round: &Round, begun: Instant, warm: &mut bool, journal: &mut Journal) -> Result<u32> {
+        let plan = self.plan;
+        let cases: Vec<&Case> = plan.cases.iter().filter(|case| round.cases.contains(&case.name)).collect();
+        let passes: Vec<_> = round.passes().collect();
+        let runs = cases.len() * passes.len() * plan.sides.present().count();
+        self.progress.expect_more(runs as u64);
+        let (mut done, mut told) = (0, 0);
+        for (index, pass) in passes.iter().enumerate() {
+            let present = || plan.sides.present().map(|(side, _)| side);
+            let is_done = |side, case: &&Case| self.is_done(side, *pass, case, journal);
+            let kept = present().map(|side| cases.iter().filter(|case| is_done(side, case)).count()).sum::<usize>();
+            self.progress.skip(kept as u64);
+            if kept == cases.len() * present().count() {
+                done += 1;
                 continue;
             }
-            if !fits(self.limits.budget, begun.elapsed(), run_now) {
-                self.progress.say(&format!(
-                    "the budget ends here: {} of {} pairs are done, {run_now} of them in {}",
-                    pair - 1,
-                    self.plan.pairs,
-                    crate::duration::text(warm.elapsed())
-                ));
+            if !std::mem::replace(warm, true) {
+                self.warm_up(&cases).await?;
+            }
+            let count = server_count(cases.iter().copied());
+            let pair: f64 = present().map(|side| self.costs.pass(side, cases.iter().copied(), count)).sum();
+            let left = (passes.len() - index) as u32;
+            let fit = cost::fitting(self.limits.budget, begun.elapsed(), pair, left);
+            // The first pair of a round always runs: without it the round would say nothing. A second look needs none.
+            let fit = if index > 0 || round.phase == Phase::MorePairs { fit } else { fit.max(1) };
+            if fit == 0 {
                 break;
             }
-            self.progress.group(&format!("Pair {pair} of {}", self.plan.pairs));
-            for side in sides {
-                self.repetition(side, pair, journal).await?;
+            let planned = done + fit;
+            if fit < left && planned != told {
+                told = planned;
+                self.progress.say(&format!("the budget lets about {planned} of {} pairs run", passes.len()));
+            }
+            self.progress.left(Duration::from_secs_f64(pair * f64::from(fit)));
+            self.progress.group(&match round.phase {
+                Phase::Screen => format!("Screen of {} cases", cases.len()),
+                _ => format!("Pair {} of {}", pass.pair, round.pairs.1),
+            });
+            for side in strategy::order(plan.seed, *pass) {
+                self.pass(side, *pass, &cases, journal).await?;
             }
             self.progress.end_group();
-            run_now += 1;
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    /// Whether a case has run in a pass, and the search after it.
+    fn is_done(&self, side: Side, pass: Pass, case: &Case, journal: &Journal) -> bool {
+        let entry = journal.find(side, pass, &case.name);
+        entry.is_some_and(|entry| entry.failed.is_some() || !self.awaits_search(side, pass, case))
+    }
+
+    /// Waits for head's image.
+    async fn arrive(&mut self) -> Result<()> {
+        if let Some(arriving) = self.arriving.take() {
+            self.head.facts = arriving.0.await?;
         }
         Ok(())
     }
@@ -160,256 +304,62 @@ impl Bench<'_> {
         }
     }
 
-    /// Whether the journal has every case of a pair.
-    fn is_finished(&self, pair: u32, journal: &Journal) -> bool {
-        let base = self.base.is_some().then_some(Side::Base);
-        let mut sides = base.into_iter().chain([Side::Head]);
-        sides.all(|side| self.plan.cases.iter().all(|case| journal.find(side, pair, &case.name).is_some()))
-    }
-
-    /// One case of every server on each side, thrown away: the first run on a machine reads files that later ones find in memory.
-    async fn warm_up(&mut self, journal: &mut Journal) -> Result<()> {
-        let plan = self.plan;
-        let first: Vec<(&Command, &Case)> =
-            servers(&plan.cases).into_iter().filter_map(|(server, cases)| Some((server?, *cases.first()?))).collect();
-        if first.is_empty() || self.is_finished(plan.pairs, journal) {
-            return Ok(());
-        }
-        self.progress.group("Warm-up");
-        for side in [Side::Base, Side::Head] {
-            if self.side(side).is_none() {
-                continue;
-            }
-            let folder = self.make_folder(side, 0)?;
-            for (number, (server, case)) in first.iter().enumerate() {
-                self.serve(side, 0, number + 1, server, &[case], None).await?;
-            }
-            std::fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot remove `{}`", folder.display()))
-                .world()?;
-        }
-        self.progress.end_group();
-        Ok(())
-    }
-
-    /// The folder of a repetition, as an absolute path: children and containers run elsewhere.
-    fn make_folder(&self, side: Side, repetition: u32) -> Result<std::path::PathBuf> {
-        let folder = self.output.repetition(side, repetition);
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| folder.canonicalize())
-            .with_context(|| format!("cannot make the folder `{}`", folder.display()))
-            .world()
-    }
-
-    /// One pass over the cases that are not finished yet.
-    async fn repetition(&mut self, side: Side, repetition: u32, journal: &mut Journal) -> Result<()> {
-        if self.side(side).is_none() {
-            return Ok(());
-        }
-        self.make_folder(side, repetition)?;
-        let plan = self.plan;
-        for (number, (server, cases)) in servers(&plan.cases).into_iter().enumerate() {
-            let left: Vec<&Case> =
-                cases.into_iter().filter(|case| journal.find(side, repetition, &case.name).is_none()).collect();
-            if left.is_empty() {
-                continue;
-            }
-            match server {
-                Some(server) => self.serve(side, repetition, number + 1, server, &left, Some(journal)).await?,
-                None => {
-                    for case in left {
-                        self.measure(side, repetition, case, None, Some(&mut *journal)).await?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts a server, measures its cases, ends it. Without a journal it is the warm-up.
-    async fn serve(
-        &mut self,
-        side: Side,
-        repetition: u32,
-        number: usize,
-        server: &Command,
-        cases: &[&Case],
-        mut journal: Option<&mut Journal>,
-    ) -> Result<()> {
-        let folder = self.make_folder(side, repetition)?;
-        let log = folder.join(format!("server-{number}.log"));
-        let (processes, progress, limits) = (self.processes, self.progress, self.limits);
-        let Some(bench) = self.side(side) else { return Ok(()) };
-        if bench.failures(server) >= START_TRIES {
-            let reason = format!("server did not start in {START_TRIES} repetitions before; not tried again");
-            return self.give_up(side, repetition, cases, &reason, journal);
-        }
-        progress.working(&format!("{} {repetition}: starting server {number}", side.as_str()));
-        let name = format!("vllm-perf-{}-{}-{repetition}-{number}", bench.launch.run, side.as_str());
-        let started = server::start(bench, processes, server, &folder, &log, &name, limits.server).await;
-        bench.count_start(server, started.is_ok());
-        let running = match started {
-            Ok(running) => running,
-            Err(error) => {
-                let reason = format!("server did not start: {error:#} (log: {})", self.shown(&log));
-                progress.failure(&reason, &tail(&log));
-                return self.give_up(side, repetition, cases, &reason, journal);
-            }
+    /// The cases of which the screen suspects a primary row.
+    fn suspicious(&self, journal: &Journal) -> Result<Vec<String>> {
+        let Some([base, head]) = collect::screen(self.plan, self.output, journal)? else { return Ok(Vec::new()) };
+        let facts: Vec<CaseFacts> = self.plan.cases.iter().map(CaseFacts::from).collect();
+        let value = |repetition: &Repetition, case: &str, metric: &str| match repetition.get(case) {
+            Some(Outcome::Measured(measurement)) => measurement.metrics.get(metric).copied(),
+            _ => None,
         };
-        for (index, case) in cases.iter().enumerate() {
-            let measured = self.measure(side, repetition, case, Some(&running), journal.as_deref_mut()).await?;
-            let left = &cases[index + 1..];
-            // A server that saw a failure may be gone, or still be at work for a client that is: the rest gets another.
-            if !measured && !left.is_empty() {
-                running.stop().await;
-                return Box::pin(self.serve(side, repetition, number, server, left, journal)).await;
-            }
-        }
-        running.stop().await;
-        Ok(())
-    }
-
-    /// Measures one case, writes down how it ended, and tells whether it gave numbers.
-    async fn measure(
-        &mut self,
-        side: Side,
-        repetition: u32,
-        case: &Case,
-        server: Option<&server::Running>,
-        journal: Option<&mut Journal>,
-    ) -> Result<bool> {
-        let folder = self.make_folder(side, repetition)?;
-        let label = if repetition == 0 { "warm-up".to_owned() } else { repetition.to_string() };
-        self.progress.working(&format!("{} {label}: {}", side.as_str(), case.name));
-        let started = now();
-        let begun = Instant::now();
-        let (processes, limits, environment) = (self.processes, self.limits, self.environment);
-        let Some(bench) = self.side(side) else { return Ok(false) };
-        let case_run = case::CaseRun { bench, processes, folder: &folder, limit: limits.case, environment };
-        let outcome = case_run.measure(case, server).await?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let failed = match outcome {
-            Outcome::Measured(measurement) => {
-                let numbers = crate::metric::of(case.kind)
-                    .filter(|metric| metric.primary)
-                    .filter_map(|metric| Some((metric, measurement.metrics.get(metric.id)?)))
-                    .map(|(metric, value)| format!("{} {value:.4} {}", metric.label, metric.unit))
-                    .take(2)
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                self.progress.finished(&format!("{} {label}: {}: {numbers}", side.as_str(), case.name));
-                None
-            }
-            Outcome::Failed(reason) => {
-                let log = folder.join(format!("{}.log", case.name));
-                self.progress.failure(&format!("{} {label}: {}: {reason}", side.as_str(), case.name), &tail(&log));
-                Some(reason)
-            }
+        let suspected = |case: &&CaseFacts| {
+            let measured = |metric: &str| (value(&base, &case.name, metric), value(&head, &case.name, metric));
+            let failed = [&base, &head].iter().any(|side| !matches!(side.get(&case.name), Some(Outcome::Measured(_))));
+            failed
+                || metric::of(case.kind).filter(|metric| self.verdict.is_primary(&case.name, metric)).any(|metric| {
+                    let (base, head) = measured(metric.id);
+                    let noise = self.noise.prior(case, metric.id, &facts).prior;
+                    let least = self.verdict.min_effect(metric);
+                    // A metric that neither side has (TTFT of an embedding test) has no row.
+                    (base.is_some() || head.is_some()) && strategy::suspicious(base, head, noise, least)
+                })
         };
-        let measured = failed.is_none();
-        self.write_down(side, repetition, case, started, seconds, failed, journal)?;
-        Ok(measured)
+        Ok(facts.iter().filter(suspected).map(|case| case.name.clone()).collect())
     }
 
-    fn give_up(
-        &mut self,
-        side: Side,
-        repetition: u32,
-        cases: &[&Case],
-        reason: &str,
-        mut journal: Option<&mut Journal>,
-    ) -> Result<()> {
-        for case in cases {
-            self.progress.failure(&format!("{} {repetition}: {}: {reason}", side.as_str(), case.name), "");
-            self.write_down(side, repetition, case, now(), 0.0, Some(reason.to_owned()), journal.as_deref_mut())?;
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of one journal line")]
-    fn write_down(
-        &self,
-        side: Side,
-        repetition: u32,
-        case: &Case,
-        started: String,
-        seconds: f64,
-        failed: Option<String>,
-        journal: Option<&mut Journal>,
-    ) -> Result<()> {
-        let Some(journal) = journal else { return Ok(()) };
-        self.progress.step();
-        let order = journal.entries().len() as u64 + 1;
-        journal.append(Entry { order, repetition, side, case: case.name.clone(), started, seconds, failed })
-    }
-
-    /// A path as it is found in the output folder.
-    fn shown(&self, path: &std::path::Path) -> String {
-        let root = self.output.root().canonicalize().unwrap_or_default();
-        path.strip_prefix(&root).unwrap_or(path).display().to_string()
+    /// What the pairs so far say.
+    fn look(&self, journal: &Journal, conduct: &Conduct) -> Result<Comparison> {
+        let input = compare::Input {
+            subject: compare::Subject::default(),
+            cases: self.plan.cases.iter().map(CaseFacts::from).collect(),
+            base: collect::repetitions(self.plan, self.output, journal, Side::Base)?,
+            head: collect::repetitions(self.plan, self.output, journal, Side::Head)?,
+            skipped: Vec::new(),
+            planned_pairs: self.plan.pairs,
+            seed: self.plan.seed,
+            verdict: self.verdict.clone(),
+            noise: self.noise.clone(),
+            looks: looks(self.plan, self.verdict),
+        };
+        Ok(compare::conducted(input, conduct.clone(), None))
     }
 }
 
-/// What both sides gave, from the journal and the result files. A case that never ran is absent.
-///
-/// # Errors
-/// When a result file that the journal names cannot be read.
-pub fn collect(plan: &Plan, output: &OutputFolder, journal: &Journal, side: Side) -> Result<Vec<Repetition>> {
-    let last = journal.entries().iter().filter(|entry| entry.side == side).map(|entry| entry.repetition).max();
-    (1..=last.unwrap_or(0))
-        .map(|repetition| {
-            let folder = output.repetition(side, repetition);
-            let mut outcomes = Repetition::new();
-            for case in &plan.cases {
-                let Some(entry) = journal.find(side, repetition, &case.name) else { continue };
-                let outcome = match &entry.failed {
-                    Some(reason) => Outcome::Failed(reason.clone()),
-                    None => read(&folder, case.kind, &case.name)?,
-                };
-                outcomes.insert(case.name.clone(), outcome);
-            }
-            Ok(outcomes)
-        })
-        .collect()
+/// When the pairs of a plan are looked at; once, at all of them, unless it is sequential.
+pub fn looks(plan: &Plan, verdict: &VerdictConfig) -> Vec<Look> {
+    if plan.strategy != Strategy::Sequential {
+        return Vec::new();
+    }
+    let [first, second] = Look::sequential(verdict.fdr);
+    vec![Look { pairs: plan.pairs, ..first }, Look { pairs: 2 * plan.pairs, ..second }]
 }
 
-fn read(folder: &std::path::Path, kind: Kind, case: &str) -> Result<Outcome> {
-    let path = folder.join(format!("{case}.json"));
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display())).world()?;
-    result::parse(kind, &text).with_context(|| format!("cannot read `{}`", path.display())).unmeasured()
-}
-
-/// The last lines of a log, to show beside a failure.
-fn tail(log: &std::path::Path) -> String {
-    let Ok(text) = std::fs::read(log) else { return String::new() };
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+/// Whether servers of a target answer at once: simulated, or running already.
+pub fn is_instant(target: &Target) -> bool {
+    matches!(target, Target::Sim(_) | Target::Remote(_))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the journal tells when things ran")]
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_seed_gives_the_same_order_and_both_orders_occur() {
-        assert_eq!(order(1, 10), order(1, 10));
-        assert_ne!(order(1, 10), order(2, 10));
-        let first: Vec<Side> = order(1, 10).iter().map(|pair| pair[0]).collect();
-        assert!(first.contains(&Side::Base) && first.contains(&Side::Head));
-    }
-
-    #[test]
-    fn a_pair_that_would_not_end_in_time_does_not_begin() {
-        let minutes = |count: u64| Duration::from_secs(60 * count);
-        assert!(fits(None, minutes(500), 3));
-        assert!(fits(Some(minutes(1)), minutes(5), 0));
-        assert!(fits(Some(minutes(20)), minutes(10), 1));
-        assert!(!fits(Some(minutes(20)), minutes(16), 2));
-    }
 }

@@ -1,5 +1,7 @@
 //! Arguments: what can be typed. What it means is decided elsewhere.
 
+pub mod calibrate;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,11 @@ use crate::duration;
 use crate::environment::Environment;
 use crate::event::Provider;
 use crate::publish::CommentFailure;
+use crate::strategy::Strategy;
+
+mod compare;
+
+pub use compare::CompareArgs;
 
 mod load;
 
@@ -37,6 +44,8 @@ pub enum Command {
     Plan(Box<PlanArgs>),
     /// Plan, wait for the images, benchmark base and head, compare; write the output folder
     Run(Box<RunArgs>),
+    /// Measure head against itself until the noise of every primary row is known
+    Calibrate(Box<calibrate::CalibrateArgs>),
     /// Comment, job summary or annotation, from an output folder
     Publish(PublishArgs),
     /// Print the verdict of an output folder and exit by it: the last step in CI
@@ -148,7 +157,7 @@ pub struct Planning {
     /// A label, for local runs; repeatable
     #[arg(long = "label", env = "VLLM_PERF_LABEL", value_name = "NAME", value_delimiter = ',')]
     pub labels: Vec<String>,
-    /// Base: a full commit, a target, or `none`
+    /// Base: a full commit, a branch, a target, the output folder of an earlier run, or `none`
     #[arg(long, env = "VLLM_PERF_BASE", value_name = "SIDE")]
     pub base: Option<String>,
     /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]
@@ -175,6 +184,9 @@ pub struct Planning {
     /// Only the cases whose name matches
     #[arg(long, env = "VLLM_PERF_ONLY", value_name = "REGEX")]
     pub only: Option<String>,
+    /// paired, screen, sequential or single; default: paired where there is a base
+    #[arg(long, env = "VLLM_PERF_STRATEGY", value_enum, value_name = "HOW", hide_possible_values = true)]
+    pub strategy: Option<Strategy>,
     /// Repetitions a side, interleaved (number, 1 to 10)
     #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub pairs: u32,
@@ -190,6 +202,9 @@ pub struct Planning {
     /// Output folder
     #[arg(long, env = "VLLM_PERF_OUT", value_name = "DIR", default_value = "vllm-perf-out")]
     pub out: PathBuf,
+    /// Folder (or file:///FOLDER) where the noise of A/A runs is kept and read, in place of the config's
+    #[arg(long, env = "VLLM_PERF_STORE", value_name = "STORE")]
+    pub store: Option<String>,
     /// Config file, in place of vllm-perf.yml
     #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -230,6 +245,17 @@ pub struct RunArgs {
     /// Go on where an interrupted run of the same output folder ended
     #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
+    /// Where base's image is missing, take one of so many commits before it (number, 0 to 99)
+    #[arg(long, env = "VLLM_PERF_BASE_FALLBACK", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=99))]
+    pub base_fallback: u32,
+    /// How long things may take.
+    #[command(flatten)]
+    pub timeouts: Timeouts,
+}
+
+/// How long things may take.
+#[derive(Debug, Args)]
+pub struct Timeouts {
     /// How long a server may take to answer /v1/models (45s, 20m)
     #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
     pub server_timeout: Duration,
@@ -294,27 +320,6 @@ pub struct VerdictArgs {
     /// text or json
     #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
     pub format: Format,
-}
-
-/// `vllm-perf compare`.
-#[derive(Debug, Args)]
-#[command(before_help = "Example:\n  vllm-perf compare vllm-perf-out/base vllm-perf-out/head")]
-pub struct CompareArgs {
-    /// Output folder, results folder (01/ 02/ ... in it are repetitions), or upstream's benchmark_results.json
-    #[arg(value_name = "BASE")]
-    pub base: PathBuf,
-    /// The same, of head
-    #[arg(value_name = "HEAD")]
-    pub head: PathBuf,
-    /// text or json
-    #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
-    pub format: Format,
-    /// Write comparison.json, comment.md, summary.md, annotation.md and report.html into this folder
-    #[arg(long, env = "VLLM_PERF_COMPARE_OUT", value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Config file, in place of vllm-perf.yml
-    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
 }
 
 /// `vllm-perf report`.

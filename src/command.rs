@@ -9,7 +9,9 @@ use crate::cli::{BenchCommand, Command};
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 
+mod base;
 mod bench;
+mod calibrate;
 mod compare;
 mod config;
 mod plan;
@@ -78,6 +80,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
     match command {
         Command::Plan(arguments) => plan::plan(&arguments, shell).await,
         Command::Run(arguments) => run::run(&arguments, shell).await,
+        Command::Calibrate(mut arguments) => calibrate::calibrate(&mut arguments, shell).await,
         Command::Publish(arguments) => publish::publish(&arguments, shell).await,
         Command::Verdict(arguments) => verdict::verdict(&arguments, shell),
         Command::Compare(arguments) => compare::compare(&arguments, shell),

@@ -1,19 +1,25 @@
 //! Results against results: rows, each with a verdict and the numbers behind it. Pure.
 
+pub mod capacity;
+mod conduct;
+mod rows;
 mod rule;
 pub mod upstream;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{MinEffect, VerdictConfig};
+use crate::config::VerdictConfig;
 use crate::device::Device;
 use crate::event::Event;
-use crate::metric::{self, Direction, Family};
+use crate::metric::Direction;
+use crate::noise::Noise;
 use crate::plan::Side;
-use crate::result::{Outcome, Repetition};
-use crate::statistics;
+use crate::result::Repetition;
 use crate::suite::{Case, Kind, MeasuredBy, Skipped};
-use rule::{Draft, Evidence};
+
+pub use crate::strategy::Strategy;
+pub use conduct::{Conduct, Found, PhaseTime, SideTime};
+pub use rows::{compare, conducted, undecided};
 
 /// Schema of `comparison.json`.
 pub const SCHEMA: &str = "vllm-perf/comparison/v1";
@@ -68,6 +74,9 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// Tests that were left out, and why.
     pub skipped: Vec<Skipped>,
+    /// How the run was conducted; empty where folders are compared.
+    #[serde(default)]
+    pub conduct: Conduct,
 }
 
 /// Primary rows by verdict.
@@ -82,6 +91,9 @@ pub struct Counts {
     pub unchanged: usize,
     /// Cannot tell.
     pub inconclusive: usize,
+    /// Cannot tell either: run once, in a screen that saw nothing suspicious. Not among the inconclusive ones here.
+    #[serde(default)]
+    pub screened: usize,
     /// No value.
     pub not_measured: usize,
 }
@@ -100,25 +112,38 @@ pub struct Row {
     pub unit: String,
     /// Which way is better.
     pub direction: Direction,
-    /// Which minimum effect applies.
-    pub family: Family,
+    /// Smallest relative change that is called one: 0.03 is 3 % either way.
+    pub min_effect: f64,
     /// Whether it may raise an alarm.
     pub primary: bool,
+    /// Whether its noise is known from A/A pairs of its own.
+    pub calibrated: bool,
+    /// A/A pairs that its noise is known from, its own or those of its metric.
+    pub aa_pairs: usize,
+    /// Standard deviation of A/A pair log-ratios that the variance was drawn towards, if one was known.
+    pub s0: Option<f64>,
+    /// Weight of `s0`, in degrees of freedom; 0 without one.
+    pub n0: f64,
+    /// Which of the method's looks decided, from 1.
+    pub look: u32,
     /// One value a repetition.
     pub base: Vec<f64>,
     /// One value a repetition.
     pub head: Vec<f64>,
     /// Relative change, Hodges-Lehmann: 0.05 is +5 %.
     pub estimate: Option<f64>,
+    /// Standard deviation of the logarithm of one repetition, drawn towards `s0`.
+    pub deviation: Option<f64>,
     /// Lower end of the 95 % interval of the relative change.
     pub low: Option<f64>,
     /// Upper end of the 95 % interval of the relative change.
     pub high: Option<f64>,
     /// Two-sided p value.
     pub p: Option<f64>,
-    /// Benjamini-Hochberg adjusted p value; primary rows only.
+    /// Benjamini-Hochberg adjusted p value over the primary rows of the same look; primary rows only.
     pub q: Option<f64>,
-    /// Smallest relative change that this row would have shown with 80 % power.
+    /// Smallest relative change that would have been called one with 80 % power, had no other row changed; primary rows
+    /// only.
     pub detectable: Option<f64>,
     /// What may be said.
     pub verdict: Verdict,
@@ -146,6 +171,9 @@ pub struct CaseFacts {
     pub measured_by: MeasuredBy,
     /// Why a side has no value, where one has none.
     pub problems: Vec<Problem>,
+    /// Why numbers may not be what they seem, in the words of the client that measured them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
 }
 
 impl From<&Case> for CaseFacts {
@@ -159,11 +187,12 @@ impl From<&Case> for CaseFacts {
             max_concurrency: case.max_concurrency,
             measured_by: case.measured_by,
             problems: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
 
-/// Why a side has no value for a case.
+/// What was wrong with a repetition of a case: why it has no value, or why its value may not be what it seems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
@@ -179,7 +208,7 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Method {
-    /// `paired` or `single`.
+    /// How the runs turned out to be arranged.
     pub strategy: Strategy,
     /// Repetitions a side that were run.
     pub pairs: u32,
@@ -187,20 +216,28 @@ pub struct Method {
     pub planned_pairs: u32,
     /// Seed of the order inside each pair.
     pub seed: u64,
-    /// False discovery rate over the primary rows.
+    /// False discovery rate over the primary rows: the sum of those of the looks.
     pub fdr: f64,
-    /// Smallest effects that count.
-    pub min_effect: MinEffect,
+    /// When the values were looked at, in order; one look unless the run was sequential.
+    pub looks: Vec<Look>,
 }
 
-/// How the runs were arranged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// Interleaved pairs.
-    Paired,
-    /// No pairs: values are shown, nothing is called a change.
-    Single,
+/// One look at the values: cases that it decides are done.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Look {
+    /// Repetitions a side, of the first on.
+    pub pairs: u32,
+    /// False discovery rate over the primary rows that it looks at.
+    pub fdr: f64,
+}
+
+impl Look {
+    /// The looks of a sequential run: at 5 pairs with a fifth of the false discovery rate, and of the cases that are
+    /// inconclusive then, at 10 with the rest.
+    pub fn sequential(fdr: f64) -> [Self; 2] {
+        [Self { pairs: 5, fdr: fdr / 5.0 }, Self { pairs: 10, fdr: fdr * 4.0 / 5.0 }]
+    }
 }
 
 /// What was compared, where and how.
@@ -241,6 +278,9 @@ pub struct SideFacts {
     pub vllm_version: Option<String>,
     /// Words that were appended to the server command.
     pub server_args: Vec<String>,
+    /// When its commit was made or, where git does not know it, its image was built; RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dated: Option<String>,
 }
 
 /// The machine that measured.
@@ -280,145 +320,9 @@ pub struct Input {
     pub seed: u64,
     /// When a change is called one.
     pub verdict: VerdictConfig,
-}
-
-/// Compares what was measured. Rows stand in the order of the cases, and of `metric::ALL` within a case. A metric that
-/// no repetition of either side has (TTFT of an embedding test) has no row; a case that nobody could measure has its
-/// primary rows, `not measured`.
-pub fn compare(input: Input) -> Comparison {
-    let Input { subject, mut cases, base, head, skipped, planned_pairs, seed, verdict } = input;
-    let strategy = if base.len() == head.len() && base.len() > 1 { Strategy::Paired } else { Strategy::Single };
-    for case in &mut cases {
-        add_problems(case, Side::Base, &base);
-        add_problems(case, Side::Head, &head);
-    }
-    let drafts: Vec<Draft> = cases
-        .iter()
-        .flat_map(|case| rows_of(case, &base, &head).map(move |metric| (case, metric)))
-        .map(|(case, metric)| Draft::new(case, metric, &base, &head))
-        .collect();
-
-    let tested = |draft: &Draft| match draft.evidence {
-        Evidence::Tested(shift) if draft.metric.primary => Some(shift.p()),
-        _ => None,
-    };
-    let mut adjusted =
-        statistics::benjamini_hochberg(&drafts.iter().filter_map(tested).collect::<Vec<_>>()).into_iter();
-    let rows: Vec<Row> = drafts
-        .into_iter()
-        .map(|draft| {
-            let q = tested(&draft).and_then(|_| adjusted.next());
-            rule::judge(draft, q, &verdict)
-        })
-        .collect();
-
-    let counts = count(&rows);
-    Comparison {
-        schema: SCHEMA.to_owned(),
-        verdict: overall(&counts, rows.is_empty()),
-        counts,
-        subject,
-        method: Method {
-            strategy,
-            pairs: base.len().min(head.len()) as u32,
-            planned_pairs,
-            seed,
-            fdr: verdict.fdr,
-            min_effect: verdict.min_effect,
-        },
-        cases,
-        rows,
-        skipped,
-    }
-}
-
-/// The metrics that have a row: those that any repetition measured, or the primary ones where none measured anything.
-fn rows_of<'a>(
-    case: &'a CaseFacts,
-    base: &'a [Repetition],
-    head: &'a [Repetition],
-) -> impl Iterator<Item = &'static metric::Metric> {
-    let measured: Vec<_> = base
-        .iter()
-        .chain(head)
-        .filter_map(|repetition| match repetition.get(&case.name) {
-            Some(Outcome::Measured(measurement)) => Some(measurement),
-            _ => None,
-        })
-        .collect();
-    metric::of(case.kind).filter(move |metric| {
-        if measured.is_empty() {
-            return metric.primary;
-        }
-        measured.iter().any(|measurement| measurement.metrics.contains_key(metric.id))
-    })
-}
-
-/// Adds why repetitions of a side have no value, where the case does not tell yet.
-fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
-    for (number, repetition) in (1..).zip(repetitions) {
-        let reason = match repetition.get(&case.name) {
-            Some(Outcome::Measured(_)) => continue,
-            Some(Outcome::Failed(reason)) => reason.clone(),
-            None => "there is no result".to_owned(),
-        };
-        if !case.problems.iter().any(|known| (known.side, known.repetition) == (side, number)) {
-            case.problems.push(Problem { side, repetition: number, reason });
-        }
-    }
-}
-
-fn count(rows: &[Row]) -> Counts {
-    let of = |verdict: Verdict| rows.iter().filter(|row| row.primary && row.verdict == verdict).count();
-    Counts {
-        regressed: of(Verdict::Regressed),
-        improved: of(Verdict::Improved),
-        unchanged: of(Verdict::Unchanged),
-        inconclusive: of(Verdict::Inconclusive),
-        not_measured: of(Verdict::NotMeasured),
-    }
-}
-
-/// The report's verdict is the worst that is certain. One regression is a regression whatever else happened; a hole in
-/// the measurement may hide one, so it comes before good news; one improvement is news although other rows are
-/// undecided; and `unchanged` claims something about every row, so a single undecided row makes it `inconclusive`.
-/// Where only secondary metrics were measured (embedding tests) nothing may be said; without any row nothing was
-/// measured.
-fn overall(counts: &Counts, no_rows: bool) -> Verdict {
-    match counts {
-        Counts { regressed: 1.., .. } => Verdict::Regressed,
-        Counts { not_measured: 1.., .. } => Verdict::NotMeasured,
-        Counts { improved: 1.., .. } => Verdict::Improved,
-        Counts { inconclusive: 1.., .. } => Verdict::Inconclusive,
-        Counts { unchanged: 1.., .. } => Verdict::Unchanged,
-        _ if no_rows => Verdict::NotMeasured,
-        _ => Verdict::Inconclusive,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_verdict_of_a_report_is_the_worst_that_is_certain() {
-        let mut counts = Counts { regressed: 1, improved: 1, unchanged: 1, inconclusive: 1, not_measured: 1 };
-        let mut verdicts = vec![overall(&counts, false)];
-        counts.regressed = 0;
-        verdicts.push(overall(&counts, false));
-        counts.not_measured = 0;
-        verdicts.push(overall(&counts, false));
-        counts.improved = 0;
-        verdicts.push(overall(&counts, false));
-        counts.inconclusive = 0;
-        verdicts.push(overall(&counts, false));
-        use Verdict::{Improved, Inconclusive, NotMeasured, Regressed, Unchanged};
-        assert_eq!(verdicts, [Regressed, NotMeasured, Improved, Inconclusive, Unchanged]);
-    }
-
-    #[test]
-    fn without_primary_rows_nothing_is_said_and_without_rows_nothing_was_measured() {
-        assert_eq!(overall(&Counts::default(), false), Verdict::Inconclusive);
-        assert_eq!(overall(&Counts::default(), true), Verdict::NotMeasured);
-    }
+    /// What is known of the noise of the rows.
+    pub noise: Noise,
+    /// When the values are looked at, in order of their pairs; with none, once, at all of them. A case that a look decided
+    /// needs no later repetitions.
+    pub looks: Vec<Look>,
 }

@@ -7,16 +7,19 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::device::DeviceName;
+use crate::strategy::Strategy;
 
 mod file;
 mod find;
 mod schema;
 mod settings;
+mod verdict;
 
 pub use file::{LONGEST_FILE, parse};
 pub use find::{PLACES, find};
 pub use schema::schema;
 pub use settings::{Setting, Source, settings};
+pub use verdict::{CasePattern, MinEffect, Primary, VerdictConfig};
 
 /// Everything that a config file can say.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +32,10 @@ pub struct Config {
     pub images: ImagesConfig,
     /// Folder of the test files.
     pub suite: PathBuf,
+    /// How the runs are arranged; where nobody says, in pairs if there is a base.
+    pub strategy: Option<Strategy>,
+    /// What else may go on while something is measured.
+    pub environment: EnvironmentConfig,
     /// When a change is called one.
     pub verdict: VerdictConfig,
     /// Where records and results of main are kept.
@@ -66,25 +73,17 @@ pub struct ImagesConfig {
     pub wait: Duration,
 }
 
-/// When a change is called one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VerdictConfig {
-    /// Relative changes (0.02 is 2 %) below which nothing is called a change.
-    pub min_effect: MinEffect,
-    /// False discovery rate over the primary rows of a report.
-    pub fdr: f64,
+/// What else may go on while something is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EnvironmentConfig {
+    /// Share of the processors that other programs may take during a repetition; above it, it is repeated.
+    pub max_outside_load: f64,
 }
 
-/// Smallest relative change that is worth a verdict, by the family of the metric.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MinEffect {
-    /// Rates.
-    pub throughput: f64,
-    /// Medians, means and start-up times.
-    pub median: f64,
-    /// 99th percentiles.
-    pub p99: f64,
+impl Default for EnvironmentConfig {
+    fn default() -> Self {
+        Self { max_outside_load: 0.2 }
+    }
 }
 
 impl Default for Config {
@@ -95,6 +94,8 @@ impl Default for Config {
             devices: devices.into_iter().map(|name| (name, DeviceConfig::of(name))).collect(),
             images: ImagesConfig::default(),
             suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
+            strategy: None,
+            environment: EnvironmentConfig::default(),
             verdict: VerdictConfig::default(),
             store: None,
         }
@@ -137,18 +138,6 @@ impl Default for ImagesConfig {
             rocm: "docker.io/rocm/vllm-ci".to_owned(),
             wait: Duration::from_secs(90 * 60),
         }
-    }
-}
-
-impl Default for VerdictConfig {
-    fn default() -> Self {
-        Self { min_effect: MinEffect::default(), fdr: 0.05 }
-    }
-}
-
-impl Default for MinEffect {
-    fn default() -> Self {
-        Self { throughput: 0.02, median: 0.03, p99: 0.08 }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::exit::Classify;
 
 mod probe;
 
-pub use probe::{Found, Probe, probe};
+pub use probe::{Found, Probe, State, probe, processors, state};
 
 /// Devices that vLLM publishes images for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -30,6 +30,36 @@ pub async fn parent(commit: &str) -> Result<String> {
     Ok(hash)
 }
 
+/// The tip of a branch, of `origin` or of this clone, as a full hash; `None` where git knows no such branch.
+pub async fn branch(name: &str) -> Option<String> {
+    for reference in [format!("refs/remotes/origin/{name}"), format!("refs/heads/{name}")] {
+        let asked = git(&["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).await;
+        if let Ok((true, hash)) = asked {
+            return Some(hash);
+        }
+    }
+    None
+}
+
+/// At most `most` commits before `commit` on its branch, nearest first, as full hashes.
+///
+/// # Errors
+/// When git does not know the commit.
+pub async fn before(commit: &str, most: u32) -> Result<Vec<String>> {
+    let count = format!("--max-count={}", most.saturating_add(1));
+    let (found, list) = git(&["rev-list", "--first-parent", &count, commit]).await?;
+    if !found {
+        bail!("git does not know the commits before {commit}: fetch them, or give a GITHUB_TOKEN");
+    }
+    Ok(list.lines().skip(1).map(str::to_owned).collect())
+}
+
+/// When a commit was made, RFC 3339; `None` where git does not know it.
+pub async fn date(commit: &str) -> Option<String> {
+    let (found, date) = git(&["show", "--no-patch", "--format=%cI", &format!("{commit}^{{commit}}")]).await.ok()?;
+    found.then_some(date).filter(|date| !date.is_empty())
+}
+
 /// The merge base of two commits (or a remote branch and a commit), as a full hash.
 ///
 /// # Errors

@@ -1,5 +1,8 @@
 //! The machine that measures: its processors, memory and kernel, from `/proc` and `/sys`. Linux only; the parsers are pure.
 
+pub mod heat;
+pub mod load;
+
 use std::collections::HashSet;
 use std::fs;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Classify;
 use crate::plan::Side;
+use crate::strategy::{Pass, Phase};
 
 /// One finished case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +17,10 @@ use crate::plan::Side;
 pub struct Entry {
     /// Position in the order in which things ran, from 1.
     pub order: u64,
-    /// Which repetition, from 1.
+    /// Which phase of the run.
+    #[serde(default, skip_serializing_if = "Phase::is_pairs")]
+    pub phase: Phase,
+    /// Which repetition, from 1; more pairs go on counting where the pairs ended.
     pub repetition: u32,
     /// Which side.
     pub side: Side,
@@ -31,12 +35,37 @@ pub struct Entry {
     pub failed: Option<String>,
 }
 
+/// Word that a pass does not count: what it measured is void, and it is run again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Void {
+    /// Which phase.
+    #[serde(default, skip_serializing_if = "Phase::is_pairs")]
+    pub phase: Phase,
+    /// Which repetition.
+    pub repetition: u32,
+    /// Which side.
+    pub side: Side,
+    /// Why.
+    pub void: String,
+}
+
+/// One line.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Case(Entry),
+    Void(Void),
+}
+
 /// The journal, open for appending.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
     entries: Vec<Entry>,
+    voids: Vec<Void>,
+    order: u64,
 }
 
 impl Journal {
@@ -46,7 +75,7 @@ impl Journal {
     /// When it cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display())).world()?;
-        Ok(Self { path: path.to_owned(), file, entries: Vec::new() })
+        Ok(Self { path: path.to_owned(), file, entries: Vec::new(), voids: Vec::new(), order: 0 })
     }
 
     /// Reads what an interrupted run left, and goes on behind it. A last line that was cut off does not count.
@@ -57,14 +86,14 @@ impl Journal {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        let entries = whole
+        let lines = whole
             .lines()
             .enumerate()
             .map(|(index, line)| {
                 serde_json::from_str(line)
                     .with_context(|| format!("{}:{}: not a journal line", path.display(), index + 1))
             })
-            .collect::<Result<Vec<Entry>>>()
+            .collect::<Result<Vec<Line>>>()
             .mistake()?;
         crate::output::write(path, whole.as_bytes()).world()?;
         let file = File::options()
@@ -72,12 +101,40 @@ impl Journal {
             .open(path)
             .with_context(|| format!("cannot write `{}`", path.display()))
             .world()?;
-        Ok(Self { path: path.to_owned(), file, entries })
+        let mut journal = Self { path: path.to_owned(), file, entries: Vec::new(), voids: Vec::new(), order: 0 };
+        for line in lines {
+            match line {
+                Line::Case(entry) => journal.keep(entry),
+                Line::Void(void) => journal.forget(void),
+            }
+        }
+        Ok(journal)
     }
 
-    /// What is in it, oldest first.
+    /// The cases of a journal that nobody writes any more.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds a line that is no entry.
+    pub fn read(path: &Path) -> Result<Vec<Entry>> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let lines = text.lines().map(serde_json::from_str).collect::<std::result::Result<Vec<Line>, _>>();
+        let lines = lines.with_context(|| format!("cannot read `{}`", path.display()))?;
+        Ok(lines.into_iter().filter_map(|line| if let Line::Case(entry) = line { Some(entry) } else { None }).collect())
+    }
+
+    /// The cases in it that count, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The passes that did not count, oldest first.
+    pub fn voids(&self) -> &[Void] {
+        &self.voids
+    }
+
+    /// Position of the next case in the order in which things ran.
+    pub fn next_order(&self) -> u64 {
+        self.order + 1
     }
 
     /// Appends one finished case; it is on the disk when this returns.
@@ -85,17 +142,43 @@ impl Journal {
     /// # Errors
     /// When it cannot be written.
     pub fn append(&mut self, entry: Entry) -> Result<()> {
-        let cannot = || format!("cannot write `{}`", self.path.display());
-        let mut line = serde_json::to_string(&entry).with_context(cannot)?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).with_context(cannot).world()?;
-        self.entries.push(entry);
+        self.write(&entry)?;
+        self.keep(entry);
         Ok(())
     }
 
+    /// Voids what a pass has measured so far.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn void(&mut self, void: Void) -> Result<()> {
+        self.write(&void)?;
+        self.forget(void);
+        Ok(())
+    }
+
+    fn write(&mut self, line: &impl Serialize) -> Result<()> {
+        let cannot = || format!("cannot write `{}`", self.path.display());
+        let mut line = serde_json::to_string(line).with_context(cannot)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).with_context(cannot).world()
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        self.order = entry.order;
+        self.entries.push(entry);
+    }
+
+    fn forget(&mut self, void: Void) {
+        self.entries
+            .retain(|entry| (entry.side, entry.phase, entry.repetition) != (void.side, void.phase, void.repetition));
+        self.voids.push(void);
+    }
+
     /// The entry of one case, if it has finished.
-    pub fn find(&self, side: Side, repetition: u32, case: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.side == side && entry.repetition == repetition && entry.case == case)
+    pub fn find(&self, side: Side, pass: Pass, case: &str) -> Option<&Entry> {
+        let key = (side, pass.phase, pass.pair);
+        self.entries.iter().find(|entry| (entry.side, entry.phase, entry.repetition) == key && entry.case == case)
     }
 }
 
@@ -106,6 +189,7 @@ mod tests {
     fn entry(order: u64, case: &str) -> Entry {
         Entry {
             order,
+            phase: Phase::Pairs,
             repetition: 1,
             side: Side::Base,
             case: case.to_owned(),
@@ -128,7 +212,25 @@ mod tests {
         let mut journal = Journal::resume(&path).unwrap();
         assert_eq!(journal.entries(), [entry(1, "a")]);
         journal.append(entry(2, "b")).unwrap();
-        assert!(Journal::resume(&path).unwrap().find(Side::Base, 1, "b").is_some());
+        assert!(Journal::resume(&path).unwrap().find(Side::Base, FIRST, "b").is_some());
+    }
+
+    const FIRST: Pass = Pass { phase: Phase::Pairs, pair: 1 };
+
+    #[test]
+    fn a_void_pass_runs_again_and_the_order_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut journal = Journal::create(&path).unwrap();
+        journal.append(entry(1, "a")).unwrap();
+        journal.append(Entry { phase: Phase::Screen, ..entry(2, "a") }).unwrap();
+        let void = Void { phase: Phase::Pairs, repetition: 1, side: Side::Base, void: "outside load".to_owned() };
+        journal.void(void.clone()).unwrap();
+
+        let journal = Journal::resume(&path).unwrap();
+        assert!(journal.find(Side::Base, FIRST, "a").is_none());
+        assert!(journal.find(Side::Base, Pass { phase: Phase::Screen, pair: 1 }, "a").is_some());
+        assert_eq!((journal.voids(), journal.next_order()), (&[void][..], 3));
     }
 
     #[test]

@@ -14,9 +14,18 @@ pub enum Direction {
     Lower,
 }
 
+impl Direction {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Higher => "higher",
+            Self::Lower => "lower",
+        }
+    }
+}
+
 /// Which minimum effect applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Rates.
     Throughput,
@@ -41,7 +50,7 @@ pub struct Metric {
     pub direction: Direction,
     /// Which minimum effect applies.
     pub family: Family,
-    /// Whether it is tested and may raise an alarm; the others are only shown.
+    /// Whether it is tested and may raise an alarm, unless the config says otherwise; the others are only shown.
     pub primary: bool,
 }
 

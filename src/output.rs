@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::plan::Side;
+use crate::strategy::{Pass, Phase};
 
 /// Writes a file under a temporary name in its folder, then renames it.
 ///
@@ -47,6 +48,27 @@ impl OutputFolder {
     /// The folder of one repetition: `base/01`. Repetition 0 is the warm-up.
     pub fn repetition(&self, side: Side, repetition: u32) -> PathBuf {
         self.0.join(side.as_str()).join(format!("{repetition:02}"))
+    }
+
+    /// Folder of one side of a pass: its repetition or, as no verdict uses it, `screen/<side>`. The warm-up is repetition 0.
+    pub fn pass(&self, side: Side, pass: Pass) -> PathBuf {
+        match pass.phase {
+            Phase::Screen => self.0.join("screen").join(side.as_str()),
+            Phase::WarmUp | Phase::Pairs | Phase::MorePairs => self.repetition(side, pass.pair),
+        }
+    }
+
+    /// The first free folder for a pass that does not count.
+    pub fn void(&self, side: Side, pass: Pass) -> PathBuf {
+        let name =
+            |number| format!("{}-{}-{:02}-{number}", pass.phase.as_str().replace(' ', "-"), side.as_str(), pass.pair);
+        let mut paths = (1_u32..).map(|number| self.0.join("void").join(name(number)));
+        paths.find(|path| !path.exists()).unwrap_or_default()
+    }
+
+    /// One line for each pass: where its time went.
+    pub fn passes(&self) -> PathBuf {
+        self.file("passes.jsonl")
     }
 
     /// What was decided.

@@ -1,5 +1,7 @@
 //! The plan: everything that was decided before anything starts, as one value that prints as JSON and reads back.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,8 @@ use crate::device::Device;
 use crate::event::{Event, Provider};
 use crate::exit::Classify;
 use crate::image::{self, Source};
+use crate::search::Search;
+use crate::strategy::{MOST_PAIRS, Strategy};
 use crate::suite::{Case, Skipped};
 use crate::target::Target;
 
@@ -70,6 +74,18 @@ impl Sides {
     }
 }
 
+/// Another base than was wanted, because its image is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// The commit whose image is missing.
+    pub wanted: String,
+    /// The commit that is base instead.
+    pub used: String,
+    /// How many commits it is behind.
+    pub behind: u32,
+}
+
 /// The decision: benchmark this event, or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,11 +110,23 @@ pub struct Plan {
     pub device: Device,
     /// What is compared.
     pub sides: Sides,
+    /// Output folder of an earlier run whose head is base; nothing of base runs then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_base: Option<PathBuf>,
+    /// Another base than was wanted, because its image is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// What is measured, in order.
     pub cases: Vec<Case>,
     /// What is left out, and why.
     pub skipped: Vec<Skipped>,
-    /// How many repetitions a side, interleaved.
+    /// What the largest concurrency is searched for, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
+    /// How the runs are arranged.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// How many repetitions a side: of all cases, of those that a screen suspects, or up to the first look.
     pub pairs: u32,
     /// Seed of the order inside each pair.
     pub seed: u64,
@@ -117,6 +145,8 @@ pub struct Inputs<'a> {
     pub images: &'a ImagesConfig,
     /// `--base`: a target, a commit or `none`.
     pub base: Option<&'a str>,
+    /// Output folder of an earlier run whose head is base, in place of `base`.
+    pub recorded_base: Option<PathBuf>,
     /// `--head`: a target, or a commit whose image is looked for where the event's is: for a pull request in the pull
     /// requests' repository, else in main's.
     pub head: Option<&'a str>,
@@ -130,6 +160,10 @@ pub struct Inputs<'a> {
     pub cases: Vec<Case>,
     /// What it left out.
     pub skipped: Vec<Skipped>,
+    /// What the largest concurrency is searched for.
+    pub search: Option<Search>,
+    /// How the runs are arranged; where nobody says, in pairs if there is a base.
+    pub strategy: Option<Strategy>,
     /// Repetitions a side.
     pub pairs: u32,
     /// Seed of the order inside each pair.
@@ -153,26 +187,44 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         side(which, SideInputs { spec, commit, source, server_args: server_args.unwrap_or_default() }, &device, images)
     };
     let head_sha = event.head_sha.as_deref();
+    let base = if inputs.recorded_base.is_some() { Some("none") } else { inputs.base };
     let sides = Sides {
-        base: of(Side::Base, inputs.base, inputs.merge_base, Source::Main, inputs.base_server_args)?,
+        base: of(Side::Base, base, inputs.merge_base, Source::Main, inputs.base_server_args)?,
         head: of(Side::Head, inputs.head, head_sha, head_source, inputs.head_server_args)?,
     };
     if trigger.run {
         ensure!(sides.head.is_some(), missing(Side::Head, event.provider));
-        ensure!(sides.base.is_some() || inputs.base == Some("none"), missing(Side::Base, event.provider));
+        ensure!(sides.base.is_some() || base == Some("none"), missing(Side::Base, event.provider));
         ensure!(inputs.pairs > 0, "--pairs 0: at least 1 is needed");
+        let strategy = inputs.strategy.unwrap_or_default();
+        ensure!(
+            strategy == Strategy::Single || inputs.strategy.is_none() || sides.base.is_some(),
+            "--strategy {} needs two sides that run, and no base does: name another --base, or leave the strategy out",
+            strategy.as_str()
+        );
+        ensure!(
+            strategy != Strategy::Sequential || 2 * inputs.pairs <= MOST_PAIRS,
+            "--pairs {}: `sequential` may double them, and {MOST_PAIRS} are the most: give at most {}",
+            inputs.pairs,
+            MOST_PAIRS / 2
+        );
         if inputs.cases.is_empty() {
             return Err(no_case(&inputs.skipped));
         }
     }
+    let alone = if sides.base.is_some() { Strategy::Paired } else { Strategy::Single };
     Ok(Plan {
         schema: SCHEMA.to_owned(),
+        strategy: inputs.strategy.unwrap_or(alone),
         trigger,
         event,
         device,
         sides,
+        recorded_base: inputs.recorded_base,
+        fallback: None,
         cases: inputs.cases,
         skipped: inputs.skipped,
+        search: inputs.search,
         pairs: inputs.pairs,
         seed: inputs.seed,
     })
@@ -357,6 +409,7 @@ mod tests {
             device: device(),
             images,
             base: None,
+            recorded_base: None,
             head: None,
             base_server_args: None,
             head_server_args: None,
@@ -371,6 +424,8 @@ mod tests {
                 name: "startup".to_owned(),
                 reason: "no file `startup-tests-cpu.json`".to_owned(),
             }],
+            search: None,
+            strategy: None,
             pairs: 5,
             seed: 1,
         }
@@ -555,6 +610,7 @@ mod tests {
               "reason": "no file `startup-tests-cpu.json`"
             }
           ],
+          "strategy": "paired",
           "pairs": 5,
           "seed": 1
         }

@@ -1,6 +1,7 @@
 //! Tells how a run gets on: a bar on a terminal, plain lines with elapsed and remaining time in a log, folded as each CI folds.
 
 use std::io::Write;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,23 +16,31 @@ use crate::publish::buildkite::neutralised;
 pub struct Progress {
     bar: Option<ProgressBar>,
     provider: Provider,
-    total: u64,
+    total: AtomicU64,
     done: AtomicU64,
     begun: Instant,
+    /// Until when the rest is expected to last, as far as that was said.
+    until: Mutex<Option<Instant>>,
 }
 
 impl Progress {
-    /// For `total` cases. A bar where `terminal` says that someone watches.
-    pub fn new(total: u64, provider: Provider, terminal: bool) -> Self {
+    /// A bar where `terminal` says that someone watches.
+    pub fn new(provider: Provider, terminal: bool) -> Self {
         let bar = terminal.then(|| {
-            let style =
-                ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len}, {eta} left  {wide_msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(total).with_style(style);
+            let style = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len}{prefix}  {wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = ProgressBar::new(0).with_style(style);
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { bar, provider, total, done: AtomicU64::new(0), begun: Instant::now() }
+        Self {
+            bar,
+            provider,
+            total: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            begun: Instant::now(),
+            until: Mutex::new(None),
+        }
     }
 
     fn line(&self, text: &str) {
@@ -44,11 +53,33 @@ impl Progress {
     }
 
     fn stamp(&self) -> String {
-        let elapsed = self.begun.elapsed();
-        let done = self.done.load(Ordering::Relaxed);
-        let left = remaining(elapsed, done, self.total)
-            .map_or_else(String::new, |left| format!(", about {} left", crate::duration::text(left)));
-        format!("[{}{left}]", crate::duration::text(elapsed))
+        format!("[{}{}]", crate::duration::text(self.begun.elapsed()), self.remaining())
+    }
+
+    /// `, about 5 min left`; nothing where that is not known or over.
+    fn remaining(&self) -> String {
+        let done = self.done.load(Ordering::Relaxed) >= self.total.load(Ordering::Relaxed);
+        let until = self.until.lock().ok().and_then(|until| *until).filter(|_| !done);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        left.map_or_else(String::new, |left| format!(", about {} left", crate::duration::text(left)))
+    }
+
+    /// What is under way and planned will last about so long from now.
+    pub fn left(&self, left: Duration) {
+        if let Ok(mut until) = self.until.lock() {
+            *until = Some(Instant::now() + left);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(self.remaining());
+        }
+    }
+
+    /// So many cases more are to be run.
+    pub fn expect_more(&self, cases: u64) {
+        self.total.fetch_add(cases, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.inc_length(cases);
+        }
     }
 
     /// Begins a part that a CI log can fold.
@@ -100,11 +131,19 @@ impl Progress {
         }
     }
 
-    /// A case counts as done.
+    /// A case is done.
     pub fn step(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
+        self.skip(1);
         if let Some(bar) = &self.bar {
-            bar.inc(1);
+            bar.set_prefix(self.remaining());
+        }
+    }
+
+    /// So many cases were done before.
+    pub fn skip(&self, cases: u64) {
+        self.done.fetch_add(cases, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.inc(cases);
         }
     }
 
@@ -121,19 +160,19 @@ impl Progress {
     }
 }
 
-/// What is left if the rest goes as fast as what is done.
-fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<Duration> {
-    (done > 0 && done < total).then(|| elapsed.mul_f64((total - done) as f64 / done as f64))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_remains_goes_as_fast_as_what_is_done() {
-        assert_eq!(remaining(Duration::from_secs(60), 0, 10), None);
-        assert_eq!(remaining(Duration::from_secs(60), 4, 10), Some(Duration::from_secs(90)));
-        assert_eq!(remaining(Duration::from_secs(60), 10, 10), None);
+    fn what_is_left_is_told_until_everything_is_done() {
+        let progress = Progress::new(Provider::Local, false);
+        progress.expect_more(2);
+        assert_eq!(progress.remaining(), "");
+        progress.left(Duration::from_secs(3600));
+        progress.step();
+        assert!(progress.remaining().starts_with(", about "), "{}", progress.remaining());
+        progress.step();
+        assert_eq!(progress.remaining(), "");
     }
 }

@@ -74,6 +74,7 @@ impl Registry {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 bail!("{} answers {status}: the repository is private or is not there", reference.registry)
             }
+            status if is_passing(status) => Err(Passing(format!("{} answers {status}", reference.registry)).into()),
             status => bail!("{} answers {status}", reference.registry),
         }
     }
@@ -115,11 +116,24 @@ impl Registry {
 /// Pause before the first retry of a request; each further one is twice as long.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
+/// Trouble of a registry that may pass.
+#[derive(Debug)]
+struct Passing(String);
+
+impl std::fmt::Display for Passing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Passing {}
+
 /// Waits until the registries have all of `references`, asking every `poll`, at most until `deadline` from now.
 /// `on_progress` is told, at every poll, which are missing still and for how long we have waited.
 ///
 /// # Errors
-/// The world's (exit 4): an image is missing at the deadline, or see [`Registry::exists`].
+/// The world's (exit 4): an image is missing at the deadline, or see [`Registry::exists`]; a registry that is busy or
+/// broken for the moment is asked again until then.
 pub async fn wait(
     registry: &Registry,
     references: &[String],
@@ -132,8 +146,11 @@ pub async fn wait(
     loop {
         let mut absent = Vec::new();
         for reference in missing {
-            if !registry.exists(&reference).await? {
-                absent.push(reference);
+            match registry.exists(&reference).await {
+                Ok(true) => {}
+                Ok(false) => absent.push(reference),
+                Err(error) if may_pass(&error) && start.elapsed() < deadline => absent.push(reference),
+                Err(error) => return Err(error),
             }
         }
         missing = absent;
@@ -164,6 +181,13 @@ fn worded(duration: Duration) -> String {
 /// Worth another try: the server is busy or broken for the moment.
 fn is_passing(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+fn may_pass(error: &anyhow::Error) -> bool {
+    let timed_out = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
+    };
+    error.chain().any(|cause| cause.is::<Passing>() || timed_out(cause))
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -393,6 +417,19 @@ mod tests {
         let tell = |missing: &[String], _| told.push(missing.to_vec());
         wait(&registry(), std::slice::from_ref(&image), Duration::from_secs(60), poll, tell).await.unwrap();
         assert_eq!((fake.asked().len(), told), (3, vec![vec![image.clone()], vec![image]]));
+    }
+
+    #[tokio::test]
+    async fn waiting_outlasts_a_registry_that_is_broken_for_longer_than_the_retries() {
+        let broken = vec![Answer::Status(503); 9];
+        let (fake, host) = Fake::start(|_| [broken, vec![Answer::Status(200)]].concat()).await;
+        let image = [format!("{host}/vllm/ci:abc")];
+        let poll = Duration::from_millis(1);
+        wait(&registry(), &image, Duration::from_secs(60), poll, |_, _| {}).await.unwrap();
+        assert_eq!(fake.asked().len(), 10);
+        let (_, host) = Fake::start(|_| vec![Answer::Status(503)]).await;
+        let error = wait(&registry(), &[format!("{host}/a:b")], Duration::ZERO, poll, |_, _| {}).await.unwrap_err();
+        assert!(format!("{error:#}").ends_with("answers 503 Service Unavailable"), "{error:#}");
     }
 
     #[tokio::test]

@@ -13,12 +13,11 @@ mod escape;
 mod example;
 pub(crate) mod finding;
 mod label;
-mod number;
 mod svg;
 pub(crate) mod wording;
 
 use crate::compare::Row;
-use crate::statistics;
+use crate::{number, statistics};
 
 /// Where a rendering may link to. Filled from the CI run that publishes, never from what was measured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 mod commands;
 mod folder;
 mod merge;
+pub mod table;
 
 use anyhow::Context;
 use indexmap::IndexMap;
@@ -13,8 +14,8 @@ use crate::metric;
 use crate::suite::Kind;
 
 pub use commands::{Commands, flags};
-pub use folder::{CaseFiles, Folder, facts, read_folder, repetitions};
-pub(crate) use folder::{kind_of, named};
+pub(crate) use folder::kind_of;
+pub use folder::{CaseFiles, Folder, facts, named, read_folder, repetitions};
 pub use merge::merge;
 
 /// What one case gave, reduced to the metrics that are compared.
@@ -24,6 +25,8 @@ pub struct Measurement {
     pub kind: Kind,
     /// Metric id (see `metric::ALL`) to value; a metric that the result lacks is absent.
     pub metrics: IndexMap<String, f64>,
+    /// Why the values may not be what they seem; our own client says so in its results.
+    pub warnings: Vec<String>,
 }
 
 /// How one case of one repetition ended.
@@ -208,13 +211,17 @@ impl Serving {
             // Embedding, reranking and classification generate nothing: upstream writes their request rates alone.
             return match values.into_iter().filter_map(present).collect::<IndexMap<_, _>>() {
                 metrics if metrics.is_empty() => Outcome::Failed("the result has no metric".to_owned()),
-                metrics => Outcome::Measured(Measurement { kind: Kind::Serving, metrics }),
+                metrics => {
+                    let warnings = self.warnings.clone();
+                    Outcome::Measured(Measurement { kind: Kind::Serving, metrics, warnings })
+                }
             };
         }
         match measured(Kind::Serving, values) {
             // A rate or a latency of 0 was not measured: TPOT is 0 where every answer is one token long.
             Outcome::Measured(mut measurement) => {
                 measurement.metrics.retain(|_, value| *value > 0.0);
+                measurement.warnings.clone_from(&self.warnings);
                 Outcome::Measured(measurement)
             }
             failed @ Outcome::Failed(_) => failed,
@@ -235,7 +242,7 @@ fn measured<const N: usize>(kind: Kind, values: [(&str, Option<f64>); N]) -> Out
     if metrics.values().all(|value| *value <= 0.0) {
         return Outcome::Failed("every metric of the result is 0".to_owned());
     }
-    Outcome::Measured(Measurement { kind, metrics })
+    Outcome::Measured(Measurement { kind, metrics, warnings: Vec::new() })
 }
 
 #[cfg(test)]
@@ -277,6 +284,13 @@ mod tests {
         assert_eq!(metrics(Kind::Latency, LATENCY)[0].1, 0.2871881804999248);
         assert_eq!(metrics(Kind::Serving, SERVING)[1].1, 41.78914149997581);
         assert_eq!(metrics(Kind::Startup, STARTUP)[2], ("avg_cold_compilation_time".to_owned(), 0.0));
+    }
+
+    #[test]
+    fn what_our_client_warns_of_goes_with_its_numbers() {
+        let text = SERVING.replacen('{', r#"{"warnings": ["the client needed 97 % of its core"], "#, 1);
+        let Outcome::Measured(measurement) = parse(Kind::Serving, &text).unwrap() else { panic!("{text}") };
+        assert_eq!(measurement.warnings, ["the client needed 97 % of its core"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Estimators, tests and corrections over logarithms of one number a repetition. Pure functions: a value that cannot
 //! be computed is `None`, never NaN. The rule that uses them is `compare`.
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// Smallest standard deviation that is believed, on the log scale: 0.01 %. Repetitions that agree to the last digit
 /// (a simulated server, a counter) would otherwise make every difference infinitely significant.
@@ -61,10 +61,11 @@ impl Shift {
         (self.estimate - reach, self.estimate + reach)
     }
 
-    /// Smallest relative change that such a row shows with 80 % power at p < 0.05: 0.03 is 3 %.
-    pub fn detectable(&self) -> f64 {
-        let quantiles = self.distribution.inverse_cdf(0.975) + self.distribution.inverse_cdf(POWER);
-        relative(quantiles * self.error)
+    /// Smallest relative change (0.03 is 3 %) that has 80 % power to be significant at `level`, two-sided, and to be
+    /// estimated as at least `min_effect`.
+    pub fn detectable(&self, level: f64, min_effect: f64) -> f64 {
+        let margin = (self.distribution.inverse_cdf(1.0 - level / 2.0) * self.error).max(min_effect.ln_1p());
+        relative(margin + self.distribution.inverse_cdf(POWER) * self.error)
     }
 
     /// Repetitions a side that would tell a relative change of `effect` (0.03 is 3 %) with 80 % power: the smallest
@@ -72,22 +73,18 @@ impl Shift {
     /// that is more than [`MOST_REPETITIONS`].
     pub fn required_repetitions(&self, effect: f64) -> Option<u32> {
         let ratio = self.deviation / effect.ln_1p();
-        let suffices = |repetitions: u32| {
+        let suffices = |repetitions: u32| -> bool {
             StudentsT::new(0.0, 1.0, f64::from(2 * repetitions - 2)).is_ok_and(|student| {
                 let quantiles = student.inverse_cdf(0.95) + student.inverse_cdf(POWER);
                 2.0 * (quantiles * ratio).powi(2) <= f64::from(repetitions)
             })
         };
-        if !suffices(MOST_REPETITIONS) {
-            return None;
-        }
-        // What is needed shrinks as N grows, so there is one border between too few and enough.
-        let (mut too_few, mut enough) = (1, MOST_REPETITIONS);
-        while enough - too_few > 1 {
-            let middle = u32::midpoint(too_few, enough);
-            if suffices(middle) { enough = middle } else { too_few = middle }
-        }
-        Some(enough)
+        // Student's quantiles are larger than the normal ones, so that no fewer can suffice, and little more does.
+        let normal = Normal::standard();
+        let quantiles = normal.inverse_cdf(0.95) + normal.inverse_cdf(POWER);
+        let fewest = (2.0 * (quantiles * ratio).powi(2)).ceil().max(2.0);
+        let fewest = (fewest <= f64::from(MOST_REPETITIONS)).then_some(fewest as u32)?;
+        (fewest..=MOST_REPETITIONS).find(|repetitions| suffices(*repetitions))
     }
 }
 
@@ -117,6 +114,14 @@ pub fn pooled_variance(base: &[f64], head: &[f64]) -> Option<f64> {
 pub fn moderated_variance(pooled: f64, freedom: f64, prior: Option<Prior>) -> (f64, f64) {
     let Some(Prior { n0, s0 }) = prior else { return (pooled, freedom) };
     ((n0 * s0 * s0 / 2.0 + freedom * pooled) / (n0 + freedom), n0 + freedom)
+}
+
+/// Standard deviation of the log-ratios of A/A pairs: the larger of IQR / 1.349, which a rare outlier does not move, and
+/// 0.8 of the root mean square, which does not forget it. `None` if there are none. The mean is known: it is 0.
+pub fn pair_deviation(ratios: &[f64]) -> Option<f64> {
+    let range = percentile(ratios, 75.0)? - percentile(ratios, 25.0)?;
+    let mean_square = mean(&ratios.iter().map(|ratio| ratio * ratio).collect::<Vec<_>>())?;
+    Some((range / 1.349).max(0.8 * mean_square.sqrt()))
 }
 
 /// Benjamini-Hochberg adjusted p values, in the order of `p`: rejecting those at or below a rate keeps the expected
@@ -154,11 +159,6 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Standard deviation of the population (divided by N), as numpy's default; `None` if there are no values.
-pub fn population_deviation(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| (squared_deviations(values) / values.len() as f64).sqrt())
-}
-
 fn squared_deviations(values: &[f64]) -> f64 {
     let mean = mean(values).unwrap_or_default();
     values.iter().map(|value| (value - mean).powi(2)).sum()
@@ -168,6 +168,9 @@ fn squared_deviations(values: &[f64]) -> f64 {
 mod tests {
     //! Expected values were computed with numpy 2 and SciPy 1; the call stands beside each, with
     //! `x = np.log([101.2, 99.8, 100.4, 102.1, 98.9])` and `y = np.log([108.3, 107.1, 109.9, 106.5, 110.2])`.
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     fn logs(values: &[f64]) -> Vec<f64> {
@@ -199,7 +202,10 @@ mod tests {
         let (low, high) = shift.interval(0.90); // np.expm1(estimate -+ stats.t.ppf(.95, 8) * se)
         assert_close(relative(low), 0.060973083641354835);
         assert_close(relative(high), 0.09669312619420148);
-        assert_close(shift.detectable(), 0.028854126785594618); // np.expm1((t.ppf(.975, 8) + t.ppf(.8, 8)) * se)
+        // np.expm1((stats.t.ppf(1 - .05 / 2 / 30, 8) + stats.t.ppf(.8, 8)) * se)
+        assert_close(shift.detectable(0.05 / 30.0, 0.03), 0.05045616250514106);
+        // np.expm1(np.log1p(.08) + stats.t.ppf(.8, 8) * se)
+        assert_close(shift.detectable(0.05, 0.08), 0.08858126292146745);
     }
 
     #[test]
@@ -219,6 +225,21 @@ mod tests {
         assert_close(variance, 0.00019524224850813387); // (8 * 0.02**2 / 2 + 8 * pooled) / (8 + 8)
         assert_eq!(freedom, 16.0);
         assert_eq!(moderated_variance(pooled, 8.0, None), (pooled, 8.0));
+        let shift = shift(&x(), &y(), Some(Prior { n0: 8.0, s0: 0.02 })).unwrap();
+        assert_close(shift.error, 0.009013989912305483); // se = 1.02 * np.sqrt(variance) * np.sqrt(2 / 5)
+        assert_close(shift.p(), 2.915060414940009e-07); // 2 * stats.t.sf(estimate / se, 16)
+        let (low, high) = shift.interval(0.90); // np.expm1(estimate -+ stats.t.ppf(.95, 16) * se)
+        assert_close(relative(low), 0.061842459826875563);
+        assert_close(relative(high), 0.09579521626611952);
+    }
+
+    #[test]
+    fn the_noise_of_pairs_is_the_larger_of_two_measures() {
+        let ratios = [-0.015, 0.024, -0.033, 0.02, -0.008, 0.004, -0.019, 0.025, -0.004, -0.013];
+        assert_close(pair_deviation(&ratios).unwrap(), 0.02260934025203855); // stats.iqr(ratios) / 1.349
+        let outlier = [0.01, -0.01, 0.01, -0.01, 0.5];
+        assert_close(pair_deviation(&outlier).unwrap(), 0.17902848935295188); // 0.8 * np.sqrt(np.mean(np.square(outlier)))
+        assert_eq!(pair_deviation(&[]), None);
     }
 
     #[test]
@@ -232,14 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_and_deviation_are_those_of_numpy() {
+    fn percentiles_are_those_of_numpy() {
         let values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0];
         // np.percentile(values, [0, 50, 90, 99, 100])
         for (percent, expected) in [(0.0, 1.0), (50.0, 3.5), (90.0, 6.9), (99.0, 8.79), (100.0, 9.0)] {
             assert_close(percentile(&values, percent).unwrap(), expected);
         }
-        assert_close(population_deviation(&values).unwrap(), 2.5708704751503917); // np.std(values)
-        assert_eq!((median(&[]), mean(&[]), population_deviation(&[])), (None, None, None));
+        assert_eq!((median(&[]), mean(&[])), (None, None));
         assert_eq!(median(&[7.0]), Some(7.0));
     }
 
@@ -280,9 +300,91 @@ mod tests {
     fn extreme_noise_gives_finite_numbers() {
         let wild = shift(&[-700.0, 700.0], &[700.0, -700.0], None).unwrap();
         let (low, high) = wild.interval(0.95);
-        for value in [wild.p(), relative(low), relative(high), wild.detectable()] {
+        for value in [wild.p(), relative(low), relative(high), wild.detectable(0.05, 0.03)] {
             assert!(value.is_finite(), "{value}");
         }
         assert_eq!(wild.required_repetitions(0.02), None);
+    }
+
+    /// Samples of both sides of two to ten repetitions with noise of any size and a shift, and a prior or none; a thousand
+    /// of them, always the same.
+    fn samples() -> impl Iterator<Item = (Vec<f64>, Vec<f64>, Option<Prior>)> {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        (0..1000).map(move |number| {
+            let deviation = 10_f64.powf(random.random_range(-3.0..0.5));
+            let moved = random.random_range(-1.0..1.0);
+            let mut side = |moved: f64| {
+                let length = random.random_range(2..=10);
+                (0..length).map(|_| moved + deviation * random.random_range(-1.0..1.0)).collect::<Vec<f64>>()
+            };
+            let (base, head) = (side(0.0), side(moved));
+            (base, head, (number % 2 == 0).then_some(Prior { n0: 8.0, s0: deviation }))
+        })
+    }
+
+    #[test]
+    fn swapping_the_sides_turns_the_sign_and_nothing_else() {
+        for (base, head, prior) in samples() {
+            let (forth, back) = (shift(&base, &head, prior).unwrap(), shift(&head, &base, prior).unwrap());
+            assert_close(forth.error, back.error);
+            assert!((forth.estimate + back.estimate).abs() < 1e-12, "{base:?} {head:?}");
+            assert!((forth.p() - back.p()).abs() < 1e-9, "{base:?} {head:?}");
+            let ((low, high), (back_low, back_high)) = (forth.interval(0.9), back.interval(0.9));
+            assert!((low + back_high).abs() < 1e-9 && (high + back_low).abs() < 1e-9, "{base:?} {head:?}");
+        }
+    }
+
+    #[test]
+    fn another_unit_or_a_change_of_both_sides_changes_nothing() {
+        for (base, head, prior) in samples() {
+            let moved = |values: &[f64]| values.iter().map(|value| value + 1000_f64.ln()).collect::<Vec<f64>>();
+            let one = shift(&base, &head, prior).unwrap();
+            let other = shift(&moved(&base), &moved(&head), prior).unwrap();
+            assert!((one.estimate - other.estimate).abs() < 1e-9, "{base:?} {head:?}");
+            assert!((one.error - other.error).abs() < 1e-9 && (one.p() - other.p()).abs() < 1e-6, "{base:?} {head:?}");
+        }
+    }
+
+    #[test]
+    fn stretching_differences_and_noise_alike_stretches_the_estimate_and_keeps_p() {
+        for (base, head, prior) in samples() {
+            let stretched = |values: &[f64]| values.iter().map(|value| 3.0 * value).collect::<Vec<f64>>();
+            let one = shift(&base, &head, prior).unwrap();
+            let wide = prior.map(|prior| Prior { s0: 3.0 * prior.s0, ..prior });
+            let other = shift(&stretched(&base), &stretched(&head), wide).unwrap();
+            if one.deviation > RESOLUTION {
+                assert!((3.0 * one.estimate - other.estimate).abs() < 1e-9, "{base:?} {head:?}");
+                assert!((one.p() - other.p()).abs() < 1e-9, "{base:?} {head:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_repetitions_does_not_matter_and_the_estimate_lies_between_the_extremes() {
+        for (base, head, prior) in samples() {
+            let reversed = |values: &[f64]| values.iter().rev().copied().collect::<Vec<f64>>();
+            let (one, other) =
+                (shift(&base, &head, prior).unwrap(), shift(&reversed(&base), &reversed(&head), prior).unwrap());
+            assert!((one.estimate - other.estimate).abs() < 1e-12 && (one.error - other.error).abs() < 1e-12);
+            let end = |values: &[f64], of: fn(f64, f64) -> f64| values.iter().copied().reduce(of).unwrap();
+            let least = end(&head, f64::min) - end(&base, f64::max);
+            let most = end(&head, f64::max) - end(&base, f64::min);
+            assert!((least..=most).contains(&one.estimate), "{base:?} {head:?}");
+            let (low, high) = one.interval(0.95);
+            assert!(low <= one.estimate && one.estimate <= high && (0.0..=1.0).contains(&one.p()));
+        }
+    }
+
+    #[test]
+    fn adjusted_p_values_keep_their_order_and_are_never_smaller() {
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        for length in 1..200 {
+            let p: Vec<f64> = (0..length).map(|_| random.random_range(0.0_f64..1.0).powi(3)).collect();
+            let q = benjamini_hochberg(&p);
+            for at in 0..length {
+                assert!(p[at] <= q[at] * (1.0 + 1e-12) && q[at] <= 1.0);
+                assert!((0..length).all(|other| p[at] > p[other] || q[at] <= q[other]), "{p:?}");
+            }
+        }
     }
 }

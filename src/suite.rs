@@ -86,6 +86,13 @@ pub struct Case {
     pub measured_by: MeasuredBy,
 }
 
+impl Case {
+    /// Whether another case is of the same test and request rate.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        (&self.test, &self.request_rate) == (&other.test, &other.request_rate)
+    }
+}
+
 /// Which program measures a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use indexmap::IndexMap;
 
 use super::Shell;
+use super::base::{self, Base};
 use crate::cli::{Client, EventArgs, Planning};
 use crate::config::{self, Config};
 use crate::device::{self, DeviceName};
@@ -14,9 +15,10 @@ use crate::event::{self, CiRun, Event, LabelsSource, Provider};
 use crate::exit::Classify;
 use crate::plan::{self, Plan};
 use crate::publish::github::{Github, Patience};
+use crate::search::Search;
 use crate::suite::{self, Case, MeasuredBy, Selection, Skipped};
 use crate::target::Target;
-use crate::{client, git, trigger};
+use crate::{client, image, trigger};
 
 /// A plan, and what it was made from.
 pub(super) struct Prepared {
@@ -73,13 +75,14 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
+    config.store = planning.store.clone().or(config.store);
     let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
     let github = github(&planning.event, &ci, environment)?;
     if let (true, Some(github)) = (fetch_labels, &github) {
         refresh_labels(&mut event, github, shell).await;
     }
     let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
-    let device = device(planning, &config, environment)?;
+    let device = device(planning, &config, decision.run, environment)?;
     let wanted = trigger::narrowed(&event, &config.devices);
     if decision.run && !wanted.is_empty() && !wanted.contains(&device.name) && event.provider != Provider::Local {
         let names: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
@@ -94,9 +97,22 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         true => cases(planning, [&base, &head], &config, &device, environment)?,
         false => (Vec::new(), Vec::new()),
     };
-    let merge_base = match decision.run && needs_merge_base(base.as_deref(), head.as_deref()) {
-        true => merge_base(&event, github.as_ref()).await?,
-        false => None,
+    let (mut recorded_base, mut base) = (None, base);
+    let merge_base = match base::read(base.as_deref()) {
+        Base::Event if decision.run && needs_merge_base(base.as_deref(), head.as_deref()) => {
+            base::of_event(&event, github.as_ref()).await?
+        }
+        Base::Branch(name) if decision.run => {
+            let named = head.as_deref().filter(|head| image::is_full_hash(head));
+            let github = github.as_ref().zip(event.repository.as_deref());
+            base = None;
+            Some(base::branch(&name, named.or(event.head_sha.as_deref()), github).await?)
+        }
+        Base::Recorded(folder) => {
+            recorded_base = Some(folder);
+            None
+        }
+        Base::Event | Base::Branch(_) | Base::Said(_) => None,
     };
     let mut plan = plan::make(plan::Inputs {
         event,
@@ -104,12 +120,17 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         device,
         images: &config.images,
         base: base.as_deref(),
+        recorded_base: recorded_base.clone(),
         head: head.as_deref(),
         base_server_args: planning.base_server_args.as_deref(),
         head_server_args: planning.head_server_args.as_deref(),
         merge_base: merge_base.as_deref(),
         cases,
         skipped,
+        search: Search::read(environment)?,
+        strategy: planning
+            .strategy
+            .or(config.strategy.filter(|_| base.as_deref() != Some("none") && recorded_base.is_none())),
         pairs: planning.pairs,
         seed: planning.seed,
     })?;
@@ -136,14 +157,11 @@ pub(super) fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environmen
     environment.secret(&arguments.github_token_env).map(new).transpose().mistake()
 }
 
-fn device(planning: &Planning, config: &Config, environment: &Environment) -> Result<device::Device> {
-    device::resolve(
-        planning.device.0,
-        planning.device_type.as_deref(),
-        planning.device_count,
-        &config.devices,
-        &device::probe(environment),
-    )
+/// What is measured on. Where nothing is, no tool is asked: one that hangs or fails is no reason not to skip.
+fn device(planning: &Planning, config: &Config, runs: bool, environment: &Environment) -> Result<device::Device> {
+    let probe = if runs { device::probe(environment) } else { device::processors() };
+    let count = planning.device_count.or((!runs).then_some(1).filter(|_| planning.device.0.is_some()));
+    device::resolve(planning.device.0, planning.device_type.as_deref(), count, &config.devices, &probe)
 }
 
 /// `--base` and `--head`. Upstream's `REMOTE_HOST` and `REMOTE_PORT` are a head that runs already, with nothing to compare.
@@ -160,29 +178,6 @@ fn specs(planning: &Planning, environment: &Environment) -> [Option<String>; 2] 
 fn needs_merge_base(base: Option<&str>, head: Option<&str>) -> bool {
     let head = head.map(str::parse::<Target>);
     base.is_none() && !matches!(head, Some(Ok(Target::Local(_) | Target::Remote(_) | Target::Sim(_))))
-}
-
-/// The commit that head is compared with: where it left the target branch, or what a push replaced.
-async fn merge_base(event: &Event, github: Option<&Github>) -> Result<Option<String>> {
-    let Some(head) = &event.head_sha else { return Ok(None) };
-    let found = match (&event.base_sha, &event.base_branch, event.pull_request) {
-        (Some(base), _, None) => return Ok(Some(base.clone())),
-        (Some(base), _, Some(_)) => match (github, &event.repository) {
-            (Some(github), Some(repository)) => {
-                github.merge_base(repository, base, head).await.context("cannot find the merge base").world()?
-            }
-            _ => git::merge_base(base, head).await.context("cannot find the merge base").mistake()?,
-        },
-        // Buildkite names branches, not commits.
-        (None, Some(branch), Some(_)) => {
-            git::merge_base(&format!("origin/{branch}"), head).await.context("cannot find the merge base").mistake()?
-        }
-        (None, _, None) if event.provider == Provider::Buildkite => {
-            git::parent(head).await.context("cannot find what the push replaced").mistake()?
-        }
-        (None, ..) => return Ok(None),
-    };
-    Ok(Some(found))
 }
 
 fn cases(
@@ -204,13 +199,6 @@ fn cases(
             name: case.name,
             reason: "a remote server is measured from outside: serving cases only".to_owned(),
         }));
-    }
-    if environment.get("ENABLE_ADAPTIVE_CONCURRENCY") == Some("1") {
-        skipped.push(Skipped {
-            name: "adaptive concurrency search".to_owned(),
-            reason: "ENABLE_ADAPTIVE_CONCURRENCY=1 has no effect yet: the listed concurrencies alone are measured"
-                .to_owned(),
-        });
     }
     Ok((cases, skipped))
 }
@@ -261,6 +249,8 @@ pub(super) fn override_settings(settings: &mut Vec<config::Setting>, planning: &
         ("head", planning.head.clone()),
         ("only", planning.only.clone()),
         ("device", planning.device.0.map(|name: DeviceName| name.to_string())),
+        ("strategy", planning.strategy.map(|strategy| strategy.as_str().to_owned())),
+        ("store", planning.store.clone()),
         ("pairs", Some(planning.pairs.to_string())),
         ("seed", Some(planning.seed.to_string())),
         ("budget", planning.budget.map(crate::duration::text)),

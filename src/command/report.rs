@@ -7,6 +7,7 @@ use crate::cli::ReportArgs;
 use crate::compare::Subject;
 use crate::config::Config;
 use crate::exit::{Classify, Exit};
+use crate::noise::Noise;
 use crate::output;
 use crate::report::{Links, html, upstream};
 use crate::{VERSION, compare, host, result};
@@ -24,6 +25,8 @@ pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
         planned_pairs: 1,
         seed: 0,
         verdict: Config::default().verdict,
+        noise: Noise::default(),
+        looks: Vec::new(),
     });
     let files = [
         ("benchmark_results.json", upstream::json(&folder).context("cannot write the report")?),

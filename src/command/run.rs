@@ -1,39 +1,32 @@
 //! `vllm-perf run`: plan, wait for the images, benchmark, compare, write the output folder.
 
 pub(super) mod conclude;
-mod folder;
+pub(super) mod folder;
+pub(super) mod measure;
+mod recorded;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::prepare::{self, Prepared};
-use super::{Shell, plan as plan_command};
-use crate::bench::{self, Bench, Limits, SideBench};
+use super::{Shell, base, plan as plan_command};
 use crate::cli::{Format, RunArgs};
-use crate::compare::{self, CaseFacts, Comparison, Subject};
 use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
-use crate::journal::Journal;
 use crate::output::OutputFolder;
-use crate::plan::{Plan, Side, SidePlan};
-use crate::progress::Progress;
+use crate::plan::Plan;
+use crate::publish;
 use crate::publish::actions;
 use crate::publish::github::Github;
-use crate::registry::{self, Registry};
 use crate::report::markdown;
-use crate::target::launch::Launch;
+use crate::target::Target;
 use crate::target::process::Processes;
-use crate::target::{Target, image};
-use crate::{VERSION, duration, host, publish};
-
-/// How often a registry is asked for an image that is not there yet.
-const POLL: Duration = Duration::from_secs(15);
 
 /// Runs the benchmark. A regression is not a failure here: `verdict` tells.
 pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
-    let prepared = prepare::prepare(&arguments.planning, !arguments.dry_run, shell).await?;
+    let mut prepared = prepare::prepare(&arguments.planning, !arguments.dry_run, shell).await?;
     if arguments.dry_run || shell.environment.get("DRY_RUN") == Some("1") {
         plan_command::print(&prepared.plan, Format::Text, shell)?;
         return Ok(Exit::Done);
@@ -43,20 +36,30 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     }
     check_hub_token(&prepared.plan, shell).mistake()?;
     let out = OutputFolder::at(&arguments.planning.out);
+    if !arguments.resume {
+        let github = prepare::github(&arguments.planning.event, &prepared.ci, &shell.environment)?;
+        let images = &prepared.config.images;
+        base::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
+    }
     let (plan, mut journal, _lock) = folder::open(&out, prepared.plan, arguments.resume, shell)?;
 
     let announcement = Announcement::make(arguments, &prepared.ci, &plan, shell).await;
     let processes = Processes::new(shell.program.clone());
-    let interrupted = interrupt();
-    tokio::pin!(interrupted);
-    let work = measure(arguments, &plan, &prepared.config, &out, &processes, &mut journal, shell);
-    let comparison = tokio::select! {
-        comparison = work => comparison,
-        signal = &mut interrupted => {
-            processes.end_all().await;
-            let total = plan.cases.len() * plan.pairs as usize * plan.sides.present().count();
+    let work = measure::Measure {
+        planning: &arguments.planning,
+        timeouts: &arguments.timeouts,
+        budget: arguments.planning.budget,
+        plan: &plan,
+        config: &prepared.config,
+        out: &out,
+        processes: &processes,
+        shell,
+    };
+    let comparison = match interruptible(&processes, work.run(&mut journal)).await {
+        Ok(comparison) => comparison,
+        Err(signal) => {
             shell.say(&format!(
-                "interrupted: {} of {total} case runs are kept in `{}`; `vllm-perf run --resume` with the same flags goes on",
+                "interrupted: {} case runs are kept in `{}`; `vllm-perf run --resume` with the same flags goes on",
                 journal.entries().len(),
                 out.root().display()
             ));
@@ -66,8 +69,6 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
             return Ok(Exit::Signal(signal));
         }
     };
-    // Whatever went wrong, nothing of ours stays behind.
-    processes.end_all().await;
     let comparison = match (comparison, announcement) {
         (Err(error), Some(announcement)) => {
             announcement.take_back().await;
@@ -76,6 +77,20 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
         (comparison, _) => comparison?,
     };
     conclude::conclude(&prepared.ci, &plan, &comparison, &out, &journal, shell)
+}
+
+/// Does `work` unless CI or a person wants an end, which is the error, by the number of the signal. Whatever happens,
+/// nothing of ours stays behind.
+pub(super) async fn interruptible<T>(
+    processes: &Processes,
+    work: impl Future<Output = Result<T>>,
+) -> Result<Result<T>, u8> {
+    let done = tokio::select! {
+        done = work => Ok(done),
+        signal = interrupt() => Err(signal),
+    };
+    processes.end_all().await;
+    done
 }
 
 /// The comment of an earlier run, while this one says on it that it is under way.
@@ -132,7 +147,7 @@ fn skip(prepared: &Prepared, shell: &Shell) -> Result<Exit> {
 }
 
 /// Models come from the hub with a token, unless they are folders, the hub is not asked, or nothing real serves.
-fn check_hub_token(plan: &Plan, shell: &Shell) -> Result<()> {
+pub(super) fn check_hub_token(plan: &Plan, shell: &Shell) -> Result<()> {
     let environment = &shell.environment;
     let token = environment.get("HF_TOKEN");
     if token.is_some_and(|token| !token.starts_with("hf_")) {
@@ -165,119 +180,4 @@ pub(super) async fn interrupt() -> u8 {
         () = wait(SignalKind::terminate()) => 15,
         () = wait(SignalKind::hangup()) => 1,
     }
-}
-
-/// Waits for the images, runs the plan and compares.
-async fn measure(
-    arguments: &RunArgs,
-    plan: &Plan,
-    config: &crate::config::Config,
-    out: &OutputFolder,
-    processes: &Processes,
-    journal: &mut Journal,
-    shell: &Shell,
-) -> Result<Comparison> {
-    let run = folder::run_id(out)?;
-    let images = plan_command::images(plan);
-    if !images.is_empty() {
-        image::remove_leftovers(&run).await.world()?;
-        fetch_images(&images, config.images.wait, shell).await?;
-    }
-    let side = async |planned: &SidePlan| -> Result<SideBench> {
-        let launch = Launch {
-            target: planned.target.clone(),
-            program: shell.program.clone(),
-            environment: shell.environment.clone(),
-            device: plan.device.name,
-            gpu_type: plan.device.gpu_type_lines(),
-            run: run.clone(),
-        };
-        let mut bench = SideBench::new(planned.clone(), launch);
-        if let Target::Image(reference) = &planned.target {
-            bench.facts.image_digest = Some(image::digest(reference).await.world()?);
-        }
-        Ok(bench)
-    };
-    let base = match &plan.sides.base {
-        Some(base) => Some(side(base).await?),
-        None => None,
-    };
-    let head = side(plan.sides.head.as_ref().context("the plan has no head").mistake()?).await?;
-    let started = journal.entries().first().map_or_else(bench::now, |entry| entry.started.clone());
-    let total = plan.cases.len() as u64 * u64::from(plan.pairs) * plan.sides.present().count() as u64;
-    let progress = Progress::new(total, plan.event.provider, shell.terminal);
-    for _ in journal.entries() {
-        progress.step();
-    }
-    let limits =
-        Limits { server: arguments.server_timeout, case: arguments.case_timeout, budget: arguments.planning.budget };
-    let before: f64 = journal.entries().iter().map(|entry| entry.seconds).sum();
-    let begun = std::time::Instant::now();
-    let mut bench = Bench {
-        plan,
-        output: out,
-        base,
-        head,
-        processes,
-        progress: &progress,
-        limits,
-        environment: &shell.environment,
-    };
-    let ran = bench.run(journal).await;
-    progress.end();
-    ran?;
-    let subject = Subject {
-        version: VERSION.to_owned(),
-        event: Some(plan.event.clone()),
-        device: Some(plan.device.clone()),
-        base: bench.base.as_ref().map(|side| side.facts.clone()),
-        head: Some(bench.head.facts.clone()),
-        host: host::host().ok(),
-        started: Some(started),
-        seconds: Some(before + begun.elapsed().as_secs_f64()),
-        reproduce: Some(plan.reproduce(&config.suite, arguments.planning.only.as_deref())),
-    };
-    Ok(compare::compare(compare::Input {
-        subject,
-        cases: plan.cases.iter().map(CaseFacts::from).collect(),
-        base: bench::collect(plan, out, journal, Side::Base)?,
-        head: bench::collect(plan, out, journal, Side::Head)?,
-        skipped: plan.skipped.clone(),
-        planned_pairs: plan.pairs,
-        seed: plan.seed,
-        verdict: config.verdict.clone(),
-    }))
-}
-
-/// Waits for the images that the engine does not have, and pulls them.
-async fn fetch_images(images: &[String], wait: Duration, shell: &Shell) -> Result<()> {
-    let mut missing = Vec::new();
-    for reference in images {
-        if image::is_here(reference).await {
-            continue;
-        }
-        shell.say(&format!("pulling {reference}"));
-        // The engine may know credentials that we do not; only what it cannot have is waited for.
-        if image::pull(reference).await.is_err() {
-            missing.push(reference.clone());
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let registry = Registry::new(registry::PAUSE)?;
-    registry::wait(&registry, &missing, wait, POLL, |missing, waited| {
-        shell.say(&format!(
-            "waiting for {} since {}, at most {}",
-            missing.join(", "),
-            duration::text(waited),
-            duration::text(wait)
-        ));
-    })
-    .await?;
-    for reference in &missing {
-        shell.say(&format!("pulling {reference}"));
-        image::pull(reference).await.world()?;
-    }
-    Ok(())
 }

@@ -32,11 +32,11 @@ pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
 }
 
 fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
-    let Counts { regressed, inconclusive, not_measured, .. } = comparison.counts;
+    let Counts { regressed, inconclusive, screened, not_measured, .. } = comparison.counts;
     let known = matches!(comparison.verdict, Verdict::Improved | Verdict::Unchanged);
     match fail_on {
         FailOn::Never => false,
         FailOn::Regressed => regressed > 0,
-        FailOn::Inconclusive => !known || regressed + inconclusive + not_measured > 0,
+        FailOn::Inconclusive => !known || regressed + inconclusive + screened + not_measured > 0,
     }
 }

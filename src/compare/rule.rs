@@ -3,8 +3,10 @@
 //! a minimum effect of 3 % is a factor of 1.03 either way.
 
 use super::{CaseFacts, Row, Verdict};
-use crate::config::{MinEffect, VerdictConfig};
-use crate::metric::{Direction, Family, Metric};
+use crate::config::VerdictConfig;
+use crate::metric::{Direction, Metric};
+use crate::noise::Known;
+use crate::number;
 use crate::plan::Side;
 use crate::result::{Outcome, Repetition};
 use crate::statistics::{MOST_REPETITIONS, Shift, hodges_lehmann, relative, shift};
@@ -15,13 +17,32 @@ const UNCHANGED: f64 = 0.05;
 /// How to get a verdict from a comparison of single runs.
 const CURE: &str = "`vllm-perf run --pairs 5` interleaves five repetitions a side and can tell";
 
+/// What a metric of a case is judged by.
+#[derive(Clone, Copy)]
+pub(super) struct Criterion {
+    pub metric: &'static Metric,
+    pub direction: Direction,
+    pub min_effect: f64,
+    pub primary: bool,
+}
+
+impl Criterion {
+    /// That of the config.
+    pub fn new(config: &VerdictConfig, case: &str, metric: &'static Metric) -> Self {
+        let (direction, min_effect) = (config.direction(metric), config.min_effect(metric));
+        Self { metric, direction, min_effect, primary: config.is_primary(case, metric) }
+    }
+}
+
 /// A row before its verdict, which needs the p values of all rows.
 pub(super) struct Draft<'a> {
     pub case: &'a CaseFacts,
-    pub metric: &'static Metric,
+    pub criterion: Criterion,
     pub base: Vec<f64>,
     pub head: Vec<f64>,
     pub evidence: Evidence,
+    /// What is known of its noise.
+    known: Known,
     /// Repetitions without a value, as the tail of a sentence.
     holes: String,
 }
@@ -40,15 +61,22 @@ pub(super) enum Evidence {
 
 impl<'a> Draft<'a> {
     /// Collects the values of a metric of a case, and what they allow.
-    pub fn new(case: &'a CaseFacts, metric: &'static Metric, base: &[Repetition], head: &[Repetition]) -> Self {
+    pub fn new(
+        case: &'a CaseFacts,
+        criterion: Criterion,
+        base: &[Repetition],
+        head: &[Repetition],
+        known: Known,
+    ) -> Self {
+        let metric = criterion.metric;
         let raw = |side| values(case, metric, side);
         let positive = |values: &[f64]| values.iter().copied().filter(|value| *value > 0.0).collect::<Vec<f64>>();
         let (raw_base, raw_head) = (raw(base), raw(head));
         let (base_values, head_values) = (positive(&raw_base), positive(&raw_head));
-        let draft = |base, head, evidence, holes| Self { case, metric, base, head, evidence, holes };
+        let draft = |base, head, evidence, holes| Self { case, criterion, base, head, evidence, known, holes };
 
         let all_zero = |values: &[f64]| !values.is_empty() && values.iter().all(|value| *value == 0.0);
-        if !metric.primary && all_zero(&raw_base) && all_zero(&raw_head) {
+        if !criterion.primary && all_zero(&raw_base) && all_zero(&raw_head) {
             return draft(raw_base, raw_head, Evidence::Zero, String::new());
         }
         let evidence = if head_values.is_empty() {
@@ -58,19 +86,19 @@ impl<'a> Draft<'a> {
         } else if base_values.is_empty() {
             Evidence::Missing(missing(case, metric, Side::Base, base))
         } else if base.len() == head.len() {
-            match shift(&logs(&base_values), &logs(&head_values), None) {
+            match shift(&logs(&base_values), &logs(&head_values), known.prior) {
                 Some(shift) => Evidence::Tested(shift),
                 None => Evidence::Single(format!(
                     "{} of base and {} of head gave a value, and one run cannot tell a change from noise: {CURE}",
-                    count(base_values.len()),
-                    count(head_values.len()),
+                    number::plural(base_values.len(), "repetition"),
+                    number::plural(head_values.len(), "repetition"),
                 )),
             }
         } else {
             Evidence::Single(format!(
                 "base has {} and head has {}, so they are no pairs: {CURE}",
-                count(base.len()),
-                count(head.len()),
+                number::plural(base.len(), "repetition"),
+                number::plural(head.len(), "repetition"),
             ))
         };
         let holes: String = [(Side::Base, base.len(), base_values.len()), (Side::Head, head.len(), head_values.len())]
@@ -82,11 +110,21 @@ impl<'a> Draft<'a> {
             .collect();
         draft(base_values, head_values, evidence, holes)
     }
+
+    /// The same values without a test, because of `why`.
+    pub fn held(self, why: &str) -> Self {
+        match self.evidence {
+            Evidence::Tested(_) | Evidence::Single(_) => Self { evidence: Evidence::Single(why.to_owned()), ..self },
+            Evidence::Zero | Evidence::Missing(_) => self,
+        }
+    }
 }
 
-/// Gives a draft its verdict. `q` is its adjusted p value, of tested primary rows.
-pub(super) fn judge(draft: Draft, q: Option<f64>, config: &VerdictConfig) -> Row {
-    let Draft { case, metric, base, head, evidence, holes } = draft;
+/// Gives a draft its verdict. `q` is its adjusted p value, of tested primary rows; `tests` are those of the report, and
+/// `fdr` is the false discovery rate over them.
+pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row {
+    let Draft { case, criterion, base, head, evidence, known, holes } = draft;
+    let Criterion { metric, direction, min_effect, primary } = criterion;
     let (estimate, interval) = match &evidence {
         Evidence::Tested(shift) => (Some(relative(shift.estimate)), Some(shift.interval(0.95))),
         Evidence::Single(_) => (hodges_lehmann(&logs(&base), &logs(&head)).map(relative), None),
@@ -96,8 +134,10 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, config: &VerdictConfig) -> Row
         Evidence::Tested(shift) => Some(*shift),
         _ => None,
     };
+    // Had no other row changed, Benjamini-Hochberg would ask of this one what Bonferroni does.
+    let level = fdr / tests.max(1) as f64;
     let (verdict, why) = match evidence {
-        Evidence::Tested(shift) => tested(&shift, q, metric, head.len().max(base.len()), config),
+        Evidence::Tested(shift) => tested(&shift, q, criterion, head.len().max(base.len()), fdr),
         Evidence::Single(why) => (Verdict::Inconclusive, why),
         Evidence::Zero => (Verdict::Unchanged, format!("0 {} in every repetition of both sides", metric.unit)),
         Evidence::Missing(why) => (Verdict::NotMeasured, why),
@@ -107,39 +147,39 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, config: &VerdictConfig) -> Row
         metric: metric.id.to_owned(),
         label: metric.label.to_owned(),
         unit: metric.unit.to_owned(),
-        direction: metric.direction,
-        family: metric.family,
-        primary: metric.primary,
+        direction,
+        min_effect,
+        primary,
+        calibrated: known.calibrated,
+        aa_pairs: known.pairs,
+        s0: known.prior.map(|prior| prior.s0),
+        n0: known.prior.map_or(0.0, |prior| prior.n0),
+        look: 1,
         base,
         head,
         estimate,
+        deviation: shift.map(|shift| shift.deviation),
         low: interval.map(|(low, _)| relative(low)),
         high: interval.map(|(_, high)| relative(high)),
         p: shift.map(|shift| shift.p()),
         q,
-        detectable: shift.map(|shift| shift.detectable()),
+        detectable: shift.filter(|_| primary).map(|shift| shift.detectable(level, min_effect)),
         verdict,
         why: why + &holes,
     }
 }
 
-fn tested(
-    shift: &Shift,
-    q: Option<f64>,
-    metric: &Metric,
-    repetitions: usize,
-    config: &VerdictConfig,
-) -> (Verdict, String) {
+fn tested(shift: &Shift, q: Option<f64>, criterion: Criterion, repetitions: usize, fdr: f64) -> (Verdict, String) {
+    let Criterion { direction, min_effect, .. } = criterion;
     let (low, high) = shift.interval(0.95);
     let change = format!(
         "{} (95 % interval {} to {})",
-        percent(relative(shift.estimate)),
-        percent(relative(low)),
-        percent(relative(high))
+        number::change(relative(shift.estimate)),
+        number::change(relative(low)),
+        number::change(relative(high))
     );
-    let min_effect = min_effect(&config.min_effect, metric.family);
-    let significant = q.filter(|q| *q <= config.fdr);
-    let worse = match metric.direction {
+    let significant = q.filter(|q| *q <= fdr);
+    let worse = match direction {
         Direction::Higher => shift.estimate < 0.0,
         Direction::Lower => shift.estimate > 0.0,
     };
@@ -147,27 +187,36 @@ fn tested(
         && shift.estimate.abs() >= min_effect.ln_1p()
     {
         let (verdict, word) = if worse { (Verdict::Regressed, "worse") } else { (Verdict::Improved, "better") };
-        let why = format!("{change} is {word}, {}, and at least {}", probability(q), size(min_effect));
+        let why = format!("{change} is {word}, {}, and at least {}", probability(q), number::percent(min_effect));
         return (verdict, why);
     }
     let (low, high) = shift.interval(0.90);
     if low > -UNCHANGED.ln_1p() && high < UNCHANGED.ln_1p() {
-        let (low, high) = (percent(relative(low)), percent(relative(high)));
-        return (Verdict::Unchanged, format!("the 90 % interval, {low} to {high}, lies inside ±{}", size(UNCHANGED)));
+        let (low, high) = (number::change(relative(low)), number::change(relative(high)));
+        return (
+            Verdict::Unchanged,
+            format!("the 90 % interval, {low} to {high}, lies inside ±{}", number::percent(UNCHANGED)),
+        );
     }
-    let needed = shift.required_repetitions(min_effect);
     let why = match q {
         None => format!("{change}: shown only, this metric raises no alarm"),
         Some(q) if significant.is_some() => {
-            format!("{change}, {}, but smaller than the minimum effect of {}", probability(q), size(min_effect))
+            let (q, size) = (probability(q), number::percent(min_effect));
+            format!("{change}, {q}, but smaller than the minimum effect of {size}")
         }
-        Some(q) if needed.is_none_or(|needed| needed as usize > repetitions) => {
-            let needed = needed.map_or(format!("more than {MOST_REPETITIONS}"), |needed| format!("about {needed}"));
-            format!("{change}, {}: {needed} pairs would tell a change of {}", probability(q), size(min_effect))
-        }
-        Some(q) => format!("{change}, {}: near what {repetitions} pairs can tell", probability(q)),
+        Some(q) => format!("{change}, {}: {}", probability(q), needed(shift, min_effect, repetitions)),
     };
     (Verdict::Inconclusive, why)
+}
+
+/// How many pairs would tell a change of `min_effect`, where so many `repetitions` a side do not.
+fn needed(shift: &Shift, min_effect: f64, repetitions: usize) -> String {
+    let pairs = match shift.required_repetitions(min_effect) {
+        None => format!("more than {MOST_REPETITIONS}"),
+        Some(needed) if needed as usize > repetitions => format!("about {needed}"),
+        Some(_) => return format!("near what {repetitions} pairs can tell"),
+    };
+    format!("{pairs} pairs would tell a change of {}", number::percent(min_effect))
 }
 
 /// Every finite value of a metric of a case, in the order of the repetitions.
@@ -182,11 +231,13 @@ fn values(case: &CaseFacts, metric: &Metric, repetitions: &[Repetition]) -> Vec<
         .collect()
 }
 
-/// Why a side has no value above 0.
+/// Why a side has no value that a change can be relative to: none above 0.
 fn missing(case: &CaseFacts, metric: &Metric, side: Side, repetitions: &[Repetition]) -> String {
     let word = side.as_str();
-    if !values(case, metric, repetitions).is_empty() {
-        return format!("{word} is 0, and a change relative to 0 has no size");
+    let values = values(case, metric, repetitions);
+    if !values.is_empty() {
+        let what = if values.iter().any(|value| *value < 0.0) { "negative" } else { "0" };
+        return format!("{word} is {what}, and a change relative to that has no size");
     }
     match case.problems.iter().find(|problem| problem.side == side) {
         Some(problem) => format!("{word} has no value: {} (repetition {})", problem.reason, problem.repetition),
@@ -199,51 +250,18 @@ fn logs(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| value.ln()).collect()
 }
 
-fn min_effect(config: &MinEffect, family: Family) -> f64 {
-    match family {
-        Family::Throughput => config.throughput,
-        Family::Median => config.median,
-        Family::P99 => config.p99,
-    }
-}
-
-/// `1 repetition`, `3 repetitions`.
-fn count(repetitions: usize) -> String {
-    format!("{repetitions} repetition{}", if repetitions == 1 { "" } else { "s" })
-}
-
-/// A relative change with its sign: `+4.1 %`, `−0.3 %`.
-fn percent(change: f64) -> String {
-    let percent = change * 100.0;
-    let number = match percent.abs() {
-        size if size < 0.05 => return "0.0 %".to_owned(),
-        size if size < 1000.0 => format!("{percent:+.1}"),
-        size if size < 1e6 => format!("{percent:+.0}"),
-        _ => format!("{percent:+.0e}"),
-    };
-    format!("{} %", number.replace('-', "−"))
-}
-
-/// A size without a sign, with no more digits than it has: `3 %`, `2.5 %`.
-fn size(share: f64) -> String {
-    let text = format!("{:.2}", share * 100.0);
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
 fn probability(q: f64) -> String {
-    if q < 0.0001 { "q < 0.0001".to_owned() } else { format!("q = {q:.4}") }
+    let chance = number::chance(q);
+    if chance.starts_with('<') { format!("q {chance}") } else { format!("q = {chance}") }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::add_problems;
+    use super::super::rows::add_problems;
     use super::*;
     use crate::metric;
     use crate::result::Measurement;
     use crate::suite::MeasuredBy;
-
-    const CONFIG: VerdictConfig =
-        VerdictConfig { min_effect: MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 }, fdr: 0.05 };
 
     fn row(id: &str, base: &[Option<f64>], head: &[Option<f64>], q: Option<f64>) -> Row {
         let metric = metric::ALL.iter().find(|metric| metric.id == id).unwrap();
@@ -256,6 +274,7 @@ mod tests {
             max_concurrency: None,
             measured_by: MeasuredBy::Native,
             problems: Vec::new(),
+            warnings: Vec::new(),
         };
         let repetitions = |values: &[Option<f64>]| -> Vec<Repetition> {
             values
@@ -263,7 +282,7 @@ mod tests {
                 .map(|value| {
                     let outcome = value.map_or(Outcome::Failed("the server did not start".into()), |value| {
                         let metrics = [(id.to_owned(), value)].into_iter().collect();
-                        Outcome::Measured(Measurement { kind: metric.kind, metrics })
+                        Outcome::Measured(Measurement { kind: metric.kind, metrics, warnings: Vec::new() })
                     });
                     [("x".to_owned(), outcome)].into_iter().collect()
                 })
@@ -272,7 +291,8 @@ mod tests {
         let (base, head) = (repetitions(base), repetitions(head));
         add_problems(&mut case, Side::Base, &base);
         add_problems(&mut case, Side::Head, &head);
-        judge(Draft::new(&case, metric, &base, &head), q, &CONFIG)
+        let criterion = Criterion::new(&VerdictConfig::default(), "x", metric);
+        judge(Draft::new(&case, criterion, &base, &head, Known::default()), q, 30, 0.05)
     }
 
     fn said(row: &Row) -> String {
@@ -287,15 +307,15 @@ mod tests {
     fn direction_is_that_of_the_metric() {
         let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([110.0, 111.0, 109.0, 110.5, 109.5]));
         insta::assert_snapshot!(said(&row("median_ttft_ms", &low, &high, Some(0.00004))), @"Regressed: +10.0 % (95 % interval +8.8 % to +11.2 %) is worse, q < 0.0001, and at least 3 %");
-        insta::assert_snapshot!(said(&row("output_throughput", &low, &high, Some(0.0123))), @"Improved: +10.0 % (95 % interval +8.8 % to +11.2 %) is better, q = 0.0123, and at least 2 %");
-        insta::assert_snapshot!(said(&row("output_throughput", &high, &low, Some(0.0123))), @"Regressed: −9.1 % (95 % interval −10.1 % to −8.1 %) is worse, q = 0.0123, and at least 2 %");
+        insta::assert_snapshot!(said(&row("output_throughput", &low, &high, Some(0.0123))), @"Improved: +10.0 % (95 % interval +8.8 % to +11.2 %) is better, q = 0.012, and at least 2 %");
+        insta::assert_snapshot!(said(&row("output_throughput", &high, &low, Some(0.0123))), @"Regressed: −9.1 % (95 % interval −10.1 % to −8.1 %) is worse, q = 0.012, and at least 2 %");
     }
 
     #[test]
     fn a_change_that_is_not_significant_after_correction_says_how_many_pairs_would_tell() {
         let base = some([100.0, 108.0, 95.0, 103.0, 99.0]);
         let head = some([104.0, 113.0, 97.0, 109.0, 101.0]);
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.31))), @"Inconclusive: +4.0 % (95 % interval −4.1 % to +12.8 %), q = 0.3100: about 43 pairs would tell a change of 3 %");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.31))), @"Inconclusive: +4.0 % (95 % interval −4.1 % to +12.8 %), q = 0.31: about 43 pairs would tell a change of 3 %");
     }
 
     #[test]
@@ -322,7 +342,7 @@ mod tests {
     #[test]
     fn a_secondary_metric_raises_no_alarm() {
         let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([210.0, 211.0, 209.0, 210.5, 209.5]));
-        insta::assert_snapshot!(said(&row("mean_ttft_ms", &low, &high, None)), @"Inconclusive: +110.0 % (95 % interval +108.1 % to +111.9 %): shown only, this metric raises no alarm");
+        insta::assert_snapshot!(said(&row("mean_ttft_ms", &low, &high, None)), @"Inconclusive: +110 % (95 % interval +108 % to +112 %): shown only, this metric raises no alarm");
     }
 
     #[test]
@@ -340,7 +360,7 @@ mod tests {
     fn a_side_without_a_value_is_not_measured_and_says_what_went_wrong() {
         insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &[None, None], None)), @"NotMeasured: head has no value: the server did not start (repetition 1)");
         insta::assert_snapshot!(said(&row("median_ttft_ms", &[None, None], &some([1.0, 1.0]), None)), @"NotMeasured: base has no value: the server did not start (repetition 1)");
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([0.0, 0.0]), None)), @"NotMeasured: head is 0, and a change relative to 0 has no size");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([0.0, 0.0]), None)), @"NotMeasured: head is 0, and a change relative to that has no size");
     }
 
     #[test]
@@ -359,15 +379,25 @@ mod tests {
         assert_eq!((row.base.len(), row.estimate), (3, None));
         insta::assert_snapshot!(said(&row), @"Unchanged: 0 s in every repetition of both sides");
         let appeared = super::tests::row("avg_cold_compilation_time", &some([0.0; 2]), &some([5.0; 2]), None);
-        insta::assert_snapshot!(said(&appeared), @"NotMeasured: base is 0, and a change relative to 0 has no size");
+        insta::assert_snapshot!(said(&appeared), @"NotMeasured: base is 0, and a change relative to that has no size");
     }
 
     #[test]
-    fn sizes_read_well() {
-        assert_eq!(
-            [0.0004, 0.051, -0.051, 25.0, 3e9].map(percent),
-            ["0.0 %", "+5.1 %", "−5.1 %", "+2500 %", "+3e11 %"]
-        );
-        assert_eq!([0.03, 0.025, 0.1].map(size), ["3 %", "2.5 %", "10 %"]);
+    fn values_that_no_measurement_has_leave_the_others_and_are_never_a_change() {
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -3.0] {
+            let good = some([100.0, 101.0, 99.0, 100.0, 100.5]);
+            let spoilt = [Some(odd), Some(101.0), Some(99.0), Some(100.0), Some(100.5)];
+            for (base, head) in [(good, spoilt), (spoilt, good), (spoilt, spoilt)] {
+                let row = row("median_ttft_ms", &base, &head, Some(0.9));
+                assert_eq!(row.verdict, Verdict::Unchanged, "{odd}: {}", row.why);
+                assert!(row.why.contains("1 of 5 repetitions of"), "{odd}: {}", row.why);
+            }
+            for id in ["median_ttft_ms", "avg_cold_compilation_time"] {
+                let nothing = row(id, &some([odd; 3]), &some([100.0; 3]), None);
+                assert_eq!((nothing.verdict, nothing.estimate), (Verdict::NotMeasured, None), "{odd}");
+            }
+        }
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0]), &some([-3.0]), None)), @"NotMeasured: head is negative, and a change relative to that has no size");
+        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0]), &some([f64::NAN]), None)), @"NotMeasured: head has no value: its results lack `median_ttft_ms`");
     }
 }

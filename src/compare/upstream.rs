@@ -1,14 +1,16 @@
-//! Two of upstream's `benchmark_results.json` as a comparison of single runs. Pure. Rows are matched as upstream's own
+//! Upstream's `benchmark_results.json` as a comparison of single runs: two files, or the parallel layouts of one. Pure. Rows are matched as upstream's own
 //! compare script matches them: by what was measured, not by the name of the test.
 
-use anyhow::Context;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, anyhow};
 use indexmap::IndexMap;
-use regex::Regex;
 
 use super::{Comparison, Input, Subject, compare};
 use crate::config::VerdictConfig;
 use crate::exit::Classify;
-use crate::report::upstream::{Cell, METRICS, TEST_NAME};
+use crate::noise::Noise;
+use crate::result::table::{self, Cell, METRICS, Record, TEST_NAME};
 use crate::result::{Measurement, Outcome, Repetition};
 use crate::statistics::mean;
 use crate::suite::Kind;
@@ -16,17 +18,55 @@ use crate::suite::Kind;
 /// What tells one serving row from another, of the columns that all rows have; the test's name where none has any.
 const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# of max concurrency.", "qps"];
 
-type Record = IndexMap<String, Option<Cell>>;
-
 /// Compares the texts of two `benchmark_results.json`. Each file is one unpaired run, so every row is `inconclusive`,
 /// with its values and its change. Rows with the same key are averaged; a row of one file alone is `not measured`.
 /// A text that is no such file is the user's mistake.
 pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: VerdictConfig) -> anyhow::Result<Comparison> {
-    let base = read(base).context("cannot read base's benchmark_results.json").mistake()?;
-    let head = read(head).context("cannot read head's benchmark_results.json").mistake()?;
-    let key = key_columns(&[&base, &head]);
+    let base = table::read(base).context("cannot read base's benchmark_results.json").mistake()?;
+    let head = table::read(head).context("cannot read head's benchmark_results.json").mistake()?;
+    Ok(compare_records(&base, &head, subject, verdict))
+}
+
+/// Compares the parallel layouts that one `benchmark_results.json` holds: the serving rows of the smallest tensor and
+/// pipeline parallel size as base, against those of each other one. `subject` is given the words for both.
+///
+/// # Errors
+/// The user's mistake: a text that is no such file, or one with fewer than two layouts.
+pub fn compare_layouts(
+    text: &str,
+    subject: impl Fn([&str; 2]) -> Subject,
+    verdict: &VerdictConfig,
+) -> anyhow::Result<Vec<Comparison>> {
+    let mut layouts: BTreeMap<(i64, i64), Vec<Record>> = BTreeMap::new();
+    for record in table::read(text).context("cannot read the benchmark_results.json").mistake()? {
+        let size = |column: &str| match record.get(column) {
+            Some(Some(Cell::Integer(size))) => Some(*size),
+            Some(Some(Cell::Float(size))) => Some(*size as i64),
+            _ => None,
+        };
+        if let Some(tensor) = size("TP Size") {
+            layouts.entry((tensor, size("PP Size").unwrap_or(1))).or_default().push(record);
+        }
+    }
+    let mut layouts =
+        layouts.into_iter().map(|((tensor, pipeline), rows)| (format!("TP {tensor} x PP {pipeline}"), rows));
+    let (Some((first, base)), others) = (layouts.next(), layouts.collect::<Vec<_>>()) else {
+        return Err(anyhow!("no row has a `TP Size`: give two files to compare")).mistake();
+    };
+    if others.is_empty() {
+        return Err(anyhow!("every row has the layout {first}: give two files to compare, or one with several"))
+            .mistake();
+    }
+    let compared = |(layout, head): (String, Vec<Record>)| {
+        compare_records(&base, &head, subject([&first, &layout]), verdict.clone())
+    };
+    Ok(others.into_iter().map(compared).collect())
+}
+
+fn compare_records(base: &[Record], head: &[Record], subject: Subject, verdict: VerdictConfig) -> Comparison {
+    let key = key_columns(&[base, head]);
     let mut names = IndexMap::new();
-    let (base, head) = (repetition(&base, &key, &mut names), repetition(&head, &key, &mut names));
+    let (base, head) = (repetition(base, &key, &mut names), repetition(head, &key, &mut names));
     let cases = names
         .into_values()
         .filter_map(|name| {
@@ -34,7 +74,7 @@ pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: Verdict
             Some(crate::result::named(&name, kind))
         })
         .collect();
-    Ok(compare(Input {
+    compare(Input {
         subject,
         cases,
         base: vec![base],
@@ -43,17 +83,13 @@ pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: Verdict
         planned_pairs: 1,
         seed: 0,
         verdict,
-    }))
+        noise: Noise::default(),
+        looks: Vec::new(),
+    })
 }
 
-fn read(text: &str) -> anyhow::Result<Vec<Record>> {
-    // pandas writes NaN for a cell that a row lacks.
-    let literal = Regex::new(r#"([^\\]":\s*)NaN\b"#).context("cannot read NaN cells")?;
-    Ok(serde_json::from_str(&literal.replace_all(text, "${1}null"))?)
-}
-
-fn key_columns(files: &[&Vec<Record>]) -> Vec<&'static str> {
-    let has = |file: &&Vec<Record>, column: &str| file.iter().any(|record| matches!(record.get(column), Some(Some(_))));
+fn key_columns(files: &[&[Record]]) -> Vec<&'static str> {
+    let has = |file: &&[Record], column: &str| file.iter().any(|record| matches!(record.get(column), Some(Some(_))));
     KEY.into_iter().filter(|column| files.iter().all(|file| has(file, column))).collect()
 }
 
@@ -81,7 +117,7 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
     }
     let measured = |(name, (kind, metrics)): (String, (Kind, IndexMap<&str, Vec<f64>>))| {
         let metrics = metrics.into_iter().filter_map(|(id, values)| Some((id.to_owned(), mean(&values)?))).collect();
-        (name, Outcome::Measured(Measurement { kind, metrics }))
+        (name, Outcome::Measured(Measurement { kind, metrics, warnings: Vec::new() }))
     };
     values.into_iter().map(measured).collect()
 }
@@ -89,25 +125,13 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Row, Strategy, Verdict};
-    use crate::config::MinEffect;
+    use crate::compare::{Row, SideFacts, Strategy, Verdict};
 
     const GOLDEN: &str = include_str!("../../tests/data/results/upstream-run/golden/benchmark_results.json");
 
     fn compared(base: &str, head: &str) -> anyhow::Result<Comparison> {
-        let subject = Subject {
-            version: "0.1.0".into(),
-            event: None,
-            device: None,
-            base: None,
-            head: None,
-            host: None,
-            started: None,
-            seconds: None,
-            reproduce: None,
-        };
-        let min_effect = MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 };
-        compare_tables(base, head, subject, VerdictConfig { min_effect, fdr: 0.05 })
+        let subject = Subject { version: "0.1.0".into(), ..Subject::default() };
+        compare_tables(base, head, subject, VerdictConfig::default())
     }
 
     fn row<'a>(comparison: &'a Comparison, case: &str, metric: &str) -> &'a Row {
@@ -167,5 +191,41 @@ mod tests {
         let error = compared("{}", GOLDEN).unwrap_err();
         assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
         assert!(format!("{error:#}").contains("base's benchmark_results.json: invalid type: map"), "{error:#}");
+    }
+
+    #[test]
+    fn a_single_file_is_split_by_its_parallel_layouts() {
+        let of = |text: &str| {
+            let subject = |sides: [&str; 2]| {
+                let side = |words: &str| Some(SideFacts { target: words.into(), ..SideFacts::default() });
+                Subject { base: side(sides[0]), head: side(sides[1]), ..Subject::default() }
+            };
+            compare_layouts(text, subject, &VerdictConfig::default())
+        };
+        let two = GOLDEN.replace(r#""TP Size": 1"#, r#""TP Size": 2"#).replace("26.648299864872335", "53.3");
+        let both = format!("{},{}", GOLDEN.trim_end().trim_end_matches(']'), two.trim_start().trim_start_matches('['));
+        let comparisons = of(&both).unwrap();
+        assert_eq!(comparisons.len(), 1);
+        let target = |side: &Option<SideFacts>| side.as_ref().unwrap().target.clone();
+        let subject = &comparisons[0].subject;
+        assert_eq!([target(&subject.base), target(&subject.head)], ["TP 1 x PP 1", "TP 2 x PP 1"]);
+        assert_eq!(comparisons[0].cases.len(), 6, "serving alone");
+        let row =
+            row(&comparisons[0], "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4", "request_throughput");
+        assert_eq!((row.base.as_slice(), row.head.as_slice()), ([26.648299864872335].as_slice(), [53.3].as_slice()));
+        for (text, said) in [(GOLDEN, "every row has the layout TP 1 x PP 1"), ("[]", "no row has a `TP Size`")] {
+            let error = of(text).unwrap_err();
+            assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
+            assert!(format!("{error:#}").starts_with(said), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_column_in_another_unit_is_another_column() {
+        let file = |column: &str| format!(r#"[{{"Test name": "latency_a", "{column}": 2.0}}]"#);
+        let comparison = compared(&file("Mean latency (ms)"), &file("Mean latency (s)")).unwrap();
+        let row = row(&comparison, "latency_a", "avg_latency");
+        assert_eq!((row.verdict, row.base.as_slice()), (Verdict::NotMeasured, [0.002].as_slice()));
+        assert_eq!(row.why, "head has no value: its results lack `avg_latency`");
     }
 }

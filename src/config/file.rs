@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::ValueEnum;
 use indexmap::IndexMap;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, de::DeserializeSeed};
 use url::Url;
 
-use super::{Config, DeviceConfig, ImagesConfig, MinEffect, TriggerConfig, VerdictConfig};
+use super::verdict::VerdictFile;
+use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, TriggerConfig};
 use crate::device::DeviceName;
 use crate::exit::Classify;
+use crate::strategy::Strategy;
 use crate::{duration, event};
 
 /// Longest config file that is read, in bytes: thirty times a full one. The YAML parser takes time by the square of
@@ -21,7 +24,7 @@ use crate::{duration, event};
 pub const LONGEST_FILE: usize = 32 * 1024;
 
 /// Longest message, in characters: a hostile file must not fill a log.
-const LONGEST_MESSAGE: usize = 400;
+const LONGEST_MESSAGE: usize = 800;
 
 /// Longest part of the file that a message quotes, in characters.
 const LONGEST_QUOTE: usize = 80;
@@ -44,6 +47,9 @@ pub(super) struct ConfigFile {
     pub(super) images: ImagesFile,
     #[serde(deserialize_with = "suite")]
     pub(super) suite: Option<PathBuf>,
+    #[serde(deserialize_with = "strategy")]
+    pub(super) strategy: Option<Strategy>,
+    pub(super) environment: EnvironmentFile,
     pub(super) verdict: VerdictFile,
     #[serde(deserialize_with = "store")]
     pub(super) store: Option<String>,
@@ -81,22 +87,10 @@ pub(super) struct ImagesFile {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a mapping with `min_effect` or `fdr`")]
-pub(super) struct VerdictFile {
-    pub(super) min_effect: MinEffectFile,
+#[serde(deny_unknown_fields, default, expecting = "a mapping with `max_outside_load`")]
+pub(super) struct EnvironmentFile {
     #[serde(deserialize_with = "share")]
-    pub(super) fdr: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a mapping with `throughput`, `median` or `p99`")]
-pub(super) struct MinEffectFile {
-    #[serde(deserialize_with = "share")]
-    pub(super) throughput: Option<f64>,
-    #[serde(deserialize_with = "share")]
-    pub(super) median: Option<f64>,
-    #[serde(deserialize_with = "share")]
-    pub(super) p99: Option<f64>,
+    pub(super) max_outside_load: Option<f64>,
 }
 
 impl ConfigFile {
@@ -111,7 +105,7 @@ impl ConfigFile {
     }
 
     fn over_defaults(self) -> Config {
-        let Config { trigger, devices, images, suite, verdict, store } = Config::default();
+        let Config { trigger, devices, images, suite, strategy, environment, store, .. } = Config::default();
         let configured = |(name, device): (DeviceName, DeviceFile)| {
             let default = DeviceConfig::of(name);
             let image_suffix = device.image_suffix.unwrap_or(default.image_suffix);
@@ -130,14 +124,11 @@ impl ConfigFile {
                 wait: self.images.wait.unwrap_or(images.wait),
             },
             suite: self.suite.unwrap_or(suite),
-            verdict: VerdictConfig {
-                min_effect: MinEffect {
-                    throughput: self.verdict.min_effect.throughput.unwrap_or(verdict.min_effect.throughput),
-                    median: self.verdict.min_effect.median.unwrap_or(verdict.min_effect.median),
-                    p99: self.verdict.min_effect.p99.unwrap_or(verdict.min_effect.p99),
-                },
-                fdr: self.verdict.fdr.unwrap_or(verdict.fdr),
+            strategy: self.strategy.or(strategy),
+            environment: EnvironmentConfig {
+                max_outside_load: self.environment.max_outside_load.unwrap_or(environment.max_outside_load),
             },
+            verdict: self.verdict.over_defaults(),
             store: self.store.or(store),
         }
     }
@@ -173,7 +164,7 @@ fn nearest(message: &str) -> Option<String> {
 
 /// How one scalar of the file is read.
 #[derive(Clone, Copy)]
-struct Scalar<T> {
+pub(super) struct Scalar<T> {
     /// What a message says was expected.
     expecting: &'static str,
     /// Whether a bare number is the same as its text.
@@ -182,7 +173,7 @@ struct Scalar<T> {
 }
 
 impl<T> Scalar<T> {
-    const fn text(expecting: &'static str, read: fn(&str) -> anyhow::Result<T>) -> Self {
+    pub(super) const fn text(expecting: &'static str, read: fn(&str) -> anyhow::Result<T>) -> Self {
         Self { expecting, numbers: false, read }
     }
 
@@ -225,7 +216,7 @@ impl<'de, T> Visitor<'de> for Scalar<T> {
 }
 
 /// A list of scalars.
-struct List<T>(Scalar<T>);
+pub(super) struct List<T>(pub(super) Scalar<T>);
 
 impl<'de, T> Visitor<'de> for List<T> {
     type Value = Vec<T>;
@@ -269,7 +260,7 @@ impl<'de> Visitor<'de> for Devices {
 }
 
 /// The error for a bad value: what it is not, and what was expected instead.
-fn not(text: &str, what: &str) -> anyhow::Error {
+pub(super) fn not(text: &str, what: &str) -> anyhow::Error {
     let shown: String = text.chars().take(LONGEST_QUOTE).collect();
     anyhow!("`{shown}` is not {what}")
 }
@@ -341,6 +332,14 @@ fn suite<'de, D: Deserializer<'de>>(deserializer: D) -> Read<PathBuf, D::Error> 
     FOLDER.deserialize(deserializer).map(Some)
 }
 
+fn strategy<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Strategy, D::Error> {
+    const STRATEGY: Scalar<Strategy> = Scalar::text("a strategy", |text| {
+        let named = Strategy::value_variants().iter().find(|strategy| strategy.as_str() == text);
+        named.copied().ok_or_else(|| not(text, "a strategy: expected `paired`, `screen`, `sequential` or `single`"))
+    });
+    STRATEGY.deserialize(deserializer).map(Some)
+}
+
 fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
     const STORE: Scalar<String> = Scalar::text("a URL", |text| {
         let store = Url::parse(text).is_ok_and(|url| match url.scheme() {
@@ -354,18 +353,19 @@ fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
 }
 
 /// A share of one: `2%` or `0.02`, above 0 and below 1.
-fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Read<f64, D::Error> {
-    const SHARE: Scalar<f64> = Scalar {
-        expecting: "a share such as `2%` or `0.02`",
-        numbers: true,
-        read: |text| {
-            let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
-            match number.trim().parse::<f64>() {
-                Ok(value) if value > 0.0 && value < scale => Ok(value / scale),
-                _ => Err(not(text, "a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`")),
-            }
-        },
-    };
+pub(super) const SHARE: Scalar<f64> = Scalar {
+    expecting: "a share such as `2%` or `0.02`",
+    numbers: true,
+    read: |text| {
+        let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+        match number.trim().parse::<f64>() {
+            Ok(value) if value > 0.0 && value < scale => Ok(value / scale),
+            _ => Err(not(text, "a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`")),
+        }
+    },
+};
+
+pub(super) fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Read<f64, D::Error> {
     SHARE.deserialize(deserializer).map(Some)
 }
 
@@ -374,7 +374,9 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
+    use crate::config::{MinEffect, Primary, VerdictConfig};
     use crate::exit::{self, Exit};
+    use crate::metric::Direction;
 
     /// Every key, each with a value that is not the default.
     const EVERY_KEY: &str = r#"
@@ -390,7 +392,13 @@ images:
   rocm: rocm
   wait: 1h30m
 suite: my/tests
-verdict: {min_effect: {throughput: 1.5%, median: 0.04, p99: 10 %}, fdr: 1%}
+strategy: screen
+environment: {max_outside_load: 35%}
+verdict:
+  min_effect: {throughput: 1.5%, median: 0.04, p99: 10 %, mean_itl_ms: 20%}
+  direction: {tokens_per_second: lower}
+  primary: {metrics: [median_ttft_ms, p99_ttft_ms]}
+  fdr: 1%
 store: file:///srv/vllm-perf
 "#;
 
@@ -427,7 +435,19 @@ store: file:///srv/vllm-perf
                 wait: Duration::from_secs(5400),
             },
             suite: "my/tests".into(),
-            verdict: VerdictConfig { min_effect: MinEffect { throughput: 0.015, median: 0.04, p99: 0.1 }, fdr: 0.01 },
+            strategy: Some(Strategy::Screen),
+            environment: EnvironmentConfig { max_outside_load: 0.35 },
+            verdict: VerdictConfig {
+                min_effect: MinEffect {
+                    throughput: 0.015,
+                    median: 0.04,
+                    p99: 0.1,
+                    metrics: IndexMap::from([("mean_itl_ms", 0.2)]),
+                },
+                direction: IndexMap::from([("tokens_per_second", Direction::Lower)]),
+                primary: Primary { metrics: vec!["median_ttft_ms", "p99_ttft_ms"], ..Primary::default() },
+                fdr: 0.01,
+            },
             store: Some("file:///srv/vllm-perf".into()),
         };
         let read = parse(EVERY_KEY, "vllm-perf.yml").unwrap();
@@ -479,7 +499,7 @@ store: file:///srv/vllm-perf
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, verdict, store
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`
@@ -488,7 +508,7 @@ store: file:///srv/vllm-perf
         vllm-perf.yml:2:8: verdict.fdr: `5` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`
         vllm-perf.yml:2:21: verdict.min_effect.p99: `120%` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`
         vllm-perf.yml:2:21: verdict.min_effect.p99: `NaN` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`
-        vllm-perf.yml:2:15: verdict.min_effect: invalid type: string "2%", expected a mapping with `throughput`, `median` or `p99`
+        vllm-perf.yml:2:15: verdict.min_effect: invalid type: string "2%", expected a mapping with `throughput`, `median`, `p99` or a metric
         vllm-perf.yml:2:11: trigger.labels: invalid type: string "ready", expected a list, each a label
         vllm-perf.yml:2:10: trigger.labels: invalid type: nothing, expected a list, each a label
         vllm-perf.yml:4:5: trigger.labels[1]: invalid type: boolean `true`, expected a label

@@ -2,12 +2,18 @@
 
 use serde_json::{Value, json};
 
+use super::verdict::{FAMILIES, METRICS};
 use crate::device::DeviceName;
+use crate::metric;
 
 /// JSON Schema (draft 2020-12) of `vllm-perf.yml`. It knows the keys and types that [`parse`](super::parse) knows.
 pub fn schema() -> Value {
     let devices: serde_json::Map<String, Value> =
         DeviceName::ALL.into_iter().map(|name| (name.to_string(), device())).collect();
+    let sizes = FAMILIES.into_iter().map(|(name, words)| (name.to_owned(), share(words)));
+    let sizes =
+        sizes.chain(metric::ALL.iter().map(|metric| (metric.id.to_owned(), share(&format!("{}.", metric.label)))));
+    let sizes: serde_json::Map<String, Value> = sizes.collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "vllm-perf.yml",
@@ -45,13 +51,30 @@ pub fn schema() -> Value {
                 },
             })),
             "suite": {"description": "Folder of the test files.", "type": "string", "minLength": 1},
+            "strategy": {
+                "description": "How the runs are arranged; by default `paired`, or `single` without a base.",
+                "enum": ["paired", "screen", "sequential", "single"],
+            },
+            "environment": section("What else may go on while something is measured.", json!({
+                "max_outside_load": share("What other programs may take of the processors; above it, a repetition is repeated, at most twice."),
+            })),
             "verdict": section("When a change is called one.", json!({
-                "min_effect": section("Relative changes below which nothing is called a change.", json!({
-                    "throughput": share("Rates."),
-                    "median": share("Medians, means and start-up times."),
-                    "p99": share("99th percentiles."),
+                "min_effect": section("Relative changes below which nothing is called a change, by family or by metric.", Value::Object(sizes)),
+                "direction": {
+                    "description": "Which way of a metric is better, where the default is not to hold.",
+                    "type": "object",
+                    "additionalProperties": {"enum": ["higher", "lower"]},
+                    "propertyNames": {"enum": *METRICS},
+                },
+                "primary": section("Which rows may raise an alarm: those of these metrics in these cases.", json!({
+                    "metrics": {"description": "Metrics by id.", "type": "array", "minItems": 1, "items": {"enum": *METRICS}},
+                    "cases": {
+                        "description": "A regular expression that the names of the cases match; every case without it.",
+                        "type": "string",
+                        "format": "regex",
+                    },
                 })),
-                "fdr": share("False discovery rate over the primary rows of a report."),
+                "fdr": share("False discovery rate over the primary rows of a report: 5 %, or 1 % where a verdict blocks a merge."),
             })),
             "store": {
                 "description": "Where records and results of main are kept: `s3://BUCKET` or `file:///FOLDER`.",
@@ -156,7 +179,11 @@ store: s3://ossci-benchmarks
     fn the_schema_has_the_keys_that_are_read() {
         let mut compared = 0;
         compare(&schema(), &mut Vec::new(), &mut compared);
-        assert_eq!(compared, 6 + DeviceName::ALL.len(), "root, trigger, devices and each, images, verdict, min_effect");
+        assert_eq!(
+            compared,
+            8 + DeviceName::ALL.len(),
+            "root, trigger, devices and each, images, environment, verdict, min_effect, primary"
+        );
     }
 
     #[test]
@@ -183,10 +210,21 @@ store: s3://ossci-benchmarks
             ("devices: {gpu: {}}", false),
             ("devices: {cuda: {image_suffix: ''}}", true),
             ("devices: {cuda: {image_suffix: ':x'}}", false),
+            ("strategy: screen", true),
+            ("strategy: fast", false),
+            ("environment: {max_outside_load: 35%}", true),
+            ("environment: {max_outside_load: 1}", false),
             ("verdict: {fdr: 0.01}", true),
             ("verdict: {fdr: 1 %}", true),
             ("verdict: {fdr: 1}", false),
             ("verdict: {fdr: -1%}", false),
+            ("verdict: {min_effect: {median_ttft_ms: 5%}}", true),
+            ("verdict: {min_effect: {median_ttft: 5%}}", false),
+            ("verdict: {direction: {median_ttft_ms: lower}}", true),
+            ("verdict: {direction: {median_ttft_ms: less}}", false),
+            ("verdict: {primary: {metrics: [median_ttft_ms], cases: 'tp1'}}", true),
+            ("verdict: {primary: {metrics: []}}", false),
+            ("verdict: {primary: {metrics: [ttft]}}", false),
             ("store: file:///srv/x", true),
             ("store: file://srv/x", false),
             ("store: http://x", false),

@@ -5,8 +5,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::file::{ConfigFile, DeviceFile};
-use super::{Config, DeviceConfig};
+use super::{CasePattern, Config, DeviceConfig};
 use crate::duration;
+use crate::metric::Direction;
 
 /// One setting in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,8 +73,17 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
             setting(&key("label"), label, said.is_some_and(|d| d.label.is_some())),
         ]
     };
-    let Config { trigger, devices, images, suite, verdict, store } = config;
-    let (effect, effect_said) = (&verdict.min_effect, &said.verdict.min_effect);
+    let Config { trigger, devices, images, suite, strategy, environment, verdict, store } = config;
+    let strategy = strategy.map_or("paired, or single without a base", |strategy| strategy.as_str());
+    let effect = &verdict.min_effect;
+    let size = |(key, share): (&str, f64)| {
+        setting(&format!("verdict.min_effect.{key}"), percent(share), said.verdict.min_effect.contains_key(key))
+    };
+    let direction = |(key, direction): (&&str, &Direction)| {
+        setting(&format!("verdict.direction.{key}"), direction.as_str().to_owned(), true)
+    };
+    let primary = &said.verdict.primary;
+    let cases = verdict.primary.cases.as_ref().map_or("all", CasePattern::as_str);
     let mut all = vec![
         setting("trigger.labels", trigger.labels.join(", "), said.trigger.labels.is_some()),
         setting("trigger.branches", trigger.branches.join(", "), said.trigger.branches.is_some()),
@@ -85,9 +95,19 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
         setting("images.rocm", images.rocm.clone(), said.images.rocm.is_some()),
         setting("images.wait", duration::setting(images.wait), said.images.wait.is_some()),
         setting("suite", suite.display().to_string(), said.suite.is_some()),
-        setting("verdict.min_effect.throughput", percent(effect.throughput), effect_said.throughput.is_some()),
-        setting("verdict.min_effect.median", percent(effect.median), effect_said.median.is_some()),
-        setting("verdict.min_effect.p99", percent(effect.p99), effect_said.p99.is_some()),
+        setting("strategy", strategy.to_owned(), said.strategy.is_some()),
+        setting(
+            "environment.max_outside_load",
+            percent(environment.max_outside_load),
+            said.environment.max_outside_load.is_some(),
+        ),
+    ]);
+    let families = [("throughput", effect.throughput), ("median", effect.median), ("p99", effect.p99)];
+    all.extend(families.into_iter().chain(effect.metrics.iter().map(|(key, share)| (*key, *share))).map(size));
+    all.extend(verdict.direction.iter().map(direction));
+    all.extend([
+        setting("verdict.primary.metrics", verdict.primary.metrics.join(", "), primary.metrics.is_some()),
+        setting("verdict.primary.cases", cases.to_owned(), primary.cases.is_some()),
         setting("verdict.fdr", verdict.fdr.to_string(), said.verdict.fdr.is_some()),
         setting("store", store.clone().unwrap_or_else(|| "none".to_owned()), said.store.is_some()),
     ]);
@@ -124,9 +144,13 @@ mod tests {
         images.rocm = docker.io/rocm/vllm-ci (Default)
         images.wait = 1m15s (File("vllm-perf.yml"))
         suite = .buildkite/performance-benchmarks/tests (Default)
+        strategy = paired, or single without a base (Default)
+        environment.max_outside_load = 20% (Default)
         verdict.min_effect.throughput = 2% (Default)
         verdict.min_effect.median = 3% (Default)
         verdict.min_effect.p99 = 7% (File("vllm-perf.yml"))
+        verdict.primary.metrics = output_throughput, median_ttft_ms, p99_ttft_ms, median_tpot_ms, p99_tpot_ms, median_latency, tokens_per_second, avg_cold_startup_time, avg_warm_startup_time (Default)
+        verdict.primary.cases = all (Default)
         verdict.fdr = 0.05 (Default)
         store = none (Default)
         "#);

@@ -54,6 +54,54 @@ pub fn probe(env: &Environment) -> Probe {
     probe
 }
 
+/// The accelerators' driver and how they are, as far as the vendor's tool tells.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    /// Version of the driver.
+    pub driver: Option<String>,
+    /// Warmest accelerator, in degrees Celsius.
+    pub temperature: Option<f64>,
+    /// Whether one is slowed down for heat.
+    pub throttled: Option<bool>,
+}
+
+/// Asks after the accelerators of one kind. Of those without a tool that tells, nothing is known.
+pub fn state(name: DeviceName, env: &Environment) -> State {
+    match name {
+        DeviceName::Cuda => {
+            let query = "--query-gpu=driver_version,temperature.gpu,clocks_throttle_reasons.hw_thermal_slowdown,\
+                         clocks_throttle_reasons.sw_thermal_slowdown";
+            let tool = Tool::find("nvidia-smi", env);
+            tool.and_then(|tool| tool.ask(&[query, "--format=csv,noheader,nounits"], env).ok())
+                .map_or_else(State::default, |answer| nvidia_state(&answer))
+        }
+        DeviceName::Rocm => {
+            let version = std::fs::read_to_string("/sys/module/amdgpu/version").ok();
+            State { driver: version.map(|version| version.trim().to_owned()), ..State::default() }
+        }
+        DeviceName::Hpu | DeviceName::Xpu | DeviceName::Cpu | DeviceName::Arm64Cpu => State::default(),
+    }
+}
+
+/// One line a GPU: driver, degrees, and two answers that are `Active`, `Not Active` or `[N/A]`.
+fn nvidia_state(answer: &str) -> State {
+    let gpus: Vec<Vec<&str>> = lines(answer).map(|line| line.split(',').map(str::trim).collect()).collect();
+    let column = |number: usize| gpus.iter().filter_map(move |gpu| gpu.get(number).copied());
+    let slowed: Vec<bool> =
+        column(2).chain(column(3)).filter(|word| word.ends_with("Active")).map(|word| word == "Active").collect();
+    State {
+        driver: column(0).next().map(str::to_owned),
+        temperature: column(1).filter_map(|degrees| degrees.parse::<f64>().ok()).reduce(f64::max),
+        throttled: (!slowed.is_empty()).then(|| slowed.contains(&true)),
+    }
+}
+
+/// The processors alone: no tool is asked.
+pub fn processors() -> Probe {
+    let found = host::processors().map(|processors| cpu(std::env::consts::ARCH, &processors));
+    Probe { on_cpu: true, found: found.into_iter().collect(), problems: Vec::new() }
+}
+
 type Answer = anyhow::Result<Option<(u32, String)>>;
 
 fn nvidia(env: &Environment) -> Answer {
@@ -198,6 +246,15 @@ mod tests {
         let names = "NVIDIA H100 80GB HBM3\nNVIDIA H100 80GB HBM3\n";
         assert_eq!(counted(names), Some((2, "NVIDIA H100 80GB HBM3".to_owned())));
         assert_eq!(counted("\n"), None);
+    }
+
+    #[test]
+    fn nvidia_tells_its_driver_and_the_warmest_gpu() {
+        let answer = "570.133.20, 41, Not Active, Not Active\n570.133.20, 88, Not Active, Active\n";
+        let expected = State { driver: Some("570.133.20".to_owned()), temperature: Some(88.0), throttled: Some(true) };
+        assert_eq!(nvidia_state(answer), expected);
+        assert_eq!(nvidia_state("570.133.20, [N/A], [N/A], [N/A]\n").throttled, None);
+        assert_eq!(nvidia_state(""), State::default());
     }
 
     #[test]

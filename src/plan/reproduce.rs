@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Plan;
+use crate::strategy::Strategy;
 
 impl Plan {
     /// The command, for a machine that has the targets. `suite` and `only` are what the plan was made with.
@@ -15,7 +16,8 @@ impl Plan {
             }
         }
         if self.sides.base.is_none() {
-            words.extend(["--base".to_owned(), "none".to_owned()]);
+            let recorded = self.recorded_base.as_ref().map(|folder| folder.display().to_string());
+            words.extend(["--base".to_owned(), recorded.unwrap_or_else(|| "none".to_owned())]);
         }
         words.extend([
             "--provider".to_owned(),
@@ -26,6 +28,9 @@ impl Plan {
         words.extend(["--suite".to_owned(), suite.display().to_string()]);
         if let Some(only) = only {
             words.extend(["--only".to_owned(), only.to_owned()]);
+        }
+        if matches!(self.strategy, Strategy::Screen | Strategy::Sequential) {
+            words.extend(["--strategy".to_owned(), self.strategy.as_str().to_owned()]);
         }
         words.extend(["--pairs".to_owned(), self.pairs.to_string(), "--seed".to_owned(), self.seed.to_string()]);
         shell_words::join(words)

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use super::{Plan, SidePlan};
+use crate::search::Search;
+use crate::strategy::Strategy;
 use crate::suite::{Case, Command, Kind, MeasuredBy};
 
 /// `plan --format text`. A plan that runs nothing shows no commands.
@@ -23,13 +25,27 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
     if !plan.trigger.run {
         return Ok(());
     }
-    writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?;
+    match &plan.recorded_base {
+        Some(folder) => writeln!(out, "base      recorded: head of the run in `{}`", folder.display())?,
+        None => writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?,
+    }
     writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
-    let runs = match plan.sides.base {
-        Some(_) => counted(plan.pairs as usize, "interleaved pair"),
-        None => counted(plan.pairs as usize, "repetition"),
+    let pairs = counted(plan.pairs as usize, "interleaved pair");
+    let runs = match plan.strategy {
+        Strategy::Paired => pairs,
+        Strategy::Screen => format!("a screen of every case, then {pairs} of those that look changed"),
+        Strategy::Sequential => format!("{pairs}, then as many again of the undecided cases"),
+        Strategy::Single => counted(plan.pairs as usize, "repetition"),
     };
     writeln!(out, "runs      {runs}, seed {}", plan.seed)?;
+
+    if let Some(search) = &plan.search {
+        let Search { ttft_ms, tpot_ms, max_probes, max_concurrency } = search;
+        writeln!(
+            out,
+            "search    the largest concurrency up to {max_concurrency} with p99 TTFT <= {ttft_ms} ms and p99 TPOT <= {tpot_ms} ms, at most {max_probes} probes a test and rate"
+        )?;
+    }
 
     let servers = servers(&plan.cases);
     let native = plan.cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();

@@ -140,8 +140,8 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
         name("metric", &row.metric)?;
         label("metric label", &row.label)?;
         label("unit", &row.unit)?;
-        let values = row.base.iter().chain(&row.head);
-        let changes = [row.estimate, row.low, row.high, row.p, row.q, row.detectable];
+        let values = row.base.iter().chain(&row.head).chain([&row.min_effect, &row.n0]);
+        let changes = [row.estimate, row.deviation, row.low, row.high, row.p, row.q, row.detectable, row.s0];
         for value in values.copied().chain(changes.into_iter().flatten()) {
             ensure!(value.is_finite(), "the row {} of {} holds the number {value}", row.metric, row.case);
         }
@@ -249,16 +249,16 @@ mod tests {
             refusal_of(&tampered("\"unit\": \"", "\"unit\": \"\\u001b]8;;x")),
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r"
-        cannot read OUT/comparison.json: number out of range at line 118 column 16
-        cannot read OUT/comparison.json: unknown field `comment`, expected one of `schema`, `verdict`, `counts`, `subject`, `method`, `cases`, `rows`, `skipped` at line 2 column 10
+        cannot read OUT/comparison.json: number out of range at line 125 column 16
+        cannot read OUT/comparison.json: unknown field `comment`, expected one of `schema`, `verdict`, `counts`, `subject`, `method`, `cases`, `rows`, `skipped`, `conduct` at line 2 column 10
         cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
-        cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 123 column 20032
-        cannot read OUT/comparison.json: it has 10495428 bytes; at most 8388608 are read
+        cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 130 column 20032
+        cannot read OUT/comparison.json: it has 10496625 bytes; at most 8388608 are read
         cannot read OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead a path elsewhere
-        cannot read OUT/comparison.json: a list of more than 10000 entries at line 109 column 40016
+        cannot read OUT/comparison.json: a list of more than 10000 entries at line 115 column 40016
         cannot read OUT/comparison.json: a row names the case `other_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`, which is not listed
         cannot read OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
-        cannot read OUT/comparison.json: EOF while parsing an object at line 209 column 24
+        cannot read OUT/comparison.json: EOF while parsing a value at line 239 column 3
         cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` holds control characters
         ");
     }

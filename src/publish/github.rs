@@ -110,15 +110,27 @@ impl Github {
         }
     }
 
+    /// Full hash of the tip of a branch.
+    pub async fn tip(&self, repository: &str, branch: &str) -> anyhow::Result<String> {
+        let cannot = || format!("cannot find the branch {branch} of {repository}");
+        let path = format!("{}/commits?sha={}&per_page=1", root(repository)?, branch.replace('+', "%2B"));
+        let commits: Vec<CommitPayload> = self.read(&path).await.with_context(cannot).world()?;
+        commits.into_iter().next().map(|commit| commit.sha).with_context(cannot).world()
+    }
+
+    /// At most `most` (up to 99) commits before a commit, nearest first, as full hashes.
+    pub async fn before(&self, repository: &str, commit: &str, most: u32) -> anyhow::Result<Vec<String>> {
+        let path = format!("{}/commits?sha={commit}&per_page={}", root(repository)?, most.min(99) + 1);
+        let commits: Vec<CommitPayload> =
+            self.read(&path).await.with_context(|| format!("cannot list the commits before {commit}")).world()?;
+        Ok(commits.into_iter().skip(1).map(|commit| commit.sha).collect())
+    }
+
     /// Full hash of the merge base of two commits, both named by hash.
     pub async fn merge_base(&self, repository: &str, base: &str, head: &str) -> anyhow::Result<String> {
         #[derive(Deserialize)]
         struct Compared {
-            merge_base_commit: Commit,
-        }
-        #[derive(Deserialize)]
-        struct Commit {
-            sha: String,
+            merge_base_commit: CommitPayload,
         }
         for commit in [base, head] {
             if !is_hash(commit) {
@@ -181,6 +193,11 @@ struct Ref {
     #[serde(rename = "ref")]
     branch: String,
     repo: Option<Repository>,
+}
+
+#[derive(Deserialize)]
+struct CommitPayload {
+    sha: String,
 }
 
 #[derive(Deserialize)]

@@ -1,9 +1,10 @@
 //! A comparison such as a CPU runner gives, for the tests of the renderings. The numbers are of the size of real ones.
 
 use crate::compare::{
-    CaseFacts, Comparison, Counts, Host, Method, Problem, Row, SCHEMA, SideFacts, Strategy, Subject, Verdict,
+    CaseFacts, Comparison, Conduct, Counts, Host, Look, Method, Problem, Row, SCHEMA, SideFacts, Strategy, Subject,
+    Verdict,
 };
-use crate::config::MinEffect;
+use crate::config::VerdictConfig;
 use crate::device::{Device, DeviceName};
 use crate::metric::{self, Direction, Family, Metric};
 use crate::plan::Side;
@@ -72,7 +73,7 @@ pub fn comparison() -> Comparison {
         planned_pairs: 5,
         seed: 20_261_124,
         fdr: 0.05,
-        min_effect: MinEffect { throughput: 0.02, median: 0.03, p99: 0.08 },
+        looks: vec![Look { pairs: 5, fdr: 0.05 }],
     };
     let verdict = Verdict::Regressed;
     Comparison {
@@ -84,6 +85,7 @@ pub fn comparison() -> Comparison {
         cases,
         rows,
         skipped: vec![skipped],
+        conduct: Conduct::default(),
     }
 }
 
@@ -95,6 +97,7 @@ pub fn count(rows: &[Row]) -> Counts {
         improved: of(Verdict::Improved),
         unchanged: of(Verdict::Unchanged),
         inconclusive: of(Verdict::Inconclusive),
+        screened: 0,
         not_measured: of(Verdict::NotMeasured),
     }
 }
@@ -130,6 +133,7 @@ fn facts(kind: Kind, test: &str, name: &str, rate: Option<&str>, concurrency: Op
         max_concurrency: concurrency,
         measured_by: if kind == Kind::Serving { MeasuredBy::Native } else { MeasuredBy::Vllm },
         problems: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
@@ -174,6 +178,7 @@ fn row(case: &CaseFacts, metric: &Metric, value: f64, moved: Option<(f64, Verdic
         base: SCATTER[0].map(|factor| value * factor).to_vec(),
         head: SCATTER[1].map(|factor| value * (1.0 + change) * factor).to_vec(),
         estimate: Some(change),
+        deviation: Some(noise / 1.5),
         low: Some(change - noise),
         high: Some(change + noise),
         p: Some(p),
@@ -196,11 +201,17 @@ fn empty(case: &CaseFacts, metric: &Metric) -> Row {
         label: metric.label.into(),
         unit: metric.unit.into(),
         direction: metric.direction,
-        family: metric.family,
+        min_effect: VerdictConfig::default().min_effect(metric),
         primary: metric.primary,
+        calibrated: false,
+        aa_pairs: 0,
+        s0: None,
+        n0: 0.0,
+        look: 1,
         base: Vec::new(),
         head: Vec::new(),
         estimate: None,
+        deviation: None,
         low: None,
         high: None,
         p: None,
@@ -218,6 +229,7 @@ fn subject() -> Subject {
         image_digest: Some(format!("sha256:{}", digit.repeat(64))),
         vllm_version: Some(version.into()),
         server_args: Vec::new(),
+        dated: None,
     };
     let base = side(BASE, "vllm-ci-postmerge-repo", "0.32.1.dev41+cpu", "4");
     let head = side(HEAD, "vllm-ci-test-repo", "0.32.1.dev42+cpu", "b");

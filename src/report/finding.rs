@@ -1,8 +1,6 @@
 //! What an author must see, in order: regressed rows, worst first; what was not measured; improved rows, best first.
 
 use crate::compare::{Comparison, Row, Verdict};
-use crate::config::MinEffect;
-use crate::metric::Family;
 use crate::plan::Side;
 
 /// One line of the table that nobody has to unfold.
@@ -33,7 +31,7 @@ pub struct Unmeasured<'a> {
 pub fn findings(comparison: &Comparison) -> Vec<Finding<'_>> {
     let changed = |verdict: Verdict| {
         let mut rows: Vec<&Row> = primary(comparison).filter(|row| row.verdict == verdict).collect();
-        rows.sort_by(|a, b| severity(b, comparison).total_cmp(&severity(a, comparison)));
+        rows.sort_by(|a, b| severity(b).total_cmp(&severity(a)));
         rows.into_iter().map(Finding::Changed)
     };
     let unmeasured = unmeasured(comparison).into_iter().map(Finding::Unmeasured);
@@ -45,18 +43,9 @@ pub fn primary(comparison: &Comparison) -> impl Iterator<Item = &Row> {
     comparison.rows.iter().filter(|row| row.primary)
 }
 
-/// The smallest relative change of a family that is worth a verdict.
-pub fn threshold(effects: &MinEffect, family: Family) -> f64 {
-    match family {
-        Family::Throughput => effects.throughput,
-        Family::Median => effects.median,
-        Family::P99 => effects.p99,
-    }
-}
-
 /// How many times its threshold a row has moved: the only scale on which a median and a 99th percentile compare.
-fn severity(row: &Row, comparison: &Comparison) -> f64 {
-    row.estimate.unwrap_or(0.0).abs() / threshold(&comparison.method.min_effect, row.family).max(1e-6)
+fn severity(row: &Row) -> f64 {
+    row.estimate.unwrap_or(0.0).abs() / row.min_effect.max(1e-6)
 }
 
 fn unmeasured(comparison: &Comparison) -> Vec<Unmeasured<'_>> {

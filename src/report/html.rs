@@ -152,7 +152,7 @@ impl Page<'_> {
     }
 
     fn drawn(&self, row: &Row) -> String {
-        svg::change(row, finding::threshold(&self.comparison.method.min_effect, row.family), self.reach)
+        svg::change(row, row.min_effect, self.reach)
     }
 
     fn charts(&self) -> String {
@@ -172,15 +172,15 @@ impl Page<'_> {
             return String::new();
         }
         let sensitivity = wording::sensitivity(self.comparison);
-        let row = |family: &wording::Sensitivity| {
-            let numbers = [family.threshold, family.typical, family.worst].map(number::percent);
+        let row = |metric: &wording::Sensitivity| {
+            let numbers = [metric.threshold, metric.typical, metric.worst].map(number::percent);
             let cells: String = numbers.iter().map(|text| format!("<td class=\"number\">{text}</td>")).collect();
-            format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", family.family)
+            format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", escape::html(&metric.label))
         };
         let table = (!sensitivity.is_empty()).then(|| {
             format!(
-                "<p>The smallest change that this run could have seen, with 80 % power:</p>\n<div class=\"wide\"><table>\n{}<tbody>\n{}</tbody>\n</table></div>\n",
-                head(&["Primary metrics", "#Threshold", "#Median row", "#Noisiest row"]),
+                "<p>The smallest change in one row that this report could have called one, with 80 % power:</p>\n<div class=\"wide\"><table>\n{}<tbody>\n{}</tbody>\n</table></div>\n",
+                head(&["Primary metric", "#Threshold", "#Median row", "#Noisiest row"]),
                 sensitivity.iter().map(row).collect::<String>()
             )
         });
@@ -249,17 +249,18 @@ impl Page<'_> {
 
     fn problems(&self, case: &str) -> String {
         let facts = self.comparison.cases.iter().find(|facts| facts.name == case);
-        let sentences = facts.map(|facts| wording::problems(&facts.problems)).unwrap_or_default();
+        let told = facts.map(|facts| [&facts.problems, &facts.warnings].map(|list| wording::problems(list)));
+        let sentences = told.map(|lists| lists.concat()).unwrap_or_default();
         let line = |sentence: &String| format!("<p class=\"notice small\">{}</p>\n", escape::html(sentence));
         sentences.iter().map(line).collect()
     }
 
     fn row(&self, row: &Row) -> String {
         let [base, head] = super::values(row).map(|text| escape::html(&text));
-        let threshold = number::percent(finding::threshold(&self.comparison.method.min_effect, row.family));
-        let why = format!("<small>{}; threshold {threshold}</small>", escape::html(&escape::sentence(&row.why)))
-            .replace(" %", "\u{a0}%");
-        let why = if row.primary { why } else { String::new() };
+        let threshold = number::percent(row.min_effect);
+        let why = escape::html(&escape::sentence(&row.why));
+        let noise = wording::noise(row);
+        let why = format!("<small>{why}; threshold {threshold}{noise}</small>").replace(" %", "\u{a0}%");
         let verdict = if row.primary { verdict(row.verdict) } else { String::new() };
         format!(
             "<tr><th scope=\"row\">{}{why}</th><td>{verdict}</td><td class=\"number\">{base}</td><td class=\"number\">{head}</td><td>{}</td>{}<td>{}</td></tr>\n",
@@ -273,7 +274,7 @@ impl Page<'_> {
     /// Whether the values of a row are known to stand in the order of the pairs: none failed, so none is missing.
     fn is_paired(&self, row: &Row) -> bool {
         let facts = self.comparison.cases.iter().find(|facts| facts.name == row.case);
-        self.comparison.method.strategy == Strategy::Paired
+        self.comparison.method.strategy != Strategy::Single
             && row.base.len() == row.head.len()
             && facts.is_some_and(|facts| facts.problems.is_empty())
     }
@@ -383,6 +384,8 @@ mod tests {
         for case in 1..=comparison.cases.len() {
             assert!(page.contains(&format!("id=\"case-{case}\"")));
         }
+        let why = page.matches("; threshold ").count();
+        assert_eq!(why, comparison.rows.len(), "every row says why");
         assert!(page.contains("<a href=\"#case-4\">llama8B tp1, random 128/2048, c=64</a>"));
     }
 
@@ -394,12 +397,12 @@ mod tests {
             page.lines().filter(|line| line.starts_with("<tr><th scope=\"row\">Output throughput")).nth(3).unwrap();
         let drawing = regex::Regex::new("<svg class=\"([a-z]+)[^>]*>.*?</svg>").unwrap();
         insta::assert_snapshot!(drawing.replace_all(row, "[$1]").replace("</td>", "</td>\n"), @r#"
-        <tr><th scope="row">Output throughput<small>q = 0.0004 is below 0.05, and the change is at least 2 %; threshold 2 %</small></th><td><span class="verdict regressed">regressed</span></td>
-        <td class="number">412.3 tok/s</td>
-        <td class="number">371.9 tok/s</td>
+        <tr><th scope="row">Output throughput<small>the 90 % interval lies inside ±5 %; threshold 2 %; uncalibrated: noise of its own repetitions</small></th><td><span class="verdict unchanged">unchanged</span></td>
+        <td class="number">301.3 tok/s</td>
+        <td class="number">302.5 tok/s</td>
         <td>[strip]</td>
-        <td class="number"><strong>−9.8 %</strong></td>
-        <td class="number">−11.2 … −8.4<small>p &lt; 0.0001, q 0.0004</small></td>
+        <td class="number"><strong>+0.4 %</strong></td>
+        <td class="number">−1.0 … +1.8<small>p 0.61, q 0.88</small></td>
         <td>[change]</td>
         </tr>
         "#);

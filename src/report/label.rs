@@ -108,6 +108,7 @@ mod tests {
             max_concurrency: concurrency,
             measured_by: MeasuredBy::Native,
             problems: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 

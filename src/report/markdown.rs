@@ -17,7 +17,7 @@ pub const ANNOTATION_BUDGET: usize = 1_000_000;
 
 /// Charts in one document: a comment is read on telephones too.
 const MAX_CHARTS: usize = 8;
-/// Failed repetitions that are told outside of a fold.
+/// Failed repetitions, or warnings, that are told outside of a fold.
 const MAX_FAILURES: usize = 5;
 /// What a line about a run under way begins with; [`under_way`] finds it again by this.
 const UNDER_WAY: &str = "> ⏳ ";
@@ -91,7 +91,8 @@ fn document(comparison: &Comparison, links: &Links, top: String, place: Place, b
     let labels = Labels::new(&comparison.cases);
     let mut blocks = vec![Block { open: top, ..Block::default() }];
     blocks.push(matter(comparison, links, &labels));
-    blocks.extend(failures(comparison, &labels));
+    blocks.extend(told("Failed and left out of every number", "failure", wording::failures(comparison, &labels)));
+    blocks.extend(told("Measured, but with a warning", "warning", wording::warnings(comparison, &labels)));
     blocks.extend(every_row(comparison, &labels, place, true));
     if place != Place::Annotation {
         blocks.extend(charts(comparison, &labels, place));
@@ -175,8 +176,8 @@ fn unmeasured(none: &Unmeasured, links: &Links, labels: &Labels) -> String {
     format!("| {icon} | {label} | {} | {base} | {head} | | {reason}{log} |\n", words(&none.metrics))
 }
 
-fn failures(comparison: &Comparison, labels: &Labels) -> Option<Block> {
-    let sentences = wording::failures(comparison, labels);
+/// Sentences as a list under a title, the first few of them.
+fn told(title: &str, noun: &'static str, sentences: Vec<String>) -> Option<Block> {
     let rest = sentences.len().saturating_sub(MAX_FAILURES);
     let mut items: Vec<String> =
         sentences.iter().take(MAX_FAILURES).map(|sentence| format!("- {}\n", escape::markdown(sentence))).collect();
@@ -185,10 +186,10 @@ fn failures(comparison: &Comparison, labels: &Labels) -> Option<Block> {
     }
     (!items.is_empty()).then(|| Block {
         priority: 0,
-        open: "Failed and left out of every number:\n\n".to_owned(),
+        open: format!("{title}:\n\n"),
         items,
         close: "\n".to_owned(),
-        noun: "failure",
+        noun,
     })
 }
 
@@ -249,12 +250,12 @@ fn certainty(comparison: &Comparison, place: Place) -> Option<Block> {
     let sensitivity = wording::sensitivity(comparison);
     let mut items = Vec::new();
     if !sensitivity.is_empty() {
-        let rows = sensitivity.iter().map(|family| {
-            let [threshold, typical, worst] = [family.threshold, family.typical, family.worst].map(number::percent);
-            format!("| {} | {threshold} | {typical} | {worst} |\n", family.family)
+        let rows = sensitivity.iter().map(|metric| {
+            let [threshold, typical, worst] = [metric.threshold, metric.typical, metric.worst].map(number::percent);
+            format!("| {} | {threshold} | {typical} | {worst} |\n", words(&metric.label))
         });
         items.push(format!(
-            "Smallest change this run could have seen (80 % power):\n\n| Primary metrics | threshold | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
+            "Smallest change in one row that this report could have called one (80 % power):\n\n| Primary metric | threshold | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
             rows.collect::<String>()
         ));
     }
@@ -377,15 +378,21 @@ mod tests {
         insta::assert_snapshot!(sure, @r"
          is this?</summary>
 
-        Smallest change this run could have seen (80 % power):
+        Smallest change in one row that this report could have called one (80 % power):
 
-        | Primary metrics | threshold | median row | noisiest row |
+        | Primary metric | threshold | median row | noisiest row |
         |---|--:|--:|--:|
-        | Throughput | 2 % | 1.8 % | 1.8 % |
-        | Medians and times | 3 % | 2.7 % | 2.7 % |
-        | 99th percentiles | 8 % | 4.8 % | 4.8 % |
+        | Output throughput | 2 % | 1.8 % | 1.8 % |
+        | Median TTFT | 3 % | 2.7 % | 2.7 % |
+        | P99 TTFT | 8 % | 4.8 % | 4.8 % |
+        | Median TPOT | 3 % | 2.7 % | 2.7 % |
+        | P99 TPOT | 8 % | 4.8 % | 4.8 % |
+        | Median latency | 3 % | 2.7 % | 2.7 % |
+        | Cold start | 3 % | 2.7 % | 2.7 % |
+        | Warm start | 3 % | 2.7 % | 2.7 % |
+        | Total token throughput | 2 % | 1.8 % | 1.8 % |
 
-        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A change counts when it is significant after that correction and at least its threshold. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition. Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.
+        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A change counts when it is significant after that correction and at least its threshold. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition. Noise of every row: uncalibrated, that of its own repetitions alone.
 
         </details>
 

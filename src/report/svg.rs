@@ -60,7 +60,8 @@ pub fn strip(row: &Row, paired: bool) -> String {
     out + "</svg>"
 }
 
-/// The change of a row and its interval, on a scale from `-reach` to `reach`; the band is what is below the threshold.
+/// The change of a row and its interval, on a scale from `-reach` to `reach`, with arrows to what lies beyond; the band is
+/// what is below the threshold.
 pub fn change(row: &Row, threshold: f64, reach: f64) -> String {
     let (Some(estimate), Some(low), Some(high)) = (row.estimate, row.low, row.high) else { return String::new() };
     let position = scale((-reach, reach), (6.0, CHANGE.0 - 6.0));
@@ -75,16 +76,17 @@ pub fn change(row: &Row, threshold: f64, reach: f64) -> String {
     let _ = write!(
         out,
         "<rect class=\"band\" x=\"{left:.1}\" y=\"2\" width=\"{:.1}\" height=\"{:.1}\"/>\
-         <path class=\"zero\" d=\"M{:.1} 2V{:.1}\"/><path class=\"interval\" d=\"M{:.1} {middle}H{:.1}\"/>\
-         <circle class=\"estimate\" cx=\"{:.1}\" cy=\"{middle}\" r=\"4\"/>",
+         <path class=\"zero\" d=\"M{:.1} 2V{:.1}\"/><path class=\"interval\" d=\"M{:.1} {middle}H{:.1}\"/>",
         right - left,
         CHANGE.1 - 4.0,
         x(0.0),
         CHANGE.1 - 2.0,
         x(low),
         x(high),
-        x(estimate),
     );
+    if estimate.abs() <= reach {
+        let _ = write!(out, "<circle class=\"estimate\" cx=\"{:.1}\" cy=\"{middle}\" r=\"4\"/>", x(estimate));
+    }
     for (beyond, tip, back) in [(low < -reach, 1.0, 7.0), (high > reach, CHANGE.0 - 1.0, CHANGE.0 - 7.0)] {
         if beyond {
             let (top, bottom) = (middle - 4.0, middle + 4.0);
@@ -200,6 +202,16 @@ mod tests {
         <path class="beyond" d="M1.0 13L7.0 9V17Z"/>
         </svg>
         "#);
+    }
+
+    #[test]
+    fn a_change_beyond_the_scale_is_an_arrow() {
+        let mut row = example::comparison().rows.remove(0);
+        (row.estimate, row.low, row.high) = (Some(4.3), Some(1.4), Some(10.6));
+        let drawn = change(&row, 0.02, 0.5);
+        assert!(!drawn.contains("estimate") && drawn.matches("beyond").count() == 1, "{drawn}");
+        row.estimate = Some(0.4);
+        assert!(change(&row, 0.02, 0.5).contains("estimate"));
     }
 
     #[test]

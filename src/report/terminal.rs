@@ -4,6 +4,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
+use crate::compare::capacity::Capacity;
 use crate::compare::{Comparison, Row, SideFacts, Verdict};
 
 use super::finding::{self, Finding};
@@ -24,12 +25,45 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
     if !failures.is_empty() {
         parts.push(format!("Failed and left out of every number:\n  {}", failures.join("\n  ")));
     }
+    let warnings = wording::warnings(comparison, &labels);
+    if !warnings.is_empty() {
+        parts.push(format!("Measured, but with a warning:\n  {}", warnings.join("\n  ")));
+    }
     let rows: Vec<Line> = finding::primary(comparison).map(|row| of_row(row, labels.of(&row.case).full())).collect();
     if !rows.is_empty() {
         parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
         parts.push(sureness(comparison));
     }
     parts.join("\n\n") + "\n"
+}
+
+/// The largest concurrencies within latency limits, as a table ending in a newline.
+pub fn capacity(capacities: &[Capacity]) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(["within", "side", "concurrency", "output", "TTFT", "TPOT"]);
+    let mut headings = Vec::new();
+    for capacity in capacities {
+        let rate = capacity.request_rate.as_deref().filter(|rate| *rate != "inf");
+        let rate = rate.map(|rate| format!(", {rate} req/s")).unwrap_or_default();
+        for (side, reached) in [("base", capacity.base), ("head", capacity.head)] {
+            let show = |value: Option<f64>, unit: &str| {
+                value
+                    .map(|value| format!("{} {unit}", number::value(value, number::decimals([value]))))
+                    .unwrap_or_default()
+            };
+            headings.push(escape::sentence(&format!("{}{rate}", capacity.test)));
+            builder.push_record([
+                capacity.within.to_owned(),
+                side.to_owned(),
+                reached.map_or("none".to_owned(), |reached| reached.concurrency.to_string()),
+                show(reached.and_then(|reached| reached.output_throughput), "tok/s"),
+                show(reached.and_then(|reached| reached.ttft_ms), "ms"),
+                show(reached.and_then(|reached| reached.tpot_ms), "ms"),
+            ]);
+        }
+    }
+    let rows = plain(builder);
+    format!("Largest concurrency within the limits\n\n{}\n", under(headings.iter().map(String::as_str), &rows))
 }
 
 /// The verdict alone: the headline and what matters.
@@ -71,11 +105,9 @@ fn sureness(comparison: &Comparison) -> String {
     let sensitivity = wording::sensitivity(comparison);
     let mut sentences = wording::method(comparison);
     if !sensitivity.is_empty() {
-        let family = |family: &wording::Sensitivity| {
-            format!("{} {}", family.family.to_lowercase(), number::percent(family.typical))
-        };
-        let seen = sensitivity.iter().map(family).collect::<Vec<_>>().join(", ");
-        sentences.insert(0, format!("Smallest change seen in the median row (80 % power): {seen}."));
+        let metric = |metric: &wording::Sensitivity| format!("{} {}", metric.label, number::percent(metric.typical));
+        let seen = sensitivity.iter().map(metric).collect::<Vec<_>>().join(", ");
+        sentences.insert(0, format!("Smallest change that the median row could have shown (80 % power): {seen}."));
     }
     sentences.join("\n")
 }
@@ -117,12 +149,17 @@ fn grid(lines: &[Line], width: usize) -> String {
         columns.retain(|&column| column != expendable);
         rows = aligned(lines, &columns);
     }
+    under(lines.iter().map(|line| line.heading.as_str()), &rows)
+}
+
+/// A table's head and its rows, each heading before the first row that stands under it.
+fn under<'a>(headings: impl IntoIterator<Item = &'a str>, rows: &'a [String]) -> String {
     let mut out: Vec<&str> = rows.iter().take(1).map(String::as_str).collect();
-    let mut heading = "";
-    for (line, row) in lines.iter().zip(rows.iter().skip(1)) {
-        if line.heading != heading {
-            heading = &line.heading;
+    let mut last = "";
+    for (heading, row) in headings.into_iter().zip(rows.iter().skip(1)) {
+        if heading != last {
             out.push(heading);
+            last = heading;
         }
         out.push(row);
     }
@@ -136,6 +173,11 @@ fn aligned(lines: &[Line], columns: &[usize]) -> Vec<String> {
     for cells in std::iter::once(&head).chain(lines.iter().map(|line| &line.cells)) {
         builder.push_record(columns.iter().map(|&column| cells[column].as_str()));
     }
+    plain(builder)
+}
+
+/// The lines of a table without rules, indented by two; numbers stand right.
+fn plain(builder: Builder) -> Vec<String> {
     let mut table = builder.build();
     table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(Columns::new(2..), Alignment::right());
     table.to_string().lines().map(|line| format!("  {}", line.trim_end())).collect()
@@ -217,11 +259,11 @@ mod tests {
         throughput llama8B tp1
           improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
 
-        Smallest change seen in the median row (80 % power): throughput 1.8 %, medians and times 2.7 %, 99th percentiles 4.8 %.
+        Smallest change that the median row could have shown (80 % power): Output throughput 1.8 %, Median TTFT 2.7 %, P99 TTFT 4.8 %, Median TPOT 2.7 %, P99 TPOT 4.8 %, Median latency 2.7 %, Cold start 2.7 %, Warm start 2.7 %, Total token throughput 1.8 %.
         False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg).
         A change counts when it is significant after that correction and at least its threshold.
         Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition.
-        Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.
+        Noise of every row: uncalibrated, that of its own repetitions alone.
         ");
     }
 

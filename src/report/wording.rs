@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
-use crate::compare::{CaseFacts, Comparison, Counts, Host, Problem, SideFacts, Strategy, Verdict};
+use crate::compare::{
+    CaseFacts, Comparison, Conduct, Counts, Found, Host, PhaseTime, Problem, Row, SideFacts, SideTime, Strategy,
+    Verdict,
+};
 use crate::device::Device;
-use crate::metric::Family;
 use crate::plan::Side;
 use crate::statistics;
 use crate::suite::{Kind, MeasuredBy};
@@ -31,11 +33,17 @@ pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
 /// `2 regressed, 1 improved, 41 unchanged`.
 pub fn verdicts(comparison: &Comparison) -> String {
     let counts = counts(&comparison.counts);
-    if counts.is_empty() {
+    if counts.is_empty() && comparison.counts.screened == 0 {
         return "nothing was compared".to_owned();
     }
     let words = counts.iter().map(|(which, number)| format!("{} {}", number::count(*number), which.as_str()));
-    words.collect::<Vec<_>>().join(", ")
+    words.chain(screened(comparison)).collect::<Vec<_>>().join(", ")
+}
+
+/// `38 screened, nothing suspicious`: the primary rows that a screen left alone, where there are any.
+fn screened(comparison: &Comparison) -> Option<String> {
+    let rows = comparison.counts.screened;
+    (rows > 0).then(|| format!("{} screened, nothing suspicious", number::count(rows)))
 }
 
 /// ` (AMD EPYC 9654 96-Core 96c)`, with a count where there are several accelerators; empty where the type says nothing new.
@@ -73,10 +81,16 @@ pub fn circumstances(comparison: &Comparison) -> Vec<String> {
     let method = &comparison.method;
     let arranged = match method.strategy {
         Strategy::Single => "no pairs".to_owned(),
+        Strategy::Screen if method.pairs == 0 => "a screen".to_owned(),
+        Strategy::Screen => format!("a screen, {} of what it suspected", pairs(comparison, method.pairs)),
         Strategy::Paired if method.pairs < method.planned_pairs => {
             format!("{} of {} planned", method.pairs, pairs(comparison, method.planned_pairs))
         }
         Strategy::Paired => pairs(comparison, method.pairs),
+        Strategy::Sequential => {
+            let first = method.looks.first().map_or(method.pairs, |look| look.pairs);
+            format!("{first} to {}", pairs(comparison, method.pairs))
+        }
     };
     let subject = &comparison.subject;
     let started = subject.started.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
@@ -102,15 +116,26 @@ fn pairs(comparison: &Comparison, number: u32) -> String {
 /// What a reader must know before any number.
 pub fn notices(comparison: &Comparison) -> Vec<String> {
     let single = comparison.method.strategy == Strategy::Single;
-    let single =
-        single.then_some("Base and head were not run in pairs: values are shown, and no change is called one.");
-    let alone = comparison.subject.base.is_none().then_some("There is no base: head is shown alone.");
-    single.into_iter().chain(alone).map(str::to_owned).collect()
+    let single = single.then(|| match &comparison.conduct.held {
+        Some(held) => format!("{}: values are shown, and no change is called one.", capital(&escape::sentence(held))),
+        None => "Base and head were not run in pairs: values are shown, and no change is called one.".to_owned(),
+    });
+    let alone = comparison.subject.base.is_none().then(|| "There is no base: head is shown alone.".to_owned());
+    let said = comparison.conduct.notices.iter().map(|notice| capital(&escape::sentence(notice)));
+    said.chain(single).chain(alone).collect()
+}
+
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// What stands where the table of findings would be, if nothing was found.
 pub fn nothing_found(comparison: &Comparison) -> String {
     match comparison.counts.inconclusive {
+        0 if comparison.counts.screened > 0 => {
+            "The screen saw nothing suspicious, and no repeated row changed.".to_owned()
+        }
         0 if comparison.counts.unchanged == 0 => "No primary row was compared.".to_owned(),
         0 => "No primary row changed.".to_owned(),
         rows => format!("No change was found. For {} the runs cannot tell.", number::plural(rows, "primary row")),
@@ -131,6 +156,15 @@ pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<String> {
     cases.flat_map(of_case).collect()
 }
 
+/// What the client warned of in repetitions that count all the same, in the order of the plan.
+pub fn warnings(comparison: &Comparison, labels: &Labels) -> Vec<String> {
+    let of_case = |case: &CaseFacts| {
+        let label = labels.of(&case.name).full();
+        problems(&case.warnings).into_iter().map(move |warning| format!("{label}: {warning}"))
+    };
+    comparison.cases.iter().flat_map(of_case).collect()
+}
+
 /// `head, repetitions 1, 2: server did not start`: one sentence for each side and reason.
 pub fn problems(problems: &[Problem]) -> Vec<String> {
     let mut repetitions: IndexMap<(Side, &str), Vec<String>> = IndexMap::new();
@@ -145,34 +179,36 @@ pub fn problems(problems: &[Problem]) -> Vec<String> {
     repetitions.iter().map(sentence).collect()
 }
 
-/// What a family of metrics could have shown.
+/// What the primary rows of a metric could have shown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sensitivity {
-    /// Words for the family.
-    pub family: &'static str,
+    /// Words for the metric.
+    pub label: String,
     /// Smallest relative change that counts.
     pub threshold: f64,
-    /// Smallest relative change that half of the primary rows would have shown with 80 % power.
+    /// Smallest relative change that half of the rows would have shown with 80 % power.
     pub typical: f64,
     /// The same for the noisiest row.
     pub worst: f64,
 }
 
-/// The sensitivity of each family that has primary rows with a known one.
+/// The sensitivity of each metric that has primary rows with a known one, in the order of the rows.
 pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
-    let families =
-        [(Family::Throughput, "Throughput"), (Family::Median, "Medians and times"), (Family::P99, "99th percentiles")];
-    let of_family = |(family, words): (Family, &'static str)| {
-        let rows = finding::primary(comparison).filter(|row| row.family == family);
-        let sizes: Vec<f64> = rows.filter_map(|row| row.detectable).collect();
+    let mut metrics: IndexMap<&str, Vec<&Row>> = IndexMap::new();
+    for row in finding::primary(comparison) {
+        metrics.entry(&row.metric).or_default().push(row);
+    }
+    let of_metric = |rows: Vec<&Row>| {
+        let first = rows.first()?;
+        let sizes: Vec<f64> = rows.iter().filter_map(|row| row.detectable).collect();
         Some(Sensitivity {
-            family: words,
-            threshold: finding::threshold(&comparison.method.min_effect, family),
+            label: escape::name(&first.label),
+            threshold: first.min_effect,
             typical: statistics::median(&sizes)?,
             worst: sizes.iter().copied().fold(0.0, f64::max),
         })
     };
-    families.into_iter().filter_map(of_family).collect()
+    metrics.into_values().filter_map(of_metric).collect()
 }
 
 /// How verdicts were reached.
@@ -183,14 +219,53 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
         format!("False discovery rate {} over {rows} (Benjamini-Hochberg).", number::percent(method.fdr)),
         "A change counts when it is significant after that correction and at least its threshold.".to_owned(),
     ];
-    if method.strategy == Strategy::Paired {
-        let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
-        let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
-        sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
-        sentences
-            .push("Uncalibrated: the noise is that of this run's own repetitions, no A/A runs were used.".to_owned());
+    if method.strategy == Strategy::Single || method.pairs == 0 {
+        return sentences;
     }
+    let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
+    let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
+    sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
+    if let [first, second, ..] = method.looks.as_slice() {
+        sentences.push(format!(
+            "Sequential: {} at a false discovery rate of {}; the cases that were inconclusive then, {} at {}.",
+            pairs(comparison, first.pairs),
+            number::percent(first.fdr),
+            second.pairs,
+            number::percent(second.fdr),
+        ));
+    }
+    sentences.extend(Some(calibration(comparison)).filter(|words| !words.is_empty()));
     sentences
+}
+
+/// What the noise of one row is known from, as the tail of a sentence; empty where the row was not tested.
+pub fn noise(row: &Row) -> String {
+    let from = match (row.calibrated, row.s0) {
+        _ if row.p.is_none() => return String::new(),
+        (true, _) => format!("calibrated with {}", number::plural(row.aa_pairs, "A/A pair")),
+        (false, Some(_)) => "uncalibrated: noise pooled over the metric".to_owned(),
+        (false, None) => "uncalibrated: noise of its own repetitions".to_owned(),
+    };
+    format!("; {from}")
+}
+
+/// What the noise of the primary rows is known from.
+fn calibration(comparison: &Comparison) -> String {
+    let tested: Vec<&Row> = finding::primary(comparison).filter(|row| row.p.is_some()).collect();
+    let (calibrated, others): (Vec<&Row>, Vec<&Row>) = tested.iter().partition(|row| row.calibrated);
+    let pooled = others.iter().filter(|row| row.s0.is_some()).count();
+    let pairs = calibrated.iter().map(|row| row.aa_pairs).min().unwrap_or_default();
+    let kinds = [
+        (calibrated.len(), format!("calibrated with {} of each", number::plural(pairs, "A/A pair"))),
+        (pooled, "uncalibrated, one and a half times that of all rows of the metric".to_owned()),
+        (others.len() - pooled, "uncalibrated, that of its own repetitions alone".to_owned()),
+    ];
+    let of = |(rows, words): &(usize, String)| match *rows == tested.len() {
+        true => format!("of every row: {words}"),
+        false => format!("of {}: {words}", number::plural(*rows, "row")),
+    };
+    let parts: Vec<String> = kinds.iter().filter(|(rows, _)| *rows > 0).map(of).collect();
+    if parts.is_empty() { String::new() } else { format!("Noise {}.", parts.join("; ")) }
 }
 
 /// What ran on each side: a name and the words for base and head. Rows where both are unknown are left out.
@@ -204,16 +279,83 @@ pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<String>
         ("target", fact(|side| Some(escape::sentence(&side.target)))),
         ("image digest", fact(|side| side.image_digest.as_deref().map(escape::name))),
         ("commit", fact(|side| side.commit.as_deref().map(escape::name))),
+        ("age", sides.map(|side| age(side?.dated.as_deref()?, comparison.subject.started.as_deref()?))),
         ("vLLM", fact(|side| side.vllm_version.as_deref().map(escape::name))),
         ("server arguments added", fact(server_args)),
     ];
     rows.into_iter().filter(|(_, words)| words.iter().flatten().any(|word| !word.is_empty())).collect()
 }
 
+/// `4 days, 2026-11-20`: how old a side was when the run began, and since when.
+fn age(dated: &str, started: &str) -> Option<String> {
+    let (dated, started): (jiff::Timestamp, jiff::Timestamp) = (dated.parse().ok()?, started.parse().ok()?);
+    let hours = (started.as_second() - dated.as_second()).max(0) / 3600;
+    let age = match hours {
+        0..48 => number::plural(hours as usize, "hour"),
+        _ => number::plural(hours as usize / 24, "day"),
+    };
+    Some(format!("{age}, {}", dated.strftime("%Y-%m-%d")))
+}
+
 /// The machine, the client and the version of vllm-perf.
 pub fn environment(comparison: &Comparison) -> Vec<String> {
     let version = format!("{}vllm-perf {}.", clients(comparison), escape::name(&comparison.subject.version));
-    comparison.subject.host.iter().map(host).chain([version]).collect()
+    comparison
+        .subject
+        .host
+        .iter()
+        .map(host)
+        .chain([version])
+        .chain(what_ran(&comparison.conduct))
+        .chain(searches(&comparison.conduct))
+        .collect()
+}
+
+/// The largest concurrency within the latency targets, on each side.
+fn searches(conduct: &Conduct) -> Vec<String> {
+    let mut searches: IndexMap<(&str, &str), Vec<&Found>> = IndexMap::new();
+    for found in &conduct.searches {
+        searches.entry((&found.test, &found.request_rate)).or_default().push(found);
+    }
+    let side = |found: &&Found| {
+        let largest = match (found.largest, found.first_fail) {
+            (Some(largest), Some(_)) => largest.to_string(),
+            (Some(largest), None) => format!("at least {largest}"),
+            (None, _) => "none".to_owned(),
+        };
+        format!("{} {largest}", found.side.as_str())
+    };
+    let sentence = |((test, rate), found): ((&str, &str), Vec<&Found>)| {
+        let (ttft, tpot) = found.first().map_or_else(Default::default, |found| (found.ttft_ms, found.tpot_ms));
+        format!(
+            "Largest concurrency of {} at request rate {} with TTFT up to {ttft} ms and TPOT up to {tpot} ms: {}.",
+            escape::name(test),
+            escape::name(rate),
+            found.iter().map(side).collect::<Vec<_>>().join(", ")
+        )
+    };
+    searches.into_iter().map(sentence).collect()
+}
+
+/// What ran and how long it took: the phases, and where the time of each side went.
+pub fn what_ran(conduct: &Conduct) -> Vec<String> {
+    let phase = |phase: &PhaseTime| {
+        let passes = if phase.passes == 1 { "pass" } else { "passes" };
+        format!("{} {} ({} {passes})", phase.phase.as_str(), number::duration(phase.seconds), phase.passes)
+    };
+    let side = |side: &SideTime| {
+        let parts = [
+            ("measuring", side.measuring),
+            ("server start", side.server_start),
+            ("client start", side.client_start),
+            ("other", side.other),
+        ];
+        let parts = parts.map(|(what, seconds)| format!("{what} {}", number::duration(seconds)));
+        format!("Time of {}, without the warm-up: {}.", side.side.as_str(), parts.join(", "))
+    };
+    let phases: Vec<String> = conduct.phases.iter().map(phase).collect();
+    let ran = (!phases.is_empty()).then(|| format!("What ran ({}): {}.", conduct.strategy.as_str(), phases.join(", ")));
+    ran.into_iter().chain(conduct.spent.iter().map(side)).collect()
 }
 
 /// Who measured. Where a serving case was left to `vllm bench`, its name: its numbers are another client's than its

@@ -135,7 +135,7 @@ pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts
 }
 
 /// What the name of a case tells: `<test>[_qps_<rate>[_concurrency_<n>]]` for serving, the test itself else.
-pub(crate) fn named(name: &str, kind: Kind) -> CaseFacts {
+pub fn named(name: &str, kind: Kind) -> CaseFacts {
     let (front, max_concurrency) = match name.rsplit_once("_concurrency_") {
         Some((front, number)) if kind == Kind::Serving && number.parse::<u64>().is_ok() => (front, number.parse().ok()),
         _ => (name, None),
@@ -153,6 +153,7 @@ pub(crate) fn named(name: &str, kind: Kind) -> CaseFacts {
         max_concurrency,
         measured_by: MeasuredBy::Vllm,
         problems: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

@@ -97,7 +97,7 @@ impl Selection {
     }
 
     /// `--num-prompts` of a case, where it follows from the concurrency.
-    pub(super) fn num_prompts(&self, concurrency: u64) -> Option<u64> {
+    pub(crate) fn num_prompts(&self, concurrency: u64) -> Option<u64> {
         let prompts = concurrency.saturating_mul(self.prompts_per_concurrency?);
         Some(prompts.max(self.min_num_prompts).min(self.max_num_prompts))
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use super::launch::LABEL;
+use crate::host::load;
 
 /// Runs `docker` and returns what it printed.
 ///
@@ -53,6 +54,23 @@ pub async fn digest(reference: &str) -> Result<String> {
     let format = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}";
     let text = docker(&["image", "inspect", "--format", format, reference]).await?;
     Ok(text.rsplit_once('@').map_or(text.clone(), |(_, digest)| digest.to_owned()))
+}
+
+/// When an image was built, RFC 3339; `None` where the engine does not tell.
+pub async fn built(reference: &str) -> Option<String> {
+    docker(&["image", "inspect", "--format", "{{.Created}}", reference]).await.ok().filter(|date| !date.is_empty())
+}
+
+/// Processor time in seconds that a container on this machine has used; `None` where it is elsewhere, or the kernel does
+/// not tell.
+pub async fn processor_time(container: &str) -> Option<f64> {
+    let told = docker(&["inspect", "--format", "{{.Id}} {{.State.Pid}}", container]).await.ok()?;
+    let (id, process) = told.split_once(' ')?;
+    let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    // Of an engine elsewhere, the number would be that of another process here.
+    let stat = group.contains(id).then(|| format!("/sys/fs/cgroup{group}/cpu.stat"))?;
+    load::usage(&std::fs::read_to_string(stat).ok()?)
 }
 
 /// Removes containers of `run` that a killed run left.

@@ -366,6 +366,10 @@ impl Call<'_> {
                 let found = world.pulls.iter().filter(|(_, pull)| matches(pull));
                 self.page(found.map(|(number, pull)| self.pull(&world.repository, *number, pull)).collect())
             }
+            ("GET", ["repos", _, _, "commits"]) => {
+                let commits = [world.merge_base.as_str(), "7f42dc20bb2800d09faa72b26f25d54e26f1b694"];
+                self.page(commits.map(|sha| self.commit(sha)).to_vec())
+            }
             ("GET", ["repos", _, _, "compare", range]) => match range.split_once("...") {
                 Some((base, _)) => done(200, self.compared(world, base)),
                 None => plain(404, "Not Found"),

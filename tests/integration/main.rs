@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 #![allow(clippy::disallowed_methods, reason = "these tests are a piece of the world")]
 
+mod base;
 mod client;
+mod compare;
 mod fake_github;
 mod guard;
+mod image;
 mod manifests;
 mod publish;
 mod run;
 mod statistics;
+mod strategy;

@@ -314,6 +314,9 @@ async fn labels_merge_base_and_pull_request_are_read_as_they_are_now() {
             base_branch: "master".to_owned(),
         }
     );
+    assert_eq!(github.tip(REPOSITORY, "main").await.unwrap(), "5779607b49aab1200488439f02372c57b4f75444");
+    let before = github.before(REPOSITORY, "5779607b49aab1200488439f02372c57b4f75444", 1).await.unwrap();
+    assert_eq!(before, ["7f42dc20bb2800d09faa72b26f25d54e26f1b694"]);
     let error = github.merge_base(REPOSITORY, "main", HEAD).await.unwrap_err();
     assert_eq!((exit::of(&error), error.to_string().as_str()), (Exit::Mistake, "`main` is not a commit hash"));
     assert_eq!(fake.violations(), none());

@@ -10,39 +10,41 @@ use std::time::{Duration, Instant};
 use vllm_perf::compare::{Comparison, Verdict};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vllm-perf");
-const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");
+pub(super) const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");
+/// A config for a machine where much else is at work.
+pub(super) const BUSY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/config/busy.yml");
 /// Two servings cases of one test.
-const TWO_CASES: &str = "serving_.*_64_16_.*_(1|4)$";
+pub(super) const TWO_CASES: &str = "serving_.*_64_16_.*_(1|4)$";
 
 /// The program in an empty environment.
-fn program(arguments: &[&str]) -> Command {
+pub(super) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HF_HUB_OFFLINE", "1");
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
-fn run(out: &Path, base: &str, head: &str, more: &[&str]) -> Command {
+pub(super) fn run(out: &Path, base: &str, head: &str, more: &[&str]) -> Command {
     let mut command = program(&["run", "--device", "cpu", "--base", base, "--head", head]);
     // A flag that is given twice is a mistake; the variable gives way to it.
-    command.env("VLLM_PERF_SUITE", SUITE).arg("--out").arg(out).args(more);
+    command.env("VLLM_PERF_SUITE", SUITE).env("VLLM_PERF_CONFIG", BUSY).arg("--out").arg(out).args(more);
     command
 }
 
-fn text(output: &Output) -> String {
+pub(super) fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn comparison(out: &Path) -> Comparison {
+pub(super) fn comparison(out: &Path) -> Comparison {
     serde_json::from_str(&fs::read_to_string(out.join("comparison.json")).unwrap()).unwrap()
 }
 
-fn journal(out: &Path) -> Vec<String> {
+pub(super) fn journal(out: &Path) -> Vec<String> {
     fs::read_to_string(out.join("journal.jsonl")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// A `vllm` of this test: a shell script that may fail, over the simulated one.
-fn vllm(folder: &Path, script: &str) -> String {
+pub(super) fn vllm(folder: &Path, script: &str) -> String {
     let path = folder.join("vllm");
     let text = format!("#!/bin/sh\n{script}\nexec {BINARY} sim-vllm -- \"$@\"\n");
     fs::write(&path, text).unwrap();
@@ -64,7 +66,7 @@ fn processes_with(word: &str) -> Vec<u32> {
 }
 
 /// Waits until `done` holds; fails after a minute.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");

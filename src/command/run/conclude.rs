@@ -2,15 +2,17 @@
 
 use anyhow::{Context, Result};
 
+use crate::bench::collect;
 use crate::command::Shell;
 use crate::compare::Comparison;
 use crate::event::{CiRun, Provider};
 use crate::exit::{Classify, Exit};
-use crate::journal::Journal;
+use crate::journal::{Entry, Journal};
 use crate::output::{self, OutputFolder};
 use crate::plan::{Plan, Side};
 use crate::publish::{self, actions};
 use crate::report::{Links, html, markdown, terminal, upstream};
+use crate::strategy::{Pass, Phase};
 use crate::{host, result};
 
 /// Writes what people and programs read, prints the table, and says by the exit whether everything was measured.
@@ -23,7 +25,7 @@ pub(super) fn conclude(
     shell: &Shell,
 ) -> Result<Exit> {
     let comment = write_reports(ci, comparison, out, shell)?;
-    write_results(plan, out, journal)?;
+    write_results(out, journal)?;
     shell.print(&terminal::table(comparison, shell.width));
     if plan.event.provider == Provider::Local {
         shell.print(&format!(
@@ -50,9 +52,12 @@ pub(super) fn conclude(
             ],
         )?;
     }
-    let failed = journal.entries().iter().filter(|entry| entry.failed.is_some()).count();
+    // A probe of a search may fail: it was to find out where things do.
+    let planned = |entry: &&Entry| plan.cases.iter().any(|case| case.name == entry.case);
+    let ran = || journal.entries().iter().filter(planned);
+    let failed = ran().filter(|entry| entry.failed.is_some()).count();
     if failed > 0 {
-        shell.say(&format!("{failed} of {} case runs gave no numbers; the others are kept", journal.entries().len()));
+        shell.say(&format!("{failed} of {} case runs gave no numbers; the others are kept", ran().count()));
         return Ok(Exit::Unmeasured);
     }
     if comparison.counts.not_measured > 0 {
@@ -88,14 +93,18 @@ pub(in crate::command) fn write_reports(
 }
 
 /// Writes `results/`: head's results, merged over the repetitions, as upstream's folder.
-fn write_results(plan: &Plan, out: &OutputFolder, journal: &Journal) -> Result<()> {
-    let ran = |repetition: &u32| {
-        journal.entries().iter().any(|entry| entry.side == Side::Head && entry.repetition == *repetition)
-    };
-    let folders = (1..=plan.pairs)
-        .filter(ran)
-        .map(|repetition| result::read_folder(&out.repetition(Side::Head, repetition)))
-        .collect::<Result<Vec<_>>>()?;
+fn write_results(out: &OutputFolder, journal: &Journal) -> Result<()> {
+    let mut folders = Vec::new();
+    for pass in collect::passes(journal, Side::Head) {
+        folders.push(result::read_folder(&out.pass(Side::Head, pass))?);
+    }
+    let screen = out.pass(Side::Head, Pass { phase: Phase::Screen, pair: 1 });
+    if screen.is_dir() {
+        // Of the cases that were not repeated, the screen's numbers are all there is.
+        let mut screen = result::read_folder(&screen)?;
+        screen.cases.retain(|name, _| !folders.iter().any(|folder| folder.cases.contains_key(name)));
+        folders.push(screen);
+    }
     let merged = result::merge(&folders);
     let mut files = merged.files()?;
     files.push(("benchmark_results.json".to_owned(), upstream::json(&merged).context("cannot write the results")?));

@@ -42,8 +42,11 @@ pub fn interval(low: f64, high: f64) -> String {
     format!("{} … {}", points(low), points(high))
 }
 
-/// `1.6 %`: a share or a size without a sign.
+/// `1.6 %`: a share or a size without a sign. Beyond ten times nobody needs the number.
 pub fn percent(relative: f64) -> String {
+    if relative > 10.0 {
+        return "more than 1,000 %".to_owned();
+    }
     let text = format!("{:.1}", relative * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
@@ -109,7 +112,7 @@ mod tests {
     fn changes_carry_a_real_minus_sign_and_zero_carries_none() {
         assert_eq!([-0.0984, 0.155, 0.0001, 12.3].map(change), ["−9.8 %", "+15.5 %", "0.0 %", "+1,230 %"]);
         assert_eq!(interval(-0.112, -0.0841), "−11.2 … −8.4");
-        assert_eq!([0.05, 0.016, 1.0].map(percent), ["5 %", "1.6 %", "100 %"]);
+        assert_eq!([0.05, 0.016, 10.0, 1e9].map(percent), ["5 %", "1.6 %", "1000 %", "more than 1,000 %"]);
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! How long a report of 500 primary rows takes to compare, with five pairs. `cargo bench --bench compare` prints it.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+use std::time::{Duration, Instant};
+
+use vllm_perf::compare::{self, CaseFacts, Input, Subject};
+use vllm_perf::config::VerdictConfig;
+use vllm_perf::metric;
+use vllm_perf::noise::Noise;
+use vllm_perf::result::{self, Measurement, Outcome, Repetition};
+use vllm_perf::suite::Kind;
+
+const CASES: usize = 100;
+const PAIRS: usize = 5;
+const RUNS: usize = 30;
+
+fn main() {
+    let mut times: Vec<Duration> = (0..RUNS).map(|_| compared()).collect();
+    times.sort();
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "compare: {CASES} cases, {} primary rows of {PAIRS} pairs: median {:.1} ms, fastest {:.1} ms, slowest {:.1} ms of {RUNS} runs",
+        CASES * 5,
+        milliseconds(times[RUNS / 2]),
+        milliseconds(times[0]),
+        milliseconds(times[RUNS - 1]),
+    );
+}
+
+fn compared() -> Duration {
+    let cases: Vec<CaseFacts> = (0..CASES)
+        .map(|number| result::named(&format!("serving_test{number}_qps_inf_concurrency_8"), Kind::Serving))
+        .collect();
+    let side = |from: usize| (from..from + PAIRS).map(|at| repetition(&cases, at)).collect::<Vec<Repetition>>();
+    let input = Input {
+        subject: Subject::default(),
+        cases: cases.clone(),
+        base: side(0),
+        head: side(PAIRS),
+        skipped: Vec::new(),
+        planned_pairs: PAIRS as u32,
+        seed: 1,
+        verdict: VerdictConfig::default(),
+        noise: Noise::default(),
+        looks: Vec::new(),
+    };
+    let begun = Instant::now();
+    let comparison = compare::compare(input);
+    let time = begun.elapsed();
+    assert_eq!(comparison.rows.iter().filter(|row| row.primary && row.p.is_some()).count(), CASES * 5);
+    time
+}
+
+/// Every metric of every case, some percent apart: noise enough that the rule has to work for its sentence.
+fn repetition(cases: &[CaseFacts], at: usize) -> Repetition {
+    let value = |row: usize| 100.0 + ((row * 31 + at * 17) % 23) as f64;
+    let of_case = |(number, case): (usize, &CaseFacts)| {
+        let metrics = metric::of(Kind::Serving).enumerate();
+        let metrics = metrics.map(|(metric, facts)| (facts.id.to_owned(), value(number + metric))).collect();
+        (case.name.clone(), Outcome::Measured(Measurement { kind: Kind::Serving, metrics, warnings: Vec::new() }))
+    };
+    cases.iter().enumerate().map(of_case).collect()
+}

@@ -1,0 +1,171 @@
+//! The largest concurrency at which a serving test keeps to its latency limits, on each side. Pure.
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use super::{CaseFacts, Comparison, Row};
+use crate::plan::Side;
+use crate::statistics::median;
+
+/// What a test must keep to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Longest TTFT, in milliseconds.
+    pub ttft_ms: Option<f64>,
+    /// Longest TPOT, in milliseconds.
+    pub tpot_ms: Option<f64>,
+    /// What is forgiven: 0.05 is 5 % above a limit.
+    pub slack: f64,
+    /// Which number of a result is held against the limits.
+    pub statistic: Statistic,
+}
+
+/// Which number of a result is held against a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Statistic {
+    /// The 99th percentile over the requests.
+    P99,
+    /// The median over the requests.
+    Median,
+}
+
+impl Statistic {
+    /// The ids of its TTFT and its TPOT.
+    fn metrics(self) -> [&'static str; 2] {
+        match self {
+            Self::P99 => ["p99_ttft_ms", "p99_tpot_ms"],
+            Self::Median => ["median_ttft_ms", "median_tpot_ms"],
+        }
+    }
+}
+
+/// The largest concurrency of one test at one request rate that keeps to some limits.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Capacity {
+    /// Name of the test.
+    pub test: String,
+    /// Request rate as text (`inf`).
+    pub request_rate: Option<String>,
+    /// Which limits: `ttft`, `tpot` or `both`.
+    pub within: &'static str,
+    /// What base reaches; `None` where no concurrency keeps to them.
+    pub base: Option<Reached>,
+    /// What head reaches.
+    pub head: Option<Reached>,
+}
+
+/// The numbers at a concurrency: medians over the repetitions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Reached {
+    /// Requests under way at once.
+    pub concurrency: u64,
+    /// Output tokens a second.
+    pub output_throughput: Option<f64>,
+    /// TTFT in milliseconds, of the statistic that was asked for.
+    pub ttft_ms: Option<f64>,
+    /// TPOT in milliseconds, likewise.
+    pub tpot_ms: Option<f64>,
+}
+
+/// The capacities of every test of a comparison, in its order: within each limit that is set, and within both. A test
+/// without a concurrency has none.
+pub fn capacities(comparison: &Comparison, limits: &Limits) -> Vec<Capacity> {
+    let rows: IndexMap<(&str, &str), &Row> =
+        comparison.rows.iter().map(|row| ((row.case.as_str(), row.metric.as_str()), row)).collect();
+    let value = |case: &CaseFacts, metric: &str, side: Side| {
+        rows.get(&(case.name.as_str(), metric)).and_then(|row| match side {
+            Side::Base => median(&row.base),
+            Side::Head => median(&row.head),
+        })
+    };
+    let [ttft, tpot] = limits.statistic.metrics();
+    let mut tests: IndexMap<(&str, Option<&str>), Vec<&CaseFacts>> = IndexMap::new();
+    for case in comparison.cases.iter().filter(|case| case.max_concurrency.is_some()) {
+        tests.entry((&case.test, case.request_rate.as_deref())).or_default().push(case);
+    }
+    let largest = |cases: &[&CaseFacts], side: Side, [ttft_limit, tpot_limit]: [Option<f64>; 2]| {
+        let keeps = |case: &CaseFacts, metric: &str, limit: Option<f64>| {
+            limit.is_none_or(|limit| {
+                value(case, metric, side).is_some_and(|value| value <= limit * (1.0 + limits.slack))
+            })
+        };
+        let within = cases.iter().filter(|case| keeps(case, ttft, ttft_limit) && keeps(case, tpot, tpot_limit));
+        let case = within.max_by_key(|case| case.max_concurrency)?;
+        Some(Reached {
+            concurrency: case.max_concurrency?,
+            output_throughput: value(case, "output_throughput", side),
+            ttft_ms: value(case, ttft, side),
+            tpot_ms: value(case, tpot, side),
+        })
+    };
+    let mut within = Vec::new();
+    within.extend(limits.ttft_ms.map(|_| ("ttft", [limits.ttft_ms, None])));
+    within.extend(limits.tpot_ms.map(|_| ("tpot", [None, limits.tpot_ms])));
+    if within.len() == 2 {
+        within.push(("both", [limits.ttft_ms, limits.tpot_ms]));
+    }
+    let mut capacities = Vec::new();
+    for ((test, request_rate), cases) in tests {
+        capacities.extend(within.iter().map(|(words, limits)| Capacity {
+            test: test.to_owned(),
+            request_rate: request_rate.map(str::to_owned),
+            within: words,
+            base: largest(&cases, Side::Base, *limits),
+            head: largest(&cases, Side::Head, *limits),
+        }));
+    }
+    capacities
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{Subject, upstream};
+    use crate::config::VerdictConfig;
+
+    /// TTFT and TPOT (99th percentiles) of each concurrency.
+    fn comparison(base: &[(u64, f64, f64)], head: &[(u64, f64, f64)]) -> Comparison {
+        let file = |points: &[(u64, f64, f64)]| {
+            let row = |(concurrency, ttft, tpot): &(u64, f64, f64)| {
+                format!(
+                    r##"{{"Test name": "serving_a_qps_inf_concurrency_{concurrency}", "Model": "m", "qps": "inf",
+                    "# of max concurrency.": {concurrency}, "Output Tput (tok/s)": {}, "P99 TTFT (ms)": {ttft}, "P99": {tpot}}}"##,
+                    concurrency * 10
+                )
+            };
+            format!("[{}]", points.iter().map(row).collect::<Vec<_>>().join(","))
+        };
+        upstream::compare_tables(&file(base), &file(head), Subject::default(), VerdictConfig::default()).unwrap()
+    }
+
+    fn limits(ttft_ms: Option<f64>, tpot_ms: Option<f64>) -> Limits {
+        Limits { ttft_ms, tpot_ms, slack: 0.05, statistic: Statistic::P99 }
+    }
+
+    #[test]
+    fn the_largest_concurrency_keeps_to_the_limits_and_five_percent_above() {
+        let base = [(8, 500.0, 40.0), (16, 3100.0, 60.0), (32, 9000.0, 104.0), (64, 20000.0, 106.0)];
+        let head = [(8, 3200.0, 120.0), (16, 4000.0, 130.0)];
+        let capacities = capacities(&comparison(&base, &head), &limits(Some(3000.0), Some(100.0)));
+        let said = |reached: Option<Reached>| reached.map(|reached| (reached.concurrency, reached.output_throughput));
+        let told: Vec<_> =
+            capacities.iter().map(|capacity| (capacity.within, said(capacity.base), said(capacity.head))).collect();
+        assert_eq!(
+            told,
+            [
+                ("ttft", Some((16, Some(160.0))), None),
+                ("tpot", Some((32, Some(320.0))), None),
+                ("both", Some((16, Some(160.0))), None)
+            ]
+        );
+        assert_eq!(capacities[0].base.unwrap().ttft_ms, Some(3100.0));
+    }
+
+    #[test]
+    fn a_limit_that_is_not_set_is_not_asked_for() {
+        let points = [(8, 500.0, 400.0)];
+        let capacities = capacities(&comparison(&points, &points), &limits(Some(3000.0), None));
+        assert_eq!(capacities.iter().map(|capacity| capacity.within).collect::<Vec<_>>(), ["ttft"]);
+    }
+}

@@ -1,0 +1,255 @@
+//! From repetitions to rows, and from rows to the verdict of a case and of a report.
+
+use std::collections::{HashMap, HashSet};
+
+use super::rule::{self, Criterion, Draft, Evidence};
+use super::{CaseFacts, Comparison, Conduct, Counts, Input, Look, Method, Problem, Row, SCHEMA, Strategy, Verdict};
+use crate::config::VerdictConfig;
+use crate::metric::{self, Metric};
+use crate::noise::{self, Known, Noise};
+use crate::plan::Side;
+use crate::result::{Outcome, Repetition};
+use crate::statistics;
+
+/// Why a row of a case that a screen left alone is inconclusive.
+const SCREENED: &str = "the screen ran it once a side and saw nothing suspicious, so it was not repeated";
+
+/// Compares what was measured. Rows stand in the order of the cases, and of `metric::ALL` within a case. A metric that
+/// no repetition of either side has (TTFT of an embedding test) has no row; a case that nobody could measure has its
+/// primary rows, `not measured`.
+pub fn compare(input: Input) -> Comparison {
+    conducted(input, Conduct::default(), None)
+}
+
+/// [`compare`] for a run of ours. `screen` is the one pass that a screen gave, base and head.
+pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>) -> Comparison {
+    let Input { subject, mut cases, base, head, skipped, planned_pairs, seed, verdict, noise, looks } = input;
+    let pairs = base.len().min(head.len()) as u32;
+    let paired = base.len() == head.len() && base.len() > 1 && conduct.held.is_none();
+    let looks = if paired { possible(looks, pairs) } else { Vec::new() };
+    let looks = if looks.is_empty() { vec![Look { pairs, fdr: verdict.fdr }] } else { looks };
+    let strategy = match looks.len() {
+        _ if conduct.strategy == Strategy::Screen && conduct.held.is_none() => Strategy::Screen,
+        _ if !paired => Strategy::Single,
+        1 => Strategy::Paired,
+        _ => Strategy::Sequential,
+    };
+
+    let mut judged: HashMap<String, Vec<Row>> = HashMap::new();
+    let mut keep = |rows: Vec<Row>, number: u32, of: &HashSet<String>| {
+        judged.retain(|case, _| !of.contains(case));
+        for row in rows {
+            judged.entry(row.case.clone()).or_default().push(Row { look: number, ..row });
+        }
+        let undecided = judged.iter().filter(|(_, rows)| is_undecided(rows));
+        undecided.map(|(case, _)| case.clone()).collect::<HashSet<String>>()
+    };
+    let all = cases.iter().map(|case| case.name.clone());
+    let (screened, mut open): (HashSet<String>, HashSet<String>) = all.partition(|case| conduct.is_screened(case));
+    if let Some([base, head]) = screen.as_ref().filter(|_| !screened.is_empty()) {
+        let sides = [std::slice::from_ref(base), std::slice::from_ref(head)];
+        add_all_problems(&mut cases, &screened, sides);
+        keep(judge(&cases, &screened, sides, &verdict, &noise, Some(SCREENED)), 1, &screened);
+    }
+    for (number, look) in (1..).zip(&looks) {
+        let until = if paired { look.pairs as usize } else { usize::MAX };
+        let sides = [&base, &head].map(|side| &side[..side.len().min(until)]);
+        add_all_problems(&mut cases, &open, sides);
+        let config = VerdictConfig { fdr: look.fdr, ..verdict.clone() };
+        let rows = judge(&cases, &open, sides, &config, &noise, conduct.held.as_deref());
+        let undecided = keep(rows, number, &open);
+        open.retain(|case| undecided.contains(case));
+    }
+    let rows: Vec<Row> = cases.iter().filter_map(|case| judged.remove(&case.name)).flatten().collect();
+
+    let counts = count(&rows, &conduct);
+    Comparison {
+        schema: SCHEMA.to_owned(),
+        verdict: overall(&counts, rows.is_empty()),
+        counts,
+        subject,
+        method: Method { strategy, pairs, planned_pairs, seed, fdr: looks.iter().map(|look| look.fdr).sum(), looks },
+        cases,
+        rows,
+        skipped,
+        conduct,
+    }
+}
+
+/// The cases that a look has not decided: those that are `inconclusive` as a whole, in order.
+pub fn undecided(comparison: &Comparison) -> Vec<&str> {
+    let of_cases = comparison.rows.chunk_by(|a, b| a.case == b.case);
+    of_cases.filter(|rows| is_undecided(rows)).map(|rows| rows[0].case.as_str()).collect()
+}
+
+/// The looks that so many pairs allow: none after the one that has seen all of them.
+fn possible(asked: Vec<Look>, pairs: u32) -> Vec<Look> {
+    let mut looks: Vec<Look> = Vec::new();
+    for look in asked {
+        if looks.last().is_some_and(|before| before.pairs >= pairs) {
+            break;
+        }
+        looks.push(Look { pairs: look.pairs.min(pairs), ..look });
+    }
+    looks
+}
+
+/// The rows of the open cases, with their verdicts: one family of tests. With `held` no change is called one; why.
+fn judge(
+    cases: &[CaseFacts],
+    open: &HashSet<String>,
+    [base, head]: [&[Repetition]; 2],
+    config: &VerdictConfig,
+    noise: &Noise,
+    held: Option<&str>,
+) -> Vec<Row> {
+    let mut pooled: HashMap<&str, Known> = HashMap::new();
+    let mut known = |case: &CaseFacts, metric: &'static Metric| {
+        noise.own(case, metric.id).unwrap_or_else(|| {
+            *pooled.entry(metric.id).or_insert_with(|| {
+                let own = cases.iter().flat_map(|case| noise::centred_ratios(case, metric.id, base, head));
+                noise.pooled(metric.id, cases, own.collect())
+            })
+        })
+    };
+    let drafts: Vec<Draft> = cases
+        .iter()
+        .filter(|case| open.contains(&case.name))
+        .flat_map(|case| rows_of(case, base, head, config).map(move |criterion| (case, criterion)))
+        .map(|(case, criterion)| Draft::new(case, criterion, base, head, known(case, criterion.metric)))
+        .map(|draft| match held {
+            Some(held) => draft.held(held),
+            None => draft,
+        })
+        .collect();
+
+    let tested = |draft: &Draft| match draft.evidence {
+        Evidence::Tested(shift) if draft.criterion.primary => Some(shift.p()),
+        _ => None,
+    };
+    let p: Vec<f64> = drafts.iter().filter_map(tested).collect();
+    let mut adjusted = statistics::benjamini_hochberg(&p).into_iter();
+    let judged = |draft: Draft| {
+        let q = tested(&draft).and_then(|_| adjusted.next());
+        rule::judge(draft, q, p.len(), config.fdr)
+    };
+    drafts.into_iter().map(judged).collect()
+}
+
+/// The metrics that have a row: those that any repetition measured, or the primary ones where none measured anything.
+fn rows_of<'a>(
+    case: &'a CaseFacts,
+    base: &'a [Repetition],
+    head: &'a [Repetition],
+    config: &'a VerdictConfig,
+) -> impl Iterator<Item = Criterion> {
+    let measured: Vec<_> = base
+        .iter()
+        .chain(head)
+        .filter_map(|repetition| match repetition.get(&case.name) {
+            Some(Outcome::Measured(measurement)) => Some(measurement),
+            _ => None,
+        })
+        .collect();
+    metric::of(case.kind).map(|metric| Criterion::new(config, &case.name, metric)).filter(move |criterion| {
+        if measured.is_empty() {
+            return criterion.primary;
+        }
+        measured.iter().any(|measurement| measurement.metrics.contains_key(criterion.metric.id))
+    })
+}
+
+/// Adds why repetitions of a side have no value, and the warnings of those that have one, where the case does not tell
+/// yet.
+pub(super) fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
+    for (number, repetition) in (1..).zip(repetitions) {
+        let reason = match repetition.get(&case.name) {
+            Some(Outcome::Measured(measurement)) => {
+                for reason in &measurement.warnings {
+                    let warning = Problem { side, repetition: number, reason: reason.clone() };
+                    if !case.warnings.contains(&warning) {
+                        case.warnings.push(warning);
+                    }
+                }
+                continue;
+            }
+            Some(Outcome::Failed(reason)) => reason.clone(),
+            None => "there is no result".to_owned(),
+        };
+        if !case.problems.iter().any(|known| (known.side, known.repetition) == (side, number)) {
+            case.problems.push(Problem { side, repetition: number, reason });
+        }
+    }
+}
+
+fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<String>, [base, head]: [&[Repetition]; 2]) {
+    for case in cases.iter_mut().filter(|case| of.contains(&case.name)) {
+        add_problems(case, Side::Base, base);
+        add_problems(case, Side::Head, head);
+    }
+}
+
+fn count(rows: &[Row], conduct: &Conduct) -> Counts {
+    let screened = |row: &Row| row.verdict == Verdict::Inconclusive && conduct.is_screened(&row.case);
+    let primary = || rows.iter().filter(|row| row.primary);
+    let of = |verdict: Verdict| primary().filter(|row| row.verdict == verdict && !screened(row)).count();
+    Counts {
+        screened: primary().filter(|row| screened(row)).count(),
+        regressed: of(Verdict::Regressed),
+        improved: of(Verdict::Improved),
+        unchanged: of(Verdict::Unchanged),
+        inconclusive: of(Verdict::Inconclusive),
+        not_measured: of(Verdict::NotMeasured),
+    }
+}
+
+/// Whether more pairs could tell more about a case.
+fn is_undecided(rows: &[Row]) -> bool {
+    let counts = count(rows, &Conduct::default());
+    counts.inconclusive > 0 && overall(&counts, false) == Verdict::Inconclusive
+}
+
+/// The report's verdict is the worst that is certain. One regression is a regression whatever else happened; a hole in
+/// the measurement may hide one, so it comes before good news; one improvement is news although other rows are
+/// undecided; and `unchanged` claims something about every row, so a single undecided row makes it `inconclusive`.
+/// Where only secondary metrics were measured (embedding tests) nothing may be said; without any row nothing was
+/// measured.
+fn overall(counts: &Counts, no_rows: bool) -> Verdict {
+    match counts {
+        Counts { regressed: 1.., .. } => Verdict::Regressed,
+        Counts { not_measured: 1.., .. } => Verdict::NotMeasured,
+        Counts { improved: 1.., .. } => Verdict::Improved,
+        Counts { inconclusive: 1.., .. } | Counts { screened: 1.., .. } => Verdict::Inconclusive,
+        Counts { unchanged: 1.., .. } => Verdict::Unchanged,
+        _ if no_rows => Verdict::NotMeasured,
+        _ => Verdict::Inconclusive,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_of_a_report_is_the_worst_that_is_certain() {
+        let mut counts =
+            Counts { regressed: 1, improved: 1, unchanged: 1, inconclusive: 1, not_measured: 1, screened: 0 };
+        let mut verdicts = vec![overall(&counts, false)];
+        counts.regressed = 0;
+        verdicts.push(overall(&counts, false));
+        counts.not_measured = 0;
+        verdicts.push(overall(&counts, false));
+        counts.improved = 0;
+        verdicts.push(overall(&counts, false));
+        counts.inconclusive = 0;
+        verdicts.push(overall(&counts, false));
+        use Verdict::{Improved, Inconclusive, NotMeasured, Regressed, Unchanged};
+        assert_eq!(verdicts, [Regressed, NotMeasured, Improved, Inconclusive, Unchanged]);
+    }
+
+    #[test]
+    fn without_primary_rows_nothing_is_said_and_without_rows_nothing_was_measured() {
+        assert_eq!(overall(&Counts::default(), false), Verdict::Inconclusive);
+        assert_eq!(overall(&Counts::default(), true), Verdict::NotMeasured);
+    }
+}

@@ -1,0 +1,96 @@
+//! The tables of upstream's `benchmark_results.json`: columns, cells, and which column holds which metric. Pure.
+
+use std::fmt;
+
+use anyhow::Context;
+use indexmap::IndexMap;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+/// One row of a table: column to cell; an empty cell is `None`.
+pub type Record = IndexMap<String, Option<Cell>>;
+
+/// The column that every table begins with.
+pub const TEST_NAME: &str = "Test name";
+
+/// Columns that hold a metric: the column, the id of the metric (see `metric::ALL`), and how many of the column's units
+/// make one of the metric's.
+pub const METRICS: &[(&str, &str, f64)] = &[
+    ("Tput (req/s)", "request_throughput", 1.0),
+    ("Total Token Tput (tok/s)", "total_token_throughput", 1.0),
+    ("Output Tput (tok/s)", "output_throughput", 1.0),
+    ("Mean TTFT (ms)", "mean_ttft_ms", 1.0),
+    ("Median TTFT (ms)", "median_ttft_ms", 1.0),
+    ("P99 TTFT (ms)", "p99_ttft_ms", 1.0),
+    ("Mean TPOT (ms)", "mean_tpot_ms", 1.0),
+    ("Median", "median_tpot_ms", 1.0),
+    ("P99", "p99_tpot_ms", 1.0),
+    ("Mean ITL (ms)", "mean_itl_ms", 1.0),
+    ("Median ITL (ms)", "median_itl_ms", 1.0),
+    ("P99 ITL (ms)", "p99_itl_ms", 1.0),
+    ("Mean latency (ms)", "avg_latency", 1000.0),
+    ("Median latency (ms)", "median_latency", 1000.0),
+    ("P99 latency (ms)", "p99_latency", 1000.0),
+    ("Tput (req/s)", "requests_per_second", 1.0),
+    ("Tput (tok/s)", "tokens_per_second", 1.0),
+];
+
+/// A cell of a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Cell {
+    /// A count or a setting.
+    Integer(i64),
+    /// A measured value or a setting.
+    Float(f64),
+    /// A flag that is on or off.
+    Boolean(bool),
+    /// Anything else.
+    Text(String),
+}
+
+impl Cell {
+    /// Its value, where it is a number.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Integer(value) => Some(*value as f64),
+            Self::Float(value) => Some(*value),
+            Self::Boolean(_) | Self::Text(_) => None,
+        }
+    }
+
+    /// A word of a command, typed as upstream types it: `64` and `0.5` are numbers, `inf` and `1e3` are texts.
+    pub(crate) fn of_word(word: &str) -> Self {
+        let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+        let plain = unsigned.ends_with(|c: char| c.is_ascii_digit())
+            && unsigned.chars().all(|c| c.is_ascii_digit() || c == '.');
+        match (word.parse(), word.parse(), word) {
+            (Ok(integer), _, _) => Self::Integer(integer),
+            (_, Ok(float), _) if plain => Self::Float(float),
+            (_, _, "true" | "True" | "TRUE" | "") => Self::Boolean(true),
+            (_, _, "false" | "False" | "FALSE") => Self::Boolean(false),
+            _ => Self::Text(word.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Boolean(value) => f.write_str(if *value { "True" } else { "False" }),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Reads the text of a `benchmark_results.json`, upstream's or ours.
+///
+/// # Errors
+/// A text that is no array of rows, with its place.
+pub fn read(text: &str) -> anyhow::Result<Vec<Record>> {
+    // pandas writes NaN for a cell that a row lacks.
+    let literal = Regex::new(r#"([^\\]":\s*)NaN\b"#).context("cannot read NaN cells")?;
+    Ok(serde_json::from_str(&literal.replace_all(text, "${1}null"))?)
+}

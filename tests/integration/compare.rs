@@ -1,0 +1,151 @@
+//! `vllm-perf compare` on what real runs left: folders of repetitions, upstream's tables, and what a store knows.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use vllm_perf::compare::{Comparison, Verdict};
+use vllm_perf::device::DeviceName;
+use vllm_perf::noise::{self, AaRow, AaRun, MeasuredOn, SCHEMA};
+use vllm_perf::suite::MeasuredBy;
+
+use super::run::{program, text};
+
+const TTFT: (&str, &str) = ("serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8", "median_ttft_ms");
+
+fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/results").join(path)
+}
+
+/// `A/01 ... B/05` of the real repetitions.
+fn repetitions(folder: &Path) -> [PathBuf; 2] {
+    ["A", "B"].map(|side| {
+        let dir = folder.join(side);
+        std::fs::create_dir(&dir).unwrap();
+        for number in 0..5 {
+            let run = format!("run{:02}_{side}", 2 * number + usize::from(side == "B"));
+            symlink(data("repeats").join(run), dir.join(format!("{:02}", number + 1))).unwrap();
+        }
+        dir
+    })
+}
+
+fn compare(paths: &[&Path], more: &[&str]) -> Output {
+    program(&["compare"]).args(paths).args(more).output().unwrap()
+}
+
+fn json(output: &Output) -> Comparison {
+    assert_eq!(output.status.code(), Some(0), "{}", text(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A store with twelve A/A pairs of one row, whose noise is 1 %.
+fn store(folder: &Path) -> String {
+    let ratios = (0..12).map(|at| if at % 2 == 0 { 0.01 } else { -0.01 }).collect();
+    let run = AaRun {
+        schema: SCHEMA.into(),
+        version: "0.1.0".into(),
+        device: MeasuredOn { name: DeviceName::Cpu, device_type: "Intel_Xeon_2c".into() },
+        started: "2026-11-24T12:49:00Z".into(),
+        rows: vec![AaRow { case: TTFT.0.into(), metric: TTFT.1.into(), client: MeasuredBy::Vllm, ratios }],
+    };
+    noise::append(folder, &run).unwrap();
+    format!("file://{}", folder.display())
+}
+
+#[test]
+fn numbered_folders_are_pairs_and_a_store_calibrates_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = repetitions(folder.path());
+    let store = store(&folder.path().join("store"));
+    let device = ["--device", "cpu", "--device-type", "Intel_Xeon_2c"];
+    let of = |more: &[&str]| {
+        let comparison = json(&compare(&[&a, &b], &[more, &["--format", "json"]].concat()));
+        comparison.rows.into_iter().find(|row| (row.case.as_str(), row.metric.as_str()) == TTFT).unwrap()
+    };
+    let (alone, known) = (of(&[]), of(&[&["--noise", &store], device.as_slice()].concat()));
+    assert_eq!((alone.verdict, alone.base.len(), alone.calibrated), (Verdict::Regressed, 5, false));
+    assert_eq!((known.verdict, known.aa_pairs, known.calibrated), (Verdict::Regressed, 12, true));
+    assert!(known.deviation < alone.deviation);
+
+    let words = text(&compare(&[&a, &b], &[&["--noise", &store], device.as_slice()].concat()));
+    assert!(
+        words.contains("Noise of 1 row: calibrated with 12 A/A pairs of each; of 29 rows: uncalibrated"),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_store_that_cannot_help_is_refused_and_one_that_is_only_configured_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = repetitions(folder.path());
+    let refused = |more: &[&str]| {
+        let output = compare(&[&a, &b], more);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        text(&output)
+    };
+    let device = ["--device", "cpu", "--device-type", "x"];
+    assert!(refused(&["--noise", "s3://bucket"]).contains("noise is not yet read from or kept in a `s3://` store"));
+    assert!(refused(&[&["--noise", "none"], device.as_slice()].concat()).contains("`none` is no folder"));
+    let known = store(&folder.path().join("store"));
+    assert!(refused(&["--noise", &known]).contains("what was measured on is not known"));
+    assert!(refused(&["--noise", &known, "--device", "cpu"]).contains("--device and --device-type go together"));
+
+    let config = folder.path().join("config.yml");
+    std::fs::write(&config, "store: s3://bucket\n").unwrap();
+    let output = compare(&[&a, &b], &["--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("uncalibrated: noise is not yet read"), "{}", text(&output));
+}
+
+#[test]
+fn the_largest_concurrency_within_limits_is_told_of_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = repetitions(folder.path());
+    let limits = ["--ttft-max-ms", "60", "--tpot-max-ms", "20", "--sla-statistic", "median"];
+    let words = text(&compare(&[&a, &b], &limits));
+    let (_, table) = words.split_once("Largest concurrency within the limits").unwrap();
+    insta::assert_snapshot!(table.trim_end(), @r"
+      within  side  concurrency       output      TTFT      TPOT
+    serving_tinyllama_tp1_random_256_16
+      ttft    base            8  839.1 tok/s  42.14 ms  7.200 ms
+      ttft    head            4  537.8 tok/s  25.23 ms  5.892 ms
+      tpot    base            8  839.1 tok/s  42.14 ms  7.200 ms
+      tpot    head            8  651.7 tok/s  108.5 ms  5.154 ms
+      both    base            8  839.1 tok/s  42.14 ms  7.200 ms
+      both    head            4  537.8 tok/s  25.23 ms  5.892 ms
+    serving_tinyllama_tp1_random_64_32
+      ttft    base            8  927.4 tok/s  36.21 ms  5.762 ms
+      ttft    head            4  524.8 tok/s  23.73 ms  5.845 ms
+      tpot    base            8  927.4 tok/s  36.21 ms  5.762 ms
+      tpot    head            8  565.7 tok/s  191.6 ms  5.257 ms
+      both    base            8  927.4 tok/s  36.21 ms  5.762 ms
+      both    head            4  524.8 tok/s  23.73 ms  5.845 ms
+    ");
+    let output = compare(&[&a, &b], &[limits.as_slice(), &["--format", "json"]].concat());
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let capacities = answer["capacity"].as_array().unwrap();
+    assert_eq!((capacities.len(), &answer["schema"]), (6, &"vllm-perf/comparison/v1".into()));
+    assert_eq!(capacities[0]["within"], "ttft");
+}
+
+#[test]
+fn one_table_is_split_by_its_parallel_layouts_and_two_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = data("upstream-run/golden/benchmark_results.json");
+    let one = std::fs::read_to_string(&golden).unwrap();
+    let two = one.replace(r#""TP Size": 1"#, r#""TP Size": 2"#);
+    let both = folder.path().join("both.json");
+    let rows = |text: &str| text.trim().trim_matches(['[', ']']).to_owned();
+    std::fs::write(&both, format!("[{},{}]", rows(&one), rows(&two))).unwrap();
+    let output = compare(&[&both], &["--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let split: Vec<Comparison> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((split.len(), split[0].cases.len()), (1, 6));
+    assert!(text(&compare(&[&both], &[])).contains("(TP 2 x PP 1) against base"), "{}", text(&output));
+
+    let output = compare(&[&golden], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("every row has the layout TP 1 x PP 1"), "{}", text(&output));
+    assert_eq!(json(&compare(&[&golden, &golden], &["--format", "json"])).counts.regressed, 0);
+}
