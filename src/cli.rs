@@ -1,5 +1,7 @@
 //! Arguments: what can be typed. What it means is decided elsewhere.
 
+mod records;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::duration;
 use crate::environment::Environment;
 use crate::event::Provider;
 use crate::publish::CommentFailure;
+
+pub use records::RecordsArgs;
 
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
 #[derive(Debug, Parser)]
@@ -41,6 +45,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Write benchmark_results.md, benchmark_results.json and report.html from a results folder
     Report(ReportArgs),
+    /// Print dashboard records from a results folder
+    Records(Box<RecordsArgs>),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),

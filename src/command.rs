@@ -15,6 +15,7 @@ mod plan;
 pub mod plugin;
 mod prepare;
 mod publish;
+mod records;
 mod report;
 mod run;
 mod sim;
@@ -81,6 +82,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Verdict(arguments) => verdict::verdict(&arguments, shell),
         Command::Compare(arguments) => compare::compare(&arguments, shell),
         Command::Report(arguments) => report::report(&arguments, shell),
+        Command::Records(arguments) => records::records(&arguments, shell).await,
         Command::Config(arguments) => config::config(&arguments, shell),
         Command::SimServer(arguments) => sim::sim_server(&arguments, shell).await,
         Command::SimVllm(arguments) => {

@@ -30,6 +30,18 @@ pub async fn parent(commit: &str) -> Result<String> {
     Ok(hash)
 }
 
+/// The date of a commit, in seconds since 1970.
+///
+/// # Errors
+/// When git does not know it.
+pub async fn committed(commit: &str) -> Result<u64> {
+    let (found, seconds) = git(&["show", "--no-patch", "--format=%ct", &format!("{commit}^{{commit}}")]).await?;
+    match seconds.parse() {
+        Ok(seconds) if found => Ok(seconds),
+        _ => bail!("git does not know the date of the commit `{commit}`"),
+    }
+}
+
 /// The merge base of two commits (or a remote branch and a commit), as a full hash.
 ///
 /// # Errors

@@ -23,6 +23,7 @@ pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod publish;
+pub mod record;
 pub mod registry;
 pub mod report;
 pub mod result;
