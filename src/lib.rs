@@ -15,6 +15,7 @@ pub mod environment;
 pub mod event;
 pub mod exit;
 pub mod git;
+pub mod history;
 pub mod host;
 pub mod image;
 pub mod journal;
