@@ -473,4 +473,25 @@ mod tests {
             assert_eq!(of(files).refused.len(), 1, "{name}");
         }
     }
+
+    #[test]
+    fn forms_that_the_database_rejects_or_reads_wrongly_are_no_records() {
+        let records = records(&identity::tests::identity(), &upstream(), Choice::default()).unwrap();
+        let good = serde_json::to_string(&records.records[0]).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&good).unwrap(), records.records[0]);
+        for (from, to) in [
+            ("\"timestamp\":1790000000", "\"timestamp\":1790000000.5"),
+            ("\"timestamp\":1790000000", "\"timestamp\":\"2026-09-21T14:13:20Z\""),
+            ("\"job_id\":58585533990", "\"job_id\":-1"),
+            ("\"run_attempt\":1", "\"run_attempt\":4294967296"),
+            ("\"workflow_id\":20362340534", "\"workflow_id\":\"0190c9a5-7c1f-4f3a-9d3e-2b1f0c9a57c1\""),
+            ("\"benchmark_values\":[", "\"benchmark_values\":1.0,\"x\":["),
+            ("\"benchmark_values\":[", "\"benchmark_values\":[null,"),
+            ("\"case\":", "\"duration\":NaN,\"case\":"),
+            ("\"args\":{", "\"args\":{\"request_rate\":Infinity,"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            assert!(serde_json::from_str::<Record>(&good.replacen(from, to, 1)).is_err(), "{to}");
+        }
+    }
 }
