@@ -1,6 +1,9 @@
 //! Arguments: what can be typed. What it means is decided elsewhere.
 
 pub mod calibrate;
+mod compare;
+mod load;
+mod records;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,13 +18,9 @@ use crate::event::Provider;
 use crate::publish::CommentFailure;
 use crate::strategy::Strategy;
 
-mod compare;
-
 pub use compare::CompareArgs;
-
-mod load;
-
 pub use load::{BenchCommand, SimServerArgs};
+pub use records::RecordsArgs;
 
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
 #[derive(Debug, Parser)]
@@ -54,6 +53,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Write benchmark_results.md, benchmark_results.json and report.html from a results folder
     Report(ReportArgs),
+    /// Print dashboard records from a results folder
+    Records(Box<RecordsArgs>),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),

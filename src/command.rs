@@ -18,6 +18,7 @@ mod plan;
 pub mod plugin;
 mod prepare;
 mod publish;
+mod records;
 mod report;
 mod run;
 mod sim;
@@ -85,6 +86,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Verdict(arguments) => verdict::verdict(&arguments, shell),
         Command::Compare(arguments) => compare::compare(&arguments, shell),
         Command::Report(arguments) => report::report(&arguments, shell),
+        Command::Records(arguments) => records::records(&arguments, shell).await,
         Command::Config(arguments) => config::config(&arguments, shell),
         Command::Bench(BenchCommand::Serve(arguments)) => bench::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim::sim_server(&arguments, shell).await,

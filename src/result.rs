@@ -84,6 +84,9 @@ pub struct Serving {
     pub completed: Option<u64>,
     /// Absent in results of older versions.
     pub failed: Option<u64>,
+    pub duration: Option<f64>,
+    pub total_input_tokens: Option<u64>,
+    pub total_output_tokens: Option<u64>,
     pub request_throughput: Option<f64>,
     pub output_throughput: Option<f64>,
     pub total_token_throughput: Option<f64>,
@@ -98,6 +101,7 @@ pub struct Serving {
     pub mean_itl_ms: Option<f64>,
     pub median_itl_ms: Option<f64>,
     pub p99_itl_ms: Option<f64>,
+    pub std_itl_ms: Option<f64>,
     /// How many requests failed, by kind; only our own client tells.
     pub failures: IndexMap<String, u64>,
     /// Why the numbers may not be what they seem; only our own client tells.
@@ -110,6 +114,8 @@ pub struct Serving {
 #[expect(missing_docs, reason = "the fields are upstream's keys")]
 pub struct Latency {
     pub avg_latency: Option<f64>,
+    /// One value an iteration.
+    pub latencies: Vec<f64>,
     /// `"10"` to `"99"`.
     pub percentiles: IndexMap<String, f64>,
 }
@@ -147,6 +153,14 @@ impl Document {
             Kind::Throughput => serde_json::from_str(text).map(Self::Throughput),
         }
         .with_context(|| format!("cannot read the result as one of `{}`", kind.as_str()))
+    }
+
+    /// The model, where the result names it: only serving's does.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Serving(result) => result.model_id.as_deref(),
+            Self::Latency(_) | Self::Startup(_) | Self::Throughput(_) => None,
+        }
     }
 
     fn outcome(&self) -> Outcome {

@@ -158,9 +158,9 @@ pub fn named(name: &str, kind: Kind) -> CaseFacts {
 }
 
 fn model(case: &CaseFiles) -> Option<String> {
-    case.commands.model().or_else(|| match Document::read(case.kind, case.text.as_deref()?) {
-        Ok(Document::Serving(result)) => result.model_id,
-        _ => None,
+    case.commands.model().or_else(|| {
+        let document = Document::read(case.kind, case.text.as_deref()?).ok()?;
+        document.model().map(str::to_owned)
     })
 }
 

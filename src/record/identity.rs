@@ -1,0 +1,163 @@
+//! Whose records they are: commit, CI run and runner; and where they go in a store. Pure.
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// What every record of a run says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `owner/name`.
+    pub repository: String,
+    /// Branch of the commit.
+    pub branch: String,
+    /// Full hash of the commit.
+    pub commit: String,
+    /// The commit's date, in seconds since 1970; the same for every record of a commit.
+    pub timestamp: u64,
+    /// The CI run, a number that grows: GitHub's run id.
+    pub workflow_id: u64,
+    /// The job of that run.
+    pub job_id: u64,
+    /// Which try of that run.
+    pub run_attempt: u32,
+    /// What measured.
+    pub runner: Runner,
+}
+
+/// What measured. Its key in the dashboard is name and type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runner {
+    /// `cuda`, `rocm`, `hpu`, `xpu`, `cpu` or `arm64-cpu`.
+    pub name: String,
+    /// Device type.
+    #[serde(rename = "type")]
+    pub device_type: String,
+    /// Architecture of the processor.
+    pub cpu_info: String,
+    /// Logical processors.
+    pub cpu_count: u32,
+    /// Memory, in GiB.
+    pub avail_mem_in_gb: u32,
+    /// Device type of the accelerator; empty where there is none.
+    pub gpu_info: String,
+    /// Accelerators.
+    pub gpu_count: u32,
+}
+
+impl Identity {
+    /// Whether the database takes it.
+    ///
+    /// # Errors
+    /// What is missing or of another form, and the flag that gives it.
+    pub fn check(&self) -> Result<()> {
+        let (owner, name) = self.repository.split_once('/').unwrap_or_default();
+        ensure!(
+            !owner.is_empty() && !name.is_empty() && !name.contains('/'),
+            "`{}` is no repository: --repository OWNER/NAME",
+            self.repository
+        );
+        ensure!(!self.branch.is_empty(), "the branch is not known: --branch NAME");
+        ensure!(
+            crate::image::is_full_hash(&self.commit),
+            "`{}` is no full commit hash: --commit with 40 hexadecimal digits",
+            self.commit
+        );
+        ensure!(self.timestamp > 0, "the commit's date is not known: --timestamp SECONDS");
+        for (id, flag) in [(self.workflow_id, "--workflow-id"), (self.job_id, "--job-id")] {
+            ensure!(
+                id > 0,
+                "no number for {flag}: the dashboard orders runs by a number that grows, as GitHub's run id does; \
+                 a CI whose ids are UUIDs has to give one of that range"
+            );
+        }
+        ensure!(
+            !self.runner.name.is_empty() && !self.runner.device_type.is_empty(),
+            "the device is not known: --device"
+        );
+        Ok(())
+    }
+}
+
+/// Where the records of a model go in a store, without its root: characters that no key may have are `_`.
+pub fn key(identity: &Identity, model: &str) -> String {
+    let repository: Vec<String> = identity.repository.split('/').map(segment).collect();
+    let device = segment(&identity.runner.device_type);
+    let (branch, commit) = (segment(&identity.branch), segment(&identity.commit));
+    format!("v3/{}/{branch}/{commit}/{device}/{}", repository.join("/"), file_name(model))
+}
+
+/// Name of the file that holds the records of a model.
+pub fn file_name(model: &str) -> String {
+    format!("benchmark_results_{}.json", segment(model))
+}
+
+/// One segment of a key.
+fn segment(text: &str) -> String {
+    let allowed = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    let segment: String = text.chars().map(|character| if allowed(character) { character } else { '_' }).collect();
+    // `.` and `..` are no names but ways.
+    if segment.chars().all(|character| character == '.') { "_".repeat(segment.len()) } else { segment }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::record) fn identity() -> Identity {
+        Identity {
+            repository: "vllm-project/vllm".into(),
+            branch: "main".into(),
+            commit: "0123456789abcdef0123456789abcdef01234567".into(),
+            timestamp: 1_790_000_000,
+            workflow_id: 20_362_340_534,
+            job_id: 58_585_533_990,
+            run_attempt: 1,
+            runner: Runner {
+                name: "cpu".into(),
+                device_type: "AMD_EPYC_2c".into(),
+                cpu_info: "x86_64".into(),
+                cpu_count: 2,
+                avail_mem_in_gb: 24,
+                ..Runner::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_key_has_no_character_that_is_encoded_and_no_way_out() {
+        let gpu = Identity {
+            runner: Runner { device_type: "NVIDIA H100 80GB HBM3".into(), ..identity().runner },
+            ..identity()
+        };
+        assert_eq!(
+            key(&gpu, "meta-llama/Meta-Llama-3.1-8B-Instruct"),
+            "v3/vllm-project/vllm/main/0123456789abcdef0123456789abcdef01234567/NVIDIA_H100_80GB_HBM3/benchmark_results_meta-llama_Meta-Llama-3.1-8B-Instruct.json"
+        );
+        let hostile = Identity { repository: "../..".into(), branch: "..".into(), ..identity() };
+        assert_eq!(
+            key(&hostile, "../../é%2e"),
+            "v3/__/__/__/0123456789abcdef0123456789abcdef01234567/AMD_EPYC_2c/benchmark_results_.._..___2e.json"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_flag() {
+        type Change = fn(&mut Identity);
+        let changes: [(Change, &str); 7] = [
+            (|it| it.repository = "vllm".into(), "--repository"),
+            (|it| it.branch.clear(), "--branch"),
+            (|it| it.commit.truncate(7), "--commit"),
+            (|it| it.timestamp = 0, "--timestamp"),
+            (|it| it.workflow_id = 0, "--workflow-id"),
+            (|it| it.job_id = 0, "--job-id"),
+            (|it| it.runner.name.clear(), "--device"),
+        ];
+        for (change, flag) in changes {
+            let mut identity = identity();
+            change(&mut identity);
+            let error = identity.check().unwrap_err().to_string();
+            assert!(error.contains(flag), "{error}");
+        }
+        identity().check().unwrap();
+    }
+}
