@@ -11,6 +11,7 @@ use crate::compare::{
 use crate::device::Device;
 use crate::plan::Side;
 use crate::statistics;
+use crate::strategy::Phase;
 use crate::suite::{Kind, MeasuredBy};
 
 use super::{escape, finding, is_hash, label::Labels, number};
@@ -355,7 +356,21 @@ pub fn what_ran(conduct: &Conduct) -> Vec<String> {
     };
     let phases: Vec<String> = conduct.phases.iter().map(phase).collect();
     let ran = (!phases.is_empty()).then(|| format!("What ran ({}): {}.", conduct.strategy.as_str(), phases.join(", ")));
-    ran.into_iter().chain(conduct.spent.iter().map(side)).collect()
+    ran.into_iter().chain(unscreened(conduct)).chain(conduct.spent.iter().map(side)).collect()
+}
+
+/// What a screened run would have taken without its screen: every pair as long as the screen's own passes.
+fn unscreened(conduct: &Conduct) -> Option<String> {
+    let phase = |wanted: Phase| conduct.phases.iter().find(|phase| phase.phase == wanted);
+    let (screen, pairs) = (phase(Phase::Screen)?, phase(Phase::Pairs)?);
+    let warm_up = phase(Phase::WarmUp).map_or(0.0, |warm_up| warm_up.seconds);
+    let paired = warm_up + screen.seconds / f64::from(screen.passes.max(1)) * f64::from(pairs.passes);
+    let took: f64 = conduct.phases.iter().map(|phase| phase.seconds).sum();
+    Some(format!(
+        "It took {}; without the screen, at the screen's pace, it would have taken about {}.",
+        number::duration(took),
+        number::duration(paired)
+    ))
 }
 
 /// Who measured. Where a serving case was left to `vllm bench`, its name: its numbers are another client's than its

@@ -86,6 +86,7 @@ fn a_screen_repeats_what_it_suspects_and_nothing_else() {
     let printed = text(&output);
     assert!(printed.contains("1 of them look changed and are repeated in pairs"), "{printed}");
     assert!(printed.contains("What ran (screen): warm-up "), "{printed}");
+    assert!(printed.contains("without the screen, at the screen's pace, it would have taken about "), "{printed}");
     assert!(printed.contains("Time of base, without the warm-up: measuring "), "{printed}");
 }
 
