@@ -79,7 +79,9 @@ impl Costs {
 
     /// A case, by its earlier runs, or a guess.
     pub fn case(&self, side: Side, case: &Case) -> f64 {
-        self.measured(side, &case.name).unwrap_or_else(|| guess(case))
+        // Of the targets whose servers start at once, only the simulated one has other benchmarks, and they end at once.
+        let simulated = self.instant && case.kind != Kind::Serving;
+        self.measured(side, &case.name).unwrap_or_else(|| if simulated { 0.0 } else { guess(case) })
     }
 
     /// Starting and ending `servers` servers on a side.
@@ -141,6 +143,13 @@ mod tests {
             client: Command { argv: shell_words::split(words).unwrap(), env: Default::default() },
             measured_by,
         }
+    }
+
+    #[test]
+    fn a_simulated_benchmark_is_not_guessed_to_take_as_long_as_a_real_one() {
+        let latency = Case { kind: Kind::Latency, ..case("vllm bench latency", 1, MeasuredBy::Vllm) };
+        let guessed = |instant| Costs::new(&[], &[], instant).case(Side::Head, &latency);
+        assert_eq!((guessed(false), guessed(true)), (BENCHMARK, 0.0));
     }
 
     #[test]
