@@ -13,6 +13,7 @@ mod escape;
 mod example;
 pub(crate) mod finding;
 mod label;
+pub(crate) mod ran;
 mod svg;
 pub(crate) mod wording;
 

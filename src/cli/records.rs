@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceChoice, EventArgs, device_choice};
+use super::{DeviceArgs, EventArgs};
 
 /// `vllm-perf records`.
 #[derive(Debug, Args)]
@@ -39,15 +39,9 @@ pub struct RecordsArgs {
     /// Which try of the run, in place of GITHUB_RUN_ATTEMPT (number)
     #[arg(long, env = "VLLM_PERF_RUN_ATTEMPT", value_name = "N")]
     pub run_attempt: Option<u32>,
-    /// auto, cuda, rocm, hpu, xpu, cpu or arm64-cpu
-    #[arg(long, env = "VLLM_PERF_DEVICE", value_name = "NAME", default_value = "auto", value_parser = device_choice)]
-    pub device: DeviceChoice,
-    /// Device type, e.g. `NVIDIA H100`, in place of the probe's
-    #[arg(long, env = "VLLM_PERF_DEVICE_TYPE", value_name = "TYPE")]
-    pub device_type: Option<String>,
-    /// Number of GPUs or NUMA nodes, in place of the probe's
-    #[arg(long, env = "VLLM_PERF_DEVICE_COUNT", value_name = "N")]
-    pub device_count: Option<u32>,
+    /// What it was measured on.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// File for all records, in place of standard output
     #[arg(long, env = "VLLM_PERF_RECORDS_OUTPUT", value_name = "FILE")]
     pub output: Option<PathBuf>,

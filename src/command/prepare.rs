@@ -160,8 +160,8 @@ pub(super) fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environmen
 /// What is measured on. Where nothing is, no tool is asked: one that hangs or fails is no reason not to skip.
 fn device(planning: &Planning, config: &Config, runs: bool, environment: &Environment) -> Result<device::Device> {
     let probe = if runs { device::probe(environment) } else { device::processors() };
-    let count = planning.device_count.or((!runs).then_some(1).filter(|_| planning.device.0.is_some()));
-    device::resolve(planning.device.0, planning.device_type.as_deref(), count, &config.devices, &probe)
+    let count = planning.device.device_count.or((!runs).then_some(1).filter(|_| planning.device.name.0.is_some()));
+    device::resolve(planning.device.name.0, planning.device.device_type.as_deref(), count, &config.devices, &probe)
 }
 
 /// `--base` and `--head`. Upstream's `REMOTE_HOST` and `REMOTE_PORT` are a head that runs already, with nothing to compare.
@@ -248,7 +248,7 @@ pub(super) fn override_settings(settings: &mut Vec<config::Setting>, planning: &
         ("base", planning.base.clone()),
         ("head", planning.head.clone()),
         ("only", planning.only.clone()),
-        ("device", planning.device.0.map(|name: DeviceName| name.to_string())),
+        ("device", planning.device.name.0.map(|name: DeviceName| name.to_string())),
         ("strategy", planning.strategy.map(|strategy| strategy.as_str().to_owned())),
         ("store", planning.store.clone()),
         ("pairs", Some(planning.pairs.to_string())),

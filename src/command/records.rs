@@ -76,9 +76,9 @@ async fn committed(commit: &str) -> Result<u64> {
 
 fn runner(arguments: &RecordsArgs, environment: &Environment) -> Result<Runner> {
     let device = device::resolve(
-        arguments.device.0,
-        arguments.device_type.as_deref(),
-        arguments.device_count,
+        arguments.device.name.0,
+        arguments.device.device_type.as_deref(),
+        arguments.device.device_count,
         &Config::default().devices,
         &device::probe(environment),
     )?;

@@ -7,7 +7,7 @@ use crate::compare::{Comparison, Row, SideFacts, Strategy, Verdict};
 
 use super::finding::{self, Finding, Unmeasured};
 use super::label::Labels;
-use super::{Links, chart, escape, number, svg, wording};
+use super::{Links, chart, escape, number, ran, svg, wording};
 
 const STYLE: &str = include_str!("report.css");
 /// The scale of changes ends here, so that one wild row does not flatten all others; arrows point beyond it.
@@ -294,7 +294,7 @@ impl Page<'_> {
         let body: String = rows.iter().map(row).collect();
         let head = head(&["", "base", "head"]);
         let table = format!("<div class=\"wide\"><table>\n{head}<tbody>\n{body}</tbody>\n</table></div>\n");
-        let environment = wording::environment(self.comparison);
+        let environment = ran::environment(self.comparison);
         let environment = environment.iter().map(|sentence| format!("<p>{}</p>\n", escape::html(sentence)));
         let command = wording::reproduce(self.comparison);
         let command = command.map(|command| format!("<p>The same again:</p>\n<pre>{}</pre>\n", escape::html(&command)));

@@ -6,7 +6,7 @@ use crate::compare::{Comparison, Row, SideFacts, Verdict};
 use super::budget::{Block, fit};
 use super::finding::{self, Finding, Unmeasured};
 use super::label::Labels;
-use super::{Links, chart, escape, number, wording};
+use super::{Links, chart, escape, number, ran, wording};
 
 /// Bytes of a comment. GitHub's error names 65,536 characters as the limit; this leaves room for what publishing adds.
 pub const COMMENT_BUDGET: usize = 60_000;
@@ -274,7 +274,7 @@ fn reproduction(comparison: &Comparison, place: Place) -> Block {
         };
         items.push(format!("| | base | head |\n|---|---|---|\n{}\n", rows.iter().map(row).collect::<String>()));
     }
-    items.push(format!("{}\n\n", escape::markdown(&wording::environment(comparison).join(" "))));
+    items.push(format!("{}\n\n", escape::markdown(&ran::environment(comparison).join(" "))));
     items.extend(wording::reproduce(comparison).map(|command| escape::fence(&command)));
     Block { items, noun: "fact", ..block }
 }
