@@ -74,16 +74,21 @@ pub(super) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A run that is well under way: one case is finished, a server is up. Its server carries `marker`.
-fn under_way(out: &Path, marker: &str) -> Child {
-    let arguments = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", marker, "--head-server-args", marker];
+/// A number that only processes of one test carry among their arguments, also where two test runs go on at once.
+fn marker(test: u32) -> String {
+    format!("47110{test}{:08}", std::process::id())
+}
+
+/// A run that is well under way: one case is finished, a server is up. Its servers have the seed `seed`.
+fn under_way(out: &Path, seed: &str) -> Child {
+    let words = format!("--seed {seed}");
+    let arguments = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", &words, "--head-server-args", &words];
     let child = run(out, "sim:itl=20ms", "sim:itl=20ms", &arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let served = marker.split_once(' ').unwrap().1.to_owned();
-    wait_until("a finished case", || !journal(out).is_empty() && !processes_with(&served).is_empty());
+    wait_until("a finished case", || !journal(out).is_empty() && !processes_with(seed).is_empty());
     child
 }
 
@@ -178,12 +183,14 @@ fn every_kind_of_test_is_measured_and_a_second_run_moves_the_first_aside() {
 fn a_server_that_never_comes_up_loses_its_cases_alone() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let target = vllm(folder.path(), r#"if [ "$1" = serve ]; then echo loading weights; exec sleep 471100; fi"#);
+    let seconds = marker(0);
+    let script = format!(r#"if [ "$1" = serve ]; then echo loading weights; exec sleep {seconds}; fi"#);
+    let target = vllm(folder.path(), &script);
     let arguments = ["--pairs", "1", "--only", "_64_16_.*_1$|latency", "--server-timeout", "1s"];
     let output = run(&out, "none", &target, &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("loading weights"), "the log's end is shown: {}", text(&output));
-    assert_eq!(processes_with("471100"), [0; 0]);
+    assert_eq!(processes_with(&seconds), [0; 0]);
 
     let comparison = comparison(&out);
     assert_eq!(comparison.verdict, Verdict::NotMeasured);
@@ -219,15 +226,16 @@ fn a_client_that_crashes_in_the_middle_loses_one_case() {
 fn a_killed_run_leaves_no_process_and_resumes_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let marker = "--seed 471101";
-    let mut child = under_way(&out, marker);
+    let seed = marker(1);
+    let mut child = under_way(&out, &seed);
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_until("all processes of the killed run are gone", || processes_with("471101").is_empty());
+    wait_until("all processes of the killed run are gone", || processes_with(&seed).is_empty());
     let before = journal(&out);
     assert!(!out.join("comparison.json").exists());
 
-    let flags = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", marker, "--head-server-args", marker];
+    let words = format!("--seed {seed}");
+    let flags = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", &words, "--head-server-args", &words];
     let refused = run(&out, "sim:itl=20ms", "sim:itl=20ms", &flags).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused).contains("go on with --resume"), "{}", text(&refused));
@@ -244,11 +252,12 @@ fn an_interrupt_ends_everything_and_keeps_what_was_measured() {
     let folder = tempfile::tempdir().unwrap();
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let out = folder.path().join(signal);
-        let mut child = under_way(&out, "--seed 471102");
+        let seed = marker(2);
+        let mut child = under_way(&out, &seed);
         assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
         let status = child.wait().unwrap();
         assert_eq!((status.code(), status.signal()), (Some(code), None));
-        assert_eq!(processes_with("471102"), [0; 0], "gone before the program ends");
+        assert_eq!(processes_with(&seed), [0; 0], "gone before the program ends");
         assert!(!journal(&out).is_empty());
     }
 }
