@@ -34,6 +34,7 @@ pub mod result;
 pub mod search;
 pub mod sim;
 pub mod statistics;
+pub mod store;
 pub mod strategy;
 pub mod suite;
 pub mod target;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::result::{CaseFiles, Document, Outcome};
 
 pub use choice::{Choice, Collision};
-pub use identity::{Identity, Runner, file_name, key};
+pub use identity::{Identity, Runner, key};
 pub use parameters::Parameters;
 
 /// The version of the schema.

@@ -3,6 +3,8 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::store::key::RecordKey;
+
 /// What every record of a run says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -78,25 +80,10 @@ impl Identity {
     }
 }
 
-/// Where the records of a model go in a store, without its root: characters that no key may have are `_`.
-pub fn key(identity: &Identity, model: &str) -> String {
-    let repository: Vec<String> = identity.repository.split('/').map(segment).collect();
-    let device = segment(&identity.runner.device_type);
-    let (branch, commit) = (segment(&identity.branch), segment(&identity.commit));
-    format!("v3/{}/{branch}/{commit}/{device}/{}", repository.join("/"), file_name(model))
-}
-
-/// Name of the file that holds the records of a model.
-pub fn file_name(model: &str) -> String {
-    format!("benchmark_results_{}.json", segment(model))
-}
-
-/// One segment of a key.
-fn segment(text: &str) -> String {
-    let allowed = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-    let segment: String = text.chars().map(|character| if allowed(character) { character } else { '_' }).collect();
-    // `.` and `..` are no names but ways.
-    if segment.chars().all(|character| character == '.') { "_".repeat(segment.len()) } else { segment }
+/// Where the records of a model go in a store, without its root.
+pub fn key(identity: &Identity, model: &str) -> RecordKey {
+    let Identity { repository, branch, commit, runner, .. } = identity;
+    RecordKey::new(repository, branch, commit, &runner.device_type, model)
 }
 
 #[cfg(test)]
@@ -121,23 +108,6 @@ pub(super) mod tests {
                 ..Runner::default()
             },
         }
-    }
-
-    #[test]
-    fn a_key_has_no_character_that_is_encoded_and_no_way_out() {
-        let gpu = Identity {
-            runner: Runner { device_type: "NVIDIA H100 80GB HBM3".into(), ..identity().runner },
-            ..identity()
-        };
-        assert_eq!(
-            key(&gpu, "meta-llama/Meta-Llama-3.1-8B-Instruct"),
-            "v3/vllm-project/vllm/main/0123456789abcdef0123456789abcdef01234567/NVIDIA_H100_80GB_HBM3/benchmark_results_meta-llama_Meta-Llama-3.1-8B-Instruct.json"
-        );
-        let hostile = Identity { repository: "../..".into(), branch: "..".into(), ..identity() };
-        assert_eq!(
-            key(&hostile, "../../é%2e"),
-            "v3/__/__/__/0123456789abcdef0123456789abcdef01234567/AMD_EPYC_2c/benchmark_results_.._..___2e.json"
-        );
     }
 
     #[test]
