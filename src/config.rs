@@ -7,6 +7,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::device::DeviceName;
+use crate::record::Rules;
 use crate::strategy::Strategy;
 
 mod file;
@@ -40,6 +41,8 @@ pub struct Config {
     pub verdict: VerdictConfig,
     /// Where records and results of main are kept.
     pub store: Option<String>,
+    /// What becomes of records.
+    pub records: RecordsConfig,
 }
 
 /// When to benchmark.
@@ -73,6 +76,17 @@ pub struct ImagesConfig {
     pub wait: Duration,
 }
 
+/// What becomes of records.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RecordsConfig {
+    /// Which cases have records.
+    pub rules: Rules,
+    /// What the number of a Buildkite build is raised by to be the number of a run, where the dashboard orders by that.
+    pub build_number_offset: Option<u64>,
+    /// The API that takes records in place of the store; its user and password come from the environment.
+    pub uploader: Option<String>,
+}
+
 /// What else may go on while something is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EnvironmentConfig {
@@ -98,6 +112,7 @@ impl Default for Config {
             environment: EnvironmentConfig::default(),
             verdict: VerdictConfig::default(),
             store: None,
+            records: RecordsConfig::default(),
         }
     }
 }

@@ -82,9 +82,12 @@ impl Store {
         &self.place
     }
 
-    /// Whether objects go to another machine.
-    pub fn is_remote(&self) -> bool {
-        matches!(self.kind, Kind::Objects(_))
+    /// Whether there is anything to ask: a folder that exists, or an object store, which only an answer tells of.
+    pub fn is_there(&self) -> bool {
+        match &self.kind {
+            Kind::Folder(folder) => folder.is_dir(),
+            Kind::Objects(_) => true,
+        }
     }
 
     /// Every object below a prefix of whole segments (`v3/vllm-project`; all for an empty one), sorted by key. A store that
@@ -295,7 +298,8 @@ mod tests {
             ("gs://bucket", true),
             ("az://container/prefix", true),
         ] {
-            assert_eq!(Store::open(place, &environment).unwrap().is_remote(), remote, "{place}");
+            let store = Store::open(place, &environment).unwrap();
+            assert_eq!(matches!(store.kind, Kind::Objects(_)), remote, "{place}");
         }
         for place in
             ["file://host/x", "ftp://x", "s3://", "s3://bucket?x", "s3://a:b@bucket", "https://uploader.example"]

@@ -13,9 +13,11 @@ use serde::{Deserialize, de::DeserializeSeed};
 use url::Url;
 
 use super::verdict::VerdictFile;
-use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, TriggerConfig};
+use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, RecordsConfig, TriggerConfig};
 use crate::device::DeviceName;
 use crate::exit::Classify;
+use crate::publish::uploader;
+use crate::record::{Choice, Rules};
 use crate::strategy::Strategy;
 use crate::{duration, event};
 
@@ -53,6 +55,7 @@ pub(super) struct ConfigFile {
     pub(super) verdict: VerdictFile,
     #[serde(deserialize_with = "store")]
     pub(super) store: Option<String>,
+    pub(super) records: RecordsFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,6 +96,19 @@ pub(super) struct EnvironmentFile {
     pub(super) max_outside_load: Option<f64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a mapping with keys such as `collision` or `uploader`")]
+pub(super) struct RecordsFile {
+    #[serde(deserialize_with = "collision")]
+    pub(super) collision: Option<Choice>,
+    #[serde(deserialize_with = "share")]
+    pub(super) failed_share: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    pub(super) build_number_offset: Option<u64>,
+    #[serde(deserialize_with = "uploader")]
+    pub(super) uploader: Option<String>,
+}
+
 impl ConfigFile {
     pub(super) fn read(text: &str, file: &str) -> anyhow::Result<Self> {
         if text.len() > LONGEST_FILE {
@@ -130,6 +146,14 @@ impl ConfigFile {
             },
             verdict: self.verdict.over_defaults(),
             store: self.store.or(store),
+            records: RecordsConfig {
+                rules: Rules {
+                    collision: self.records.collision.unwrap_or_default(),
+                    failed_share: self.records.failed_share.unwrap_or_default(),
+                },
+                build_number_offset: self.records.build_number_offset,
+                uploader: self.records.uploader,
+            },
         }
     }
 }
@@ -343,13 +367,38 @@ fn strategy<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Strategy, D::Err
 fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
     const STORE: Scalar<String> = Scalar::text("a URL", |text| {
         let store = Url::parse(text).is_ok_and(|url| match url.scheme() {
-            "s3" => url.host_str().is_some_and(|bucket| !bucket.is_empty()),
+            "s3" | "gs" | "az" => url.host_str().is_some_and(|bucket| !bucket.is_empty()),
             "file" => text.starts_with("file:///") && url.path() != "/",
             _ => false,
         });
-        owned_if(store, text, "a store: expected `s3://BUCKET` or `file:///FOLDER`")
+        owned_if(store, text, "a store: expected `s3://`, `gs://` or `az://` and a bucket, or `file:///FOLDER`")
     });
     STORE.deserialize(deserializer).map(Some)
+}
+
+fn collision<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Choice, D::Error> {
+    const CHOICE: Scalar<Choice> = Scalar::text("`highest` or `lowest`", |text| match text {
+        "highest" => Ok(Choice::Highest),
+        "lowest" => Ok(Choice::Lowest),
+        _ => Err(not(text, "a choice: expected `highest` or `lowest` concurrency")),
+    });
+    CHOICE.deserialize(deserializer).map(Some)
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Read<u64, D::Error> {
+    const NUMBER: Scalar<u64> = Scalar {
+        expecting: "a whole number",
+        numbers: true,
+        read: |text| text.parse().map_err(|_| not(text, "a whole number")),
+    };
+    NUMBER.deserialize(deserializer).map(Some)
+}
+
+fn uploader<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
+    const UPLOADER: Scalar<String> = Scalar::text("a URL", |text| {
+        owned_if(uploader::is_url(text), text, "an upload API: expected `https://HOST/PATH`, without a password in it")
+    });
+    UPLOADER.deserialize(deserializer).map(Some)
 }
 
 /// A share of one: `2%` or `0.02`, above 0 and below 1.
@@ -400,6 +449,11 @@ verdict:
   primary: {metrics: [median_ttft_ms, p99_ttft_ms]}
   fdr: 1%
 store: file:///srv/vllm-perf
+records:
+  collision: lowest
+  failed_share: 1%
+  build_number_offset: 30000000000
+  uploader: https://uploader.example.org/records
 "#;
 
     fn failure(text: &str) -> String {
@@ -449,6 +503,11 @@ store: file:///srv/vllm-perf
                 fdr: 0.01,
             },
             store: Some("file:///srv/vllm-perf".into()),
+            records: RecordsConfig {
+                rules: Rules { collision: Choice::Lowest, failed_share: 0.01 },
+                build_number_offset: Some(30_000_000_000),
+                uploader: Some("https://uploader.example.org/records".into()),
+            },
         };
         let read = parse(EVERY_KEY, "vllm-perf.yml").unwrap();
         assert_eq!(read, expected);
@@ -488,6 +547,9 @@ store: file:///srv/vllm-perf
             "suite: a\nsuite: b",
             "store: https://example.org/",
             "store: null",
+            "records: {collision: first}",
+            "records: {build_number_offset: -1}",
+            "records: {uploader: \"http://example.org/\"}",
             "trigger: [a]",
             "- trigger",
             "trigger: {labels: [ready",
@@ -499,7 +561,7 @@ store: file:///srv/vllm-perf
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store, records
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`
@@ -518,8 +580,11 @@ store: file:///srv/vllm-perf
         vllm-perf.yml:2:3: devices: `cpu` stands twice
         vllm-perf.yml:1:8: suite: invalid type: sequence, expected a folder
         vllm-perf.yml:1:1: duplicate key `suite`
-        vllm-perf.yml:1:8: store: `https://example.org/` is not a store: expected `s3://BUCKET` or `file:///FOLDER`
+        vllm-perf.yml:1:8: store: `https://example.org/` is not a store: expected `s3://`, `gs://` or `az://` and a bucket, or `file:///FOLDER`
         vllm-perf.yml:1:8: store: invalid type: nothing, expected a URL
+        vllm-perf.yml:1:22: records.collision: `first` is not a choice: expected `highest` or `lowest` concurrency
+        vllm-perf.yml:1:32: records.build_number_offset: `-1` is not a whole number
+        vllm-perf.yml:1:21: records.uploader: `http://example.org/` is not an upload API: expected `https://HOST/PATH`, without a password in it
         vllm-perf.yml:1:10: trigger: invalid type: sequence, expected a mapping with `labels` or `branches`
         vllm-perf.yml:1:1: invalid type: sequence, expected a mapping with keys such as `trigger`
         vllm-perf.yml:2:1: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 19

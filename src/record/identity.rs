@@ -3,8 +3,6 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::store::key::RecordKey;
-
 /// What every record of a run says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -65,11 +63,18 @@ impl Identity {
             self.commit
         );
         ensure!(self.timestamp > 0, "the commit's date is not known: --timestamp SECONDS");
-        for (id, flag) in [(self.workflow_id, "--workflow-id"), (self.job_id, "--job-id")] {
+        for (id, flag, hint) in [
+            (
+                self.workflow_id,
+                "--workflow-id (VLLM_PERF_WORKFLOW_ID)",
+                "the dashboard orders runs by a number that grows, as GitHub's run id does",
+            ),
+            (self.job_id, "--job-id (VLLM_PERF_JOB_ID)", "on GitHub it is `${{ job.check_run_id }}`"),
+        ] {
             ensure!(
                 id > 0,
-                "no number for {flag}: the dashboard orders runs by a number that grows, as GitHub's run id does; \
-                 a CI whose ids are UUIDs has to give one of that range"
+                "no number for {flag}: {hint}; where ids are UUIDs, as on Buildkite, give one of the same range, or \
+                 `records: {{build_number_offset: N}}` in the config"
             );
         }
         ensure!(
@@ -80,14 +85,8 @@ impl Identity {
     }
 }
 
-/// Where the records of a model go in a store, without its root.
-pub fn key(identity: &Identity, model: &str) -> RecordKey {
-    let Identity { repository, branch, commit, runner, .. } = identity;
-    RecordKey::new(repository, branch, commit, &runner.device_type, model)
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::record) mod tests {
     use super::*;
 
     pub(in crate::record) fn identity() -> Identity {

@@ -411,6 +411,8 @@ impl Step {
             folder: &self.folder.path().join("vllm-perf-out"),
             github,
             agent,
+            destination: None,
+            branches: &["main".to_owned()],
         })
         .await
     }
@@ -433,6 +435,7 @@ async fn a_pull_request_gets_its_comment_and_the_job_its_summary() {
     annotation: left out: this is no Buildkite step
     meta-data: left out: this is no Buildkite step
     artifacts: left out: the action's own step uploads them
+    records: left out: only a push to main has records of main
     ");
     assert_eq!(report.exit(CommentFailure::Error), Exit::Done);
 }
