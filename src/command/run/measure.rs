@@ -94,6 +94,7 @@ impl Measure<'_> {
             noise: &noise,
             times,
             under_way: Default::default(),
+            read: Default::default(),
             arriving,
         };
         let ran = bench.run(journal).await;
