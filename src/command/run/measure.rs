@@ -101,7 +101,7 @@ impl Measure<'_> {
         progress.end();
         let mut conduct = ran?;
         let recorded = plan.recorded_base.as_deref().map(Recorded::read).transpose()?;
-        conduct.notices.splice(0..0, plan.fallback.iter().map(fallen_back));
+        conduct.notices.splice(0..0, plan.notices.iter().cloned().chain(plan.fallback.iter().map(fallen_back)));
         conduct.notices.extend(repeated(journal));
         conduct.held = self.held(journal, recorded.as_ref());
         conduct.searches = bench::search::found(plan, out).into_iter().map(found).collect();
