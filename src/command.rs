@@ -22,6 +22,7 @@ mod publish;
 mod records;
 mod report;
 mod run;
+mod settings;
 mod sim;
 mod verdict;
 

@@ -7,17 +7,18 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::device::DeviceName;
-use crate::record::Rules;
 use crate::strategy::Strategy;
 
 mod file;
 mod find;
+mod records;
 mod schema;
 mod settings;
 mod verdict;
 
 pub use file::{LONGEST_FILE, parse};
 pub use find::{PLACES, find};
+pub use records::RecordsConfig;
 pub use schema::schema;
 pub use settings::{Setting, Source, settings};
 pub use verdict::{CasePattern, MinEffect, Primary, VerdictConfig};
@@ -74,17 +75,6 @@ pub struct ImagesConfig {
     pub rocm: String,
     /// How long to wait for an image that is not there yet.
     pub wait: Duration,
-}
-
-/// What becomes of records.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RecordsConfig {
-    /// Which cases have records.
-    pub rules: Rules,
-    /// What the number of a Buildkite build is raised by to be the number of a run, where the dashboard orders by that.
-    pub build_number_offset: Option<u64>,
-    /// The API that takes records in place of the store; its user and password come from the environment.
-    pub uploader: Option<String>,
 }
 
 /// What else may go on while something is measured.

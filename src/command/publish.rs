@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Shell, prepare};
+use super::{Shell, prepare, settings};
 use crate::cli::PublishArgs;
 use crate::compare::{Comparison, Verdict};
 use crate::config::Config;
@@ -26,7 +26,11 @@ use crate::store::Store;
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
     let environment = &shell.environment;
     let (event, ci) = prepare::event(&arguments.event, &[], environment)?;
-    let (config, _) = prepare::config(arguments.config.as_deref())?;
+    // Only records of main need settings; those of a pull request are not asked.
+    let config = match event.pull_request.is_none() && ci.completed_run.is_none() {
+        true => settings::of_checkout(arguments.config.as_deref())?.0,
+        false => Config::default(),
+    };
     let branches = config.trigger.branches.as_slice();
     if arguments.retry {
         let destination = destination(arguments, &config, environment)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 
 use super::identity::identity;
-use super::{Shell, prepare};
+use super::{Shell, prepare, settings};
 use crate::cli::RecordsArgs;
 use crate::config::Config;
 use crate::device::{self, Device};
@@ -22,7 +22,7 @@ const IMPORT_LIMIT: u64 = 256 << 20;
 /// Prints one record a line, or writes them to a file or adds them to a store. Cases that may not be published are named on
 /// standard error, and then the exit code is 3.
 pub(super) async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
-    let (config, _) = prepare::config(arguments.config.as_deref())?;
+    let (config, _) = settings::of_checkout(arguments.config.as_deref())?;
     let records = match arguments.results.extension().is_some_and(|extension| extension == "js") {
         true => import(arguments, &config, shell).await?,
         false => {

@@ -12,12 +12,11 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, de::DeserializeSeed};
 use url::Url;
 
+use super::records::RecordsFile;
 use super::verdict::VerdictFile;
-use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, RecordsConfig, TriggerConfig};
+use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, TriggerConfig};
 use crate::device::DeviceName;
 use crate::exit::Classify;
-use crate::publish::uploader;
-use crate::record::{Choice, Rules};
 use crate::strategy::Strategy;
 use crate::{duration, event};
 
@@ -96,19 +95,6 @@ pub(super) struct EnvironmentFile {
     pub(super) max_outside_load: Option<f64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a mapping with keys such as `collision` or `uploader`")]
-pub(super) struct RecordsFile {
-    #[serde(deserialize_with = "collision")]
-    pub(super) collision: Option<Choice>,
-    #[serde(deserialize_with = "share")]
-    pub(super) failed_share: Option<f64>,
-    #[serde(deserialize_with = "number")]
-    pub(super) build_number_offset: Option<u64>,
-    #[serde(deserialize_with = "uploader")]
-    pub(super) uploader: Option<String>,
-}
-
 impl ConfigFile {
     pub(super) fn read(text: &str, file: &str) -> anyhow::Result<Self> {
         if text.len() > LONGEST_FILE {
@@ -146,14 +132,7 @@ impl ConfigFile {
             },
             verdict: self.verdict.over_defaults(),
             store: self.store.or(store),
-            records: RecordsConfig {
-                rules: Rules {
-                    collision: self.records.collision.unwrap_or_default(),
-                    failed_share: self.records.failed_share.unwrap_or_default(),
-                },
-                build_number_offset: self.records.build_number_offset,
-                uploader: self.records.uploader,
-            },
+            records: self.records.over_defaults(),
         }
     }
 }
@@ -190,10 +169,10 @@ fn nearest(message: &str) -> Option<String> {
 #[derive(Clone, Copy)]
 pub(super) struct Scalar<T> {
     /// What a message says was expected.
-    expecting: &'static str,
+    pub(super) expecting: &'static str,
     /// Whether a bare number is the same as its text.
-    numbers: bool,
-    read: fn(&str) -> anyhow::Result<T>,
+    pub(super) numbers: bool,
+    pub(super) read: fn(&str) -> anyhow::Result<T>,
 }
 
 impl<T> Scalar<T> {
@@ -289,11 +268,11 @@ pub(super) fn not(text: &str, what: &str) -> anyhow::Error {
     anyhow!("`{shown}` is not {what}")
 }
 
-fn owned_if(right: bool, text: &str, what: &str) -> anyhow::Result<String> {
+pub(super) fn owned_if(right: bool, text: &str, what: &str) -> anyhow::Result<String> {
     if right { Ok(text.to_owned()) } else { Err(not(text, what)) }
 }
 
-type Read<T, E> = Result<Option<T>, E>;
+pub(super) type Read<T, E> = Result<Option<T>, E>;
 
 fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Read<IndexMap<DeviceName, DeviceFile>, D::Error> {
     deserializer.deserialize_any(Devices).map(Some)
@@ -376,31 +355,6 @@ fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
     STORE.deserialize(deserializer).map(Some)
 }
 
-fn collision<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Choice, D::Error> {
-    const CHOICE: Scalar<Choice> = Scalar::text("`highest` or `lowest`", |text| match text {
-        "highest" => Ok(Choice::Highest),
-        "lowest" => Ok(Choice::Lowest),
-        _ => Err(not(text, "a choice: expected `highest` or `lowest` concurrency")),
-    });
-    CHOICE.deserialize(deserializer).map(Some)
-}
-
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Read<u64, D::Error> {
-    const NUMBER: Scalar<u64> = Scalar {
-        expecting: "a whole number",
-        numbers: true,
-        read: |text| text.parse().map_err(|_| not(text, "a whole number")),
-    };
-    NUMBER.deserialize(deserializer).map(Some)
-}
-
-fn uploader<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
-    const UPLOADER: Scalar<String> = Scalar::text("a URL", |text| {
-        owned_if(uploader::is_url(text), text, "an upload API: expected `https://HOST/PATH`, without a password in it")
-    });
-    UPLOADER.deserialize(deserializer).map(Some)
-}
-
 /// A share of one: `2%` or `0.02`, above 0 and below 1.
 pub(super) const SHARE: Scalar<f64> = Scalar {
     expecting: "a share such as `2%` or `0.02`",
@@ -423,9 +377,10 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
-    use crate::config::{MinEffect, Primary, VerdictConfig};
+    use crate::config::{MinEffect, Primary, RecordsConfig, VerdictConfig};
     use crate::exit::{self, Exit};
     use crate::metric::Direction;
+    use crate::record::{Choice, Rules};
 
     /// Every key, each with a value that is not the default.
     const EVERY_KEY: &str = r#"

@@ -39,19 +39,19 @@ pub(super) fn open(place: &str, environment: &Environment) -> Result<Arc<dyn Obj
     let prefix = url.path().trim_matches('/').to_owned();
     match url.scheme() {
         "s3" => {
-            let client = configured(environment, "AWS_", AmazonS3Builder::new(), AmazonS3Builder::with_config);
+            let client = configured(environment, "AWS_", AmazonS3Builder::new(), AmazonS3Builder::with_config)?;
             let client = client.with_bucket_name(bucket).with_retry(retry());
             rooted(client.build().with_context(cannot)?, &prefix)
         }
         "gs" => {
             let new = GoogleCloudStorageBuilder::new();
-            let client = configured(environment, "GOOGLE_", new, GoogleCloudStorageBuilder::with_config);
+            let client = configured(environment, "GOOGLE_", new, GoogleCloudStorageBuilder::with_config)?;
             let client = client.with_bucket_name(bucket).with_retry(retry());
             rooted(client.build().with_context(cannot)?, &prefix)
         }
         "az" => {
             let new = MicrosoftAzureBuilder::new();
-            let client = configured(environment, "AZURE_", new, MicrosoftAzureBuilder::with_config);
+            let client = configured(environment, "AZURE_", new, MicrosoftAzureBuilder::with_config)?;
             let client = client.with_container_name(bucket).with_retry(retry());
             rooted(client.build().with_context(cannot)?, &prefix)
         }
@@ -66,15 +66,22 @@ pub(super) fn open(place: &str, environment: &Environment) -> Result<Arc<dyn Obj
 fn configured<Builder, Key: FromStr>(
     environment: &Environment,
     family: &str,
-    builder: Builder,
+    mut builder: Builder,
     with: fn(Builder, Key, String) -> Builder,
-) -> Builder {
-    environment.iter().filter(|(name, _)| name.starts_with(family)).fold(builder, |builder, (name, value)| {
-        match name.to_ascii_lowercase().parse() {
-            Ok(key) => with(builder, key, value.to_owned()),
-            Err(_) => builder,
-        }
-    })
+) -> Result<Builder> {
+    for (name, value) in environment.iter().filter(|(name, _)| name.starts_with(family)) {
+        let Ok(key) = name.to_ascii_lowercase().parse() else { continue };
+        // The client takes any text for a URL and panics when it sends its first request there.
+        let value = if name.contains("ENDPOINT") { endpoint(name, value)? } else { value.to_owned() };
+        builder = with(builder, key, value);
+    }
+    Ok(builder)
+}
+
+fn endpoint(name: &str, value: &str) -> Result<String> {
+    let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = url.with_context(|| format!("{name} is no URL: expected `https://HOST`, `{value}` was given"))?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn retry() -> RetryConfig {
@@ -131,10 +138,17 @@ mod tests {
             [("AWS_ACCESS_KEY_ID", "me"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_WHATEVER", "x")]
                 .into_iter()
                 .collect();
-        let client = configured(&environment, "AWS_", AmazonS3Builder::new(), AmazonS3Builder::with_config);
+        let of = |environment: &Environment| {
+            configured(environment, "AWS_", AmazonS3Builder::new(), AmazonS3Builder::with_config)
+        };
+        let client = of(&environment).unwrap();
         let value = |name: &str| client.get_config_value(&name.parse().unwrap());
         assert_eq!(value("aws_access_key_id").as_deref(), Some("me"));
         assert_eq!(value("aws_endpoint_url").as_deref(), Some("http://127.0.0.1:1"));
+        for wrong in ["127.0.0.1:1", "http://127.0.0.1:x", "ftp://host", "host", "http://"] {
+            let error = of(&[("AWS_ENDPOINT_URL_S3", wrong)].into_iter().collect()).unwrap_err().to_string();
+            assert!(error.starts_with("AWS_ENDPOINT_URL_S3 is no URL"), "{wrong}: {error}");
+        }
     }
 
     #[test]
