@@ -580,4 +580,53 @@ mod tests {
             assert!(serde_json::from_str::<Record>(&good.replacen(from, to, 1)).is_err(), "{to}");
         }
     }
+
+    #[test]
+    fn models_whose_names_are_one_in_a_key_share_an_object_and_none_is_lost() {
+        let names = ["org/a", "org_a", "org é", "org/b"];
+        let records: Vec<Record> = names.map(example).into_iter().collect();
+        let objects = objects(&records).unwrap();
+        let told: Vec<(&str, usize)> =
+            objects.iter().map(|(key, lines)| (key.model.as_str(), lines.lines().count())).collect();
+        assert_eq!(told, [("org_a", 2), ("org__", 1), ("org_b", 1)]);
+        let read =
+            objects.values().flat_map(|lines| lines.lines()).map(|line| serde_json::from_str::<Record>(line).unwrap());
+        assert_eq!(read.map(|record| record.model.name).collect::<Vec<_>>(), ["org/a", "org_a", "org é", "org/b"]);
+    }
+
+    #[test]
+    fn names_that_the_pages_cannot_show_are_refused_and_the_others_make_a_safe_key() {
+        for name in ["<script>", "a;b", "a+b", "a\"b", "a\\b", "a\nb", "", &"x".repeat(10_000)] {
+            assert!(example(name).check().is_err(), "{name}");
+        }
+        for name in ["../../etc/passwd", "🚀", "a'b", "org/model:v1"] {
+            let record = example(name);
+            record.check().unwrap();
+            crate::store::key::check(&record.key().to_string()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_share_of_failed_requests_may_be_allowed() {
+        let name = upstream().keys().find(|name| name.starts_with("serving")).unwrap().clone();
+        let mut cases = upstream();
+        cases.retain(|case, _| *case == name);
+        let files = cases.get_mut(&name).unwrap();
+        let text = files.text.take().unwrap();
+        let document = Document::read(files.kind, &text).unwrap();
+        let Document::Serving(serving) = document else { panic!() };
+        let completed = serving.completed.unwrap();
+        let failing = text.replace("\"failed\": 0", "\"failed\": 1");
+        assert_ne!(failing, text);
+        files.outcome = crate::result::parse(files.kind, &failing).unwrap();
+        files.text = Some(failing);
+        let of = |failed_share: f64| {
+            let rules = Rules { failed_share, ..Rules::default() };
+            records(&identity::tests::identity(), &cases, rules).unwrap()
+        };
+        let share = 1.0 / (completed as f64 + 1.0);
+        assert_eq!(of(0.0).refused, [(name.clone(), format!("1 of {} requests failed", completed + 1))]);
+        assert_eq!(of(share * 0.99).records.len(), 0);
+        assert_eq!(of(share).records.len(), 12);
+    }
 }

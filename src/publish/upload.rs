@@ -20,6 +20,8 @@ use crate::store::{Added, Store};
 
 /// Bytes of one file of records.
 const FILE_LIMIT: u64 = 64 << 20;
+/// Objects in a row that could not be sent, after which the others wait for the next attempt.
+const ENOUGH_IN_VAIN: usize = 3;
 /// Files of records in one folder.
 const FILES_LIMIT: usize = 1000;
 
@@ -142,13 +144,18 @@ async fn send(
     destination: &Destination,
     may_go: &(dyn Fn(&Record) -> Result<()> + Sync),
 ) -> Result<Outcome> {
-    let mut fates = Vec::new();
+    let (mut fates, mut in_vain) = (Vec::new(), 0);
     for path in files(&out.spool())? {
         let text = contents(&path)?;
         let (name, fate) = match object(&text, may_go) {
             Err(error) => (file_name(&path), Fate::Refused(format!("{error:#}"))),
+            // Each attempt waits for minutes where nobody answers.
+            Ok(key) if in_vain >= ENOUGH_IN_VAIN => {
+                (key.to_string(), Fate::Kept("not tried, after those before it".to_owned()))
+            }
             Ok(key) => (key.to_string(), put(destination, &key.to_string(), &text).await),
         };
+        in_vain = if matches!(fate, Fate::Kept(_)) { in_vain + 1 } else { 0 };
         if !matches!(fate, Fate::Kept(_)) {
             std::fs::remove_file(&path)
                 .with_context(|| format!("cannot take `{}` out of the spool", path.display()))?;
@@ -416,6 +423,16 @@ mod tests {
         assert!(again.starts_with("0 uploaded, 1 already there"), "{again}");
         let pull = Event { pull_request: Some(1), ..push() };
         assert!(matches!(retry(&place.upload(&pull, &run)).await.unwrap(), Outcome::Left(_)));
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_takes_nothing_is_not_tried_for_every_object() {
+        let mut place = Place::with(&["a", "b", "c", "d", "e"]);
+        place.destination = Destination::Unusable("it is away".into());
+        let Outcome::Failed(text) = place.records(&push(), &CiRun::default()).await else { panic!() };
+        assert!(text.starts_with("0 uploaded, 0 already there, 0 refused, 5 kept in the spool"), "{text}");
+        assert_eq!((text.matches(": it is away").count(), text.matches(": not tried").count()), (3, 2));
+        assert_eq!(std::fs::read_dir(place.folder.path().join("spool")).unwrap().count(), 5);
     }
 
     #[tokio::test]

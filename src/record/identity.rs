@@ -3,6 +3,8 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::NAME_LENGTH;
+
 /// What every record of a run says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -57,6 +59,15 @@ impl Identity {
             self.repository
         );
         ensure!(!self.branch.is_empty(), "the branch is not known: --branch NAME");
+        for (text, flag) in [
+            (&self.repository, "--repository"),
+            (&self.branch, "--branch"),
+            (&self.runner.device_type, "--device-type"),
+        ] {
+            let length = text.chars().count();
+            let right = length <= NAME_LENGTH && !text.contains(char::is_control);
+            ensure!(right, "{flag} has {length} characters or control characters among them: at most {NAME_LENGTH}");
+        }
         ensure!(
             crate::image::is_full_hash(&self.commit),
             "`{}` is no full commit hash: --commit with 40 hexadecimal digits",
@@ -112,7 +123,9 @@ pub(in crate::record) mod tests {
     #[test]
     fn what_is_missing_is_named_with_its_flag() {
         type Change = fn(&mut Identity);
-        let changes: [(Change, &str); 7] = [
+        let changes: [(Change, &str); 9] = [
+            (|it| it.branch = "x".repeat(10_000), "--branch has 10000 characters"),
+            (|it| it.runner.device_type = "a\nb".into(), "--device-type"),
             (|it| it.repository = "vllm".into(), "--repository"),
             (|it| it.branch.clear(), "--branch"),
             (|it| it.commit.truncate(7), "--commit"),
