@@ -46,7 +46,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Measure head against itself until the noise of every primary row is known
     Calibrate(Box<calibrate::CalibrateArgs>),
-    /// Comment, job summary or annotation, from an output folder
+    /// Comment, job summary or annotation, and the records of main, from an output folder
     Publish(PublishArgs),
     /// Print the verdict of an output folder and exit by it: the last step in CI
     Verdict(VerdictArgs),

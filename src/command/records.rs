@@ -41,6 +41,9 @@ pub(super) async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Ex
         }
     }
     tell(&records, shell);
+    if records == Records::default() {
+        shell.say(&format!("`{}` holds nothing to make records of", arguments.results.display()));
+    }
     Ok(if records.refused.is_empty() { Exit::Done } else { Exit::Unmeasured })
 }
 

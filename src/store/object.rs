@@ -8,13 +8,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{Attribute, Attributes, Error, ObjectStore, RetryConfig};
+use object_store::{
+    Attribute, Attributes, Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
+};
 use url::Url;
 
+use super::{Added, Entry, OBJECT_LIMIT, key};
 use crate::environment::Environment;
 
 /// How often a request is tried again that the store did not answer, and how long in all.
@@ -23,8 +28,66 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest text of a store's that an error repeats, in characters.
 const SAID_LIMIT: usize = 400;
 
+/// An object store, from a prefix on.
+#[derive(Debug, Clone)]
+pub(super) struct Objects(Arc<dyn ObjectStore>);
+
+impl Objects {
+    pub(super) fn open(place: &str, environment: &Environment) -> Result<Self> {
+        open(place, environment).map(Self)
+    }
+
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let prefix = (!prefix.is_empty()).then(|| Path::parse(prefix)).transpose()?;
+        let metas: Vec<ObjectMeta> = self.0.list(prefix.as_ref()).try_collect().await.map_err(explain)?;
+        metas.into_iter().filter(|meta| key::check(meta.location.as_ref()).is_ok()).map(entry).collect()
+    }
+
+    pub(super) async fn read(&self, key: &str) -> Result<Vec<u8>> {
+        let got = self.0.get(&Path::parse(key)?).await.map_err(explain)?;
+        ensure!(got.meta.size <= OBJECT_LIMIT, "it has {} bytes; at most {OBJECT_LIMIT} are read", got.meta.size);
+        Ok(got.bytes().await.map_err(explain)?.to_vec())
+    }
+
+    pub(super) async fn exists(&self, key: &str) -> Result<bool> {
+        match self.0.head(&Path::parse(key)?).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(explain(error)),
+        }
+    }
+
+    pub(super) async fn add(&self, key: &str, content: &[u8]) -> Result<Added> {
+        let (path, content) = (Path::parse(key)?, zipped(content)?);
+        let options = PutOptions { mode: PutMode::Create, attributes: attributes(), ..PutOptions::default() };
+        let put = match self.0.put_opts(&path, content.clone().into(), options.clone()).await {
+            // A look-alike without "put if absent", of which the settings say so: the look before has to do.
+            Err(Error::NotImplemented { .. }) => {
+                let options = PutOptions { mode: PutMode::Overwrite, ..options };
+                self.0.put_opts(&path, content.into(), options).await
+            }
+            put => put,
+        };
+        match put {
+            Ok(_) => Ok(Added::Written),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Added::AlreadyThere),
+            Err(error) => Err(explain(error)),
+        }
+    }
+}
+
+fn entry(meta: ObjectMeta) -> Result<Entry> {
+    let (second, nanosecond) = (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
+    Ok(Entry {
+        key: meta.location.to_string(),
+        size: meta.size,
+        modified: jiff::Timestamp::new(second, i32::try_from(nanosecond).unwrap_or_default())?,
+        etag: meta.e_tag,
+    })
+}
+
 /// The store of a URL; its path is a prefix of every key.
-pub(super) fn open(place: &str, environment: &Environment) -> Result<Arc<dyn ObjectStore>> {
+fn open(place: &str, environment: &Environment) -> Result<Arc<dyn ObjectStore>> {
     let expected =
         "expected a path, `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`";
     let url = Url::parse(place).with_context(|| format!("`{place}` is no store: {expected}"))?;
@@ -92,12 +155,12 @@ fn rooted(store: impl ObjectStore, prefix: &str) -> Result<Arc<dyn ObjectStore>>
     if prefix.is_empty() {
         return Ok(Arc::new(store));
     }
-    super::key::check(prefix)?;
+    key::check(prefix)?;
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 
 /// As the dashboard's ingestion takes an object.
-pub(super) fn attributes() -> Attributes {
+fn attributes() -> Attributes {
     Attributes::from_iter([(Attribute::ContentType, "application/json"), (Attribute::ContentEncoding, "gzip")])
 }
 
@@ -109,16 +172,21 @@ pub(super) fn zipped(content: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// What the store said, on one line and of bounded length, and what may be done about it.
-pub(super) fn explain(error: Error) -> anyhow::Error {
+fn explain(error: Error) -> anyhow::Error {
+    let said: String = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let said: String = said.chars().take(SAID_LIMIT).collect();
     let hint = match &error {
+        // The address where a cloud's machines ask for credentials: the last resort.
+        _ if said.contains("169.254.169.254") => {
+            "; there are no credentials: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+             or AWS_SKIP_SIGNATURE=true for a public bucket"
+        }
         Error::Unauthenticated { .. } | Error::PermissionDenied { .. } => {
             "; credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS or \
              AZURE_STORAGE_ACCOUNT_KEY; a public bucket is read with AWS_SKIP_SIGNATURE=true"
         }
         _ => "",
     };
-    let said: String = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    let said: String = said.chars().take(SAID_LIMIT).collect();
     anyhow!("{said}{hint}")
 }
 
