@@ -101,8 +101,8 @@ impl Uploader {
         if body.len() > BODY_LIMIT {
             return Answer::Refused(format!("it makes a request of {} bytes; the API takes {BODY_LIMIT}", body.len()));
         }
-        let mut waited = 0;
-        for attempt in 1.. {
+        let (mut attempt, mut waited) = (1, 0);
+        loop {
             match self.once(&body, attempt).await {
                 Step::Answered(answer) => return answer,
                 Step::Wait(seconds, why) => {
@@ -111,10 +111,10 @@ impl Uploader {
                         return Answer::Later(format!("{why}; gave up after {attempt} attempts"));
                     }
                     tokio::time::sleep(self.patience.second * u32::try_from(seconds).unwrap_or(u32::MAX)).await;
+                    attempt += 1;
                 }
             }
         }
-        Answer::Later("it was never sent".to_owned())
     }
 
     async fn once(&self, body: &[u8], attempt: u32) -> Step {

@@ -26,7 +26,7 @@ use crate::environment::Environment;
 const RETRIES: usize = 4;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest text of a store's that an error repeats, in characters.
-const SAID_LIMIT: usize = 400;
+const SAID_LIMIT: usize = 800;
 
 /// An object store, from a prefix on.
 #[derive(Debug, Clone)]
@@ -173,8 +173,17 @@ pub(super) fn zipped(content: &[u8]) -> Result<Vec<u8>> {
 
 /// What the store said, on one line and of bounded length, and what may be done about it.
 fn explain(error: Error) -> anyhow::Error {
-    let said: String = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    let said: String = said.chars().take(SAID_LIMIT).collect();
+    let mut said = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        // Some causes are repeated by what they caused, and the last one, which says why, is not.
+        let cause_said = cause.to_string();
+        if !said.contains(&cause_said) {
+            said = format!("{said}: {cause_said}");
+        }
+        source = cause.source();
+    }
+    let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID_LIMIT).collect();
     let hint = match &error {
         // The address where a cloud's machines ask for credentials: the last resort.
         _ if said.contains("169.254.169.254") => {

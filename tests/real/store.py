@@ -1,6 +1,8 @@
-"""An S3 look-alike with one bucket that keeps every version, and what is in it."""
+"""An S3 look-alike with one bucket that keeps every version, what is in it, and ways to it that fail."""
 
 import gzip
+import http.client
+import http.server
 import sys
 import time
 
@@ -21,10 +23,56 @@ def serve(told):
     s3 = client(f"http://127.0.0.1:{port}")
     s3.create_bucket(Bucket="records")
     s3.put_bucket_versioning(Bucket="records", VersioningConfiguration={"Status": "Enabled"})
-    with open(told, "w") as file:
-        file.write(str(port))
+    tell(told, port)
     while True:
         time.sleep(3600)
+
+
+def tell(told, port):
+    with open(told, "w") as file:
+        file.write(str(port))
+
+
+def loses(told, endpoint):
+    """Passes every request on, and loses the answer to the first PUT: it was carried out, and nobody knows."""
+    lost = []
+
+    class Way(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            server = http.client.HTTPConnection(endpoint.removeprefix("http://"))
+            server.request(self.command, self.path, body, dict(self.headers))
+            answer = server.getresponse()
+            content = answer.read()
+            if self.command == "PUT" and not lost:
+                lost.append(answer.status)
+                print("lost the answer", answer.status, flush=True)
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_HEAD = do_PUT = do_GET
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Way)
+    tell(told, server.server_port)
+    server.serve_forever()
+
+
+def hangs(told):
+    """Takes connections and never answers."""
+
+    class Silence(http.server.BaseHTTPRequestHandler):
+        def handle(self):
+            time.sleep(3600)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silence)
+    tell(told, server.server_port)
+    server.serve_forever()
 
 
 def once(endpoint):
@@ -49,4 +97,4 @@ def check(endpoint, records, key):
 
 
 if __name__ == "__main__":
-    {"serve": serve, "once": once, "check": check}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "loses": loses, "hangs": hangs, "once": once, "check": check}[sys.argv[1]](*sys.argv[2:])
