@@ -108,6 +108,8 @@ pub struct Publication<'a> {
     pub event: &'a Event,
     /// The CI run that we are in.
     pub run: &'a CiRun,
+    /// The commit that was measured, where it is the event's or one of its branch before it.
+    pub commit: Option<&'a str>,
     /// What was measured.
     pub comparison: &'a Comparison,
     /// Which comment is ours: a [`comment_id`].
@@ -280,7 +282,7 @@ async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
 
 async fn records(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
     let Publication { event, run, folder, branches, destination, .. } = *publication;
-    upload::records(&Upload { folder, event, run, branches, destination }).await
+    upload::records(&Upload { folder, event, run, commit: publication.commit, branches, destination }).await
 }
 
 fn not_buildkite() -> Outcome {

@@ -10,8 +10,9 @@ use crate::cli::PublishArgs;
 use crate::compare::{Comparison, Verdict};
 use crate::config::Config;
 use crate::environment::Environment;
-use crate::event::Provider;
+use crate::event::{Event, Provider};
 use crate::exit::{Classify, Exit};
+use crate::git;
 use crate::publish::actions::{self, Level, Notice};
 use crate::publish::buildkite::Agent;
 use crate::publish::github::Patience;
@@ -35,8 +36,9 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
     if arguments.retry {
         let destination = destination(arguments, &config, environment)?;
         let (folder, destination) = (arguments.out.as_path(), destination.as_ref());
-        let outcome =
-            upload::retry(&Upload { folder, event: &event, run: &ci, branches, destination }).await.world()?;
+        let outcome = upload::retry(&Upload { folder, event: &event, run: &ci, commit: None, branches, destination })
+            .await
+            .world()?;
         shell.print(&format!("records: {outcome}"));
         return Ok(if matches!(outcome, Outcome::Failed(_)) { Exit::World } else { Exit::Done });
     }
@@ -47,6 +49,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         None => destination(arguments, &config, environment)
             .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}")))),
     };
+    let commit = measured(&event, &comparison).await;
     let links = Links {
         run: ci.completed_run.as_ref().and_then(|run| run.url.clone()).or_else(|| ci.run_url.clone()),
         artifact: arguments.artifact_url.clone(),
@@ -60,6 +63,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
     let report = publish::publish(&Publication {
         event: &event,
         run: &ci,
+        commit: commit.as_deref(),
         comparison: &comparison,
         comment_id: &id,
         comment: &|moved_to| markdown::comment(&comparison, &links, &id, moved_to),
@@ -80,6 +84,16 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         actions::append_outputs(path, &[("comment-url", url)])?;
     }
     Ok(report.exit(arguments.comment_failure))
+}
+
+/// The commit that was measured: a scheduled run may name one of its branch's older commits.
+async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
+    let head = event.head_sha.clone()?;
+    let measured = comparison.subject.head.as_ref().and_then(|head| head.commit.clone());
+    match measured {
+        Some(commit) if commit != head && git::is_before(&commit, &head).await => Some(commit),
+        _ => Some(head),
+    }
 }
 
 /// Where records go: to the API where one is named, else to the store. A flag goes before the config.

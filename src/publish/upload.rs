@@ -25,6 +25,9 @@ const ENOUGH_IN_VAIN: usize = 3;
 /// Files of records in one folder.
 const FILES_LIMIT: usize = 1000;
 
+/// Events whose head is a commit of their branch that nobody but its maintainers put there.
+const EVENTS: [&str; 3] = ["push", "schedule", "workflow_dispatch"];
+
 /// Where records go.
 pub enum Destination {
     /// Directly.
@@ -43,6 +46,8 @@ pub struct Upload<'a> {
     pub event: &'a Event,
     /// The CI run that we are in.
     pub run: &'a CiRun,
+    /// The commit that was measured: the event's, or one of its branch before it.
+    pub commit: Option<&'a str>,
     /// Branches whose pushes are main's: records of no other arrive.
     pub branches: &'a [String],
     /// Where to; `None` where nobody configured it.
@@ -70,8 +75,7 @@ pub async fn records(upload: &Upload<'_>) -> Result<Outcome> {
         let name = path.file_name().context("a file without a name")?;
         output::write(&out.spool().join(name), contents(path)?.as_bytes())?;
     }
-    let head = upload.event.head_sha.as_deref();
-    send(&out, destination, &|record| belongs(record, upload.event, upload.branches, head)).await
+    send(&out, destination, &|record| belongs(record, upload.event, upload.branches, upload.commit)).await
 }
 
 /// Uploads what the spool of an output folder holds, and nothing else. On CI, what may be uploaded at all may be retried by
@@ -102,14 +106,14 @@ pub(crate) fn no_records(event: &Event, run: &CiRun, branches: &[String]) -> Opt
         "results of another run's artifact are never records of main".to_owned()
     } else if event.provider == Provider::Local {
         "this is no CI run; `vllm-perf records RESULTS --store STORE` adds them".to_owned()
-    } else if event.pull_request.is_some() || event.fork || event.name != "push" {
-        format!("only a push to {} has records of main", branches.join(", "))
+    } else if event.pull_request.is_some() || event.fork || !EVENTS.contains(&event.name.as_str()) {
+        format!("only a push, a schedule or a request on {} has records of main", branches.join(", "))
     } else if event.action.as_deref() == Some("deleted") {
         "the push deleted its branch".to_owned()
     } else {
         match event.branch.as_deref() {
             Some(branch) if branches.iter().any(|name| name == branch) => return None,
-            _ => format!("only a push to {} has records of main", branches.join(", ")),
+            _ => format!("only a push, a schedule or a request on {} has records of main", branches.join(", ")),
         }
     };
     Some(why)
@@ -310,7 +314,14 @@ mod tests {
 
         fn upload<'a>(&'a self, event: &'a Event, run: &'a CiRun) -> Upload<'a> {
             let destination = Some(&self.destination);
-            Upload { folder: self.folder.path(), event, run, branches: &self.branches, destination }
+            Upload {
+                folder: self.folder.path(),
+                event,
+                run,
+                commit: event.head_sha.as_deref(),
+                branches: &self.branches,
+                destination,
+            }
         }
 
         async fn records(&self, event: &Event, run: &CiRun) -> Outcome {
@@ -347,10 +358,10 @@ mod tests {
     async fn nothing_but_a_push_to_main_uploads_anything() {
         type Change = fn(&mut Event, &mut CiRun);
         let changes: [(Change, &str); 7] = [
-            (|event, _| event.name = "pull_request".into(), "only a push to main"),
-            (|event, _| event.pull_request = Some(1), "only a push to main"),
-            (|event, _| event.fork = true, "only a push to main"),
-            (|event, _| event.branch = Some("main2".into()), "only a push to main"),
+            (|event, _| event.name = "merge_group".into(), "only a push, a schedule or a request on main"),
+            (|event, _| event.pull_request = Some(1), "only a push, a schedule or a request on main"),
+            (|event, _| event.fork = true, "only a push, a schedule or a request on main"),
+            (|event, _| event.branch = Some("main2".into()), "only a push, a schedule or a request on main"),
             (|event, _| event.provider = Provider::Local, "this is no CI run"),
             (|event, _| event.action = Some("deleted".into()), "deleted its branch"),
             (

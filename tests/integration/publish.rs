@@ -403,6 +403,7 @@ impl Step {
         publish(&Publication {
             event: &self.event,
             run: &self.run,
+            commit: self.event.head_sha.as_deref(),
             comparison: &self.comparison,
             comment_id: ID,
             comment: &comment,

@@ -274,6 +274,7 @@ impl Uploading {
             folder: self.folder.path(),
             event: &event,
             run: &run,
+            commit: event.head_sha.as_deref(),
             branches: &branches,
             destination: Some(&self.uploader),
         };
