@@ -119,8 +119,8 @@ impl Server {
         Ok(Self { child, port: port.with_context(|| format!("`{line}` has no port"))? })
     }
 
-    /// A real vLLM with a tiny model, up.
-    fn real(vllm: &str) -> Result<Self> {
+    /// A real vLLM with random weights, up.
+    fn real(vllm: &str, load: &Load) -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let words = format!(
             "serve {MODEL} --host 127.0.0.1 --port {port} --load-format dummy --dtype float32 --max-model-len 2048 \
@@ -128,6 +128,7 @@ impl Server {
         );
         let mut command = Command::new(vllm);
         command.args(words.split_whitespace()).process_group(0).env("VLLM_CPU_KVCACHE_SPACE", "2");
+        command.args(load.model.iter().flat_map(|changes| ["--hf-overrides", changes]));
         let child = quiet(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut server = Self { child: child.with_context(|| format!("cannot start {vllm}"))?, port };
         let begun = Instant::now();
@@ -279,32 +280,62 @@ fn scale() -> Result<()> {
     Ok(())
 }
 
+/// What is asked of a real vLLM.
+struct Load {
+    /// Changes to the tiny model's configuration, JSON.
+    model: Option<&'static str>,
+    input: u32,
+    output: u32,
+    /// Requests of a run, for each that goes on at once.
+    requests: u32,
+}
+
+/// One where a client's own milliseconds show, and one with a TTFT of the size that people serve.
+const LOADS: [Load; 2] = [
+    Load { model: None, input: 64, output: 32, requests: 40 },
+    Load {
+        model: Some(
+            r#"{"hidden_size":512,"intermediate_size":1536,"num_hidden_layers":8,"num_attention_heads":8,"num_key_value_heads":8,"head_dim":64}"#,
+        ),
+        input: 256,
+        output: 32,
+        requests: 16,
+    },
+];
+
 fn real(vllm: &str) -> Result<()> {
+    for load in &LOADS {
+        under_load(vllm, load)?;
+    }
+    Ok(())
+}
+
+fn under_load(vllm: &str, load: &Load) -> Result<()> {
     const RUNS: usize = 5;
+    let Load { input, output, requests, .. } = load;
     println!(
-        "A real vLLM, 64 tokens in and 32 out, {RUNS} interleaved runs each: median [95 % interval of the mean].\n"
+        "A real vLLM{}, {input} tokens in and {output} out, {RUNS} interleaved runs each: median [95 % interval of the mean].\n",
+        load.model.map_or(String::new(), |changes| format!(" with {changes}"))
     );
-    let server = Server::real(vllm)?;
+    let server = Server::real(vllm, load)?;
+    let flags = |concurrency: u32, seed: usize| {
+        format!(
+            "--model {MODEL} --num-prompts {} --max-concurrency {concurrency} --random-input-len {input} \
+             --random-output-len {output} --seed {seed}",
+            requests * concurrency
+        )
+    };
     // The first requests of a server pay for what it sets up lazily.
-    client(
-        OURS,
-        server.port,
-        &format!("--model {MODEL} --num-prompts 40 --max-concurrency 8 --random-input-len 64 --random-output-len 32"),
-    )?;
+    client(OURS, server.port, &flags(8, RUNS))?;
     println!(
         "{:<12} {:<8} {:>28} {:>28} {:>28}  tokens",
         "concurrency", "client", "tokens/s", "median TTFT (ms)", "median TPOT (ms)"
     );
     for concurrency in [1, 4, 8] {
         let mut runs = [Vec::new(), Vec::new()];
-        for number in 0..RUNS {
+        for seed in 0..RUNS {
             for (place, (_, program)) in clients(Some(vllm)).iter().enumerate() {
-                let flags = format!(
-                    "--model {MODEL} --num-prompts {} --max-concurrency {concurrency} --random-input-len 64 \
-                     --random-output-len 32 --seed {number}",
-                    40 * concurrency
-                );
-                runs[place].push(client(program, server.port, &flags)?.measured);
+                runs[place].push(client(program, server.port, &flags(concurrency, seed))?.measured);
             }
         }
         for (name, runs) in ["native", "vllm"].iter().zip(&runs) {
@@ -319,6 +350,7 @@ fn real(vllm: &str) -> Result<()> {
         }
         println!("{:<12} token totals equal: {}", "", totals(&runs[0]) == totals(&runs[1]));
     }
+    println!();
     server.stop()
 }
 

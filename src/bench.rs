@@ -6,11 +6,14 @@ pub mod cost;
 pub mod search;
 pub mod time;
 
+mod ahead;
 mod case;
 mod pass;
 mod server;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -107,6 +110,8 @@ pub struct Bench<'a> {
     pub costs: Costs,
     /// What the pass under way has taken and seen.
     pub under_way: UnderWay,
+    /// Files of models that are in memory already.
+    pub read: BTreeSet<PathBuf>,
     /// Head's image, where it is still on its way while base warms up.
     pub arriving: Option<Arriving<'a>>,
 }

@@ -21,6 +21,7 @@ mod publish;
 mod records;
 mod report;
 mod run;
+mod settings;
 mod sim;
 mod verdict;
 

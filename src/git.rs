@@ -1,5 +1,6 @@
 //! What we ask of the checkout that we stand in.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +16,7 @@ async fn git(arguments: &[&str]) -> Result<(bool, String)> {
         .output()
         .await
         .context("cannot run `git`")?;
-    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
 }
 
 /// The commit before `commit` on its branch, as a full hash.
@@ -76,4 +77,37 @@ pub async fn merge_base(base: &str, head: &str) -> Result<String> {
         );
     }
     bail!("git does not know both {base} and {head}: fetch them, give a GITHUB_TOKEN, or name the commit with --base")
+}
+
+/// A file, as a commit knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tracked {
+    /// Neither the commit nor the checkout has it: it is no file of the repository.
+    Never,
+    /// The checkout's index has it, the commit does not.
+    Absent,
+    /// What the commit has.
+    As(String),
+}
+
+/// What `commit` has at `path`, relative to the folder that we stand in, or absolute.
+///
+/// # Errors
+/// When git cannot be run.
+pub async fn tracked(commit: &str, path: &Path) -> Result<Tracked> {
+    let (_, top) = git(&["rev-parse", "--show-toplevel"]).await?;
+    // The index gives the path from the top; what only the commit has is asked for as it was named.
+    let (indexed, name) = git(&["ls-files", "--full-name", "--error-unmatch", "--", &path.to_string_lossy()]).await?;
+    let name = match path.strip_prefix(&top) {
+        _ if indexed => name,
+        Ok(inside) => inside.display().to_string(),
+        Err(_) if path.is_relative() => format!("./{}", path.display()),
+        Err(_) => return Ok(Tracked::Never),
+    };
+    let (found, text) = git(&["show", &format!("{commit}:{name}")]).await?;
+    Ok(match (found, indexed) {
+        (true, _) => Tracked::As(text),
+        (false, true) => Tracked::Absent,
+        (false, false) => Tracked::Never,
+    })
 }

@@ -1,5 +1,6 @@
 //! The machine that measures: its processors, memory and kernel, from `/proc` and `/sys`. Linux only; the parsers are pure.
 
+pub mod ahead;
 pub mod heat;
 pub mod load;
 

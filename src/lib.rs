@@ -21,6 +21,7 @@ pub mod host;
 pub mod image;
 pub mod journal;
 pub mod metric;
+pub mod model;
 pub mod noise;
 pub mod number;
 pub mod output;

@@ -116,6 +116,9 @@ pub struct Plan {
     /// Another base than was wanted, because its image is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// What a reader of the report has to know of how it was decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// What is measured, in order.
     pub cases: Vec<Case>,
     /// What is left out, and why.
@@ -222,6 +225,7 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         sides,
         recorded_base: inputs.recorded_base,
         fallback: None,
+        notices: Vec::new(),
         cases: inputs.cases,
         skipped: inputs.skipped,
         search: inputs.search,

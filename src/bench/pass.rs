@@ -208,8 +208,11 @@ impl Bench<'_> {
         let phase = if pass.phase == Phase::Screen { "screen".to_owned() } else { pass.pair.to_string() };
         let name = format!("vllm-perf-{}-{}-{phase}-{number}", bench.launch.run, side.as_str());
         let begun = Instant::now();
+        let reading = self.read_ahead(side, server);
+        let Some(bench) = self.side(side) else { return Ok(true) };
         let started = server::start(bench, processes, server, &folder, &log, &name, limits.server).await;
         bench.count_start(server, started.is_ok());
+        self.end_reading(reading).await;
         self.under_way.spent.server_start += begun.elapsed().as_secs_f64();
         self.under_way.servers += 1;
         let running = match started {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::run::conclude;
-use super::{Shell, prepare};
+use super::{Shell, settings};
 use crate::cli::{CompareArgs, Format};
 use crate::compare::capacity::{self, Capacity, Limits};
 use crate::compare::{self, CaseFacts, Comparison, Input, SideFacts, Subject};
@@ -33,7 +33,7 @@ struct Answer<'a> {
 
 /// Prints the comparison; writes its renderings where `--out` asks for them.
 pub(super) fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
-    let (config, _) = prepare::config(arguments.config.as_deref())?;
+    let (config, _) = settings::of_checkout(arguments.config.as_deref())?;
     let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
     let comparisons = match &arguments.head {
         None => layouts(&arguments.base, &config)?,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Shell, prepare};
+use super::{Shell, prepare, settings};
 use crate::cli::{ConfigCommand, Format};
 use crate::config;
 use crate::exit::{Classify, Exit};
@@ -13,7 +13,7 @@ use crate::exit::{Classify, Exit};
 pub(super) fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exit> {
     match command {
         ConfigCommand::Show { planning, format } => {
-            let (settings, file) = prepare::config(planning.config.as_deref())?;
+            let (settings, file) = settings::of_checkout(planning.config.as_deref())?;
             let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
             let mut settings = config::settings(&settings, file).mistake()?;
             prepare::override_settings(&mut settings, planning, shell);

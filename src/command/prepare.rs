@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, ensure};
 use indexmap::IndexMap;
 
-use super::Shell;
 use super::base::{self, Base};
+use super::{Shell, settings};
 use crate::cli::{Client, EventArgs, Planning};
 use crate::config::{self, Config};
 use crate::device::{self, DeviceName};
@@ -25,16 +25,6 @@ pub(super) struct Prepared {
     pub plan: Plan,
     pub config: Config,
     pub ci: CiRun,
-}
-
-/// The config in force, and the file that it came from.
-pub(super) fn config(explicit: Option<&Path>) -> Result<(Config, Option<(String, String)>)> {
-    let Some((path, text)) = config::find(Path::new("."), explicit).mistake()? else {
-        return Ok((Config::default(), None));
-    };
-    let file = path.display().to_string();
-    let config = config::parse(&text, &file).mistake()?;
-    Ok((config, Some((file, text))))
 }
 
 /// Reads the event from CI or from flags.
@@ -71,12 +61,12 @@ pub(super) fn event(arguments: &EventArgs, labels: &[String], environment: &Envi
 pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
     let environment = &shell.environment;
     let [base, head] = specs(planning, environment);
-    let (mut config, _) = config(planning.config.as_deref())?;
+    let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
+    let (mut config, notice) = settings::of_event(&event, planning.config.as_deref(), shell).await?;
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
     config.store = planning.store.clone().or(config.store);
-    let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
     let github = github(&planning.event, &ci, environment)?;
     if let (true, Some(github)) = (fetch_labels, &github) {
         refresh_labels(&mut event, github, shell).await;
@@ -134,6 +124,10 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         pairs: planning.pairs,
         seed: planning.seed,
     })?;
+    if let Some(notice) = notice {
+        shell.say(&notice);
+        plan.notices.push(notice);
+    }
     choose_clients(&mut plan, planning.client, environment).mistake()?;
     Ok(Prepared { plan, config, ci })
 }

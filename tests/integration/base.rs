@@ -99,3 +99,50 @@ fn a_missing_base_image_falls_back_only_as_far_as_was_allowed_and_is_said() {
     assert_eq!(plan.fallback, Some(Fallback { wanted: main[3].clone(), used: main[1].clone(), behind: 2 }));
     assert_eq!(plan.sides.base.unwrap().commit, Some(main[1].clone()));
 }
+
+#[test]
+fn the_settings_of_a_pull_request_are_those_of_its_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let write =
+        |labels: &str| fs::write(root.join("vllm-perf.yml"), format!("trigger: {{labels: [{labels}]}}\n")).unwrap();
+    let commit = |message: &str| {
+        git(root, &["add", "--all"]);
+        git(root, &["commit", "--quiet", "--allow-empty", "--message", message]);
+        git(root, &["rev-parse", "HEAD"])
+    };
+    git(root, &["init", "--quiet"]);
+    let without = commit("nothing");
+    write("bench");
+    let with = commit("settings");
+    // The pull request asks for no label any more.
+    write("");
+    let head = commit("no label");
+    let plan = |base: &str, more: &[&str]| {
+        let payload = format!(
+            r#"{{"action": "synchronize", "number": 7, "repository": {{"full_name": "o/r"}}, "pull_request": {{"number": 7, "labels": [],
+            "head": {{"sha": "{head}", "ref": "x", "repo": {{"full_name": "o/r"}}}},
+            "base": {{"sha": "{base}", "ref": "main", "repo": {{"full_name": "o/r"}}}}}}}}"#
+        );
+        let event = tempfile::NamedTempFile::new().unwrap();
+        fs::write(event.path(), payload).unwrap();
+        let mut asked = program(&["plan", "--device", "cpu", "--suite", SUITE, "--base", "sim", "--head", "sim"]);
+        asked.args(["--format", "json", "--provider", "github", "--event-name", "pull_request", "--event-path"]);
+        let output = asked.arg(event.path()).args(more).current_dir(root).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        let plan: Plan = serde_json::from_slice(&output.stdout).unwrap();
+        (plan.trigger.run, plan.notices.concat())
+    };
+    let short = &with[..7];
+    let changed = format!("The pull request changes `vllm-perf.yml`: the settings of its base ({short}) are in force.");
+    assert_eq!(plan(&with, &[]), (false, changed.clone()));
+    assert_eq!(plan(&with, &["--config", "vllm-perf.yml"]), (false, changed));
+    let added = "The pull request adds settings that its base does not have: the defaults are in force.";
+    assert_eq!(plan(&without, &[]), (false, added.to_owned()));
+    assert_eq!(plan(&head, &[]), (true, String::new()), "nothing changed");
+    // A file that the job made is the job's.
+    fs::write(root.join("made.yml"), "trigger: {labels: []}\n").unwrap();
+    assert_eq!(plan(&with, &["--config", "made.yml"]), (true, String::new()));
+    // A commit that the checkout does not have.
+    assert_eq!(plan(&"1".repeat(40), &[]), (true, String::new()));
+}

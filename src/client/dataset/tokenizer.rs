@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::template::{ChatTemplate, NamedTemplates};
 use crate::environment::Environment;
 use crate::exit::Classify;
+use crate::model;
 
 /// A model's tokenizer, its special tokens, and its chat template where it has one.
 #[derive(Debug)]
@@ -205,23 +206,9 @@ enum Others {
     Named(IndexMap<String, Token>),
 }
 
-/// The `tokenizer.json` of a model: in the folder `model`, else in the cache of Hugging Face that `HF_HUB_CACHE`,
-/// `HF_HOME`, `XDG_CACHE_HOME` or `HOME` leads to.
+/// The `tokenizer.json` of a model, where it is on this machine: see [`model::folder`].
 pub fn find_tokenizer(model: &str, env: &Environment) -> Option<PathBuf> {
-    let local = Path::new(model).join("tokenizer.json");
-    if local.is_file() {
-        return Some(local);
-    }
-    let hub = env
-        .get("HF_HUB_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| env.get("HF_HOME").map(|home| Path::new(home).join("hub")))
-        .or_else(|| env.get("XDG_CACHE_HOME").map(|cache| Path::new(cache).join("huggingface/hub")))
-        .or_else(|| env.get("HOME").map(|home| Path::new(home).join(".cache/huggingface/hub")))?;
-    let repository = hub.join(format!("models--{}", model.replace('/', "--")));
-    let revision = std::fs::read_to_string(repository.join("refs/main")).ok()?;
-    let cached = repository.join("snapshots").join(revision.trim()).join("tokenizer.json");
-    cached.is_file().then_some(cached)
+    model::folder(model, env).map(|folder| folder.join("tokenizer.json")).filter(|path| path.is_file())
 }
 
 /// The encoder of a model alone, or `None` where it is not on this machine.
@@ -287,21 +274,5 @@ mod tests {
         let error = Tokenizer::open(folder.path().to_str().unwrap(), &Environment::default()).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("tokenizer_config.json") && text.contains("line 1 column 15"), "{text}");
-    }
-
-    #[test]
-    fn a_tokenizer_is_found_in_the_cache_of_hugging_face() {
-        let home = tempfile::tempdir().unwrap();
-        let repository = home.path().join("hub/models--org--tiny");
-        let snapshot = repository.join("snapshots/abc123");
-        std::fs::create_dir_all(&snapshot).unwrap();
-        std::fs::create_dir_all(repository.join("refs")).unwrap();
-        std::fs::File::create(snapshot.join("tokenizer.json")).unwrap();
-        let env: Environment = [("HF_HOME", home.path().to_str().unwrap())].into_iter().collect();
-        assert_eq!(find_tokenizer("org/tiny", &env), None);
-        std::io::Write::write_all(&mut std::fs::File::create(repository.join("refs/main")).unwrap(), b"abc123\n")
-            .unwrap();
-        assert_eq!(find_tokenizer("org/tiny", &env), Some(snapshot.join("tokenizer.json")));
-        assert_eq!(find_tokenizer("org/other", &env), None);
     }
 }

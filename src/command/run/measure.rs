@@ -94,13 +94,14 @@ impl Measure<'_> {
             noise: &noise,
             times,
             under_way: Default::default(),
+            read: Default::default(),
             arriving,
         };
         let ran = bench.run(journal).await;
         progress.end();
         let mut conduct = ran?;
         let recorded = plan.recorded_base.as_deref().map(Recorded::read).transpose()?;
-        conduct.notices.splice(0..0, plan.fallback.iter().map(fallen_back));
+        conduct.notices.splice(0..0, plan.notices.iter().cloned().chain(plan.fallback.iter().map(fallen_back)));
         conduct.notices.extend(repeated(journal));
         conduct.held = self.held(journal, recorded.as_ref());
         conduct.searches = bench::search::found(plan, out).into_iter().map(found).collect();
