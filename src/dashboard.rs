@@ -2,3 +2,4 @@
 //! a folder.
 
 pub mod data;
+pub mod pages;
