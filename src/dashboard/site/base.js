@@ -213,9 +213,10 @@ const theme = {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("theme")));
   },
   button(button) {
-    const words = {system: "◐ System", light: "☀ Light", dark: "☾ Dark"};
+    const words = {system: ["◐", " System"], light: ["☀", " Light"], dark: ["☾", " Dark"]};
     const show = () => {
-      button.textContent = words[theme.now];
+      const [sign, word] = words[theme.now];
+      button.replaceChildren(sign, element("span", {class: "word"}, word));
       button.setAttribute("aria-label", "Colours: " + theme.now + ". Change them");
     };
     button.addEventListener("click", () => theme.set({system: "light", light: "dark", dark: "system"}[theme.now], true));

@@ -2,8 +2,7 @@
 // what is read beside a line (commit, date, values) stands in an element of ours.
 "use strict";
 
-/* Colours that stay apart for every kind of colour vision (Okabe and Ito); dashes and marks differ as well. */
-const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+/* Colours that stay apart for every kind of colour vision (after Okabe and Ito), in the style sheet; marks differ as well. */
 const MARKS = ["circle", "square", "triangle-up", "diamond", "cross", "x"];
 const GLYPHS = ["●", "■", "▲", "◆", "✚", "✖"];
 const LINES = 6;
@@ -30,7 +29,7 @@ class Chart {
     this.drawn = true;
     await script(document.body.dataset.plotly);
     if (!this.box.isConnected) return;
-    await Plotly.newPlot(this.plot, this.traces(), this.layout(), {displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false});
+    await Plotly.newPlot(this.plot, this.traces(), this.layout(), {displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false, showTips: false});
     this.plot.on("plotly_hover", (event) => this.point(event.points[0].pointNumber));
     this.plot.on("plotly_unhover", () => this.leave());
     this.plot.on("plotly_click", (event) => this.open(event.points[0].pointNumber));
@@ -72,9 +71,9 @@ class Chart {
       const ink = colour("line-" + (at + 1));
       traces.push({
         x: places, y: series.values, type: "scatter", mode: "lines+markers", connectgaps: true, hoverinfo: "none",
-        line: {color: ink, width: 1.5, dash: DASHES[at]}, marker: {color: ink, size: crowded ? 6 : 5, symbol: MARKS[at], maxdisplayed: crowded ? 16 : 0},
+        line: {color: ink, width: 1.5}, marker: {color: ink, size: crowded ? 6 : 5, symbol: MARKS[at], maxdisplayed: crowded ? 16 : 0},
       });
-      if (this.view.levels) traces.push({...this.level(series), type: "scatter", mode: "lines", hoverinfo: "skip", line: {color: ink, width: 5, shape: "hv"}, opacity: 0.28});
+      if (this.view.levels) traces.push({...this.level(series), type: "scatter", mode: "lines", hoverinfo: "skip", line: {color: ink, width: 4, shape: "hv"}, opacity: 0.3});
     });
     for (const state of ["confirmed", "provisional"]) traces.push(this.changes(state));
     return traces;
