@@ -58,6 +58,16 @@ pub enum State {
     Confirmed,
 }
 
+impl State {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisional => "provisional",
+            Self::Confirmed => "confirmed",
+        }
+    }
+}
+
 /// The changes of a series, in order. Values that are not above 0 and finite are passed over.
 pub fn changes(values: &[f64]) -> Vec<Change> {
     refit(&[], values)

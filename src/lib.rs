@@ -9,6 +9,7 @@ pub mod client;
 pub mod command;
 pub mod compare;
 pub mod config;
+pub mod dashboard;
 pub mod device;
 pub mod duration;
 pub mod environment;
