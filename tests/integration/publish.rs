@@ -436,7 +436,7 @@ async fn a_pull_request_gets_its_comment_and_the_job_its_summary() {
     annotation: left out: this is no Buildkite step
     meta-data: left out: this is no Buildkite step
     artifacts: left out: the action's own step uploads them
-    records: left out: only a push to main has records of main
+    records: left out: only a push, a schedule or a request on main has records of main
     ");
     assert_eq!(report.exit(CommentFailure::Error), Exit::Done);
 }
