@@ -2,6 +2,7 @@
 
 pub mod capacity;
 mod conduct;
+mod recheck;
 mod rows;
 mod rule;
 pub mod upstream;
@@ -19,6 +20,7 @@ use crate::suite::{Case, Kind, MeasuredBy, Skipped};
 
 pub use crate::strategy::Strategy;
 pub use conduct::{Conduct, Found, PhaseTime, SideTime};
+pub use recheck::recheck;
 pub use rows::{compare, conducted, undecided};
 
 /// Schema of `comparison.json`.

@@ -189,7 +189,8 @@ fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<String>, [base, head]:
     }
 }
 
-fn count(rows: &[Row], conduct: &Conduct) -> Counts {
+/// Primary rows by verdict.
+pub(super) fn count(rows: &[Row], conduct: &Conduct) -> Counts {
     let screened = |row: &Row| row.verdict == Verdict::Inconclusive && conduct.is_screened(&row.case);
     let primary = || rows.iter().filter(|row| row.primary);
     let of = |verdict: Verdict| primary().filter(|row| row.verdict == verdict && !screened(row)).count();
@@ -214,7 +215,7 @@ fn is_undecided(rows: &[Row]) -> bool {
 /// undecided; and `unchanged` claims something about every row, so a single undecided row makes it `inconclusive`.
 /// Where only secondary metrics were measured (embedding tests) nothing may be said; without any row nothing was
 /// measured.
-fn overall(counts: &Counts, no_rows: bool) -> Verdict {
+pub(super) fn overall(counts: &Counts, no_rows: bool) -> Verdict {
     match counts {
         Counts { regressed: 1.., .. } => Verdict::Regressed,
         Counts { not_measured: 1.., .. } => Verdict::NotMeasured,

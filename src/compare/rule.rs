@@ -169,6 +169,20 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row
     }
 }
 
+/// What a tested row is: `q` is its adjusted p value, of a primary row, and `fdr` the rate that it is held against.
+pub(super) fn decide(shift: &Shift, q: Option<f64>, direction: Direction, min_effect: f64, fdr: f64) -> Verdict {
+    if q.is_some_and(|q| q <= fdr) && shift.estimate.abs() >= min_effect.ln_1p() {
+        let worse = match direction {
+            Direction::Higher => shift.estimate < 0.0,
+            Direction::Lower => shift.estimate > 0.0,
+        };
+        return if worse { Verdict::Regressed } else { Verdict::Improved };
+    }
+    let (low, high) = shift.interval(0.90);
+    let inside = low > -UNCHANGED.ln_1p() && high < UNCHANGED.ln_1p();
+    if inside { Verdict::Unchanged } else { Verdict::Inconclusive }
+}
+
 fn tested(shift: &Shift, q: Option<f64>, criterion: Criterion, repetitions: usize, fdr: f64) -> (Verdict, String) {
     let Criterion { direction, min_effect, .. } = criterion;
     let (low, high) = shift.interval(0.95);
@@ -178,35 +192,25 @@ fn tested(shift: &Shift, q: Option<f64>, criterion: Criterion, repetitions: usiz
         number::change(relative(low)),
         number::change(relative(high))
     );
-    let significant = q.filter(|q| *q <= fdr);
-    let worse = match direction {
-        Direction::Higher => shift.estimate < 0.0,
-        Direction::Lower => shift.estimate > 0.0,
-    };
-    if let Some(q) = significant
-        && shift.estimate.abs() >= min_effect.ln_1p()
-    {
-        let (verdict, word) = if worse { (Verdict::Regressed, "worse") } else { (Verdict::Improved, "better") };
-        let why = format!("{change} is {word}, {}, and at least {}", probability(q), number::percent(min_effect));
-        return (verdict, why);
-    }
-    let (low, high) = shift.interval(0.90);
-    if low > -UNCHANGED.ln_1p() && high < UNCHANGED.ln_1p() {
-        let (low, high) = (number::change(relative(low)), number::change(relative(high)));
-        return (
-            Verdict::Unchanged,
-            format!("the 90 % interval, {low} to {high}, lies inside ±{}", number::percent(UNCHANGED)),
-        );
-    }
-    let why = match q {
-        None => format!("{change}: shown only, this metric raises no alarm"),
-        Some(q) if significant.is_some() => {
+    let verdict = decide(shift, q, direction, min_effect, fdr);
+    let why = match (verdict, q) {
+        (Verdict::Regressed | Verdict::Improved, Some(q)) => {
+            let word = if verdict == Verdict::Regressed { "worse" } else { "better" };
+            format!("{change} is {word}, {}, and at least {}", probability(q), number::percent(min_effect))
+        }
+        (Verdict::Unchanged, _) => {
+            let (low, high) = shift.interval(0.90);
+            let (low, high) = (number::change(relative(low)), number::change(relative(high)));
+            format!("the 90 % interval, {low} to {high}, lies inside ±{}", number::percent(UNCHANGED))
+        }
+        (_, None) => format!("{change}: shown only, this metric raises no alarm"),
+        (_, Some(q)) if q <= fdr => {
             let (q, size) = (probability(q), number::percent(min_effect));
             format!("{change}, {q}, but smaller than the minimum effect of {size}")
         }
-        Some(q) => format!("{change}, {}: {}", probability(q), needed(shift, min_effect, repetitions)),
+        (_, Some(q)) => format!("{change}, {}: {}", probability(q), needed(shift, min_effect, repetitions)),
     };
-    (Verdict::Inconclusive, why)
+    (verdict, why)
 }
 
 /// How many pairs would tell a change of `min_effect`, where so many `repetitions` a side do not.

@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::github::{is_hash, is_repository};
-use crate::compare::{Comparison, SCHEMA};
+use crate::compare::{self, Comparison, SCHEMA};
 use crate::exit::Classify;
 
 /// The one file that is read.
@@ -35,6 +35,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Comparison> {
         serde_json::from_str::<Bounded>(&text)?;
         let comparison: Comparison = serde_json::from_str(&text)?;
         check(&comparison)?;
+        compare::recheck(&comparison)?;
         Ok(comparison)
     };
     read().map_err(|error: anyhow::Error| error.context(format!("cannot read {}", path.display()))).mistake()

@@ -1,0 +1,171 @@
+//! A comparison that somebody else wrote, computed again from its own values: no verdict stands that they do not carry.
+//! Pure. The values themselves are what they are: whoever runs the benchmark can invent them.
+
+use anyhow::{anyhow, ensure};
+
+use super::{Comparison, Row, Strategy, Verdict, rows, rule};
+use crate::noise;
+use crate::statistics::{self, Prior, Shift, hodges_lehmann, relative, shift};
+
+/// Relative difference that two computations of one number may have: quantiles of Student's t are found by a search that
+/// ends near a millionth, and versions of it differ.
+const TOLERANCE: f64 = 1e-4;
+
+/// Checks that every number and verdict of a comparison follows from the values of its rows, its counts from its rows and
+/// its verdict from its counts. Errors: the first row or sum that does not, with what the values say.
+pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
+    let tested: Vec<Option<Shift>> = comparison.rows.iter().map(|row| tested(comparison, row)).collect();
+    // A look that a later one followed has lost the rows that the later one judged, and with them their p values.
+    let family: Vec<f64> = of_family(&comparison.rows, &tested).map(|(_, shift)| shift.p()).collect();
+    let adjusted = statistics::benjamini_hochberg(&family);
+    let one_look = comparison.method.looks.len() == 1;
+    let mut adjusted = adjusted.into_iter();
+    for (row, shift) in comparison.rows.iter().zip(&tested) {
+        let q = if row.primary && shift.is_some() { adjusted.next().filter(|_| one_look) } else { None };
+        check(comparison, row, shift.as_ref(), q)
+            .map_err(|error| anyhow!("{error} (`{}` of `{}`)", brief(&row.metric), brief(&row.case)))?;
+    }
+    let counts = rows::count(&comparison.rows, &comparison.conduct);
+    ensure!(comparison.counts == counts, "its counts are not those of its rows");
+    let verdict = rows::overall(&counts, comparison.rows.is_empty());
+    let (says, is) = (comparison.verdict.as_str(), verdict.as_str());
+    ensure!(comparison.verdict == verdict, "it says `{says}`, but its rows say `{is}`");
+    Ok(())
+}
+
+fn of_family<'a>(rows: &'a [Row], tested: &'a [Option<Shift>]) -> impl Iterator<Item = (&'a Row, &'a Shift)> {
+    rows.iter().zip(tested).filter(|(row, _)| row.primary).filter_map(|(row, shift)| Some((row, shift.as_ref()?)))
+}
+
+/// The test of a row, where the rule makes one.
+fn tested(comparison: &Comparison, row: &Row) -> Option<Shift> {
+    let conduct = &comparison.conduct;
+    let untested = comparison.method.strategy == Strategy::Single || conduct.held.is_some();
+    let zero = row.base.iter().chain(&row.head).any(|value| *value <= 0.0);
+    if untested || zero || conduct.is_screened(&row.case) {
+        return None;
+    }
+    let prior = row.s0.map(|s0| Prior { n0: row.n0, s0 });
+    shift(&logs(&row.base), &logs(&row.head), prior)
+}
+
+fn check(comparison: &Comparison, row: &Row, shift: Option<&Shift>, q: Option<f64>) -> anyhow::Result<()> {
+    let values = || row.base.iter().chain(&row.head);
+    ensure!(values().all(|value| *value >= 0.0), "a row holds a negative value");
+    ensure!(row.min_effect >= 0.0, "a minimum effect is negative");
+    let weighed = (0.0..=noise::WEIGHT).contains(&row.n0) && row.s0.is_none_or(|s0| s0 >= 0.0);
+    ensure!(weighed, "its noise weighs {} degrees of freedom: at most {}", row.n0, noise::WEIGHT);
+
+    let all_zero = values().all(|value| *value == 0.0);
+    let interval = shift.map(|shift| shift.interval(0.95));
+    let estimate = match shift {
+        Some(shift) => Some(shift.estimate),
+        None if all_zero => None,
+        None => hodges_lehmann(&logs(&row.base), &logs(&row.head)),
+    };
+    same("estimate", row.estimate, estimate.map(relative))?;
+    same("low", row.low, interval.map(|(low, _)| relative(low)))?;
+    same("high", row.high, interval.map(|(_, high)| relative(high)))?;
+    same("p", row.p, shift.map(Shift::p))?;
+    match q {
+        Some(_) => same("q", row.q, q)?,
+        None => {
+            let p = shift.filter(|_| row.primary).map(Shift::p);
+            let as_tested = row.q.is_some() == p.is_some();
+            let large_enough = row.q.zip(p).is_none_or(|(q, p)| q >= p * (1.0 - TOLERANCE));
+            ensure!(as_tested && large_enough, "its q {} does not follow from its values", shown(row.q));
+        }
+    }
+    let verdict = match shift {
+        Some(shift) => {
+            let look = comparison.method.looks.get((row.look as usize).wrapping_sub(1));
+            let fdr = look.map(|look| look.fdr).ok_or_else(|| anyhow!("its look {} is not listed", row.look))?;
+            ensure!((0.0..=1.0).contains(&fdr), "its false discovery rate is {fdr}");
+            rule::decide(shift, row.q, row.direction, row.min_effect, fdr)
+        }
+        None if row.head.is_empty() => Verdict::NotMeasured,
+        None if row.base.is_empty() && row.verdict == Verdict::NotMeasured => Verdict::NotMeasured,
+        None if all_zero && !row.primary => Verdict::Unchanged,
+        None => Verdict::Inconclusive,
+    };
+    let (says, is) = (row.verdict.as_str(), verdict.as_str());
+    ensure!(row.verdict == verdict, "a row says `{says}`, but its values say `{is}`");
+    Ok(())
+}
+
+/// Whether a number of the file is the one computed again. What is not finite is written as nothing.
+fn same(what: &str, told: Option<f64>, computed: Option<f64>) -> anyhow::Result<()> {
+    let computed = computed.filter(|number| number.is_finite());
+    let close = match (told, computed) {
+        (Some(told), Some(computed)) => (told - computed).abs() <= TOLERANCE * computed.abs().max(TOLERANCE),
+        (told, computed) => told == computed,
+    };
+    ensure!(close, "its {what} is {}, but its values give {}", shown(told), shown(computed));
+    Ok(())
+}
+
+fn shown(number: Option<f64>) -> String {
+    number.map_or("none".to_owned(), |number| number.to_string())
+}
+
+fn brief(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+fn logs(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| value.ln()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real() -> Comparison {
+        serde_json::from_str(include_str!("../../tests/data/comparison/comparison.json")).unwrap()
+    }
+
+    fn refusal(tamper: impl FnOnce(&mut Comparison)) -> String {
+        let mut comparison = real();
+        tamper(&mut comparison);
+        recheck(&comparison).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_we_write_ourselves_stands() {
+        recheck(&real()).unwrap();
+    }
+
+    #[test]
+    fn no_verdict_and_no_number_stands_that_the_values_do_not_carry() {
+        let refusals = [
+            refusal(|it| it.verdict = Verdict::Improved),
+            refusal(|it| it.counts.improved = 40),
+            refusal(|it| it.rows[0].verdict = Verdict::Improved),
+            refusal(|it| it.rows[6].verdict = Verdict::Unchanged),
+            refusal(|it| it.rows[6].p = None),
+            refusal(|it| it.rows[6].estimate = Some(-0.5)),
+            refusal(|it| (it.rows[0].q, it.rows[0].verdict) = (Some(0.001), Verdict::Improved)),
+            refusal(|it| it.rows[0].base.iter_mut().for_each(|value| *value /= 2.0)),
+            refusal(|it| (it.rows[0].n0, it.rows[0].s0) = (1e9, Some(1e-9))),
+            refusal(|it| it.rows[0].head[0] = -1.0),
+            refusal(|it| it.rows[6].head.clear()),
+            refusal(|it| it.method.strategy = Strategy::Single),
+            refusal(|it| it.rows[6].look = 0),
+        ];
+        insta::assert_snapshot!(refusals.join("\n"), @r"
+        it says `improved`, but its rows say `regressed`
+        its counts are not those of its rows
+        a row says `improved`, but its values say `inconclusive` (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        a row says `unchanged`, but its values say `regressed` (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
+        its p is none, but its values give 0.0004671295108337236 (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
+        its estimate is -0.5, but its values give 4.2917347711080005 (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
+        its q is 0.001, but its values give 0.969287129459598 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its estimate is 0.07431776068205743, but its values give 1.148635521364115 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its noise weighs 1000000000 degrees of freedom: at most 8 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        a row holds a negative value (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its q is 0.9692871294505172, but its values give 0.97748363708904 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its low is -0.2685272553975889, but its values give none (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its look 0 is not listed (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
+        ");
+    }
+}
