@@ -1,16 +1,22 @@
 //! Asks a container registry whether an image is there, by its HTTP API (v2), and waits for it. World.
 
+mod challenge;
+mod credentials;
+
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::image::Reference;
+use challenge::{Challenge, challenge};
+use credentials::{Credentials, Login};
 
 /// Manifests of one platform and of several, by OCI and by Docker.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -22,11 +28,12 @@ const RETRIES: u32 = 3;
 /// The longest wait that a registry may ask for between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Access to registries, anonymous as vLLM's images need no login.
+/// Access to registries: anonymous, as vLLM's images need no login, until one asks for the user's.
 #[derive(Debug, Clone)]
 pub struct Registry {
     http: Client,
     pause: Duration,
+    credentials: Credentials,
 }
 
 impl Registry {
@@ -34,7 +41,7 @@ impl Registry {
     ///
     /// # Errors
     /// The world's (exit 4): no TLS.
-    pub fn new(pause: Duration) -> anyhow::Result<Self> {
+    pub fn new(pause: Duration, environment: &Environment) -> anyhow::Result<Self> {
         // reqwest drops `Authorization` where a redirect leaves the host; we also stop before a plain connection.
         let policy = Policy::custom(|attempt| {
             if attempt.previous().len() > 5 {
@@ -47,7 +54,8 @@ impl Registry {
         });
         let agent = concat!("vllm-perf/", env!("CARGO_PKG_VERSION"));
         let client = Client::builder().redirect(policy).user_agent(agent).timeout(Duration::from_secs(30)).build();
-        Ok(Self { http: client.context("cannot make an HTTP client").world()?, pause })
+        let http = client.context("cannot make an HTTP client").world()?;
+        Ok(Self { http, pause, credentials: Credentials::new(environment) })
     }
 
     /// Whether the registry has `reference`.
@@ -65,28 +73,61 @@ impl Registry {
         let manifest = || self.http.request(Method::HEAD, url.clone()).header(ACCEPT, MANIFESTS);
         let mut response = self.send(manifest()).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            let token = self.token(&challenge(response.headers())?).await?;
-            response = self.send(manifest().header(AUTHORIZATION, format!("Bearer {token}"))).await?;
+            let login = self.credentials.login(&reference.registry).await?;
+            let authorized = match (challenge(response.headers())?, login) {
+                (Some(challenge), login) => {
+                    let token = self.token(&challenge, login).await?;
+                    Some(manifest().header(AUTHORIZATION, format!("Bearer {token}")))
+                }
+                (None, Some(Login::Password(user, password))) => {
+                    Some(manifest().basic_auth(user, Some(password.expose())))
+                }
+                (None, _) => None,
+            };
+            if let Some(request) = authorized {
+                response = self.send(request).await?;
+            }
         }
         match response.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                bail!("{} answers {status}: the repository is private or is not there", reference.registry)
+                bail!(
+                    "{} answers {status}: the repository is private or is not there; `docker login {}` may open it",
+                    reference.registry,
+                    reference.registry
+                )
             }
             status if is_passing(status) => Err(Passing(format!("{} answers {status}", reference.registry)).into()),
             status => bail!("{} answers {status}", reference.registry),
         }
     }
 
-    /// An anonymous token of the server that the registry names.
-    async fn token(&self, challenge: &Challenge) -> anyhow::Result<String> {
+    /// A token of the server that the registry names: anonymous, or for the user's login.
+    async fn token(&self, challenge: &Challenge, login: Option<Login>) -> anyhow::Result<String> {
         #[derive(Deserialize)]
         struct Token {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let response = self.send(self.http.get(challenge.url()?)).await.context("cannot get a token")?;
+        let server = challenge.server()?;
+        let request = match login {
+            None => self.http.get(asking(server, &challenge.query())),
+            Some(Login::Password(user, password)) => {
+                self.http.get(asking(server, &challenge.query())).basic_auth(user, Some(password.expose()))
+            }
+            Some(Login::Identity(token)) => {
+                let mut form = challenge.query();
+                form.extend([
+                    ("grant_type", "refresh_token"),
+                    ("client_id", "vllm-perf"),
+                    ("refresh_token", token.expose()),
+                ]);
+                let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+                self.http.post(server).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+            }
+        };
+        let response = self.send(request).await.context("cannot get a token")?;
         let response = response.error_for_status().context("cannot get a token")?;
         let token: Token = response.json().await.context("cannot read the token")?;
         token.token.or(token.access_token).context("the token server sent no token")
@@ -111,6 +152,13 @@ impl Registry {
             pause *= 2;
         }
     }
+}
+
+fn asking(mut url: Url, query: &[(&str, &str)]) -> Url {
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    url
 }
 
 /// Pause before the first retry of a request; each further one is twice as long.
@@ -217,54 +265,6 @@ fn manifest_url(reference: &Reference) -> anyhow::Result<Url> {
     Url::parse(&url).with_context(|| format!("`{host}` is not a registry host"))
 }
 
-/// What a registry answers to a request without a token (`WWW-Authenticate: Bearer ...`).
-#[derive(Debug, PartialEq, Eq)]
-struct Challenge {
-    realm: String,
-    service: Option<String>,
-    scope: Option<String>,
-}
-
-impl Challenge {
-    fn url(&self) -> anyhow::Result<Url> {
-        let mut url = Url::parse(&self.realm).with_context(|| format!("token server `{}` is not a URL", self.realm))?;
-        if !is_private(&url) {
-            bail!("the registry sends us to the token server `{}`, which is not https", self.realm);
-        }
-        for (key, value) in [("service", &self.service), ("scope", &self.scope)] {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(key, value);
-            }
-        }
-        Ok(url)
-    }
-}
-
-fn challenge(headers: &HeaderMap) -> anyhow::Result<Challenge> {
-    let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    let mut bearer = values.filter_map(|value| {
-        let (scheme, parameters) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(parameters)
-    });
-    let parameters = bearer.next().context("the registry wants a login that is not a bearer token")?;
-    let of = |name: &str| {
-        quoted_pairs(parameters).into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    };
-    let realm = of("realm").context("the registry names no token server")?;
-    Ok(Challenge { realm, service: of("service"), scope: of("scope") })
-}
-
-/// `a="b,c", d=e` as pairs; commas inside quotes do not part.
-fn quoted_pairs(text: &str) -> Vec<(String, String)> {
-    let mut quoted = false;
-    let parts = text.split(|letter| {
-        quoted ^= letter == '"';
-        letter == ',' && !quoted
-    });
-    let pairs = parts.filter_map(|part| part.trim().split_once('='));
-    pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -326,13 +326,71 @@ mod tests {
     fn registry() -> Registry {
         // Another test may have installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Registry::new(Duration::from_millis(1)).unwrap()
+        Registry::new(Duration::from_millis(1), &Environment::default()).unwrap()
     }
 
     async fn exists(answers: Vec<Answer>) -> (anyhow::Result<bool>, Vec<String>) {
         let (fake, host) = Fake::start(|_| answers).await;
         let found = registry().exists(&format!("{host}/vllm/ci:abc-cpu")).await;
         (found, fake.asked())
+    }
+
+    /// Asks a registry that challenges first, with a login in Docker's config: what it was asked.
+    #[expect(clippy::disallowed_methods, reason = "a test writes the file that it then reads")]
+    async fn asked_with_login(auth: &str, answers: impl FnOnce(&str) -> Vec<Answer>) -> Vec<String> {
+        let (fake, host) = Fake::start(answers).await;
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(r#"{{"auths": {{"{host}": {auth}}}}}"#);
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let environment = [("DOCKER_CONFIG", folder.path().to_str().unwrap())].into_iter().collect();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let registry = Registry::new(Duration::from_millis(1), &environment).unwrap();
+        assert!(registry.exists(&format!("{host}/vllm/ci:abc")).await.unwrap());
+        fake.asked()
+    }
+
+    /// `ada:s3` as `Authorization: Basic` has it.
+    const LOGIN: &str = r#"{"auth": "YWRhOnMz"}"#;
+
+    #[tokio::test]
+    async fn the_users_login_goes_to_a_registry_that_asks_for_it_and_not_before() {
+        let basic = || Answer::Challenge("Basic realm=\"registry\"".to_owned());
+        let asked = asked_with_login(LOGIN, |_| vec![basic(), Answer::Status(200)]).await;
+        assert_eq!(asked, ["HEAD /v2/vllm/ci/manifests/abc", "HEAD /v2/vllm/ci/manifests/abc [Basic YWRhOnMz]"]);
+        let (found, asked) = exists(vec![basic(), Answer::Status(200)]).await;
+        let error = format!("{:#}", found.unwrap_err());
+        assert!(error.contains("answers 401 Unauthorized") && error.contains("docker login"), "{error}");
+        assert_eq!(asked.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_login_buys_a_token_of_the_token_server_and_an_identity_token_is_sent_in_the_body() {
+        let bearer = |host: &str| {
+            let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"r\",scope=\"s:pull\"");
+            vec![Answer::Challenge(challenge), Answer::Token, Answer::Status(200)]
+        };
+        let asked = asked_with_login(LOGIN, bearer).await;
+        assert_eq!(
+            asked[1..],
+            [
+                "GET /token?service=r&scope=s%3Apull [Basic YWRhOnMz]",
+                "HEAD /v2/vllm/ci/manifests/abc [Bearer anonymous-token]"
+            ]
+        );
+        let asked = asked_with_login(r#"{"identitytoken": "t0k"}"#, bearer).await;
+        assert_eq!(asked[1..], ["POST /token", "HEAD /v2/vllm/ci/manifests/abc [Bearer anonymous-token]"]);
+    }
+
+    #[tokio::test]
+    async fn a_login_does_not_follow_a_redirect_to_another_port() {
+        let (elsewhere, other) = Fake::start(|_| vec![Answer::Status(200)]).await;
+        let asked = asked_with_login(LOGIN, |_| {
+            let basic = Answer::Challenge("Basic realm=\"registry\"".to_owned());
+            vec![basic, Answer::Redirect(format!("http://{other}/manifest"))]
+        })
+        .await;
+        assert_eq!(asked[1], "HEAD /v2/vllm/ci/manifests/abc [Basic YWRhOnMz]");
+        assert_eq!(elsewhere.asked(), ["HEAD /manifest"]);
     }
 
     #[tokio::test]
@@ -453,17 +511,5 @@ mod tests {
         assert_eq!(url("localhost:5000/a:b"), "http://localhost:5000/v2/a/manifests/b");
         assert_eq!(url("[::1]:5000/a:b"), "http://[::1]:5000/v2/a/manifests/b");
         assert_eq!(url("127.0.0.1.example.com/a:b"), "https://127.0.0.1.example.com/v2/a/manifests/b");
-    }
-
-    #[test]
-    fn a_challenge_keeps_commas_inside_quotes() {
-        let mut headers = HeaderMap::new();
-        headers.append(WWW_AUTHENTICATE, "Basic realm=\"x\"".parse().unwrap());
-        headers.append(WWW_AUTHENTICATE, "bearer realm=\"https://a/t\", scope=\"r:pull,push\"".parse().unwrap());
-        let expected =
-            Challenge { realm: "https://a/t".to_owned(), service: None, scope: Some("r:pull,push".to_owned()) };
-        assert_eq!(challenge(&headers).unwrap(), expected);
-        headers.clear();
-        assert!(challenge(&headers).is_err());
     }
 }

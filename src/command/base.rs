@@ -118,7 +118,7 @@ pub(super) async fn fall_back(
     if most == 0 || *reference != image::reference(&device, &wanted, Source::Main, images)? {
         return Ok(());
     }
-    let registry = Registry::new(registry::PAUSE)?;
+    let registry = Registry::new(registry::PAUSE, &shell.environment)?;
     let is_there = async |reference: &str| -> Result<bool> {
         Ok(target::image::is_here(reference).await || registry.exists(reference).await?)
     };

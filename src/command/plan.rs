@@ -14,7 +14,7 @@ pub(super) async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
     let prepared = prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?;
     print(&prepared.plan, arguments.format, shell)?;
     if arguments.check_images {
-        let registry = Registry::new(registry::PAUSE)?;
+        let registry = Registry::new(registry::PAUSE, &shell.environment)?;
         for reference in images(&prepared.plan) {
             let there = registry.exists(&reference).await?;
             shell.say(&format!("{reference}: {}", if there { "is there" } else { "image missing" }));

@@ -291,7 +291,7 @@ async fn fetch_image(reference: &str, wait: Duration, shell: &Shell) -> Result<(
     if image::pull(reference).await.is_ok() {
         return Ok(());
     }
-    let registry = Registry::new(registry::PAUSE)?;
+    let registry = Registry::new(registry::PAUSE, &shell.environment)?;
     registry::wait(&registry, &[reference.to_owned()], wait, POLL, |missing, waited| {
         shell.say(&format!(
             "waiting for {} since {}, at most {}",
