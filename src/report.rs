@@ -8,7 +8,7 @@ pub mod upstream;
 
 mod budget;
 mod chart;
-mod escape;
+pub(crate) mod escape;
 #[cfg(test)]
 mod example;
 pub(crate) mod finding;
