@@ -5,6 +5,7 @@ pub mod alarms;
 pub mod cache;
 pub mod data;
 pub mod object;
+pub mod pages;
 pub mod series;
 pub mod site;
 
@@ -154,7 +155,13 @@ fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built
         files.push(name);
         Ok(())
     };
+    for asset in pages::assets() {
+        put(format!("assets/{}", asset.name), asset.bytes)?;
+    }
+    put("index.html".to_owned(), pages::index(&site).as_bytes())?;
+    put("compare.html".to_owned(), pages::compare(&site).as_bytes())?;
     for page in pages {
+        put(format!("{}.html", page.id), pages::page(page).as_bytes())?;
         put(format!("data/{}.js", page.id), data::page_script(page)?.as_bytes())?;
         put(format!("data/{}.csv", page.id), data::table(page).as_bytes())?;
     }

@@ -14,4 +14,5 @@ mod manifests;
 mod publish;
 mod run;
 mod statistics;
+mod store;
 mod strategy;

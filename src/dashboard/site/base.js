@@ -1,0 +1,252 @@
+// What every page of the dashboard shares: the data that its scripts bring, the state in the address, words and numbers.
+// No text from data ever becomes markup: elements are made by `element`, which writes text alone.
+"use strict";
+
+/* What the data files call, in whatever order they arrive. */
+const vllmPerf = (() => {
+  const arrived = new Map();
+  const waiting = new Map();
+  const settle = (name, value) => {
+    arrived.set(name, value);
+    for (const tell of waiting.get(name) || []) tell(value);
+    waiting.delete(name);
+  };
+  return {
+    index: (site) => settle("index", site),
+    page: (page) => settle("page " + page.id, page),
+    when: (name) =>
+      arrived.has(name)
+        ? Promise.resolve(arrived.get(name))
+        : new Promise((tell) => waiting.set(name, [...(waiting.get(name) || []), tell])),
+  };
+})();
+
+/* A script of this site, once. */
+const scripts = new Map();
+function script(source) {
+  if (!scripts.has(source)) {
+    scripts.set(source, new Promise((done, fail) => {
+      const tag = document.createElement("script");
+      tag.src = source;
+      tag.onload = done;
+      tag.onerror = () => fail(new Error("cannot load " + source));
+      document.head.append(tag);
+    }));
+  }
+  return scripts.get(source);
+}
+
+/* The data of a page. An id goes into a file name: nothing but an id may. */
+function pageData(id) {
+  if (!/^[a-z0-9-]+$/.test(id)) return Promise.reject(new Error("not the id of a page: " + short(id)));
+  return script("data/" + id + ".js").then(() => vllmPerf.when("page " + id));
+}
+
+/* element("a", {href, class}, "text", child...): attributes as they are, text as text. */
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  return made;
+}
+
+const byId = (id) => document.getElementById(id);
+
+/* Text of data without what cannot be seen or turns the direction of writing; a joiner of emoji may stay. */
+const clean = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (letter) => (letter === "\u200d" ? letter : ""));
+
+function short(text, cap = 80) {
+  const letters = Array.from(clean(text).slice(0, 4 * cap));
+  return letters.length > cap || clean(text).length > 4 * cap ? letters.slice(0, cap - 1).join("") + "…" : letters.join("");
+}
+
+/* A name from data: cut to a length, with the whole of it as the title. */
+function named(text, cap = 80, tag = "span") {
+  const cut = short(text, cap);
+  return element(tag, {class: "name", title: cut.endsWith("…") ? clean(text) : null}, cut);
+}
+
+/* A link only where it is one to the web; else the words alone. */
+function link(url, ...words) {
+  return web(url) ? element("a", {href: url, rel: "noopener noreferrer", target: "_blank"}, ...words) : element("span", {}, ...words);
+}
+
+const web = (url) => /^https?:\/\//i.test(url || "");
+
+const ACRONYMS = {ttft: "TTFT", tpot: "TPOT", itl: "ITL", e2el: "E2EL", p99: "P99", avg: "Mean", std: "Std"};
+
+/* `median_ttft_ms` is read as `Median TTFT`. */
+function metricName(metric) {
+  const words = short(metric, 60).replace(/_ms$/, "").split("_").map((word) => ACRONYMS[word] || word).join(" ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+const PARAMETERS = {
+  request_rate: ["Request rate", "rate"], max_concurrency: ["Concurrency", "concurrency"], tensor_parallel_size: ["Tensor parallel", "TP"],
+  random_input_len: ["Input length", "in"], input_len: ["Input length", "in"], random_output_len: ["Output length", "out"],
+  output_len: ["Output length", "out"], use_compile: ["Compiled", "compiled"],
+};
+const parameterName = (name) => (PARAMETERS[name] || [short(name.replaceAll("_", " "), 40)])[0];
+const parameterWord = (name) => (PARAMETERS[name] || [0, short(name.replaceAll("_", " "), 30)])[1];
+
+/* The parameters of a series in a few words, those of `names` alone. */
+function parameters(series, names = Object.keys(series.parameters)) {
+  return names.filter((name) => series.parameters[name] !== undefined && series.parameters[name] !== "")
+    .map((name) => parameterWord(name) + " " + short(series.parameters[name], 40)).join(" · ");
+}
+
+/* Numbers before words, `inf` after all numbers. */
+function byValue(a, b) {
+  const [x, y] = [a, b].map((text) => (text === "inf" ? Infinity : parseFloat(text)));
+  if (Number.isNaN(x) || Number.isNaN(y) || x === y) return String(a).localeCompare(String(b), "en", {numeric: true});
+  return x - y;
+}
+
+function number(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "none";
+  const size = Math.abs(value);
+  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : null;
+  const style = digits === null ? {maximumSignificantDigits: 3} : {minimumFractionDigits: digits, maximumFractionDigits: digits};
+  return value.toLocaleString("en-US", style);
+}
+
+const withUnit = (value, unit) => number(value) + (unit && Number.isFinite(value) ? "\u00a0" + short(unit, 12) : "");
+
+/* 0.05 is read as `+5.0 %`, with a true minus sign. */
+function percent(relative) {
+  if (!Number.isFinite(relative)) return "none";
+  const size = Math.abs(relative * 100);
+  const text = size.toLocaleString("en-US", {minimumFractionDigits: size >= 100 ? 0 : 1, maximumFractionDigits: size >= 100 ? 0 : 1});
+  return (relative < 0 ? "\u2212" : "+") + text + "\u00a0%";
+}
+
+const better = (direction, relative) => (direction === "higher" ? relative > 0 : relative < 0);
+const directionWords = (direction) => (direction === "higher" ? "higher is better" : "lower is better");
+
+/* A change, signed and said: never by colour alone. */
+function changed(relative, direction, words = true) {
+  if (!Number.isFinite(relative)) return element("span", {class: "quiet"}, "none");
+  if (relative === 0) return element("span", {class: "quiet"}, "0\u00a0%");
+  const good = better(direction, relative);
+  return element("span", {class: "change " + (good ? "better" : "worse")},
+    (relative > 0 ? "▲" : "▼") + "\u2009" + percent(relative), words ? element("small", {}, good ? " better" : " worse") : "");
+}
+
+const stateMark = (state) =>
+  element("span", {class: "state " + (state === "confirmed" ? "confirmed" : "provisional")}, state === "confirmed" ? "◆ confirmed" : "◇ provisional");
+
+const sha = (text) => short(text, 400).slice(0, 7);
+
+/* A date as `2026-08-03 14:05`, in UTC; a day as `2026-08-03`. */
+const moment = (date) => short(date, 40).replace("T", " ").replace(/(\d\d:\d\d)(:\d\d(\.\d+)?)?(Z|\+00:00)?$/, "$1");
+const day = (date) => short(date, 40).slice(0, 10);
+
+/* A table: caption for screen readers, heads with scope, cells that are text or elements. `#` before a head: numbers. */
+function table(caption, heads, rows, attributes) {
+  const head = heads.map((words) => element("th", {scope: "col", class: words.startsWith("#") ? "number" : null}, words.replace(/^#/, "")));
+  const body = rows.map((cells) => element("tr", {}, cells.map((cell, at) =>
+    at === 0 ? element("th", {scope: "row"}, cell) : element("td", {class: heads[at].startsWith("#") ? "number" : null}, cell))));
+  return element("div", {class: "wide", tabindex: "0", role: "region", "aria-label": caption},
+    element("table", attributes, element("caption", {class: "unseen"}, caption), element("thead", {}, element("tr", {}, head)), element("tbody", {}, body)));
+}
+
+/* The state of a page is in its address, so that a link brings it back and the back button undoes it. */
+const address = {
+  read: () => new URLSearchParams(location.hash.slice(1)),
+  of(state) {
+    const words = new URLSearchParams([...state].filter(([, value]) => value !== ""));
+    return "#" + words.toString();
+  },
+  write(changes, replace = false) {
+    const state = address.read();
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === null || value === "" || value === false) state.delete(key);
+      else state.set(key, value === true ? "1" : String(value));
+    }
+    if (address.of(state) === (location.hash || "#")) return;
+    if (replace) location.replace(address.of(state));
+    else location.hash = address.of(state);
+  },
+};
+
+/* A control that stands for one key of the state. */
+function control(made, key, {replace = false, initial = ""} = {}) {
+  const box = made.type === "checkbox";
+  made.addEventListener(replace ? "input" : "change", () => address.write({[key]: box ? made.checked !== Boolean(initial) && (initial ? "0" : "1") : made.value === initial ? "" : made.value}, replace));
+  const follow = () => {
+    const value = address.read().get(key);
+    if (box) made.checked = value === null ? Boolean(initial) : value === "1";
+    else if (made.value !== (value ?? initial)) made.value = value ?? initial;
+  };
+  follow();
+  addEventListener("hashchange", follow);
+  return made;
+}
+
+/* A labelled choice: [value, words] each. */
+function choice(key, label, options, initial = "") {
+  const select = element("select", {id: "choice-" + key}, options.map(([value, words]) => element("option", {value}, words)));
+  return element("div", {class: "field"}, element("label", {for: "choice-" + key}, label), control(select, key, {initial}));
+}
+
+function check(key, label, initial = false, title = null) {
+  const box = element("input", {type: "checkbox", id: "check-" + key});
+  return element("label", {class: "check", for: "check-" + key, title}, control(box, key, {initial}), label);
+}
+
+/* Light, dark, or as the system has it; remembered where the browser keeps anything for a file. */
+const theme = {
+  key: "vllm-perf-theme",
+  now: "system",
+  set(name, keep) {
+    theme.now = ["light", "dark"].includes(name) ? name : "system";
+    if (theme.now === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme.now;
+    if (keep) try { localStorage.setItem(theme.key, theme.now); } catch { /* it works without being remembered */ }
+    dispatchEvent(new Event("theme"));
+  },
+  start() {
+    try { theme.set(localStorage.getItem(theme.key)); } catch { /* as the system has it */ }
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("theme")));
+  },
+  button(button) {
+    const words = {system: ["◐", " System"], light: ["☀", " Light"], dark: ["☾", " Dark"]};
+    const show = () => {
+      const [sign, word] = words[theme.now];
+      button.replaceChildren(sign, element("span", {class: "word"}, word));
+      button.setAttribute("aria-label", "Colours: " + theme.now + ". Change them");
+    };
+    button.addEventListener("click", () => theme.set({system: "light", light: "dark", dark: "system"}[theme.now], true));
+    addEventListener("theme", show);
+    show();
+    button.hidden = false;
+  },
+};
+theme.start();
+
+/* A colour of the style sheet as the browser has resolved it, for what is drawn. */
+function colour(name) {
+  const probe = document.body.appendChild(element("i", {hidden: true}));
+  probe.style.color = "var(--" + name + ")";
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}
+
+const say = (words) => { byId("spoken").textContent = words; };
+
+const views = {};
+document.addEventListener("DOMContentLoaded", () => {
+  theme.button(byId("theme"));
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("main").focus();
+  });
+  views[document.body.dataset.view]().catch((error) => {
+    byId("main").prepend(element("p", {class: "notice", role: "alert"}, "This page cannot be shown: " + short(error.message, 300)));
+    console.error(error);
+  });
+});

@@ -1,0 +1,95 @@
+// Any two commits of a page, every series, big moves first. One measurement each: a change here is no verdict, so each
+// stands beside how much its series usually moves from one commit to the next.
+"use strict";
+
+views.compare = async () => {
+  const site = await vllmPerf.when("index");
+  const pages = [...site.pages].sort((a, b) => a.model.localeCompare(b.model, "en", {numeric: true}) || a.device.localeCompare(b.device));
+  const out = byId("comparison");
+  if (!pages.length) return void out.replaceChildren(element("p", {class: "empty"}, "The store has no page yet."));
+  const words = (page) => [page.id, short(page.model, 60) + " · " + short(page.device, 20) + " · " + short(page.type, 40)];
+  byId("filters").append(choice("page", "Model and device", pages.map(words), pages[0].id));
+  const sides = element("div", {class: "fields"});
+  byId("filters").append(sides);
+  let shown = null;
+  const render = async () => {
+    const wanted = address.read().get("page") || pages[0].id;
+    const page = await pageData(pages.some((page) => page.id === wanted) ? wanted : pages[0].id);
+    if (wanted !== (address.read().get("page") || pages[0].id)) return;
+    if (shown !== page.id) pick(sides, page);
+    shown = page.id;
+    const [base, head] = ends(page);
+    out.replaceChildren(...comparison(page, base, head));
+    performance.mark("usable");
+  };
+  addEventListener("hashchange", render);
+  await render();
+};
+
+/* The two commits that the address names: the last two where it names none. */
+function ends(page) {
+  const last = page.commits.length - 1;
+  const place = (key, otherwise) => {
+    const wanted = address.read().get(key);
+    const found = wanted ? page.commits.findIndex((commit) => commit.sha.startsWith(wanted)) : -1;
+    return found < 0 ? Math.max(otherwise, 0) : found;
+  };
+  return [place("base", last - 1), place("head", last)];
+}
+
+function pick(sides, page) {
+  const options = page.commits.map((commit) => [commit.sha, sha(commit.sha) + "  " + moment(commit.date)]).reverse();
+  const last = page.commits.length - 1;
+  const initial = (at) => page.commits[Math.max(at, 0)].sha;
+  const swap = element("button", {type: "button", id: "swap"}, "⇄ Swap");
+  swap.addEventListener("click", () => {
+    const [base, head] = ends(page);
+    address.write({base: page.commits[head].sha, head: page.commits[base].sha});
+  });
+  const metrics = [...new Set(page.series.map((series) => series.metric))];
+  sides.replaceChildren(
+    choice("base", "base", options, initial(last - 1)), swap, choice("head", "head", options, initial(last)),
+    choice("metric", "Metric", [["", "all"], ...metrics.map((name) => [name, metricName(name)])]),
+    choice("least", "Changes of at least", [["", "any size"], ["0.02", "2 %"], ["0.05", "5 %"], ["0.1", "10 %"]]),
+  );
+}
+
+/* How much a series moves from one commit to the next, as a ratio: the median of the steps. */
+function usual(values) {
+  const known = values.filter((value) => value > 0);
+  const steps = known.slice(1).map((value, at) => Math.abs(Math.log(value / known[at]))).sort((a, b) => a - b);
+  return steps.length < 5 ? null : Math.expm1(steps[Math.floor(steps.length / 2)]);
+}
+
+function comparison(page, base, head) {
+  const state = address.read();
+  const [a, b] = [page.commits[base], page.commits[head]];
+  const side = (word, commit) => element("p", {}, element("b", {}, word + " "), link(commit.url, element("code", {}, sha(commit.sha))),
+    element("span", {class: "quiet"}, " " + moment(commit.date)), commit.run ? element("span", {}, " · ", link(commit.run, "run")) : "");
+  const rows = page.series
+    .filter((series) => !state.get("metric") || series.metric === state.get("metric"))
+    .map((series) => ({series, before: series.values[base], after: series.values[head]}))
+    .map((row) => ({...row, relative: row.before > 0 && row.after !== null ? row.after / row.before - 1 : NaN}));
+  const size = (row) => (Number.isNaN(row.relative) ? -1 : Math.abs(Math.log1p(row.relative)));
+  const measured = rows.filter((row) => row.before !== null || row.after !== null);
+  const least = parseFloat(state.get("least")) || 0;
+  const kept = measured.filter((row) => !least || Math.abs(row.relative) >= least).sort((x, y) => size(y) - size(x));
+  const none = rows.length - measured.length;
+  const row = ({series, before, after, relative}) => {
+    const step = usual(series.values);
+    return [
+      element("a", {href: page.id + ".html#series=" + encodeURIComponent(series.id)}, metricName(series.metric), element("small", {}, parameters(series))),
+      withUnit(before, series.unit), withUnit(after, series.unit), changed(relative, series.direction),
+      step === null ? element("span", {class: "quiet"}, "unknown") : "±" + percent(step).slice(1),
+      element("span", {class: "quiet"}, directionWords(series.direction)),
+    ];
+  };
+  const heads = ["Metric", "#base", "#head", "#Change", "#Usual step", "Direction"];
+  return [
+    element("div", {class: "sides"}, side("base", a), side("head", b)),
+    element("p", {class: "notice"}, "One measurement each: this is no verdict. A change within a few times the usual step of its series, from one commit to the next, may be noise."),
+    kept.length ? table("Every series at both commits, big moves first", heads, kept.map(row), {id: "comparison-table"})
+      : element("p", {class: "empty"}, base === head ? "These are the same commit." : "No series has a change of that size."),
+    none ? element("p", {class: "quiet"}, none + " of " + rows.length + " series were measured at neither commit.") : "",
+  ].filter(Boolean);
+}

@@ -1,0 +1,89 @@
+// The overview: what moved in the last 7 and 30 days, worst first, and every page by model and device.
+"use strict";
+
+const SHOWN = 50;
+
+views.overview = async () => {
+  const site = await vllmPerf.when("index");
+  const pages = new Map(site.pages.map((page) => [page.id, page]));
+  const values = (key) => [...new Set(site.pages.map((page) => page[key]))].sort(byValue);
+  const search = element("input", {type: "search", id: "choice-model", placeholder: "part of a name", autocomplete: "off", spellcheck: "false"});
+  byId("filters").append(
+    element("div", {class: "field"}, element("label", {for: "choice-model"}, "Model"), control(search, "model", {replace: true})),
+    choice("device", "Device", [["", "all"], ...values("device").map((name) => [name, short(name, 40)])]),
+    choice("type", "Device type", [["", "all"], ...values("type").map((name) => [name, short(name, 50)])]),
+    choice("metric", "Metric", [["", "all"], ...[...new Set(site.moved.map((move) => move.metric))].sort().map((name) => [name, metricName(name)])]),
+    choice("days", "Moved in the last", [["7", "7 days"], ["30", "30 days"]], "7"),
+    choice("show", "Show", [["", "worse and better"], ["worse", "worse only"], ["better", "better only"]]),
+  );
+  let all = false;
+  const render = () => {
+    const state = address.read();
+    const fits = (page) => page
+      && clean(page.model).toLowerCase().includes((state.get("model") || "").trim().toLowerCase())
+      && (!state.get("device") || page.device === state.get("device"))
+      && (!state.get("type") || page.type === state.get("type"));
+    const days = state.get("days") === "30" ? 30 : 7;
+    const moved = within(site.moved, days).filter((move) => fits(pages.get(move.page))
+      && (!state.get("metric") || move.metric === state.get("metric"))
+      && (!state.get("show") || move.better === (state.get("show") === "better")));
+    byId("moved").replaceChildren(...movedRows(moved, days, pages, all));
+    const more = byId("moved").querySelector("button");
+    if (more) more.addEventListener("click", () => { all = true; render(); });
+    byId("pages").replaceChildren(pageRows(site.pages.filter(fits), within(site.moved, 30)));
+    const counts = [moved.filter((move) => !move.better).length, moved.filter((move) => move.better).length];
+    byId("counts").replaceChildren(
+      element("li", {class: "worse"}, element("strong", {}, String(counts[0])), " worse"),
+      element("li", {class: "better"}, element("strong", {}, String(counts[1])), " better"),
+      element("li", {}, element("strong", {}, String(site.pages.filter(fits).length)), site.pages.filter(fits).length === 1 ? " page" : " pages"),
+    );
+  };
+  addEventListener("hashchange", () => { all = false; render(); });
+  render();
+  performance.mark("usable");
+};
+
+/* The moves of the last days, each once, worst first and what got better after it. */
+function within(moved, days) {
+  const kept = new Map();
+  for (const move of moved) if (move.days <= days) kept.set(move.page + " " + move.series + " " + move.at, move);
+  return [...kept.values()].sort((a, b) => a.better - b.better || Math.abs(Math.log1p(b.relative)) - Math.abs(Math.log1p(a.relative)));
+}
+
+function movedRows(moved, days, pages, all) {
+  if (!moved.length) return [element("p", {class: "empty"}, "Nothing moved in the last " + days + " days.")];
+  const row = (move) => {
+    const page = pages.get(move.page);
+    const target = page.file + "#series=" + encodeURIComponent(move.series);
+    return [
+      element("a", {href: target}, metricName(move.metric), element("small", {}, parameters(move))),
+      changed(move.relative, move.direction),
+      withUnit(move.before, move.unit), withUnit(move.after, move.unit),
+      element("span", {}, named(page.model, 60), element("small", {}, short(page.device, 30) + " · " + short(page.type, 60))),
+      element("span", {class: "once"}, element("code", {}, sha(move.at)), element("small", {}, moment(move.date))),
+      stateMark(move.state),
+    ];
+  };
+  const shown = all ? moved : moved.slice(0, SHOWN);
+  const heads = ["Metric", "#Change", "#Before", "#After", "Model and device", "Since", "State"];
+  const parts = [table("What moved in the last " + days + " days, worst first", heads, shown.map(row), {id: "moved-table"})];
+  if (shown.length < moved.length) parts.push(element("button", {type: "button", class: "more"}, "Show all " + moved.length));
+  return parts;
+}
+
+function pageRows(pages, moved) {
+  if (!pages.length) return element("p", {class: "empty"}, "No page fits these filters.");
+  const count = (page, good) => moved.filter((move) => move.page === page.id && move.better === good).length;
+  const tally = (page) => {
+    const [bad, good] = [count(page, false), count(page, true)];
+    const parts = [bad ? element("span", {class: "worse"}, bad + " worse") : "", good ? element("span", {class: "better"}, good + " better") : ""].filter(Boolean);
+    return element("span", {class: "tally"}, parts.length ? parts : element("span", {class: "quiet"}, "steady"));
+  };
+  const row = (page) => [
+    element("a", {href: page.file}, named(page.model, 70)),
+    short(page.device, 30), named(page.type, 60), tally(page), number(page.series).replace(/\.0+$/, ""), number(page.commits).replace(/\.0+$/, ""),
+    element("span", {class: "once"}, element("code", {}, sha(page.last.sha)), element("small", {}, moment(page.last.date))),
+  ];
+  const sorted = [...pages].sort((a, b) => a.model.localeCompare(b.model, "en", {numeric: true}) || a.device.localeCompare(b.device));
+  return table("Every model and device", ["Model", "Device", "Device type", "Moved in 30 days", "#Series", "#Commits", "Last commit"], sorted.map(row), {id: "pages-table"});
+}

@@ -1,0 +1,189 @@
+// The page of a model on a device: a chart per metric over commits, filters, the changes, and every number as a table.
+"use strict";
+
+const WINDOWS = [["", "all commits"], ["30", "last 30"], ["60", "last 60"], ["120", "last 120"]];
+
+views.page = async () => {
+  const page = await vllmPerf.when("page " + document.body.dataset.page);
+  const names = [...new Set(page.series.flatMap((series) => Object.keys(series.parameters)))];
+  const varied = names.filter((name) => valuesOf(page.series, name).length > 1);
+  const fixed = names.filter((name) => !varied.includes(name) && page.series.every((series) => series.parameters[name]));
+  const metrics = [...new Set(page.series.map((series) => series.metric))];
+  const last = page.commits[page.commits.length - 1];
+  byId("facts").replaceChildren(...facts(page, fixed, last));
+  byId("filters").append(
+    choice("metric", "Metric", [["", "all"], ...metrics.map((name) => [name, metricName(name)])]),
+    ...varied.map((name) => choice("p." + name, parameterName(name), [["", "all"], ...valuesOf(page.series, name).map((value) => [value, short(value, 40)])])),
+    choice("split", "A chart per", [["", "metric"], ["series", "series"]]),
+    choice("last", "Commits", WINDOWS),
+    element("div", {class: "checks"}, check("log", "Log scale"), check("levels", "Levels and changes", true)),
+  );
+  const board = new Board(page, varied);
+  addEventListener("hashchange", () => board.render());
+  addEventListener("theme", () => board.refresh());
+  board.render();
+  performance.mark("usable");
+};
+
+/* The values that a parameter has in some series, in order. */
+const valuesOf = (all, name) => [...new Set(all.map((series) => series.parameters[name] || ""))].filter(Boolean).sort(byValue);
+
+function facts(page, fixed, last) {
+  const parts = [element("span", {}, short(page.device, 40) + " · " + short(page.type, 120))];
+  if (fixed.length && page.series.length) parts.push(element("span", {}, parameters(page.series[0], fixed)));
+  if (last) parts.push(element("span", {}, page.commits.length + " commits, the last ", link(last.url, element("code", {}, sha(last.sha))), " of " + moment(last.date)));
+  parts.push(element("a", {href: "compare.html#page=" + page.id}, "Compare two commits"), element("a", {href: "data/" + page.id + ".csv", download: page.id + ".csv"}, "CSV"));
+  return parts.map((part) => element("li", {}, part));
+}
+
+/* The charts that fit the state, and what is drawn of them. */
+class Board {
+  constructor(page, varied) {
+    Object.assign(this, {page, varied, charts: [], shape: null});
+    this.watcher = new IntersectionObserver((seen) => {
+      for (const {target, isIntersecting} of seen) if (isIntersecting) target.chart.draw();
+    }, {rootMargin: "300px"});
+  }
+
+  /* The commits in view: those between two that the address names, or the last so many. */
+  view() {
+    const state = address.read();
+    const end = this.page.commits.length - 1;
+    const place = (key, otherwise) => {
+      const found = state.get(key) ? this.page.commits.findIndex((commit) => commit.sha.startsWith(state.get(key))) : -1;
+      return found < 0 ? otherwise : found;
+    };
+    const count = parseInt(state.get("last"), 10);
+    const low = place("from", count > 1 ? Math.max(0, end - count + 1) : 0);
+    return {low, high: Math.max(place("to", end), low), log: state.get("log") === "1", levels: state.get("levels") !== "0", zoomed: state.has("from") || state.has("to")};
+  }
+
+  chosen() {
+    const state = address.read();
+    return this.page.series.filter((series) =>
+      (!state.get("series") || series.id === state.get("series"))
+      && (!state.get("metric") || series.metric === state.get("metric"))
+      && this.varied.every((name) => !state.get("p." + name) || series.parameters[name] === state.get("p." + name)));
+  }
+
+  render() {
+    const chosen = this.chosen();
+    const split = address.read().get("split") === "series";
+    const shape = split + chosen.map((series) => series.id).join();
+    const view = this.view();
+    this.zoomNotice(view);
+    byId("changes").replaceChildren(...changesRows(this.page, chosen, view));
+    if (shape === this.shape) return void this.charts.forEach((chart) => chart.show(view));
+    this.shape = shape;
+    this.watcher.disconnect();
+    for (const chart of this.charts) if (chart.box.classList.contains("drawn")) Plotly.purge(chart.plot);
+    this.charts = [];
+    const groups = grouped(chosen, split ? 1 : LINES);
+    byId("charts").replaceChildren(...groups.map((group, at) => this.figure(group, at, view)));
+    byId("shown").textContent = chosen.length + " of " + this.page.series.length + " series in " + groups.length + (groups.length === 1 ? " chart" : " charts");
+    if (!groups.length) byId("charts").append(element("p", {class: "empty"}, "No series fits these filters."));
+    for (const chart of this.charts) this.watcher.observe(chart.box);
+  }
+
+  refresh() {
+    this.charts.forEach((chart) => chart.show(chart.view));
+  }
+
+  zoomNotice(view) {
+    const only = address.read().get("series");
+    const reset = (key, words, changes) => {
+      const button = element("button", {type: "button", id: key}, words);
+      button.addEventListener("click", () => address.write(changes));
+      return button;
+    };
+    const ends = [view.low, view.high].map((at) => this.page.commits[at]);
+    byId("limits").replaceChildren(...[
+      view.zoomed && ends[0] ? element("span", {}, "Commits ", element("code", {}, sha(ends[0].sha)), " to ", element("code", {}, sha(ends[1].sha)), " ", reset("reset-zoom", "Show all commits", {from: null, to: null})) : "",
+      only ? element("span", {}, "One series ", reset("reset-series", "Show every series", {series: null})) : "",
+    ].filter(Boolean));
+  }
+
+  figure(group, at, view) {
+    const title = metricName(group.metric);
+    const label = title + (group.common ? ", " + group.common : "") + ", over " + this.page.commits.length + " commits. Left and right arrow go from commit to commit, Enter opens one. Its numbers are in the table below it.";
+    const box = element("div", {class: "chart", tabindex: "0", role: "group", "aria-roledescription": "chart", "aria-label": label});
+    const chart = new Chart(box, this.page, group, view);
+    box.chart = chart;
+    this.charts.push(chart);
+    const numbers = element("details", {}, element("summary", {}, "Numbers"));
+    numbers.addEventListener("toggle", () => {
+      if (numbers.open && numbers.children.length === 1) numbers.append(numbersTable(this.page, group, title));
+    });
+    return element("section", {class: "card", "aria-labelledby": "chart-" + at},
+      element("h3", {id: "chart-" + at, title: short(group.metric, 200)}, title, element("small", {}, " " + short(group.unit, 20) + " · " + directionWords(group.direction))),
+      group.common ? element("p", {class: "common"}, group.common) : "",
+      box, legend(this.page, group, chart), numbers);
+  }
+}
+
+/* Series by metric, at most `most` in a chart. `words` are what tells the series of a chart apart. */
+function grouped(chosen, most) {
+  const metrics = new Map();
+  for (const series of chosen) metrics.set(series.metric, [...(metrics.get(series.metric) || []), series]);
+  return [...metrics].flatMap(([metric, all]) => parted(all, most).map((series) => {
+    const names = [...new Set(series.flatMap((one) => Object.keys(one.parameters)))];
+    const differ = names.filter((name) => new Set(series.map((one) => one.parameters[name])).size > 1);
+    const common = parameters(series[0], names.filter((name) => !differ.includes(name)));
+    return {metric, series, common, unit: series[0].unit, direction: series[0].direction, words: series.map((one) => parameters(one, differ))};
+  }));
+}
+
+/* Too many for a chart are parted by the parameter with the fewest values, so that those of a chart belong together. */
+function parted(all, most) {
+  if (all.length <= most) return [all];
+  const names = [...new Set(all.flatMap((series) => Object.keys(series.parameters)))];
+  const counts = names.map((name) => [name, new Set(all.map((series) => series.parameters[name] || "")).size]).filter(([, count]) => count > 1);
+  const [name] = counts.sort((a, b) => a[1] - b[1])[0] || [];
+  if (name === undefined) return [all.slice(0, most), ...parted(all.slice(most), most)];
+  const values = [...new Set(all.map((series) => series.parameters[name] || ""))].sort(byValue);
+  return values.flatMap((value) => parted(all.filter((series) => (series.parameters[name] || "") === value), most));
+}
+
+/* Key of the lines and their text alternative in one: last value and last change of each. */
+function legend(page, group, chart) {
+  const row = (series, at) => {
+    const end = series.values.findLastIndex((value) => value !== null);
+    const change = series.changes[series.changes.length - 1];
+    const button = element("button", {type: "button", class: "key", "aria-pressed": "true"}, element("i", {class: "line-" + (at + 1), "aria-hidden": "true"}, GLYPHS[at]), " " + (group.words[at] || "all"));
+    button.addEventListener("click", () => button.setAttribute("aria-pressed", String(chart.toggle(at))));
+    return [
+      group.series.length > 1 ? button : element("span", {class: "key"}, element("i", {class: "line-1", "aria-hidden": "true"}, GLYPHS[0])),
+      end < 0 ? "none" : withUnit(series.values[end], series.unit),
+      change ? element("span", {}, changed(change.after / change.before - 1, series.direction), " ", element("span", {class: "quiet"}, "at " + sha(page.commits[change.at].sha) + " "), stateMark(change.state)) : element("span", {class: "quiet"}, "no change found"),
+    ];
+  };
+  return table(metricName(group.metric) + ": the last value and the last change of each series", ["Series", "#Last", "Last change"], group.series.map(row), {class: "legend"});
+}
+
+function numbersTable(page, group, title) {
+  const rows = page.commits.map((commit, at) => [
+    link(commit.url, element("code", {}, sha(commit.sha))), moment(commit.date), ...group.series.map((series) => number(series.values[at])),
+  ]).reverse().filter((cells) => cells.slice(2).some((cell) => cell !== "none"));
+  const heads = ["Commit", "Date (UTC)", ...group.words.map((words) => "#" + (words || "Value") + (group.unit ? " (" + short(group.unit, 20) + ")" : ""))];
+  return table(title + ", every commit, newest first", heads, rows, {class: "numbers"});
+}
+
+const CHANGES = 12;
+
+/* The changes of the series that are shown, newest first. */
+function changesRows(page, chosen, view) {
+  const all = chosen.flatMap((series) => series.changes.filter((change) => change.at >= view.low && change.at <= view.high).map((change) => ({series, change})))
+    .sort((a, b) => b.change.at - a.change.at || a.change.p - b.change.p);
+  if (!all.length) return [element("p", {class: "empty"}, "No change was found in these commits.")];
+  const row = ({series, change}) => {
+    const commit = page.commits[change.at];
+    return [
+      element("span", {}, metricName(series.metric), element("small", {}, parameters(series))),
+      changed(change.after / change.before - 1, series.direction), withUnit(change.before, series.unit), withUnit(change.after, series.unit),
+      element("span", {class: "once"}, link(commit.url, element("code", {}, sha(commit.sha))), element("small", {}, moment(commit.date))), stateMark(change.state),
+    ];
+  };
+  const rows = all.slice(0, CHANGES).map(row);
+  const note = all.length > CHANGES ? [element("p", {class: "quiet"}, "The newest " + CHANGES + " of " + all.length + "; the others are marked in the charts.")] : [];
+  return [table("Changes of the series that are shown, newest first", ["Metric", "#Change", "#Before", "#After", "Since", "State"], rows, {id: "changes-table"}), ...note];
+}
