@@ -4,7 +4,7 @@ pub mod calibrate;
 mod compare;
 mod load;
 mod planning;
-mod records;
+pub mod records;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Measure head against itself until the noise of every primary row is known
     Calibrate(Box<calibrate::CalibrateArgs>),
-    /// Comment, job summary or annotation, from an output folder
+    /// Comment, job summary or annotation, and the records of main, from an output folder
     Publish(PublishArgs),
     /// Print the verdict of an output folder and exit by it: the last step in CI
     Verdict(VerdictArgs),
@@ -217,6 +217,18 @@ pub struct PublishArgs {
     /// Page of the uploaded artifact, to link
     #[arg(long, env = "VLLM_PERF_ARTIFACT_URL", value_name = "URL")]
     pub artifact_url: Option<String>,
+    /// Store for the records of main, in place of the config's: a folder, file:///, s3://, gs:// or az://
+    #[arg(long, env = "VLLM_PERF_STORE", value_name = "STORE")]
+    pub store: Option<String>,
+    /// API that takes the records in place of a store (VLLM_PERF_UPLOADER_USERNAME and _PASSWORD are its credentials)
+    #[arg(long, env = "VLLM_PERF_UPLOADER", value_name = "URL")]
+    pub uploader: Option<String>,
+    /// Upload the records that did not arrive before, and do nothing else
+    #[arg(long, env = "VLLM_PERF_RETRY", value_parser = BoolishValueParser::new())]
+    pub retry: bool,
+    /// Config file, in place of vllm-perf.yml
+    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// warn or error, where the comment cannot be written
     #[arg(
         long,

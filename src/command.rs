@@ -14,6 +14,7 @@ mod bench;
 mod calibrate;
 mod compare;
 mod config;
+mod identity;
 mod plan;
 pub mod plugin;
 mod prepare;
@@ -85,7 +86,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Calibrate(mut arguments) => calibrate::calibrate(&mut arguments, shell).await,
         Command::Publish(arguments) => publish::publish(&arguments, shell).await,
         Command::Verdict(arguments) => verdict::verdict(&arguments, shell),
-        Command::Compare(arguments) => compare::compare(&arguments, shell),
+        Command::Compare(arguments) => compare::compare(&arguments, shell).await,
         Command::Report(arguments) => report::report(&arguments, shell),
         Command::Records(arguments) => records::records(&arguments, shell).await,
         Command::Config(arguments) => config::config(&arguments, shell),

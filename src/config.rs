@@ -11,12 +11,14 @@ use crate::strategy::Strategy;
 
 mod file;
 mod find;
+mod records;
 mod schema;
 mod settings;
 mod verdict;
 
 pub use file::{LONGEST_FILE, parse};
 pub use find::{PLACES, find};
+pub use records::RecordsConfig;
 pub use schema::schema;
 pub use settings::{Setting, Source, settings};
 pub use verdict::{CasePattern, MinEffect, Primary, VerdictConfig};
@@ -40,6 +42,8 @@ pub struct Config {
     pub verdict: VerdictConfig,
     /// Where records and results of main are kept.
     pub store: Option<String>,
+    /// What becomes of records.
+    pub records: RecordsConfig,
 }
 
 /// When to benchmark.
@@ -98,6 +102,7 @@ impl Default for Config {
             environment: EnvironmentConfig::default(),
             verdict: VerdictConfig::default(),
             store: None,
+            records: RecordsConfig::default(),
         }
     }
 }

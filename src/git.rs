@@ -55,6 +55,11 @@ pub async fn before(commit: &str, most: u32) -> Result<Vec<String>> {
     Ok(list.lines().skip(1).map(str::to_owned).collect())
 }
 
+/// Whether git knows that `commit` is `later` or a commit before it.
+pub async fn is_before(commit: &str, later: &str) -> bool {
+    matches!(git(&["merge-base", "--is-ancestor", commit, later]).await, Ok((true, _)))
+}
+
 /// When a commit was made, RFC 3339; `None` where git does not know it.
 pub async fn date(commit: &str) -> Option<String> {
     let (found, date) = git(&["show", "--no-patch", "--format=%cI", &format!("{commit}^{{commit}}")]).await.ok()?;

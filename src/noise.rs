@@ -1,7 +1,7 @@
 //! What earlier A/A runs have shown of the noise of each row: the same build on both sides, so that every difference is
-//! noise. Pure; `folder` keeps it.
+//! noise. Pure; `kept` reads and adds to a store.
 
-mod folder;
+mod kept;
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use crate::result::{Outcome, Repetition};
 use crate::statistics::{Prior, mean, pair_deviation};
 use crate::suite::MeasuredBy;
 
-pub use folder::{append, store_folder};
+pub use kept::append;
 
 /// Schema of one A/A run in a store.
 pub const SCHEMA: &str = "vllm-perf/noise/v1";

@@ -86,6 +86,16 @@ impl OutputFolder {
         self.file("comparison.json")
     }
 
+    /// Dashboard records of head, a file a model.
+    pub fn records(&self) -> PathBuf {
+        self.file("records")
+    }
+
+    /// Records that are to be uploaded and not yet known to have arrived.
+    pub fn spool(&self) -> PathBuf {
+        self.file("spool")
+    }
+
     /// Head's results, merged over the repetitions.
     pub fn results(&self) -> PathBuf {
         self.file("results")

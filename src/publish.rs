@@ -1,4 +1,5 @@
-//! What was measured goes to where people look: one comment, the job summary, the build's annotation, the artifacts.
+//! What was measured goes to where people look: one comment, the job summary, the build's annotation, the artifacts, and the
+//! records of main to the store.
 //! Texts come rendered; here is decided what may be written where. A sink that fails does not keep the others.
 
 pub mod actions;
@@ -7,6 +8,8 @@ mod comment;
 pub mod folder;
 pub mod github;
 mod transport;
+pub mod upload;
+pub mod uploader;
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -20,6 +23,7 @@ use crate::event::{CiRun, Event, Provider};
 use crate::exit::{Classify, Exit};
 use buildkite::{Agent, Style};
 use github::{Action, Github, Posted, PullRequest};
+use upload::{Destination, Upload};
 
 /// What became of one sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub struct Report {
     pub meta_data: Outcome,
     /// The output folder as artifacts.
     pub artifacts: Outcome,
+    /// The records of main in the store.
+    pub records: Outcome,
 }
 
 /// What a comment that could not be written means for the exit.
@@ -79,7 +85,7 @@ impl Report {
     /// The exit of `publish`.
     pub fn exit(&self, comment_failure: CommentFailure) -> Exit {
         let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_));
-        let others = [&self.summary, &self.annotation, &self.meta_data, &self.artifacts];
+        let others = [&self.summary, &self.annotation, &self.meta_data, &self.artifacts, &self.records];
         let comment = comment_failure == CommentFailure::Error && failed(&self.comment);
         if comment || others.into_iter().any(failed) { Exit::World } else { Exit::Done }
     }
@@ -91,7 +97,8 @@ impl fmt::Display for Report {
         writeln!(f, "summary: {}", self.summary)?;
         writeln!(f, "annotation: {}", self.annotation)?;
         writeln!(f, "meta-data: {}", self.meta_data)?;
-        writeln!(f, "artifacts: {}", self.artifacts)
+        writeln!(f, "artifacts: {}", self.artifacts)?;
+        writeln!(f, "records: {}", self.records)
     }
 }
 
@@ -101,6 +108,8 @@ pub struct Publication<'a> {
     pub event: &'a Event,
     /// The CI run that we are in.
     pub run: &'a CiRun,
+    /// The commit that was measured, where it is the event's or one of its branch before it.
+    pub commit: Option<&'a str>,
     /// What was measured.
     pub comparison: &'a Comparison,
     /// Which comment is ours: a [`comment_id`].
@@ -117,6 +126,10 @@ pub struct Publication<'a> {
     pub github: Option<&'a Github>,
     /// Buildkite's agent, where this is Buildkite.
     pub agent: Option<&'a Agent>,
+    /// Where records of main go; `None` where nobody configured it.
+    pub destination: Option<&'a Destination>,
+    /// Branches whose pushes are main's.
+    pub branches: &'a [String],
 }
 
 /// Which comment on a pull request belongs to a configuration: workflow, job and device tell one from another. Of an
@@ -151,6 +164,7 @@ pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Report> {
         annotation: annotation(publication).await.into(),
         meta_data: meta_data(publication).await.into(),
         artifacts: artifacts(publication).await.into(),
+        records: records(publication).await.into(),
     })
 }
 
@@ -264,6 +278,11 @@ async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
         (None, Provider::Github) => Ok(Outcome::Left("the action's own step uploads them".to_owned())),
         (None, _) => Ok(not_buildkite()),
     }
+}
+
+async fn records(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+    let Publication { event, run, folder, branches, destination, .. } = *publication;
+    upload::records(&Upload { folder, event, run, commit: publication.commit, branches, destination }).await
 }
 
 fn not_buildkite() -> Outcome {

@@ -3,6 +3,7 @@
 
 mod choice;
 mod identity;
+mod import;
 mod parameters;
 
 use anyhow::{Context, Result, ensure};
@@ -10,9 +11,11 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::result::{CaseFiles, Document, Outcome};
+use crate::store::key::RecordKey;
 
 pub use choice::{Choice, Collision};
-pub use identity::{Identity, Runner, key};
+pub use identity::{Identity, Runner};
+pub use import::import;
 pub use parameters::Parameters;
 
 /// The version of the schema.
@@ -108,6 +111,15 @@ pub enum Fact {
     Text(String),
 }
 
+/// Which cases have records.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Rules {
+    /// Which of the cases that the dashboard cannot tell apart.
+    pub collision: Choice,
+    /// Share of failed requests above which a case has none.
+    pub failed_share: f64,
+}
+
 /// What a results folder gave.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Records {
@@ -123,20 +135,71 @@ pub struct Records {
 ///
 /// # Errors
 /// The identity lacks something that the database needs: nothing can be published of any case.
-pub fn records(identity: &Identity, cases: &IndexMap<String, CaseFiles>, choice: Choice) -> Result<Records> {
+pub fn records(identity: &Identity, cases: &IndexMap<String, CaseFiles>, rules: Rules) -> Result<Records> {
     identity.check()?;
     let mut records = Records::default();
     let mut points = Vec::new();
     for (name, files) in cases {
-        match Point::of(name, files) {
+        match Point::of(name, files, rules.failed_share) {
             Ok(point) => points.push(point),
             Err(error) => records.refused.push((name.clone(), format!("{error:#}"))),
         }
     }
-    let (kept, collisions) = choice::choose(points, choice);
-    records.collisions = collisions;
-    records.records = kept.into_iter().flat_map(|point| point.into_records(identity)).collect();
+    records.keep(points, identity, rules.collision);
     Ok(records)
+}
+
+impl Records {
+    fn keep(&mut self, points: Vec<Point>, identity: &Identity, choice: Choice) {
+        let (kept, collisions) = choice::choose(points, choice);
+        self.collisions.extend(collisions);
+        self.records.extend(kept.into_iter().flat_map(|point| point.into_records(identity)));
+    }
+}
+
+impl Record {
+    /// Whether it may be published: what [`records`] makes passes, what a folder holds may be another's.
+    ///
+    /// # Errors
+    /// What the database would not take, or its pages could not show.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.schema_version == SCHEMA, "its schema is `{}`", self.schema_version);
+        ensure!(self.name == BENCHMARK && self.benchmark.name == BENCHMARK, "its benchmark is not `{BENCHMARK}`");
+        let [runner] = self.runners.as_slice() else { anyhow::bail!("it has {} runners", self.runners.len()) };
+        let identity = Identity {
+            repository: self.repo.clone(),
+            branch: self.head_branch.clone(),
+            commit: self.head_sha.clone(),
+            timestamp: self.timestamp,
+            workflow_id: self.workflow_id,
+            job_id: self.job_id,
+            run_attempt: self.run_attempt,
+            runner: runner.clone(),
+        };
+        identity.check()?;
+        check_name(&self.model.name)?;
+        check_values(&self.metric.name, &self.metric.benchmark_values)
+    }
+
+    /// Where it goes in a store.
+    pub fn key(&self) -> RecordKey {
+        let device_type = self.runners.first().map_or("", |runner| &runner.device_type);
+        RecordKey::new(&self.repo, &self.head_branch, &self.head_sha, device_type, &self.model.name)
+    }
+}
+
+/// The objects that hold the records in a store, one a line. Models whose names are one in a key share an object.
+///
+/// # Errors
+/// Never for our own records.
+pub fn objects(records: &[Record]) -> Result<IndexMap<RecordKey, String>> {
+    let mut objects = IndexMap::<RecordKey, String>::new();
+    for record in records {
+        let lines = objects.entry(record.key()).or_default();
+        *lines += &serde_json::to_string(record).context("cannot write a record as JSON")?;
+        lines.push('\n');
+    }
+    Ok(objects)
 }
 
 /// A case, on its way into records.
@@ -150,19 +213,22 @@ struct Point {
 }
 
 impl Point {
-    fn of(case: &str, files: &CaseFiles) -> Result<Self> {
-        if let Outcome::Failed(reason) = &files.outcome {
+    fn of(case: &str, files: &CaseFiles, failed_share: f64) -> Result<Self> {
+        let document = files.text.as_deref().map(|text| Document::read(files.kind, text));
+        if let Outcome::Failed(reason) = &files.outcome
+            && !document
+                .as_ref()
+                .is_some_and(|document| document.as_ref().is_ok_and(|it| it.failed_share_is(failed_share)))
+        {
             anyhow::bail!("{reason}");
         }
-        let text = files.text.as_deref().context("the benchmark left no result file")?;
-        let document = Document::read(files.kind, text)?;
+        let document = document.context("the benchmark left no result file")??;
         let model = files.commands.model().or_else(|| document.model().map(str::to_owned));
         let model = model.context("neither the result nor its commands name the model")?;
         check_name(&model)?;
         let metrics = metrics(&document);
         for (name, values) in &metrics {
-            ensure!(!values.is_empty() && values.iter().all(|value| value.is_finite()), "`{name}` has no value");
-            ensure!(values.iter().all(|value| *value >= 0.0), "`{name}` is negative");
+            check_values(name, values)?;
         }
         // Compilation takes no time where nothing is compiled; a case of nothing but zeros measured nothing.
         ensure!(metrics.iter().any(|(_, values)| values.iter().any(|value| *value > 0.0)), "every metric is 0");
@@ -192,6 +258,12 @@ impl Point {
             })
             .collect()
     }
+}
+
+fn check_values(name: &str, values: &[f64]) -> Result<()> {
+    ensure!(!values.is_empty() && values.iter().all(|value| value.is_finite()), "`{name}` has no value");
+    ensure!(values.iter().all(|value| *value >= 0.0), "`{name}` is negative");
+    Ok(())
 }
 
 /// Names that the dashboard's pages cannot show, or that no model has.
@@ -284,6 +356,20 @@ fn facts(document: &Document) -> IndexMap<String, Fact> {
     }
 }
 
+/// A record of a model.
+#[cfg(test)]
+pub(crate) fn example(model: &str) -> Record {
+    let info = BenchmarkInfo {
+        args: Parameters::default(),
+        compilation_mode: String::new(),
+        optimization_level: String::new(),
+        use_compile: true,
+    };
+    let metrics = vec![("median_ttft_ms".to_owned(), vec![41.7])];
+    let point = Point { case: "serving_a".into(), model: model.into(), info, metrics, facts: IndexMap::new() };
+    point.into_records(&identity::tests::identity()).remove(0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -307,7 +393,7 @@ mod tests {
             crate::result::parse(files.kind, &text).unwrap_or_else(|error| Outcome::Failed(error.to_string()));
         files.text = Some(text);
         cases.retain(|name, _| name == case);
-        records(&identity::tests::identity(), &cases, Choice::default()).unwrap()
+        records(&identity::tests::identity(), &cases, Rules::default()).unwrap()
     }
 
     #[test]
@@ -336,7 +422,7 @@ mod tests {
         let mut compared = 0;
         for (name, files) in &cases {
             let one = IndexMap::from([(name.clone(), files.clone())]);
-            let ours = records(&identity::tests::identity(), &one, Choice::default()).unwrap().records;
+            let ours = records(&identity::tests::identity(), &one, Rules::default()).unwrap().records;
             let mut theirs: Vec<Theirs> = Vec::new();
             for suffix in ["", ".cold_startup", ".cold_compilation", ".warm_startup", ".warm_compilation"] {
                 let path = format!("{UPSTREAM}/{name}{suffix}.pytorch.json");
@@ -366,7 +452,7 @@ mod tests {
     #[test]
     fn a_record_holds_nothing_of_the_command_but_its_parameters() {
         let cases = upstream();
-        let records = records(&identity::tests::identity(), &cases, Choice::default()).unwrap();
+        let records = records(&identity::tests::identity(), &cases, Rules::default()).unwrap();
         let serving = records.records.iter().find(|record| record.metric.name == "median_ttft_ms").unwrap();
         insta::assert_snapshot!(serde_json::to_string_pretty(serving).unwrap(), @r#"
         {
@@ -464,7 +550,7 @@ mod tests {
         let startup = upstream()["startup_tinyllama_tp1"].clone();
         let of = |files: CaseFiles| {
             let cases = IndexMap::from([("startup_tinyllama_tp1".to_owned(), files)]);
-            records(&identity::tests::identity(), &cases, Choice::default()).unwrap()
+            records(&identity::tests::identity(), &cases, Rules::default()).unwrap()
         };
         assert!(of(startup.clone()).records.iter().any(|record| record.metric.benchmark_values == [0.0]));
         for name in ["a;b", "a+b", "<script>", "", "x\u{7}", &"x".repeat(201)] {
@@ -476,7 +562,7 @@ mod tests {
 
     #[test]
     fn forms_that_the_database_rejects_or_reads_wrongly_are_no_records() {
-        let records = records(&identity::tests::identity(), &upstream(), Choice::default()).unwrap();
+        let records = records(&identity::tests::identity(), &upstream(), Rules::default()).unwrap();
         let good = serde_json::to_string(&records.records[0]).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&good).unwrap(), records.records[0]);
         for (from, to) in [
@@ -493,5 +579,54 @@ mod tests {
             assert!(good.contains(from), "{from}");
             assert!(serde_json::from_str::<Record>(&good.replacen(from, to, 1)).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn models_whose_names_are_one_in_a_key_share_an_object_and_none_is_lost() {
+        let names = ["org/a", "org_a", "org é", "org/b"];
+        let records: Vec<Record> = names.map(example).into_iter().collect();
+        let objects = objects(&records).unwrap();
+        let told: Vec<(&str, usize)> =
+            objects.iter().map(|(key, lines)| (key.model.as_str(), lines.lines().count())).collect();
+        assert_eq!(told, [("org_a", 2), ("org__", 1), ("org_b", 1)]);
+        let read =
+            objects.values().flat_map(|lines| lines.lines()).map(|line| serde_json::from_str::<Record>(line).unwrap());
+        assert_eq!(read.map(|record| record.model.name).collect::<Vec<_>>(), ["org/a", "org_a", "org é", "org/b"]);
+    }
+
+    #[test]
+    fn names_that_the_pages_cannot_show_are_refused_and_the_others_make_a_safe_key() {
+        for name in ["<script>", "a;b", "a+b", "a\"b", "a\\b", "a\nb", "", &"x".repeat(10_000)] {
+            assert!(example(name).check().is_err(), "{name}");
+        }
+        for name in ["../../etc/passwd", "🚀", "a'b", "org/model:v1"] {
+            let record = example(name);
+            record.check().unwrap();
+            crate::store::key::check(&record.key().to_string()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_share_of_failed_requests_may_be_allowed() {
+        let name = upstream().keys().find(|name| name.starts_with("serving")).unwrap().clone();
+        let mut cases = upstream();
+        cases.retain(|case, _| *case == name);
+        let files = cases.get_mut(&name).unwrap();
+        let text = files.text.take().unwrap();
+        let document = Document::read(files.kind, &text).unwrap();
+        let Document::Serving(serving) = document else { panic!() };
+        let completed = serving.completed.unwrap();
+        let failing = text.replace("\"failed\": 0", "\"failed\": 1");
+        assert_ne!(failing, text);
+        files.outcome = crate::result::parse(files.kind, &failing).unwrap();
+        files.text = Some(failing);
+        let of = |failed_share: f64| {
+            let rules = Rules { failed_share, ..Rules::default() };
+            records(&identity::tests::identity(), &cases, rules).unwrap()
+        };
+        let share = 1.0 / (completed as f64 + 1.0);
+        assert_eq!(of(0.0).refused, [(name.clone(), format!("1 of {} requests failed", completed + 1))]);
+        assert_eq!(of(share * 0.99).records.len(), 0);
+        assert_eq!(of(share).records.len(), 12);
     }
 }

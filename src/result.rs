@@ -163,6 +163,13 @@ impl Document {
         }
     }
 
+    /// Whether requests failed, some did not, and those that did are at most this share of all.
+    pub fn failed_share_is(&self, at_most: f64) -> bool {
+        let Self::Serving(serving) = self else { return false };
+        let (completed, failed) = (serving.completed.unwrap_or_default(), serving.failed.unwrap_or_default());
+        completed > 0 && failed > 0 && failed as f64 <= at_most * completed.saturating_add(failed) as f64
+    }
+
     fn outcome(&self) -> Outcome {
         match self {
             Self::Serving(result) => result.outcome(),

@@ -1,23 +1,21 @@
 //! Where records and noise of main are kept: a folder or an object store behind one interface. World. It only grows: what
 //! is there is read and never replaced, because a reader may have taken it already.
 
+mod folder;
 pub mod key;
 mod object;
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use flate2::read::MultiGzDecoder;
-use futures_util::TryStreamExt;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
 use crate::environment::Environment;
 use crate::exit::Classify;
+use folder::Folder;
+use object::Objects;
 
 /// Bytes of one object, unzipped: a night of records has a hundredth of it.
 const OBJECT_LIMIT: u64 = 256 << 20;
@@ -31,8 +29,8 @@ pub struct Store {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Folder(PathBuf),
-    Objects(Arc<dyn ObjectStore>),
+    Folder(Folder),
+    Objects(Objects),
 }
 
 /// An object, without its content.
@@ -65,14 +63,14 @@ impl Store {
     /// # Errors
     /// The user's mistake: a place of another kind, or settings that make no connection.
     pub fn open(place: &str, environment: &Environment) -> Result<Self> {
-        let folder = |path| Ok(Kind::Folder(path));
+        let folder = |path: PathBuf| Ok(Kind::Folder(Folder(path)));
         let kind = match place.split_once("://") {
             None => folder(PathBuf::from(place)),
             Some(("file", _)) => match Url::parse(place).ok().and_then(|url| url.to_file_path().ok()) {
                 Some(path) => folder(path),
                 None => Err(anyhow!("`{place}` names no folder: expected `file:///` and an absolute path, or a path")),
             },
-            Some(_) => object::open(place, environment).map(Kind::Objects),
+            Some(_) => Objects::open(place, environment).map(Kind::Objects),
         };
         Ok(Self { place: place.to_owned(), kind: kind.mistake()? })
     }
@@ -82,27 +80,29 @@ impl Store {
         &self.place
     }
 
-    /// Whether objects go to another machine.
-    pub fn is_remote(&self) -> bool {
-        matches!(self.kind, Kind::Objects(_))
+    /// Whether there is anything to ask: a folder that exists, or an object store, which only an answer tells of.
+    pub fn is_there(&self) -> bool {
+        match &self.kind {
+            Kind::Folder(folder) => folder.0.is_dir(),
+            Kind::Objects(_) => true,
+        }
     }
 
     /// Every object below a prefix of whole segments (`v3/vllm-project`; all for an empty one), sorted by key. A store that
-    /// was never written to has none.
+    /// was never written to has none; what no key of ours can name is left out.
     ///
     /// # Errors
     /// The world's: the store cannot be read.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
-        let list = async {
-            let Some(objects) = self.objects()? else { return Ok(Vec::new()) };
-            let prefix = (!prefix.is_empty()).then(|| Path::parse(prefix)).transpose()?;
-            let metas: Vec<ObjectMeta> = objects.list(prefix.as_ref()).try_collect().await.map_err(object::explain)?;
-            let mut entries = metas.into_iter().map(entry).collect::<Result<Vec<Entry>>>()?;
-            entries.sort_by(|a, b| a.key.cmp(&b.key));
-            Ok(entries)
+        let prefix = prefix.trim_end_matches('/');
+        let listed = match &self.kind {
+            Kind::Folder(folder) => folder.list(prefix),
+            Kind::Objects(objects) => objects.list(prefix).await,
         };
-        let listed: Result<Vec<Entry>> = list.await;
-        listed.with_context(|| format!("cannot list `{prefix}` in the store `{}`", self.place)).world()
+        let mut entries =
+            listed.with_context(|| format!("cannot list `{prefix}` in the store `{}`", self.place)).world()?;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
     }
 
     /// The content of an object, unzipped where it is kept zipped.
@@ -110,14 +110,11 @@ impl Store {
     /// # Errors
     /// The world's: it is not there, cannot be read, or is larger than any of ours.
     pub async fn read(&self, key: &str) -> Result<Vec<u8>> {
-        let read = async {
-            let objects = self.objects()?.context("the folder does not exist")?;
-            let got = objects.get(&Path::parse(key)?).await.map_err(object::explain)?;
-            ensure!(got.meta.size <= OBJECT_LIMIT, "it has {} bytes; at most {OBJECT_LIMIT} are read", got.meta.size);
-            unzipped(got.bytes().await.map_err(object::explain)?.to_vec())
+        let read = match &self.kind {
+            Kind::Folder(folder) => folder.read(key),
+            Kind::Objects(objects) => objects.read(key).await,
         };
-        let content: Result<Vec<u8>> = read.await;
-        content.with_context(|| format!("cannot read `{key}` in the store `{}`", self.place)).world()
+        read.and_then(unzipped).with_context(|| format!("cannot read `{key}` in the store `{}`", self.place)).world()
     }
 
     /// Whether there is an object of this name.
@@ -125,15 +122,10 @@ impl Store {
     /// # Errors
     /// The world's: the store does not tell.
     pub async fn exists(&self, key: &str) -> Result<bool> {
-        let look = async {
-            let Some(objects) = self.objects()? else { return Ok(false) };
-            match objects.head(&Path::parse(key)?).await {
-                Ok(_) => Ok(true),
-                Err(Error::NotFound { .. }) => Ok(false),
-                Err(error) => Err(object::explain(error)),
-            }
+        let exists = match &self.kind {
+            Kind::Folder(folder) => folder.exists(key),
+            Kind::Objects(objects) => objects.exists(key).await,
         };
-        let exists: Result<bool> = look.await;
         exists.with_context(|| format!("cannot look for `{key}` in the store `{}`", self.place)).world()
     }
 
@@ -148,56 +140,12 @@ impl Store {
         if self.exists(key).await? {
             return Ok(Added::AlreadyThere);
         }
-        let add = async {
-            if let Kind::Folder(folder) = &self.kind {
-                std::fs::create_dir_all(folder)?;
-            }
-            let objects = self.objects()?.context("the folder cannot be made")?;
-            let (content, attributes) = match self.kind {
-                Kind::Folder(_) => (content.to_vec(), object_store::Attributes::new()),
-                Kind::Objects(_) => (object::zipped(content)?, object::attributes()),
-            };
-            let path = Path::parse(key)?;
-            let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
-            let put = objects.put_opts(&path, content.clone().into(), options.clone()).await;
-            let put = match put {
-                Err(Error::NotImplemented { .. }) => {
-                    let options = PutOptions { mode: PutMode::Overwrite, ..options };
-                    objects.put_opts(&path, content.into(), options).await
-                }
-                put => put,
-            };
-            match put {
-                Ok(_) => Ok(Added::Written),
-                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Added::AlreadyThere),
-                Err(error) => Err(object::explain(error)),
-            }
+        let added = match &self.kind {
+            Kind::Folder(folder) => folder.add(key, content),
+            Kind::Objects(objects) => objects.add(key, content).await,
         };
-        let added: Result<Added> = add.await;
         added.with_context(cannot).world()
     }
-
-    /// The client; `None` for a folder that does not exist yet.
-    fn objects(&self) -> Result<Option<Arc<dyn ObjectStore>>> {
-        match &self.kind {
-            Kind::Objects(objects) => Ok(Some(objects.clone())),
-            Kind::Folder(folder) if folder.exists() => {
-                let folder = LocalFileSystem::new_with_prefix(folder).map_err(object::explain)?.with_fsync(true);
-                Ok(Some(Arc::new(folder)))
-            }
-            Kind::Folder(_) => Ok(None),
-        }
-    }
-}
-
-fn entry(meta: ObjectMeta) -> Result<Entry> {
-    let (second, nanosecond) = (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
-    Ok(Entry {
-        key: meta.location.to_string(),
-        size: meta.size,
-        modified: jiff::Timestamp::new(second, i32::try_from(nanosecond).unwrap_or_default())?,
-        etag: meta.e_tag,
-    })
 }
 
 /// Told by its first bytes: some stores unzip on the way, whatever the headers say. No JSON begins with them.
@@ -268,6 +216,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stray_file_in_a_folder_keeps_nobody_from_reading() {
+        let (folder, store) = folder();
+        store.add("v3/a.json", b"{}").await.unwrap();
+        for name in ["a b", "é", "x#1", "%2e%2e", ".hidden", "a\\b", "..x", "~", "a\nb"] {
+            crate::output::write(&folder.path().join("store/v3").join(name), b"x").unwrap();
+        }
+        std::os::unix::fs::symlink("/nowhere", folder.path().join("store/v3/dangling")).unwrap();
+        std::fs::create_dir(folder.path().join("store/v3/empty")).unwrap();
+        let keys: Vec<String> = store.list("v3").await.unwrap().into_iter().map(|entry| entry.key).collect();
+        assert!(keys.contains(&"v3/a.json".to_owned()), "{keys:?}");
+        assert!(keys.iter().all(|key| key::check(key).is_ok()), "{keys:?}");
+    }
+
+    #[tokio::test]
     async fn what_is_not_there_is_an_error_that_names_it() {
         let (_folder, store) = folder();
         let error = store.read("v3/none.json").await.unwrap_err();
@@ -295,7 +257,8 @@ mod tests {
             ("gs://bucket", true),
             ("az://container/prefix", true),
         ] {
-            assert_eq!(Store::open(place, &environment).unwrap().is_remote(), remote, "{place}");
+            let store = Store::open(place, &environment).unwrap();
+            assert_eq!(matches!(store.kind, Kind::Objects(_)), remote, "{place}");
         }
         for place in
             ["file://host/x", "ftp://x", "s3://", "s3://bucket?x", "s3://a:b@bucket", "https://uploader.example"]

@@ -12,8 +12,8 @@ use crate::plan::Trigger;
 /// Decides. The reason is one or two sentences, the first without a capital, so that it reads after
 /// "Not benchmarked: "; names stand in backquotes.
 ///
-/// A pull request runs with all the labels of `config`, compared exactly; a push to one of its branches runs; what a
-/// person asks for on their own machine runs; everything else is skipped.
+/// A pull request runs with all the labels of `config`, compared exactly; a push to one of its branches runs, and so does
+/// a schedule or a person's request there; what a person asks for on their own machine runs; everything else is skipped.
 ///
 /// # Errors
 /// The user's mistake: the event is `pull_request_target`, which would run a stranger's code with the repository's
@@ -30,6 +30,8 @@ pub fn decide(
         "pull_request" => Ok(pull_request(event, config, devices)),
         "pull_request_target" => target(),
         "push" => Ok(push(event, config)),
+        "schedule" => Ok(asked(event, config, "a schedule")),
+        "workflow_dispatch" => Ok(asked(event, config, "a person")),
         name => Ok(skip(format!("`{name}` events are not benchmarked. {}", way(config)))),
     }
 }
@@ -101,6 +103,17 @@ fn push(event: &Event, config: &TriggerConfig) -> Trigger {
         None => skip(format!("a pushed tag is not benchmarked. {}", way(config))),
         Some(branch) if config.branches.iter().any(|name| name == branch) => run(format!("`{branch}` was pushed.")),
         Some(branch) => skip(format!("pushes to `{branch}` are not benchmarked. {}", way(config))),
+    }
+}
+
+/// What `who` asks for on a branch.
+fn asked(event: &Event, config: &TriggerConfig, who: &str) -> Trigger {
+    match event.branch.as_deref() {
+        Some(branch) if config.branches.iter().any(|name| name == branch) => {
+            run(format!("{who} asked for `{branch}`."))
+        }
+        Some(branch) => skip(format!("{who} asked for `{branch}`, which is not benchmarked. {}", way(config))),
+        None => skip(format!("{who} asked for a commit of no branch. {}", way(config))),
     }
 }
 
@@ -244,8 +257,24 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_and_a_request_run_on_the_branches_of_the_config_alone() {
+        let on = |name: &str, reference: &str| {
+            let environment: Environment = [("GITHUB_REF", reference)].into_iter().collect();
+            decided(&github::parse(name, "{}", &environment).unwrap().0)
+        };
+        assert_eq!(on("schedule", "refs/heads/main"), "run: a schedule asked for `main`.");
+        assert_eq!(on("workflow_dispatch", "refs/heads/main"), "run: a person asked for `main`.");
+        let other = on("workflow_dispatch", "refs/heads/x");
+        assert!(
+            other.starts_with("skip: a person asked for `x`, which is not benchmarked. Push to `main`, "),
+            "{other}"
+        );
+        assert!(on("schedule", "refs/tags/v1").starts_with("skip: a schedule asked for a commit of no branch. "));
+    }
+
+    #[test]
     fn every_other_event_is_skipped_and_says_what_would_run() {
-        for name in ["schedule", "workflow_dispatch", "merge_group", "workflow_run", "from_the_future"] {
+        for name in ["merge_group", "workflow_run", "from_the_future"] {
             let expected = format!(
                 "skip: `{name}` events are not benchmarked. Push to `main`, open a pull request with `perf-benchmarks` \
                  and `ready`, or run with `--provider local`."
@@ -274,8 +303,8 @@ mod tests {
         let decide = |event: &Event| decide(event, &none, &IndexMap::new()).unwrap();
         let opened = github("pull_request", &LABELED.replace("\"labeled\"", "\"opened\""));
         assert_eq!(decide(&opened).reason, "pull requests need no label here.");
-        let reason = "`schedule` events are not benchmarked. Open a pull request, or run with `--provider local`.";
-        assert_eq!(decide(&github("schedule", "{}")).reason, reason);
+        let reason = "`delete` events are not benchmarked. Open a pull request, or run with `--provider local`.";
+        assert_eq!(decide(&github("delete", "{}")).reason, reason);
     }
 
     #[test]

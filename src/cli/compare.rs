@@ -17,7 +17,7 @@ pub struct CompareArgs {
     /// The same, of head; without it BASE is a benchmark_results.json, split by its parallel layouts
     #[arg(value_name = "HEAD")]
     pub head: Option<PathBuf>,
-    /// Store with the noise of A/A runs: a folder or file:///FOLDER [default: the config's]
+    /// Store with the noise of A/A runs: a folder, file:///, s3://, gs:// or az:// [default: the config's]
     #[arg(long, env = "VLLM_PERF_NOISE", value_name = "STORE")]
     pub noise: Option<String>,
     /// What was measured on, for --noise [default: what the output folder's plan says]

@@ -56,7 +56,7 @@ pub struct Planning {
     /// Output folder
     #[arg(long, env = "VLLM_PERF_OUT", value_name = "DIR", default_value = "vllm-perf-out")]
     pub out: PathBuf,
-    /// Folder (or file:///FOLDER) where the noise of A/A runs is kept and read, in place of the config's
+    /// Where the noise of A/A runs is kept and read, in place of the config's: a folder, file:///, s3://, gs:// or az://
     #[arg(long, env = "VLLM_PERF_STORE", value_name = "STORE")]
     pub store: Option<String>,
     /// Config file, in place of vllm-perf.yml

@@ -78,11 +78,15 @@ pub(super) async fn branch(name: &str, head: Option<&str>, github: Option<(&Gith
     }
 }
 
-/// The commit that head is compared with: where it left the target branch, or what a push replaced.
-pub(super) async fn of_event(event: &Event, github: Option<&Github>) -> Result<Option<String>> {
-    let Some(head) = &event.head_sha else { return Ok(None) };
+/// The commit that head is compared with: where it left the target branch, what a push replaced, else the one before it.
+/// `head` is the commit that the user names, in place of the event's.
+pub(super) async fn of_event(event: &Event, head: Option<&str>, github: Option<&Github>) -> Result<Option<String>> {
+    let named = head.filter(|head| Some(*head) != event.head_sha.as_deref());
+    let Some(head) = head.or(event.head_sha.as_deref()).filter(|_| event.provider != Provider::Local) else {
+        return Ok(None);
+    };
     let found = match (&event.base_sha, &event.base_branch, event.pull_request) {
-        (Some(base), _, None) => return Ok(Some(base.clone())),
+        (Some(base), _, None) if named.is_none() => return Ok(Some(base.clone())),
         (Some(base), _, Some(_)) => match (github, &event.repository) {
             (Some(github), Some(repository)) => {
                 github.merge_base(repository, base, head).await.context("cannot find the merge base").world()?
@@ -93,9 +97,7 @@ pub(super) async fn of_event(event: &Event, github: Option<&Github>) -> Result<O
         (None, Some(branch), Some(_)) => {
             git::merge_base(&format!("origin/{branch}"), head).await.context("cannot find the merge base").mistake()?
         }
-        (None, _, None) if event.provider == Provider::Buildkite => {
-            git::parent(head).await.context("cannot find what the push replaced").mistake()?
-        }
+        (_, _, None) => git::parent(head).await.context("cannot find the commit before head").mistake()?,
         (None, ..) => return Ok(None),
     };
     Ok(Some(found))

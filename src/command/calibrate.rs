@@ -11,8 +11,9 @@ use crate::cli::calibrate::CalibrateArgs;
 use crate::compare::{CaseFacts, Strategy};
 use crate::config::VerdictConfig;
 use crate::exit::{Classify, Exit};
-use crate::noise::{self, ENOUGH_PAIRS, Noise};
+use crate::noise::{ENOUGH_PAIRS, Noise};
 use crate::output::OutputFolder;
+use crate::store::Store;
 use crate::target::process::Processes;
 use crate::{duration, metric};
 
@@ -35,8 +36,8 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
         return Ok(Exit::Done);
     }
     let store = prepared.config.store.as_deref();
-    let store = store.ok_or_else(|| anyhow!("no store: the noise of A/A runs needs one (--store DIR)")).mistake()?;
-    let store = noise::store_folder(store)?;
+    let store = store.ok_or_else(|| anyhow!("no store: the noise of A/A runs needs one (--store STORE)")).mistake()?;
+    let store = Store::open(store, &shell.environment)?;
     let plan = &mut prepared.plan;
     plan.sides.base.clone_from(&plan.sides.head);
     plan.strategy = Strategy::Paired;
@@ -44,7 +45,7 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let cases: Vec<CaseFacts> = plan.cases.iter().map(CaseFacts::from).collect();
     let wanted = f64::from(arguments.precision) / 100.0;
 
-    let mut known = Known::of(&Noise::read(&store, &plan.device)?, &cases, &prepared.config.verdict, wanted);
+    let mut known = Known::of(&Noise::read(&store, &plan.device).await?, &cases, &prepared.config.verdict, wanted);
     shell.say(&known.sentence(wanted));
     let mut longest = Duration::ZERO;
     while known.least < known.needed {
@@ -78,7 +79,7 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
             Err(signal) => return Ok(Exit::Signal(signal)),
         };
         conclude::write_reports(&prepared.ci, &comparison, &out, shell)?;
-        let now = Known::of(&Noise::read(&store, &plan.device)?, &cases, &prepared.config.verdict, wanted);
+        let now = Known::of(&Noise::read(&store, &plan.device).await?, &cases, &prepared.config.verdict, wanted);
         if now.least <= known.least {
             let row = &now.worst;
             return Err(anyhow!("no pair of {row} has a value on both sides: its noise cannot be known")).unmeasured();

@@ -15,11 +15,12 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
-use crate::noise::{self, Noise};
+use crate::noise::Noise;
 use crate::output::OutputFolder;
 use crate::plan::Plan;
 use crate::report::terminal;
 use crate::result::{self, Folder};
+use crate::store::Store;
 use crate::suite::MeasuredBy;
 
 /// What `--format json` prints: `comparison.json`, and the capacities where limits were given.
@@ -32,13 +33,13 @@ struct Answer<'a> {
 }
 
 /// Prints the comparison; writes its renderings where `--out` asks for them.
-pub(super) fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
+pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
     let (config, _) = settings::of_checkout(arguments.config.as_deref())?;
     let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
     let comparisons = match &arguments.head {
         None => layouts(&arguments.base, &config)?,
         Some(head) if is_table(&arguments.base) && is_table(head) => vec![tables(&arguments.base, head, &config)?],
-        Some(head) => vec![folders(arguments, head, &config, shell)?],
+        Some(head) => vec![folders(arguments, head, &config, shell).await?],
     };
     let limits = Limits {
         ttft_ms: arguments.ttft_max_ms,
@@ -90,7 +91,7 @@ fn tables(base: &Path, head: &Path, config: &Config) -> Result<Comparison> {
 }
 
 /// Two output folders, results folders, or folders of repetitions.
-fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &Shell) -> Result<Comparison> {
+async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &Shell) -> Result<Comparison> {
     let base = arguments.base.as_path();
     let base_folders = result::repetitions(base)?;
     let head_folders = result::repetitions(head)?;
@@ -101,7 +102,7 @@ fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &Shell)
     let subject =
         Subject { device: device(arguments, &plans)?, ..subject([base, head].map(|path| path.display().to_string())) };
     Ok(compare::compare(Input {
-        noise: known_noise(arguments, subject.device.as_ref(), config, shell)?,
+        noise: known_noise(arguments, subject.device.as_ref(), config, shell).await?,
         subject,
         cases,
         base: repetitions(&base_folders),
@@ -151,19 +152,29 @@ fn device(arguments: &CompareArgs, plans: &[Option<Plan>; 2]) -> Result<Option<D
 }
 
 /// What the store knows. A store that was asked for must be read; one that is only configured may be out of reach.
-fn known_noise(arguments: &CompareArgs, device: Option<&Device>, config: &Config, shell: &Shell) -> Result<Noise> {
-    let Some(store) = arguments.noise.as_ref().or(config.store.as_ref()) else { return Ok(Noise::default()) };
+async fn known_noise(
+    arguments: &CompareArgs,
+    device: Option<&Device>,
+    config: &Config,
+    shell: &Shell,
+) -> Result<Noise> {
+    let Some(place) = arguments.noise.as_ref().or(config.store.as_ref()) else { return Ok(Noise::default()) };
     let asked = arguments.noise.is_some();
-    let folder = match noise::store_folder(store) {
-        Err(error) if !asked => {
-            shell.say(&format!("uncalibrated: {error:#}"));
-            return Ok(Noise::default());
+    let read = async |device| {
+        let store = Store::open(place, &shell.environment)?;
+        if asked && !store.is_there() {
+            return Err(anyhow!("--noise: `{place}` is no folder")).mistake();
         }
-        folder => folder?,
+        Noise::read(&store, device).await
     };
     match device {
-        Some(device) if folder.is_dir() => Noise::read(&folder, device),
-        Some(_) if asked => Err(anyhow!("--noise: `{}` is no folder", folder.display())).mistake(),
+        Some(device) => match read(device).await {
+            Err(error) if !asked => {
+                shell.say(&format!("uncalibrated: {error:#}"));
+                Ok(Noise::default())
+            }
+            noise => noise,
+        },
         None if asked => {
             Err(anyhow!("--noise: what was measured on is not known: give --device and --device-type")).mistake()
         }

@@ -90,7 +90,8 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
     let (mut recorded_base, mut base) = (None, base);
     let merge_base = match base::read(base.as_deref()) {
         Base::Event if decision.run && needs_merge_base(base.as_deref(), head.as_deref()) => {
-            base::of_event(&event, github.as_ref()).await?
+            let named = head.as_deref().filter(|head| image::is_full_hash(head));
+            base::of_event(&event, named, github.as_ref()).await?
         }
         Base::Branch(name) if decision.run => {
             let named = head.as_deref().filter(|head| image::is_full_hash(head));

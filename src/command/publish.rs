@@ -1,26 +1,55 @@
-//! `vllm-perf publish`: comment, job summary or annotation, and artifacts, from an output folder.
+//! `vllm-perf publish`: comment, job summary or annotation, artifacts and records, from an output folder.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Shell, prepare};
+use super::{Shell, prepare, settings};
 use crate::cli::PublishArgs;
 use crate::compare::{Comparison, Verdict};
-use crate::event::Provider;
-use crate::exit::Exit;
+use crate::config::Config;
+use crate::environment::Environment;
+use crate::event::{Event, Provider};
+use crate::exit::{Classify, Exit};
+use crate::git;
 use crate::publish::actions::{self, Level, Notice};
 use crate::publish::buildkite::Agent;
-use crate::publish::{self, Publication, folder};
+use crate::publish::github::Patience;
+use crate::publish::upload::{self, Destination, Upload};
+use crate::publish::uploader::Uploader;
+use crate::publish::{self, Outcome, Publication, folder};
 use crate::report::finding::{self, Finding};
 use crate::report::{Links, markdown};
+use crate::store::Store;
 
 /// Publishes. A comment that cannot be written does not lose the results.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
     let environment = &shell.environment;
     let (event, ci) = prepare::event(&arguments.event, &[], environment)?;
+    // Only records of main need settings; those of a pull request are not asked.
+    let config = match event.pull_request.is_none() && ci.completed_run.is_none() {
+        true => settings::of_checkout(arguments.config.as_deref())?.0,
+        false => Config::default(),
+    };
+    let branches = config.trigger.branches.as_slice();
+    if arguments.retry {
+        let destination = destination(arguments, &config, environment)?;
+        let (folder, destination) = (arguments.out.as_path(), destination.as_ref());
+        let outcome = upload::retry(&Upload { folder, event: &event, run: &ci, commit: None, branches, destination })
+            .await
+            .world()?;
+        shell.print(&format!("records: {outcome}"));
+        return Ok(if matches!(outcome, Outcome::Failed(_)) { Exit::World } else { Exit::Done });
+    }
     let comparison = folder::read(&arguments.out)?;
+    // Credentials are asked for where there is something to send.
+    let destination = match upload::no_records(&event, &ci, branches) {
+        Some(_) => None,
+        None => destination(arguments, &config, environment)
+            .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}")))),
+    };
+    let commit = measured(&event, &comparison).await;
     let links = Links {
         run: ci.completed_run.as_ref().and_then(|run| run.url.clone()).or_else(|| ci.run_url.clone()),
         artifact: arguments.artifact_url.clone(),
@@ -34,6 +63,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
     let report = publish::publish(&Publication {
         event: &event,
         run: &ci,
+        commit: commit.as_deref(),
         comparison: &comparison,
         comment_id: &id,
         comment: &|moved_to| markdown::comment(&comparison, &links, &id, moved_to),
@@ -42,6 +72,8 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         folder: &arguments.out,
         github: github.as_ref(),
         agent: agent.as_ref(),
+        destination: destination.as_ref(),
+        branches,
     })
     .await?;
     if event.provider == Provider::Github {
@@ -52,6 +84,27 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         actions::append_outputs(path, &[("comment-url", url)])?;
     }
     Ok(report.exit(arguments.comment_failure))
+}
+
+/// The commit that was measured: a scheduled run may name one of its branch's older commits.
+async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
+    let head = event.head_sha.clone()?;
+    let measured = comparison.subject.head.as_ref().and_then(|head| head.commit.clone());
+    match measured {
+        Some(commit) if commit != head && git::is_before(&commit, &head).await => Some(commit),
+        _ => Some(head),
+    }
+}
+
+/// Where records go: to the API where one is named, else to the store. A flag goes before the config.
+fn destination(arguments: &PublishArgs, config: &Config, environment: &Environment) -> Result<Option<Destination>> {
+    let uploader = |url: &str| Uploader::new(url, environment, Patience::default()).map(Destination::Uploader);
+    let store = |place: &str| Store::open(place, environment).map(Destination::Store);
+    match (&arguments.uploader, &arguments.store, &config.records.uploader, &config.store) {
+        (Some(url), ..) | (None, None, Some(url), _) => uploader(url).map(Some),
+        (_, Some(place), ..) | (_, _, _, Some(place)) => store(place).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// What GitHub shows on the page of the run.

@@ -4,6 +4,7 @@ pub(super) mod conclude;
 pub(super) mod folder;
 pub(super) mod measure;
 mod recorded;
+mod records;
 
 use std::path::Path;
 use std::time::Duration;
@@ -76,7 +77,7 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
         }
         (comparison, _) => comparison?,
     };
-    conclude::conclude(&prepared.ci, &plan, &comparison, &out, &journal, shell)
+    conclude::conclude(&prepared.ci, &prepared.config, &plan, &comparison, &out, &journal, shell).await
 }
 
 /// Does `work` unless CI or a person wants an end, which is the error, by the number of the signal. Whatever happens,

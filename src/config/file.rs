@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, de::DeserializeSeed};
 use url::Url;
 
+use super::records::RecordsFile;
 use super::verdict::VerdictFile;
 use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, TriggerConfig};
 use crate::device::DeviceName;
@@ -53,6 +54,7 @@ pub(super) struct ConfigFile {
     pub(super) verdict: VerdictFile,
     #[serde(deserialize_with = "store")]
     pub(super) store: Option<String>,
+    pub(super) records: RecordsFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,6 +132,7 @@ impl ConfigFile {
             },
             verdict: self.verdict.over_defaults(),
             store: self.store.or(store),
+            records: self.records.over_defaults(),
         }
     }
 }
@@ -166,10 +169,10 @@ fn nearest(message: &str) -> Option<String> {
 #[derive(Clone, Copy)]
 pub(super) struct Scalar<T> {
     /// What a message says was expected.
-    expecting: &'static str,
+    pub(super) expecting: &'static str,
     /// Whether a bare number is the same as its text.
-    numbers: bool,
-    read: fn(&str) -> anyhow::Result<T>,
+    pub(super) numbers: bool,
+    pub(super) read: fn(&str) -> anyhow::Result<T>,
 }
 
 impl<T> Scalar<T> {
@@ -265,11 +268,11 @@ pub(super) fn not(text: &str, what: &str) -> anyhow::Error {
     anyhow!("`{shown}` is not {what}")
 }
 
-fn owned_if(right: bool, text: &str, what: &str) -> anyhow::Result<String> {
+pub(super) fn owned_if(right: bool, text: &str, what: &str) -> anyhow::Result<String> {
     if right { Ok(text.to_owned()) } else { Err(not(text, what)) }
 }
 
-type Read<T, E> = Result<Option<T>, E>;
+pub(super) type Read<T, E> = Result<Option<T>, E>;
 
 fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Read<IndexMap<DeviceName, DeviceFile>, D::Error> {
     deserializer.deserialize_any(Devices).map(Some)
@@ -343,11 +346,11 @@ fn strategy<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Strategy, D::Err
 fn store<'de, D: Deserializer<'de>>(deserializer: D) -> Read<String, D::Error> {
     const STORE: Scalar<String> = Scalar::text("a URL", |text| {
         let store = Url::parse(text).is_ok_and(|url| match url.scheme() {
-            "s3" => url.host_str().is_some_and(|bucket| !bucket.is_empty()),
+            "s3" | "gs" | "az" => url.host_str().is_some_and(|bucket| !bucket.is_empty()),
             "file" => text.starts_with("file:///") && url.path() != "/",
             _ => false,
         });
-        owned_if(store, text, "a store: expected `s3://BUCKET` or `file:///FOLDER`")
+        owned_if(store, text, "a store: expected `s3://`, `gs://` or `az://` and a bucket, or `file:///FOLDER`")
     });
     STORE.deserialize(deserializer).map(Some)
 }
@@ -374,9 +377,10 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
-    use crate::config::{MinEffect, Primary, VerdictConfig};
+    use crate::config::{MinEffect, Primary, RecordsConfig, VerdictConfig};
     use crate::exit::{self, Exit};
     use crate::metric::Direction;
+    use crate::record::{Choice, Rules};
 
     /// Every key, each with a value that is not the default.
     const EVERY_KEY: &str = r#"
@@ -400,6 +404,11 @@ verdict:
   primary: {metrics: [median_ttft_ms, p99_ttft_ms]}
   fdr: 1%
 store: file:///srv/vllm-perf
+records:
+  collision: lowest
+  failed_share: 1%
+  build_number_offset: 30000000000
+  uploader: https://uploader.example.org/records
 "#;
 
     fn failure(text: &str) -> String {
@@ -449,6 +458,11 @@ store: file:///srv/vllm-perf
                 fdr: 0.01,
             },
             store: Some("file:///srv/vllm-perf".into()),
+            records: RecordsConfig {
+                rules: Rules { collision: Choice::Lowest, failed_share: 0.01 },
+                build_number_offset: Some(30_000_000_000),
+                uploader: Some("https://uploader.example.org/records".into()),
+            },
         };
         let read = parse(EVERY_KEY, "vllm-perf.yml").unwrap();
         assert_eq!(read, expected);
@@ -488,6 +502,9 @@ store: file:///srv/vllm-perf
             "suite: a\nsuite: b",
             "store: https://example.org/",
             "store: null",
+            "records: {collision: first}",
+            "records: {build_number_offset: -1}",
+            "records: {uploader: \"http://example.org/\"}",
             "trigger: [a]",
             "- trigger",
             "trigger: {labels: [ready",
@@ -499,7 +516,7 @@ store: file:///srv/vllm-perf
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store, records
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`
@@ -518,8 +535,11 @@ store: file:///srv/vllm-perf
         vllm-perf.yml:2:3: devices: `cpu` stands twice
         vllm-perf.yml:1:8: suite: invalid type: sequence, expected a folder
         vllm-perf.yml:1:1: duplicate key `suite`
-        vllm-perf.yml:1:8: store: `https://example.org/` is not a store: expected `s3://BUCKET` or `file:///FOLDER`
+        vllm-perf.yml:1:8: store: `https://example.org/` is not a store: expected `s3://`, `gs://` or `az://` and a bucket, or `file:///FOLDER`
         vllm-perf.yml:1:8: store: invalid type: nothing, expected a URL
+        vllm-perf.yml:1:22: records.collision: `first` is not a choice: expected `highest` or `lowest` concurrency
+        vllm-perf.yml:1:32: records.build_number_offset: `-1` is not a whole number
+        vllm-perf.yml:1:21: records.uploader: `http://example.org/` is not an upload API: expected `https://HOST/PATH`, without a password in it
         vllm-perf.yml:1:10: trigger: invalid type: sequence, expected a mapping with `labels` or `branches`
         vllm-perf.yml:1:1: invalid type: sequence, expected a mapping with keys such as `trigger`
         vllm-perf.yml:2:1: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 19

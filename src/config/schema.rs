@@ -77,10 +77,27 @@ pub fn schema() -> Value {
                 "fdr": share("False discovery rate over the primary rows of a report: 5 %, or 1 % where a verdict blocks a merge."),
             })),
             "store": {
-                "description": "Where records and results of main are kept: `s3://BUCKET` or `file:///FOLDER`.",
+                "description": "Where records and results of main are kept: `s3://`, `gs://` or `az://` and a bucket, or `file:///FOLDER`.",
                 "type": "string",
-                "pattern": "^(s3://|file:///).+$",
+                "pattern": "^((s3|gs|az)://|file:///).+$",
             },
+            "records": section("What becomes of records.", json!({
+                "collision": {
+                    "description": "Of the cases that the dashboard cannot tell apart, the one at which concurrency is published.",
+                    "enum": ["highest", "lowest"],
+                },
+                "failed_share": share("Share of failed requests above which a case has no records; 0 without it."),
+                "build_number_offset": {
+                    "description": "On Buildkite, whose ids are no numbers: what the number of the build is raised by to be that of the run.",
+                    "type": "integer",
+                    "minimum": 0,
+                },
+                "uploader": {
+                    "description": "The API that takes records in place of the store; VLLM_PERF_UPLOADER_USERNAME and VLLM_PERF_UPLOADER_PASSWORD are its credentials.",
+                    "type": "string",
+                    "pattern": "^(https://|http://(localhost|127\\.0\\.0\\.1|\\[::1\\])[:/]).+$",
+                },
+            })),
         },
     })
 }
@@ -181,8 +198,8 @@ store: s3://ossci-benchmarks
         compare(&schema(), &mut Vec::new(), &mut compared);
         assert_eq!(
             compared,
-            8 + DeviceName::ALL.len(),
-            "root, trigger, devices and each, images, environment, verdict, min_effect, primary"
+            9 + DeviceName::ALL.len(),
+            "root, trigger, devices and each, images, environment, verdict, min_effect, primary, records"
         );
     }
 
@@ -227,7 +244,15 @@ store: s3://ossci-benchmarks
             ("verdict: {primary: {metrics: [ttft]}}", false),
             ("store: file:///srv/x", true),
             ("store: file://srv/x", false),
+            ("store: gs://bucket/prefix", true),
             ("store: http://x", false),
+            ("records: {collision: lowest, failed_share: 2%}", true),
+            ("records: {collision: first}", false),
+            ("records: {build_number_offset: 30000000000}", true),
+            ("records: {build_number_offset: -1}", false),
+            ("records: {uploader: 'https://uploader.example.org/x'}", true),
+            ("records: {uploader: 'http://127.0.0.1:8080/'}", true),
+            ("records: {uploader: 'http://uploader.example.org/x'}", false),
             ("suite: ''", false),
         ] {
             assert_eq!(accepts(text), right, "schema: {text}");

@@ -73,7 +73,7 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
             setting(&key("label"), label, said.is_some_and(|d| d.label.is_some())),
         ]
     };
-    let Config { trigger, devices, images, suite, strategy, environment, verdict, store } = config;
+    let Config { trigger, devices, images, suite, strategy, environment, verdict, store, records } = config;
     let strategy = strategy.map_or("paired, or single without a base", |strategy| strategy.as_str());
     let effect = &verdict.min_effect;
     let size = |(key, share): (&str, f64)| {
@@ -83,6 +83,7 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
         setting(&format!("verdict.direction.{key}"), direction.as_str().to_owned(), true)
     };
     let primary = &said.verdict.primary;
+    let none = || "none".to_owned();
     let cases = verdict.primary.cases.as_ref().map_or("all", CasePattern::as_str);
     let mut all = vec![
         setting("trigger.labels", trigger.labels.join(", "), said.trigger.labels.is_some()),
@@ -109,7 +110,15 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
         setting("verdict.primary.metrics", verdict.primary.metrics.join(", "), primary.metrics.is_some()),
         setting("verdict.primary.cases", cases.to_owned(), primary.cases.is_some()),
         setting("verdict.fdr", verdict.fdr.to_string(), said.verdict.fdr.is_some()),
-        setting("store", store.clone().unwrap_or_else(|| "none".to_owned()), said.store.is_some()),
+        setting("store", store.clone().unwrap_or_else(none), said.store.is_some()),
+        setting("records.collision", records.rules.collision.as_str().to_owned(), said.records.collision.is_some()),
+        setting("records.failed_share", percent(records.rules.failed_share), said.records.failed_share.is_some()),
+        setting(
+            "records.build_number_offset",
+            records.build_number_offset.map_or_else(none, |number| number.to_string()),
+            said.records.build_number_offset.is_some(),
+        ),
+        setting("records.uploader", records.uploader.clone().unwrap_or_else(none), said.records.uploader.is_some()),
     ]);
     Ok(all)
 }
@@ -153,6 +162,10 @@ mod tests {
         verdict.primary.cases = all (Default)
         verdict.fdr = 0.05 (Default)
         store = none (Default)
+        records.collision = highest (Default)
+        records.failed_share = 0% (Default)
+        records.build_number_offset = none (Default)
+        records.uploader = none (Default)
         "#);
     }
 

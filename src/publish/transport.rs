@@ -268,7 +268,7 @@ fn judge(answer: &Answer, said: &str, attempt: u32, now: u64) -> Judgement {
     }
 }
 
-fn backoff(attempt: u32, first: u64) -> u64 {
+pub(super) fn backoff(attempt: u32, first: u64) -> u64 {
     first << attempt.saturating_sub(1).min(10)
 }
 
@@ -299,7 +299,7 @@ fn said(body: &[u8]) -> String {
 }
 
 /// The token goes over TLS, or does not leave the machine.
-fn is_safe(api_url: &str) -> anyhow::Result<()> {
+pub(super) fn is_safe(api_url: &str) -> anyhow::Result<()> {
     let url = Url::parse(api_url).context("not a URL")?;
     let loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),

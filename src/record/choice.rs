@@ -15,6 +15,16 @@ pub enum Choice {
     Lowest,
 }
 
+impl Choice {
+    /// As the config file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Highest => "highest",
+            Self::Lowest => "lowest",
+        }
+    }
+}
+
 /// Cases with the same key in the dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collision {
@@ -66,7 +76,7 @@ fn same_key(a: &Point, b: &Point) -> bool {
 mod tests {
     use std::path::Path;
 
-    use super::super::{identity::tests::identity, records};
+    use super::super::{Rules, identity::tests::identity, records};
     use super::*;
     use crate::result::read_folder;
 
@@ -75,7 +85,7 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run");
         let cases = read_folder(Path::new(folder)).unwrap().cases;
         for (choice, kept) in [(Choice::Highest, 8), (Choice::Lowest, 1)] {
-            let records = records(&identity(), &cases, choice).unwrap();
+            let records = records(&identity(), &cases, Rules { collision: choice, ..Rules::default() }).unwrap();
             assert_eq!(records.refused, []);
             // Two serving tests, latency, startup and throughput.
             assert_eq!(records.records.len(), 2 * 12 + 1 + 4 + 2);
@@ -93,7 +103,7 @@ mod tests {
         cases.retain(|name, _| name == "latency_tinyllama_tp1");
         let files = cases["latency_tinyllama_tp1"].clone();
         cases.insert("latency_a_eager".into(), files);
-        let records = records(&identity(), &cases, Choice::default()).unwrap();
+        let records = records(&identity(), &cases, Rules::default()).unwrap();
         let collision = Collision { kept: "latency_tinyllama_tp1".into(), dropped: vec!["latency_a_eager".into()] };
         assert_eq!(records.collisions, [collision]);
     }

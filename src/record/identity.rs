@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::store::key::RecordKey;
+use super::NAME_LENGTH;
 
 /// What every record of a run says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +59,33 @@ impl Identity {
             self.repository
         );
         ensure!(!self.branch.is_empty(), "the branch is not known: --branch NAME");
+        for (text, flag) in [
+            (&self.repository, "--repository"),
+            (&self.branch, "--branch"),
+            (&self.runner.device_type, "--device-type"),
+        ] {
+            let length = text.chars().count();
+            let right = length <= NAME_LENGTH && !text.contains(char::is_control);
+            ensure!(right, "{flag} has {length} characters or control characters among them: at most {NAME_LENGTH}");
+        }
         ensure!(
             crate::image::is_full_hash(&self.commit),
             "`{}` is no full commit hash: --commit with 40 hexadecimal digits",
             self.commit
         );
         ensure!(self.timestamp > 0, "the commit's date is not known: --timestamp SECONDS");
-        for (id, flag) in [(self.workflow_id, "--workflow-id"), (self.job_id, "--job-id")] {
+        for (id, flag, hint) in [
+            (
+                self.workflow_id,
+                "--workflow-id (VLLM_PERF_WORKFLOW_ID)",
+                "the dashboard orders runs by a number that grows, as GitHub's run id does",
+            ),
+            (self.job_id, "--job-id (VLLM_PERF_JOB_ID)", "on GitHub it is `${{ job.check_run_id }}`"),
+        ] {
             ensure!(
                 id > 0,
-                "no number for {flag}: the dashboard orders runs by a number that grows, as GitHub's run id does; \
-                 a CI whose ids are UUIDs has to give one of that range"
+                "no number for {flag}: {hint}; where ids are UUIDs, as on Buildkite, give one of the same range, or \
+                 `records: {{build_number_offset: N}}` in the config"
             );
         }
         ensure!(
@@ -80,14 +96,8 @@ impl Identity {
     }
 }
 
-/// Where the records of a model go in a store, without its root.
-pub fn key(identity: &Identity, model: &str) -> RecordKey {
-    let Identity { repository, branch, commit, runner, .. } = identity;
-    RecordKey::new(repository, branch, commit, &runner.device_type, model)
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::record) mod tests {
     use super::*;
 
     pub(in crate::record) fn identity() -> Identity {
@@ -113,7 +123,9 @@ pub(super) mod tests {
     #[test]
     fn what_is_missing_is_named_with_its_flag() {
         type Change = fn(&mut Identity);
-        let changes: [(Change, &str); 7] = [
+        let changes: [(Change, &str); 9] = [
+            (|it| it.branch = "x".repeat(10_000), "--branch has 10000 characters"),
+            (|it| it.runner.device_type = "a\nb".into(), "--device-type"),
             (|it| it.repository = "vllm".into(), "--repository"),
             (|it| it.branch.clear(), "--branch"),
             (|it| it.commit.truncate(7), "--commit"),

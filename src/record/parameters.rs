@@ -125,7 +125,7 @@ pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
     }
 }
 
-fn rate(text: Option<&str>) -> Rate {
+pub(super) fn rate(text: Option<&str>) -> Rate {
     match text.and_then(|text| text.parse::<f64>().ok()).filter(|rate| rate.is_finite()) {
         Some(rate) => Rate::PerSecond(rate),
         None => Rate::Unlimited("inf".to_owned()),

@@ -13,4 +13,5 @@ mod manifests;
 mod publish;
 mod run;
 mod statistics;
+mod store;
 mod strategy;

@@ -403,6 +403,7 @@ impl Step {
         publish(&Publication {
             event: &self.event,
             run: &self.run,
+            commit: self.event.head_sha.as_deref(),
             comparison: &self.comparison,
             comment_id: ID,
             comment: &comment,
@@ -411,6 +412,8 @@ impl Step {
             folder: &self.folder.path().join("vllm-perf-out"),
             github,
             agent,
+            destination: None,
+            branches: &["main".to_owned()],
         })
         .await
     }
@@ -433,6 +436,7 @@ async fn a_pull_request_gets_its_comment_and_the_job_its_summary() {
     annotation: left out: this is no Buildkite step
     meta-data: left out: this is no Buildkite step
     artifacts: left out: the action's own step uploads them
+    records: left out: only a push, a schedule or a request on main has records of main
     ");
     assert_eq!(report.exit(CommentFailure::Error), Exit::Done);
 }

@@ -16,6 +16,7 @@ use vllm_perf::strategy::Phase;
 use vllm_perf::suite::MeasuredBy;
 
 use super::run::{BUSY, SUITE, TWO_CASES, comparison, journal, program, run, text, wait_until};
+use super::store::{keep, known};
 
 const ONE: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1";
 const FOUR: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4";
@@ -41,7 +42,7 @@ fn noisy_store(folder: &Path) -> String {
         started: "2026-01-02T03:04:05Z".to_owned(),
         rows: rows.collect(),
     };
-    noise::append(folder, &run).unwrap();
+    keep(folder, &run);
     folder.display().to_string()
 }
 
@@ -215,7 +216,7 @@ fn calibrating_goes_on_until_every_primary_row_has_its_pairs() {
     };
     let without = calibrate(&[]);
     assert_eq!(without.status.code(), Some(2));
-    assert!(text(&without).contains("--store DIR"), "{}", text(&without));
+    assert!(text(&without).contains("--store STORE"), "{}", text(&without));
 
     let store_flag = ["--store", store.to_str().unwrap()];
     let output = calibrate(&store_flag);
@@ -227,7 +228,7 @@ fn calibrating_goes_on_until_every_primary_row_has_its_pairs() {
     assert_eq!(pairs, [6, 4], "the second run is as long as what was missing");
     let device =
         Device { name: DeviceName::Cpu, device_type: "bench".to_owned(), count: 1, image_suffix: String::new() };
-    assert!(noise::Noise::read(&store, &device).is_ok_and(|noise| noise != noise::Noise::default()));
+    assert_ne!(known(&store, &device), noise::Noise::default());
 
     let again = calibrate(&store_flag);
     assert_eq!(again.status.code(), Some(0), "{}", text(&again));

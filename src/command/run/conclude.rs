@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result};
 
+use super::records;
 use crate::bench::collect;
 use crate::command::Shell;
 use crate::compare::Comparison;
+use crate::config::Config;
 use crate::event::{CiRun, Provider};
 use crate::exit::{Classify, Exit};
 use crate::journal::{Entry, Journal};
@@ -12,12 +14,14 @@ use crate::output::{self, OutputFolder};
 use crate::plan::{Plan, Side};
 use crate::publish::{self, actions};
 use crate::report::{Links, html, markdown, terminal, upstream};
+use crate::result::Folder;
 use crate::strategy::{Pass, Phase};
 use crate::{host, result};
 
 /// Writes what people and programs read, prints the table, and says by the exit whether everything was measured.
-pub(super) fn conclude(
+pub(super) async fn conclude(
     ci: &CiRun,
+    config: &Config,
     plan: &Plan,
     comparison: &Comparison,
     out: &OutputFolder,
@@ -25,7 +29,8 @@ pub(super) fn conclude(
     shell: &Shell,
 ) -> Result<Exit> {
     let comment = write_reports(ci, comparison, out, shell)?;
-    write_results(out, journal)?;
+    let merged = write_results(out, journal)?;
+    records::write(&merged, plan, config, out, shell).await?;
     shell.print(&terminal::table(comparison, shell.width));
     if plan.event.provider == Provider::Local {
         shell.print(&format!(
@@ -93,7 +98,7 @@ pub(in crate::command) fn write_reports(
 }
 
 /// Writes `results/`: head's results, merged over the repetitions, as upstream's folder.
-fn write_results(out: &OutputFolder, journal: &Journal) -> Result<()> {
+fn write_results(out: &OutputFolder, journal: &Journal) -> Result<Folder> {
     let mut folders = Vec::new();
     for pass in collect::passes(journal, Side::Head) {
         folders.push(result::read_folder(&out.pass(Side::Head, pass))?);
@@ -115,5 +120,5 @@ fn write_results(out: &OutputFolder, journal: &Journal) -> Result<()> {
     for (name, text) in files {
         output::write(&out.results().join(name), text.as_bytes()).world()?;
     }
-    Ok(())
+    Ok(merged)
 }

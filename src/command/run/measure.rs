@@ -22,6 +22,7 @@ use crate::plan::{Fallback, Plan, Side, SidePlan};
 use crate::progress::Progress;
 use crate::registry::{self, Registry};
 use crate::search::Summary;
+use crate::store::Store;
 use crate::strategy::Phase;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
@@ -48,11 +49,7 @@ impl Measure<'_> {
     /// Waits for the images, runs the plan and compares.
     pub async fn run(&self, journal: &mut Journal) -> Result<Comparison> {
         let Self { planning, timeouts, budget, plan, config, out, processes, shell } = *self;
-        let store = self.store()?;
-        let noise = match &store {
-            Some(store) => Noise::read(store, &plan.device)?,
-            None => Noise::default(),
-        };
+        let (store, noise) = self.noise().await?;
         let run = folder::run_id(out)?;
         let images = plan_command::images(plan);
         if !images.is_empty() {
@@ -135,23 +132,28 @@ impl Measure<'_> {
             looks: bench::looks(plan, &config.verdict),
         };
         if let (true, Some(store)) = (is_aa(plan) && conduct.held.is_none(), &store) {
-            let path = noise::append(store, &AaRun::of(&input)?)?;
-            shell.say(&format!("an A/A run: its noise is kept in `{}`", path.display()));
+            let key = noise::append(store, &AaRun::of(&input)?).await?;
+            shell.say(&format!("an A/A run: its noise is kept in `{}` as `{key}`", store.place()));
         }
         tell_times(&conduct, shell);
         Ok(compare::conducted(input, conduct, collect::screen(plan, out, journal)?))
     }
 
-    /// The folder of the store, where there is one. Only an A/A run needs it: elsewhere another kind is no reason to stop.
-    fn store(&self) -> Result<Option<std::path::PathBuf>> {
-        let Some(store) = &self.config.store else { return Ok(None) };
-        match noise::store_folder(store) {
-            Ok(folder) => Ok(Some(folder)),
-            Err(error) if is_aa(self.plan) || self.planning.store.is_some() => Err(error),
-            Err(error) => {
+    /// The store, where there is one, and the noise that it knows. Only an A/A run needs it: a store that is merely
+    /// configured may be out of reach, as for a pull request, whose run has no credentials.
+    async fn noise(&self) -> Result<(Option<Store>, Noise)> {
+        let Some(place) = &self.config.store else { return Ok(Default::default()) };
+        let read = async {
+            let store = Store::open(place, &self.shell.environment)?;
+            let noise = Noise::read(&store, &self.plan.device).await?;
+            Ok((Some(store), noise))
+        };
+        match read.await {
+            Err(error) if !is_aa(self.plan) && self.planning.store.is_none() => {
                 self.shell.say(&format!("without the noise of A/A runs: {error:#}"));
-                Ok(None)
+                Ok(Default::default())
             }
+            read => read,
         }
     }
 
