@@ -268,7 +268,9 @@ fn complaint(event: &Event) -> Option<String> {
             let words = details.exception.as_ref().and_then(|thrown| thrown.description.clone());
             Some(format!("exception: {}", words.unwrap_or_else(|| details.text.clone())))
         }
-        Event::RuntimeConsoleAPICalled(called) if called.params.Type == Runtime::ConsoleAPICalledEventTypeOption::Error => {
+        Event::RuntimeConsoleAPICalled(called)
+            if called.params.Type == Runtime::ConsoleAPICalledEventTypeOption::Error =>
+        {
             Some(format!("console: {:?}", called.params.args))
         }
         Event::LogEntryAdded(added) if added.params.entry.level == Log::LogEntryLevel::Error => {
