@@ -2,6 +2,7 @@
 
 pub mod calibrate;
 mod compare;
+mod dashboard;
 mod load;
 mod planning;
 pub mod records;
@@ -19,6 +20,7 @@ use crate::event::Provider;
 use crate::publish::CommentFailure;
 
 pub use compare::CompareArgs;
+pub use dashboard::DashboardArgs;
 pub use load::{BenchCommand, SimServerArgs};
 pub use planning::{DeviceArgs, Planning};
 pub use records::RecordsArgs;
@@ -56,6 +58,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Print dashboard records from a results folder
     Records(Box<RecordsArgs>),
+    /// Build a static site and the night's alarms from a store
+    Dashboard(DashboardArgs),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
