@@ -13,6 +13,7 @@ mod image;
 mod manifests;
 mod publish;
 mod run;
+mod secrets;
 mod statistics;
 mod store;
 mod strategy;

@@ -607,3 +607,39 @@ async fn an_agent_that_keeps_failing_fails_its_sinks_and_says_why() {
     assert_eq!(too_large.to_string(), "an annotation has 1 to 1048576 bytes, this one has 1048577");
     agent.annotate("vllm-perf-1", Style::Error, &"x".repeat(1 << 20)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_report_of_2000_cases_is_cut_to_what_each_place_takes_and_keeps_its_headline() {
+    let mut large = comparison();
+    let (cases, rows) = (large.cases.clone(), large.rows.clone());
+    for number in 0..1000 {
+        let renamed = |name: &str| format!("{name}_{number}");
+        large.cases.extend(cases.iter().cloned().map(|mut case| {
+            (case.name, case.test) = (renamed(&case.name), renamed(&case.test));
+            case
+        }));
+        large.rows.extend(rows.iter().cloned().map(|mut row| {
+            row.case = renamed(&row.case);
+            row
+        }));
+    }
+    let links = vllm_perf::report::Links::default();
+    let text = vllm_perf::report::markdown::comment(&large, &links, ID, None);
+    let summary = vllm_perf::report::markdown::summary(&large, &links);
+    let annotation = vllm_perf::report::markdown::annotation(&large, &links);
+    let (least, most) = ([30_000, 500_000, 500_000], [60_000, 1_000_000, 1_000_000]);
+    for ((text, least), most) in [&text, &summary, &annotation].into_iter().zip(least).zip(most) {
+        assert!((least..=most).contains(&text.len()), "{} of {most}", text.len());
+    }
+    let fake = fake_with_pull().await;
+    let posted = github(&fake, ACTIONS_TOKEN).sticky_comment(REPOSITORY, 42, ID, &text).await.unwrap();
+    assert!(!posted.shortened);
+    let all = comments(&fake);
+    let (author, body) = &all[0];
+    assert_eq!((all.len(), author.as_str()), (1, "github-actions[bot]"));
+    assert!(body.lines().nth(1).unwrap().contains("regressed") && body.len() > 30_000, "{}", body.len());
+    let folder = tempfile::tempdir().unwrap();
+    let agent = agent(&recording_agent(), &folder.path().join("agent.jsonl"), "0");
+    agent.annotate("vllm-perf-1", Style::Error, &annotation).await.unwrap();
+    assert_eq!(fake.violations(), none());
+}
