@@ -13,8 +13,8 @@ const CANARIES: &[(&str, &str)] = &[
     ("BUILDKITE_AGENT_ACCESS_TOKEN", "bkaj_canary0agent"),
     ("AWS_ACCESS_KEY_ID", "AKIAcanary0id"),
     ("AWS_SECRET_ACCESS_KEY", "canary0aws"),
-    ("UPLOADER_USERNAME", "canary0uploader"),
-    ("UPLOADER_PASSWORD", "canary0password"),
+    ("VLLM_PERF_UPLOADER_USERNAME", "canary0uploader"),
+    ("VLLM_PERF_UPLOADER_PASSWORD", "canary0password"),
     ("ACTIONS_RUNTIME_TOKEN", "canary0runtime"),
     ("NPM_TOKEN", "canary0unrelated"),
 ];
@@ -96,7 +96,7 @@ fn neither_settings_nor_plans_nor_failures_to_reach_a_server_print_a_secret() {
         [&["publish", out], &event[..]].concat(),
         vec!["publish", out, "--provider", "buildkite"],
         vec!["publish", out, "--retry", "--uploader", nowhere],
-        vec!["publish", out, "--retry", "--store", "s3://bucket/prefix"],
+        vec!["dashboard", "--store", "s3://bucket/prefix"],
     ];
     for arguments in commands {
         let mut command = program(arguments);

@@ -18,7 +18,7 @@ hook() {
     BUILDKITE_REPO=https://github.com/vllm-project/vllm.git BUILDKITE_PULL_REQUEST_REPO=https://github.com/vllm-project/vllm.git \
     BUILDKITE_PULL_REQUEST=2 BUILDKITE_PULL_REQUEST_BASE_BRANCH=main "BUILDKITE_PULL_REQUEST_LABELS=$2" BUILDKITE_BRANCH=changes \
     BUILDKITE_COMMIT=1da94e673c257373280026f75ceb4effac80e892 BUILDKITE_SOURCE=webhook BUILDKITE_PIPELINE_DEFAULT_BRANCH=main \
-    BUILDKITE_ORGANIZATION_SLUG=vllm BUILDKITE_PIPELINE_SLUG=ci BUILDKITE_STEP_KEY=perf-cpu BUILDKITE_STEP_ID=s1 BUILDKITE_JOB_ID=j1 \
+    BUILDKITE_ORGANIZATION_SLUG=vllm BUILDKITE_PIPELINE_SLUG=ci "BUILDKITE_STEP_KEY=${STEP_KEY:-perf-cpu}" BUILDKITE_STEP_ID=s1 BUILDKITE_JOB_ID=j1 \
     BUILDKITE_BUILD_ID=b1 BUILDKITE_BUILD_NUMBER=7 BUILDKITE_BUILD_URL=https://buildkite.com/vllm/ci/builds/7 \
     BUILDKITE_PLUGIN_NAME=VLLM_PERF "BUILDKITE_PLUGIN_CONFIGURATION=$3" "${flattened[@]}" \
     bash -c "source '$plugin/hooks/$1'"
@@ -63,6 +63,18 @@ told() {
   [[ "$output" == *ready* ]]
   [ "$(<vllm-perf-out/comparison.json)" = '{}' ]
   [ ! -e agent.jsonl ]
+}
+
+@test "a retried job replaces its annotation, and a step of another key has one of its own" {
+  run hook command perf-benchmarks,ready "$(options '{"pairs": 1, "fail-on": "never"}')"
+  [ "$status" -eq 0 ]
+  run hook command perf-benchmarks,ready "$(options '{"pairs": 1, "fail-on": "never"}')"
+  [ "$status" -eq 0 ]
+  [ "$(jq --slurp 'map(select(.argv[0] == "annotate") | .argv[2]) | [length, (unique | length)] == [2, 1]' agent.jsonl)" = true ]
+  STEP_KEY=perf-other run hook command perf-benchmarks,ready "$(options '{"pairs": 1, "fail-on": "never"}')"
+  [ "$status" -eq 0 ]
+  [ "$(jq --slurp 'map(select(.argv[0] == "annotate") | .argv[2]) | [length, (unique | length)] == [3, 2]' agent.jsonl)" = true ]
+  jq --slurp --exit-status 'all(.refused == null)' agent.jsonl
 }
 
 @test "an option that plugin.yml does not have is a mistake that is named" {
