@@ -158,8 +158,6 @@ fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built
     for asset in pages::assets() {
         put(format!("assets/{}", asset.name), asset.bytes)?;
     }
-    put("index.html".to_owned(), pages::index(&site).as_bytes())?;
-    put("compare.html".to_owned(), pages::compare(&site).as_bytes())?;
     for page in pages {
         put(format!("{}.html", page.id), pages::page(page).as_bytes())?;
         put(format!("data/{}.js", page.id), data::page_script(page)?.as_bytes())?;

@@ -26,9 +26,9 @@ pub struct Window {
 
 impl Window {
     /// Opens it. Chromium picks its own port; its profile is a temporary folder; it is ended when this is dropped.
-    pub fn open() -> Result<Self> {
+    pub fn open(chromium: &Path) -> Result<Self> {
         let options = LaunchOptions {
-            path: which(),
+            path: Some(chromium.to_owned()),
             // As root, in a container, Chromium has no sandbox; the pages are our own.
             sandbox: false,
             window_size: Some((1440, 1000)),
@@ -242,6 +242,7 @@ impl Window {
     }
 
     /// Keeps what is seen.
+    #[expect(clippy::disallowed_methods, reason = "a picture for people; nothing reads it back")]
     pub fn screenshot(&self, folder: &Path, name: &str) -> Result<()> {
         sleep(Duration::from_millis(150));
         let png = self.tab.capture_screenshot(Page::CaptureScreenshotFormatOption::Png, None, None, true)?;
@@ -252,13 +253,6 @@ impl Window {
     pub fn complaints(&self) -> Vec<String> {
         self.complaints.lock().map(|heard| heard.clone()).unwrap_or_default()
     }
-}
-
-/// Debian's name of the browser, then those of others.
-fn which() -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|file| file.is_file())
 }
 
 fn complaint(event: &Event) -> Option<String> {

@@ -67,6 +67,7 @@ pub fn write(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a folder of the test's own, read once it is whole")]
 fn object(folder: &Path, at: usize, device: &str, device_type: &str, model: &str, moves: usize) -> Result<()> {
     let plain = |text: &str| -> String {
         text.chars().take(60).map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect()
