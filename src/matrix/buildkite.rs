@@ -1,0 +1,89 @@
+//! The matrix as a pipeline for `buildkite-agent pipeline upload --no-interpolation`. Pure. Its steps have no command of
+//! their own: what a test file says is data of the plugin and of the environment, never words of a shell.
+
+use anyhow::{Context, ensure};
+use indexmap::IndexMap;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::Pair;
+use crate::exit::Classify;
+
+/// Steps that Buildkite takes in one upload.
+const LIMIT: usize = 500;
+
+/// What every step is like.
+#[derive(Debug, Clone)]
+pub struct Steps {
+    /// The plugin and its version: `vllm-project/vllm-perf#v0.1.0`.
+    pub plugin: String,
+    /// Options that every step gives to the plugin.
+    pub options: IndexMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Pipeline {
+    steps: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    label: String,
+    key: String,
+    agents: Agents,
+    env: Env,
+    plugins: [IndexMap<String, IndexMap<String, String>>; 1],
+}
+
+#[derive(Serialize)]
+struct Agents {
+    queue: String,
+}
+
+#[derive(Serialize)]
+struct Env {
+    #[serde(rename = "MODEL_FILTER")]
+    model: String,
+}
+
+/// The pipeline as JSON, which Buildkite reads as it reads YAML. The runners are queues.
+///
+/// # Errors
+/// The user's mistake: more steps than Buildkite takes.
+pub fn text(pairs: &[Pair], steps: &Steps) -> anyhow::Result<String> {
+    let check = || {
+        let count = pairs.len();
+        ensure!(
+            count <= LIMIT,
+            "{count} steps, and Buildkite takes {LIMIT} an upload: choose with --model or --runner"
+        );
+        Ok(())
+    };
+    check().mistake()?;
+    let pipeline = Pipeline { steps: pairs.iter().map(|pair| step(pair, steps)).collect() };
+    serde_json::to_string_pretty(&pipeline).context("cannot print the pipeline")
+}
+
+fn step(pair: &Pair, steps: &Steps) -> Step {
+    let mut options = steps.options.clone();
+    options.insert("device".to_owned(), pair.device.to_string());
+    options.extend(pair.device_type.clone().map(|text| ("device-type".to_owned(), text)));
+    options.extend(pair.commit.clone().map(|commit| ("head".to_owned(), commit)));
+    Step {
+        label: format!("{} on {}", pair.model, pair.runner),
+        key: key(pair),
+        agents: Agents { queue: pair.runner.clone() },
+        env: Env { model: pair.model.clone() },
+        plugins: [IndexMap::from([(steps.plugin.clone(), options)])],
+    }
+}
+
+/// A step's key has letters, digits and `_-:`, and must not look like a UUID; a hash tells apart what looks the same then.
+fn key(pair: &Pair) -> String {
+    let slug = |text: &str| -> String {
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(60).collect()
+    };
+    let hash = Sha256::digest(format!("{}\n{}", pair.model, pair.runner));
+    let hash: String = hash.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+    format!("perf-{}-{}-{hash}", slug(&pair.model), slug(&pair.runner))
+}
