@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use super::{Shell, prepare, settings};
 use crate::cli::matrix::{MatrixArgs, MatrixFormat};
-use crate::config::{Config, ImagesConfig};
+use crate::config::Config;
 use crate::device::Device;
 use crate::event::Event;
 use crate::exit::{Classify, Exit};
@@ -134,7 +134,7 @@ async fn unbenchmarked(
         });
         let device_type = device_type.mistake()?;
         for commit in &commits {
-            let image = reference(&pair, commit, config, &config.images)?;
+            let image = reference(&pair, commit, config)?;
             let there = match images.get(&image) {
                 Some(there) => *there,
                 None => registry.exists(&image).await?,
@@ -164,10 +164,10 @@ async fn unbenchmarked(
 }
 
 /// The image of a commit of main for a job.
-fn reference(pair: &Pair, commit: &str, config: &Config, images: &ImagesConfig) -> Result<String> {
+fn reference(pair: &Pair, commit: &str, config: &Config) -> Result<String> {
     let image_suffix = config.device(pair.device).image_suffix;
     let device = Device { name: pair.device, device_type: String::new(), count: 1, image_suffix };
-    image::reference(&device, commit, Source::Main, images)
+    image::reference(&device, commit, Source::Main, &config.images)
 }
 
 /// At most `most` commits of a branch, newest first: git's, else GitHub's where this clone has fewer.
