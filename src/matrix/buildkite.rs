@@ -87,3 +87,66 @@ fn key(pair: &Pair) -> String {
     let hash: String = hash.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
     format!("perf-{}-{}-{hash}", slug(&pair.model), slug(&pair.runner))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceName;
+
+    fn pair(model: &str) -> Pair {
+        Pair {
+            runner: "perf-h100".to_owned(),
+            device: DeviceName::Cuda,
+            device_type: Some("NVIDIA H100".to_owned()),
+            model: model.to_owned(),
+            commit: Some("1da94e673c257373280026f75ceb4effac80e892".to_owned()),
+        }
+    }
+
+    fn steps() -> Steps {
+        let options = IndexMap::from([("pairs".to_owned(), "3".to_owned())]);
+        Steps { plugin: "vllm-project/vllm-perf#v0.1.0".to_owned(), options }
+    }
+
+    #[test]
+    fn what_a_test_file_says_is_no_word_of_a_command() {
+        insta::assert_snapshot!(text(&[pair("a/$(reboot)")], &steps()).unwrap(), @r#"
+        {
+          "steps": [
+            {
+              "label": "a/$(reboot) on perf-h100",
+              "key": "perf-a---reboot--perf-h100-a73e0e",
+              "agents": {
+                "queue": "perf-h100"
+              },
+              "env": {
+                "MODEL_FILTER": "a/$(reboot)"
+              },
+              "plugins": [
+                {
+                  "vllm-project/vllm-perf#v0.1.0": {
+                    "pairs": "3",
+                    "device": "cuda",
+                    "device-type": "NVIDIA H100",
+                    "head": "1da94e673c257373280026f75ceb4effac80e892"
+                  }
+                }
+              ]
+            }
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn models_whose_names_look_the_same_as_keys_have_different_ones() {
+        assert_ne!(key(&pair("a/b")), key(&pair("a-b")));
+        assert_eq!(key(&pair("a/b")), key(&pair("a/b")));
+    }
+
+    #[test]
+    fn more_steps_than_buildkite_takes_are_refused() {
+        let error = text(&vec![pair("a"); 501], &steps()).unwrap_err().to_string();
+        assert!(error.starts_with("501 steps, and Buildkite takes 500 an upload"), "{error}");
+    }
+}

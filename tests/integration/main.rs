@@ -10,6 +10,7 @@ mod fake_github;
 mod guard;
 mod image;
 mod manifests;
+mod matrix;
 mod publish;
 mod run;
 mod statistics;
