@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::event::Event;
 use crate::exit::{Classify, Exit};
 use crate::image::{self, Source};
-use crate::matrix::buildkite::Steps;
+use crate::matrix::buildkite::{Steps, Value};
 use crate::matrix::{self, Pair, Wanted};
 use crate::publish::github::Github;
 use crate::registry::{self, Registry};
@@ -93,14 +93,14 @@ fn given(words: &[String]) -> Vec<String> {
 fn steps(arguments: &MatrixArgs) -> Result<Steps> {
     let mut options = IndexMap::new();
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
-    options.extend(path(&arguments.suite).map(|text| ("suite".to_owned(), text)));
-    options.extend(path(&arguments.config).map(|text| ("config".to_owned(), text)));
+    options.extend(path(&arguments.suite).map(|text| ("suite".to_owned(), Value::Text(text))));
+    options.extend(path(&arguments.config).map(|text| ("config".to_owned(), Value::Text(text))));
     for option in &arguments.options {
         let (name, value) = option
             .split_once('=')
             .with_context(|| format!("`--option {option}`: expected NAME=VALUE, as in `--option pairs=3`"))
             .mistake()?;
-        options.insert(name.to_owned(), value.to_owned());
+        options.insert(name.to_owned(), Value::from(value.to_owned()));
     }
     Ok(Steps { plugin: arguments.plugin.clone(), options })
 }

@@ -18,7 +18,23 @@ pub struct Steps {
     /// The plugin and its version: `vllm-project/vllm-perf#v0.1.0`.
     pub plugin: String,
     /// Options that every step gives to the plugin.
-    pub options: IndexMap<String, String>,
+    pub options: IndexMap<String, Value>,
+}
+
+/// The value of an option: the plugin's schema takes numbers as such.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A number.
+    Number(u64),
+    /// Any other text.
+    Text(String),
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        text.parse().map_or(Self::Text(text), Self::Number)
+    }
 }
 
 #[derive(Serialize)]
@@ -32,7 +48,7 @@ struct Step {
     key: String,
     agents: Agents,
     env: Env,
-    plugins: [IndexMap<String, IndexMap<String, String>>; 1],
+    plugins: [IndexMap<String, IndexMap<String, Value>>; 1],
 }
 
 #[derive(Serialize)]
@@ -66,9 +82,9 @@ pub fn text(pairs: &[Pair], steps: &Steps) -> anyhow::Result<String> {
 
 fn step(pair: &Pair, steps: &Steps) -> Step {
     let mut options = steps.options.clone();
-    options.insert("device".to_owned(), pair.device.to_string());
-    options.extend(pair.device_type.clone().map(|text| ("device-type".to_owned(), text)));
-    options.extend(pair.commit.clone().map(|commit| ("head".to_owned(), commit)));
+    options.insert("device".to_owned(), Value::Text(pair.device.to_string()));
+    options.extend(pair.device_type.clone().map(|text| ("device-type".to_owned(), Value::Text(text))));
+    options.extend(pair.commit.clone().map(|commit| ("head".to_owned(), Value::Text(commit))));
     Step {
         label: format!("{} on {}", pair.model, pair.runner),
         key: key(pair),
@@ -104,7 +120,7 @@ mod tests {
     }
 
     fn steps() -> Steps {
-        let options = IndexMap::from([("pairs".to_owned(), "3".to_owned())]);
+        let options = IndexMap::from([("pairs".to_owned(), Value::from("3".to_owned()))]);
         Steps { plugin: "vllm-project/vllm-perf#v0.1.0".to_owned(), options }
     }
 
@@ -125,7 +141,7 @@ mod tests {
               "plugins": [
                 {
                   "vllm-project/vllm-perf#v0.1.0": {
-                    "pairs": "3",
+                    "pairs": 3,
                     "device": "cuda",
                     "device-type": "NVIDIA H100",
                     "head": "1da94e673c257373280026f75ceb4effac80e892"

@@ -1,9 +1,11 @@
 //! `vllm-perf matrix`: the jobs of an event, and what a night still has to measure, against a registry on loopback.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::base::{checkout, registry};
@@ -40,6 +42,44 @@ fn the_daily_workflows_configuration_gives_its_jobs() {
     let one = jobs(&matrix(Path::new("."), &[&asked[..], &["--runner", "rocm", "--model", "qwen/qwen3-8b"]].concat()));
     let named: Vec<_> = one.iter().map(|job| (job.runner.as_str(), job.model.as_str())).collect();
     assert_eq!(named, [("linux.rocm.gpu.gfx942.1", "Qwen/Qwen3-8B")]);
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    label: String,
+    key: String,
+    agents: IndexMap<String, String>,
+    env: IndexMap<String, String>,
+    plugins: Vec<IndexMap<String, serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+struct Plugin {
+    configuration: serde_json::Value,
+}
+
+#[test]
+fn every_step_of_the_pipeline_is_a_valid_configuration_of_the_plugin_and_has_no_command() {
+    let plugin = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/plugin.yml")).unwrap();
+    let plugin: Plugin = serde_yaml::from_str(&plugin).unwrap();
+    let schema = jsonschema::validator_for(&plugin.configuration).unwrap();
+    let (config, suite) = (format!("{DATA}/daily.yml"), format!("{DATA}/daily"));
+    let asked = ["--format", "buildkite", "--config", &config, "--suite", &suite, "--option", "pairs=3"];
+    let output = matrix(Path::new("."), &asked);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let pipeline: IndexMap<String, Vec<Step>> = serde_json::from_slice(&output.stdout).unwrap();
+    let steps = &pipeline["steps"];
+    assert_eq!(steps.len(), 20);
+    for step in steps {
+        assert_eq!(step.label, format!("{} on {}", step.env["MODEL_FILTER"], step.agents["queue"]));
+        let (name, options) = step.plugins[0].first().unwrap();
+        assert_eq!(name, concat!("vllm-project/vllm-perf#v", env!("CARGO_PKG_VERSION")));
+        let errors: Vec<String> = schema.iter_errors(options).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    let keys: HashSet<&String> = steps.iter().map(|step| &step.key).collect();
+    assert_eq!(keys.len(), steps.len());
 }
 
 #[test]
