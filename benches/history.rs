@@ -25,7 +25,7 @@ use vllm_perf::store::key::RecordKey;
 
 const SERIES: usize = 500;
 const COMMITS: usize = 250;
-/// Models of the store, each on one device; 12 metrics of a case and the throughputs beside them make 15 series.
+/// Models of the store, each on one device.
 const MODELS: usize = 10;
 const METRICS: [&str; 12] = [
     "median_ttft_ms",
@@ -88,7 +88,7 @@ fn write_commit(folder: &Path, all: &[Vec<f64>], commit: usize) {
     for model in 0..MODELS {
         let name = format!("meta-llama/Model-{model}");
         let mut lines = String::new();
-        // 50 series a model: 4 cases of 12 metrics, and 2 of one.
+        // 50 series a model: 4 cases of 12 metrics, and 2 of a fifth.
         for (at, values) in all.iter().enumerate().skip(model * SERIES / MODELS).take(SERIES / MODELS) {
             let (case, metric) = (at % 50 / 12, METRICS[at % 50 % 12]);
             lines += &format!(

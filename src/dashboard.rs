@@ -158,19 +158,22 @@ fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built
     for asset in pages::assets() {
         put(format!("assets/{}", asset.name), asset.bytes)?;
     }
-    put("index.html".to_owned(), pages::index(&site).as_bytes())?;
-    put("compare.html".to_owned(), pages::compare(&site).as_bytes())?;
     for page in pages {
         put(format!("{}.html", page.id), pages::page(page).as_bytes())?;
         put(format!("data/{}.js", page.id), data::page_script(page)?.as_bytes())?;
         put(format!("data/{}.csv", page.id), data::table(page).as_bytes())?;
     }
     put("data/index.js".to_owned(), data::index_script(&site)?.as_bytes())?;
+    put("compare.html".to_owned(), pages::compare(&site).as_bytes())?;
+    put("index.html".to_owned(), pages::index(&site).as_bytes())?;
     put("alarms.md".to_owned(), alarms.markdown().as_bytes())?;
     let json = serde_json::to_string_pretty(&alarms).context("cannot write the alarms as JSON")?;
     put("alarms.json".to_owned(), json.as_bytes())?;
     files.sort();
-    for old in std::mem::replace(&mut cache.files, files) {
+    let assets = std::fs::read_dir(out.join("assets")).into_iter().flatten().flatten();
+    let assets = assets.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| pages::is_asset(name));
+    let before: BTreeSet<String> = std::mem::replace(&mut cache.files, files).into_iter().collect();
+    for old in before.into_iter().chain(assets.map(|name| format!("assets/{name}"))) {
         // The list lies in a folder that others can write to: a name of another form is not ours to remove.
         if cache.files.binary_search(&old).is_err() && is_ours(&old) && std::fs::remove_file(out.join(&old)).is_ok() {
             built.removed += 1;

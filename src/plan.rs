@@ -13,7 +13,7 @@ use crate::image::{self, Source};
 use crate::search::Search;
 use crate::strategy::{MOST_PAIRS, Strategy};
 use crate::suite::{Case, Skipped};
-use crate::target::Target;
+use crate::target::{self, Target};
 
 mod reproduce;
 mod text;
@@ -291,18 +291,20 @@ pub fn side(
     let (target, commit) = match (inputs.spec, inputs.commit) {
         (Some("none"), _) if side == Side::Base => return Ok(None),
         (Some("none"), _) => bail!("--head none: head is what is measured; only --base may be `none`"),
-        (Some(spec), commit) => match spec_kind(spec).with_context(|| format!("cannot use --{flag} {spec}"))? {
-            Spec::Commit => image_of(spec)?,
-            Spec::Target(target) => {
-                let commit = match (&target, side) {
-                    (Target::Image(reference), _) => image::commit_of(reference),
-                    (_, Side::Head) => commit,
-                    (_, Side::Base) => None,
-                };
-                let commit = commit.map(str::to_owned);
-                (target, commit)
+        (Some(spec), commit) => {
+            match spec_kind(spec).with_context(|| format!("cannot use --{flag} {}", target::without_user(spec)))? {
+                Spec::Commit => image_of(spec)?,
+                Spec::Target(target) => {
+                    let commit = match (&target, side) {
+                        (Target::Image(reference), _) => image::commit_of(reference),
+                        (_, Side::Head) => commit,
+                        (_, Side::Base) => None,
+                    };
+                    let commit = commit.map(str::to_owned);
+                    (target, commit)
+                }
             }
-        },
+        }
         (None, Some(commit)) => image_of(commit).with_context(|| format!("cannot plan {flag}"))?,
         (None, None) => return Ok(None),
     };

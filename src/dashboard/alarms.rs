@@ -258,7 +258,23 @@ mod tests {
         let alarms = alarms(&pages(&store("meta-llama/a|b<script>")), &setting());
         assert_eq!((alarms.series, alarms.alarms.len(), alarms.improvements.len()), (3, 1, 1));
         assert_eq!((&alarms.alarms[0].good.sha, &alarms.alarms[0].bad.sha), (&sha(39), &sha(40)));
-        insta::assert_snapshot!(alarms.markdown(), @"");
+        insta::assert_snapshot!(alarms.markdown(), @r"
+        ### vllm-project/vllm on `main`: 1 worse, 1 better
+
+        3 series looked at, up to 2026-11-03T14:13:20Z. At most 5 % of what is listed is expected to be chance.
+
+        #### Worse
+
+        | Model | Device | Metric | Parameters | before | after | change | p | since |
+        |---|---|---|---|--:|--:|--:|--:|---|
+        | meta-llama/a&#124;b&lt;script&gt; | cpu (AMD\_EPYC\_2c) | Median TTFT | request\_rate=inf | 100.0 ms | 109.9 ms | **+9.9 %** | < 0.0001 | [0000000](https://github.com/vllm-project/vllm/commit/0000000000000000000000000000000000000028) ([after 0000000](https://github.com/vllm-project/vllm/compare/0000000000000000000000000000000000000027...0000000000000000000000000000000000000028)), provisional |
+
+        #### Better
+
+        | Model | Device | Metric | Parameters | before | after | change | p | since |
+        |---|---|---|---|--:|--:|--:|--:|---|
+        | meta-llama/a&#124;b&lt;script&gt; | cpu (AMD\_EPYC\_2c) | Output throughput | request\_rate=inf | 900 tok/s | 1,079 tok/s | **+19.9 %** | < 0.0001 | [0000000](https://github.com/vllm-project/vllm/commit/0000000000000000000000000000000000000028) ([after 0000000](https://github.com/vllm-project/vllm/compare/0000000000000000000000000000000000000027...0000000000000000000000000000000000000028)), provisional |
+        ");
     }
 
     #[test]

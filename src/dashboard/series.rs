@@ -325,7 +325,7 @@ pub(super) mod tests {
         let steady = |number: usize| if number.is_multiple_of(2) { 100.0 } else { 101.0 };
         let of_day = |number: usize| {
             let mut values = vec![(name("a", "latency", "1"), 1.0)];
-            if number % 3 > 0 {
+            if !number.is_multiple_of(3) {
                 let value = steady(number) * if number >= 30 { 1.2 } else { 1.0 };
                 values.push((name("a", "median_ttft_ms", "1"), value));
             }
