@@ -77,7 +77,8 @@ impl Wanted {
         self.models.is_empty() || self.models.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
     }
 
-    fn runner(&self, name: &str) -> bool {
+    /// Whether jobs on this runner are wanted.
+    pub fn runner(&self, name: &str) -> bool {
         let name = name.to_lowercase();
         self.runners.is_empty() || self.runners.iter().any(|wanted| name.contains(&wanted.to_lowercase()))
     }

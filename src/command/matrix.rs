@@ -61,9 +61,14 @@ fn jobs(arguments: &MatrixArgs, event: &Event, config: &Config, shell: &Shell) -
     let wanted = Wanted { models: given(&arguments.models), runners: given(&arguments.runners) };
     let devices = trigger::narrowed(event, &config.devices);
     let mut pairs = Vec::new();
-    for device in config.matrix.runners.keys().copied() {
+    for (device, sizes) in &config.matrix.runners {
+        let device = *device;
         if !devices.contains(&device) {
             shell.say(&format!("no jobs on {device}: it is not among the devices of this event"));
+            continue;
+        }
+        // The file of a device that nobody asked for may be broken: it is nobody's concern here.
+        if !sizes.values().flatten().any(|runner| wanted.runner(runner)) {
             continue;
         }
         let files = suite::serving(folder, &shell.environment, device)?;

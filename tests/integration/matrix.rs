@@ -44,6 +44,18 @@ fn the_daily_workflows_configuration_gives_its_jobs() {
     assert_eq!(named, [("linux.rocm.gpu.gfx942.1", "Qwen/Qwen3-8B")]);
 }
 
+#[test]
+fn a_broken_test_file_stops_only_those_who_want_its_device() {
+    let (config, suite) = (format!("{DATA}/daily.yml"), format!("{DATA}/../vllm-suite"));
+    let asked =
+        |runner| ["--format", "github", "--config", &config, "--suite", &suite, "--runner", runner].map(String::from);
+    let run = |runner| matrix(Path::new("."), &asked(runner).each_ref().map(String::as_str));
+    assert!(!jobs(&run("gnr")).is_empty());
+    let broken = run("h100");
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(text(&broken).contains("serving-tests.json:35:5"), "{}", text(&broken));
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Step {
