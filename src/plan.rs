@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ImagesConfig;
@@ -119,6 +120,9 @@ pub struct Plan {
     /// What a reader of the report has to know of how it was decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// What the registry says of the images, where it was asked: `is there`, or what is missing.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub images: IndexMap<String, String>,
     /// What is measured, in order.
     pub cases: Vec<Case>,
     /// What is left out, and why.
@@ -226,6 +230,7 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         recorded_base: inputs.recorded_base,
         fallback: None,
         notices: Vec::new(),
+        images: IndexMap::new(),
         cases: inputs.cases,
         skipped: inputs.skipped,
         search: inputs.search,

@@ -215,7 +215,7 @@ fn row(alarm: &Alarm) -> String {
         shown(&alarm.device),
         shown(&alarm.device_type),
         label.map_or_else(|| shown(&alarm.metric), str::to_owned),
-        shown(&parameters.join(" ")),
+        escape::markdown(&escape::sentence(&parameters.join(" "))),
         value(alarm.before).trim_end(),
         value(alarm.after).trim_end(),
         number::change(alarm.relative),
