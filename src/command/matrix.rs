@@ -16,7 +16,7 @@ use crate::image::{self, Source};
 use crate::matrix::buildkite::{Steps, Value};
 use crate::matrix::{self, Pair, Wanted};
 use crate::publish::github::Github;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Found, Registry};
 use crate::store::Store;
 use crate::store::key::RecordKey;
 use crate::{git, suite, trigger};
@@ -128,7 +128,6 @@ async fn unbenchmarked(
         repository.context("--unbenchmarked needs to know whose records: give --repository OWNER/NAME").mistake()?;
     let branch = &arguments.branch;
     let commits = newest(branch, most, github.map(|github| (github, repository.as_str()))).await?;
-    let registry = Registry::new(registry::PAUSE)?;
     let (mut images, mut left) = (HashMap::new(), Vec::new());
     'jobs: for mut pair in pairs {
         let device_type = pair.device_type.clone().with_context(|| {
@@ -138,11 +137,12 @@ async fn unbenchmarked(
             )
         });
         let device_type = device_type.mistake()?;
+        let registry = Registry::new(registry::PAUSE, registry::architecture(pair.device), &shell.environment)?;
         for commit in &commits {
             let image = reference(&pair, commit, config)?;
             let there = match images.get(&image) {
                 Some(there) => *there,
-                None => registry.exists(&image).await?,
+                None => registry.find(&image).await? == Found::Here,
             };
             images.insert(image, there);
             if !there {
