@@ -4,6 +4,7 @@ pub mod calibrate;
 mod compare;
 mod dashboard;
 mod load;
+pub mod matrix;
 mod planning;
 pub mod records;
 
@@ -60,6 +61,8 @@ pub enum Command {
     Records(Box<RecordsArgs>),
     /// Build a static site and the night's alarms from a store
     Dashboard(DashboardArgs),
+    /// Print the CI matrix: GitHub JSON or a Buildkite pipeline
+    Matrix(Box<matrix::MatrixArgs>),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),

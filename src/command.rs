@@ -16,6 +16,7 @@ mod compare;
 mod config;
 mod dashboard;
 mod identity;
+mod matrix;
 mod plan;
 pub mod plugin;
 mod prepare;
@@ -91,6 +92,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Report(arguments) => report::report(&arguments, shell),
         Command::Records(arguments) => records::records(&arguments, shell).await,
         Command::Dashboard(arguments) => dashboard::dashboard(&arguments, shell).await,
+        Command::Matrix(arguments) => matrix::matrix(&arguments, shell).await,
         Command::Config(arguments) => config::config(&arguments, shell),
         Command::Bench(BenchCommand::Serve(arguments)) => bench::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim::sim_server(&arguments, shell).await,

@@ -11,6 +11,7 @@ use crate::strategy::Strategy;
 
 mod file;
 mod find;
+mod matrix;
 mod records;
 mod schema;
 mod settings;
@@ -18,6 +19,7 @@ mod verdict;
 
 pub use file::{LONGEST_FILE, parse};
 pub use find::{PLACES, find};
+pub use matrix::{MatrixConfig, Sizes};
 pub use records::RecordsConfig;
 pub use schema::schema;
 pub use settings::{Setting, Source, settings};
@@ -44,6 +46,8 @@ pub struct Config {
     pub store: Option<String>,
     /// What becomes of records.
     pub records: RecordsConfig,
+    /// Where the models of the suite are measured.
+    pub matrix: MatrixConfig,
 }
 
 /// When to benchmark.
@@ -103,6 +107,7 @@ impl Default for Config {
             verdict: VerdictConfig::default(),
             store: None,
             records: RecordsConfig::default(),
+            matrix: MatrixConfig::default(),
         }
     }
 }

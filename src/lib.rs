@@ -21,6 +21,7 @@ pub mod history;
 pub mod host;
 pub mod image;
 pub mod journal;
+pub mod matrix;
 pub mod metric;
 pub mod model;
 pub mod noise;

@@ -18,7 +18,7 @@ mod json;
 mod selection;
 
 pub use command::{commands_json, placed};
-pub use file::{FileName, SuiteFile, file_names, read};
+pub use file::{FileName, SuiteFile, file_names, read, serving};
 pub use selection::Selection;
 
 use file::Test;
@@ -119,6 +119,30 @@ pub struct Skipped {
 /// The user's mistake (exit 2): a file that is not what vLLM's suite holds; the text names file, test and field.
 pub fn cases(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow::Result<(Vec<Case>, Vec<Skipped>)> {
     select(files, selection, device).mistake()
+}
+
+/// A model that a serving test serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedModel {
+    /// Its name, as the test file spells it.
+    pub name: String,
+    /// Tensor-parallel size, where the test names one.
+    pub size: Option<u64>,
+}
+
+/// The models of serving tests, one for each test, in the order of the files.
+///
+/// # Errors
+/// The user's mistake (exit 2), as of [`cases`].
+pub fn models(files: &[SuiteFile]) -> anyhow::Result<Vec<ServedModel>> {
+    let model = |test: Test| {
+        let said =
+            ["tensor_parallel_size", "tp"].into_iter().find(|key| arguments::value(&test.parameters, key).is_some());
+        let size = said.map(|key| parallel(&test, key)).transpose().with_context(|| test.place())?;
+        Ok(ServedModel { name: test.model, size })
+    };
+    let tests = files.iter().map(file::tests).collect::<anyhow::Result<Vec<_>>>().mistake()?;
+    tests.into_iter().flatten().map(model).collect::<anyhow::Result<_>>().mistake()
 }
 
 fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow::Result<(Vec<Case>, Vec<Skipped>)> {

@@ -135,7 +135,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
 
 /// Payloads and build environments hold the labels of long ago; GitHub knows those of now.
 /// A token that may not read them leaves the payload's, and a line that says so.
-async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
+pub(super) async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
     let (Some(repository), Some(number)) = (event.repository.clone(), event.pull_request) else { return };
     match github.labels(&repository, number).await {
         Ok(labels) => {

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, de::DeserializeSeed};
 use url::Url;
 
+use super::matrix::MatrixFile;
 use super::records::RecordsFile;
 use super::verdict::VerdictFile;
 use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, TriggerConfig};
@@ -55,6 +56,7 @@ pub(super) struct ConfigFile {
     #[serde(deserialize_with = "store")]
     pub(super) store: Option<String>,
     pub(super) records: RecordsFile,
+    pub(super) matrix: MatrixFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -113,6 +115,12 @@ impl ConfigFile {
             let image_suffix = device.image_suffix.unwrap_or(default.image_suffix);
             (name, DeviceConfig { image_suffix, label: device.label.or(default.label) })
         };
+        let matrix = self.matrix.over_defaults();
+        // Where nobody says which devices there are, those with runners are there too.
+        let mut devices = devices;
+        for name in matrix.runners.keys() {
+            devices.entry(*name).or_insert_with(|| DeviceConfig::of(*name));
+        }
         Config {
             trigger: TriggerConfig {
                 labels: self.trigger.labels.unwrap_or(trigger.labels),
@@ -133,6 +141,7 @@ impl ConfigFile {
             verdict: self.verdict.over_defaults(),
             store: self.store.or(store),
             records: self.records.over_defaults(),
+            matrix,
         }
     }
 }
@@ -166,7 +175,6 @@ fn nearest(message: &str) -> Option<String> {
 }
 
 /// How one scalar of the file is read.
-#[derive(Clone, Copy)]
 pub(super) struct Scalar<T> {
     /// What a message says was expected.
     pub(super) expecting: &'static str,
@@ -174,6 +182,15 @@ pub(super) struct Scalar<T> {
     pub(super) numbers: bool,
     pub(super) read: fn(&str) -> anyhow::Result<T>,
 }
+
+impl<T> Clone for Scalar<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+// Whether or not its values are.
+impl<T> Copy for Scalar<T> {}
 
 impl<T> Scalar<T> {
     pub(super) const fn text(expecting: &'static str, read: fn(&str) -> anyhow::Result<T>) -> Self {
@@ -229,9 +246,8 @@ impl<'de, T> Visitor<'de> for List<T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-        let Scalar { expecting, numbers, read } = self.0;
         let mut items = Vec::new();
-        while let Some(item) = list.next_element_seed(Scalar { expecting, numbers, read })? {
+        while let Some(item) = list.next_element_seed(self.0)? {
             items.push(item);
         }
         Ok(items)
@@ -377,7 +393,7 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
-    use crate::config::{MinEffect, Primary, RecordsConfig, VerdictConfig};
+    use crate::config::{MatrixConfig, MinEffect, Primary, RecordsConfig, VerdictConfig};
     use crate::exit::{self, Exit};
     use crate::metric::Direction;
     use crate::record::{Choice, Rules};
@@ -409,6 +425,11 @@ records:
   failed_share: 1%
   build_number_offset: 30000000000
   uploader: https://uploader.example.org/records
+matrix:
+  runners: {cpu: {1: [small, large], 2: [large]}}
+  skip: {a/B: [small]}
+  types: {large: AMD EPYC 9654}
+  default_size: 2
 "#;
 
     fn failure(text: &str) -> String {
@@ -463,6 +484,15 @@ records:
                 build_number_offset: Some(30_000_000_000),
                 uploader: Some("https://uploader.example.org/records".into()),
             },
+            matrix: MatrixConfig {
+                runners: IndexMap::from([(
+                    DeviceName::Cpu,
+                    IndexMap::from([(1, vec!["small".into(), "large".into()]), (2, vec!["large".into()])]),
+                )]),
+                skip: IndexMap::from([("a/B".into(), vec!["small".into()])]),
+                types: IndexMap::from([("large".into(), "AMD EPYC 9654".into())]),
+                default_size: 2,
+            },
         };
         let read = parse(EVERY_KEY, "vllm-perf.yml").unwrap();
         assert_eq!(read, expected);
@@ -516,7 +546,7 @@ records:
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store, records
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`

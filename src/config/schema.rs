@@ -6,10 +6,15 @@ use super::verdict::{FAMILIES, METRICS};
 use crate::device::DeviceName;
 use crate::metric;
 
+/// The name of a runner, or a part of one.
+const RUNNER: &str = "^[A-Za-z0-9._-]{1,100}$";
+
 /// JSON Schema (draft 2020-12) of `vllm-perf.yml`. It knows the keys and types that [`parse`](super::parse) knows.
 pub fn schema() -> Value {
     let devices: serde_json::Map<String, Value> =
         DeviceName::ALL.into_iter().map(|name| (name.to_string(), device())).collect();
+    let runners: serde_json::Map<String, Value> =
+        DeviceName::ALL.into_iter().map(|name| (name.to_string(), self::sizes())).collect();
     let sizes = FAMILIES.into_iter().map(|(name, words)| (name.to_owned(), share(words)));
     let sizes =
         sizes.chain(metric::ALL.iter().map(|metric| (metric.id.to_owned(), share(&format!("{}.", metric.label)))));
@@ -98,7 +103,42 @@ pub fn schema() -> Value {
                     "pattern": "^(https://|http://(localhost|127\\.0\\.0\\.1|\\[::1\\])[:/]).+$",
                 },
             })),
+            "matrix": section("Where the models of the suite are measured: what `vllm-perf matrix` goes by.", json!({
+                "runners": {
+                    "description": "For each device the runners that have room for a tensor-parallel size.",
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": runners,
+                },
+                "skip": {
+                    "description": "Models by name, and the runners that they are not measured on, each by a part of its name.",
+                    "type": "object",
+                    "additionalProperties": {"type": "array", "items": {"type": "string", "pattern": RUNNER}},
+                    "propertyNames": {"pattern": r"^\S+$"},
+                },
+                "types": {
+                    "description": "Device types of runners, as records carry them.",
+                    "type": "object",
+                    "additionalProperties": {"type": "string", "pattern": r"\S", "maxLength": 200},
+                    "propertyNames": {"pattern": RUNNER},
+                },
+                "default_size": {
+                    "description": "Tensor-parallel size of a model whose test names none.",
+                    "type": "integer",
+                    "minimum": 1,
+                },
+            })),
         },
+    })
+}
+
+/// The runners of one device.
+fn sizes() -> Value {
+    json!({
+        "description": "Runners by tensor-parallel size.",
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": {"type": "string", "pattern": RUNNER}},
+        "propertyNames": {"pattern": "^0*[1-9][0-9]*$"},
     })
 }
 
@@ -198,8 +238,8 @@ store: s3://ossci-benchmarks
         compare(&schema(), &mut Vec::new(), &mut compared);
         assert_eq!(
             compared,
-            9 + DeviceName::ALL.len(),
-            "root, trigger, devices and each, images, environment, verdict, min_effect, primary, records"
+            11 + DeviceName::ALL.len(),
+            "root, trigger, devices and each, images, environment, verdict, min_effect, primary, records, matrix and its runners"
         );
     }
 
@@ -254,6 +294,20 @@ store: s3://ossci-benchmarks
             ("records: {uploader: 'http://127.0.0.1:8080/'}", true),
             ("records: {uploader: 'http://uploader.example.org/x'}", false),
             ("suite: ''", false),
+            ("matrix: {runners: {cuda: {1: [linux.aws.h100, b200], 8: []}}}", true),
+            ("matrix: {runners: {cuda: {0: [a]}}}", false),
+            ("matrix: {runners: {cuda: {one: [a]}}}", false),
+            ("matrix: {runners: {cuda: {1: ['a b']}}}", false),
+            ("matrix: {runners: {cuda: {1: a}}}", false),
+            ("matrix: {runners: {gpu: {1: [a]}}}", false),
+            ("matrix: {skip: {Qwen/Qwen3-8B: [b200]}}", true),
+            ("matrix: {skip: {'a b': [b200]}}", false),
+            ("matrix: {skip: {a: ['']}}", false),
+            ("matrix: {types: {a: NVIDIA H100}}", true),
+            ("matrix: {types: {a: ' '}}", false),
+            ("matrix: {types: {'a/b': x}}", false),
+            ("matrix: {default_size: 8}", true),
+            ("matrix: {default_size: 0}", false),
         ] {
             assert_eq!(accepts(text), right, "schema: {text}");
             assert_eq!(parse(text, "vllm-perf.yml").is_ok(), right, "parser: {text}");

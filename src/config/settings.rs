@@ -73,7 +73,7 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
             setting(&key("label"), label, said.is_some_and(|d| d.label.is_some())),
         ]
     };
-    let Config { trigger, devices, images, suite, strategy, environment, verdict, store, records } = config;
+    let Config { trigger, devices, images, suite, strategy, environment, verdict, store, records, matrix } = config;
     let strategy = strategy.map_or("paired, or single without a base", |strategy| strategy.as_str());
     let effect = &verdict.min_effect;
     let size = |(key, share): (&str, f64)| {
@@ -120,6 +120,14 @@ pub fn settings(config: &Config, file: Option<(&str, &str)>) -> anyhow::Result<V
         ),
         setting("records.uploader", records.uploader.clone().unwrap_or_else(none), said.records.uploader.is_some()),
     ]);
+    let sizes = matrix.runners.iter().flat_map(|(device, sizes)| {
+        sizes.iter().map(move |(size, runners)| (format!("runners.{device}.{size}"), runners.join(", ")))
+    });
+    let skips = matrix.skip.iter().map(|(model, runners)| (format!("skip.{model}"), runners.join(", ")));
+    let types = matrix.types.iter().map(|(runner, text)| (format!("types.{runner}"), text.clone()));
+    all.extend(sizes.chain(skips).chain(types).map(|(key, value)| setting(&format!("matrix.{key}"), value, true)));
+    let size = matrix.default_size.to_string();
+    all.push(setting("matrix.default_size", size, said.matrix.default_size.is_some()));
     Ok(all)
 }
 
@@ -166,6 +174,7 @@ mod tests {
         records.failed_share = 0% (Default)
         records.build_number_offset = none (Default)
         records.uploader = none (Default)
+        matrix.default_size = 1 (Default)
         "#);
     }
 

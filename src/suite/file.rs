@@ -94,6 +94,38 @@ pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result
     Ok((files, skipped))
 }
 
+/// The serving files of `device` in `dir`: that of [`file_names`] or, where the suite has a folder for each device, every
+/// file of that folder with `serving` in its name. None where the suite has nothing for the device.
+///
+/// # Errors
+/// The user's mistake (exit 2): no such folder, or a file that cannot be read.
+pub fn serving(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result<Vec<SuiteFile>> {
+    let own = dir.join(device.as_str());
+    let mut paths = Vec::new();
+    if own.is_dir() {
+        for entry in own.read_dir().with_context(|| format!("cannot read `{}`", own.display())).mistake()? {
+            let path = entry.with_context(|| format!("cannot read `{}`", own.display())).mistake()?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.contains("serving") && name.ends_with(".json") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+    } else if !dir.is_dir() {
+        return Err(anyhow!("`{}` is not a folder: pass --suite DIR", dir.display())).mistake();
+    } else {
+        let named = file_names(env, device).into_iter().filter(|file| file.kind == Kind::Serving);
+        let there = |file: FileName| Some(dir.join(file.name)).filter(|path| file.variable.is_some() || path.exists());
+        paths.extend(named.filter_map(there));
+    }
+    let read = |path: &std::path::PathBuf| {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
+        Ok(SuiteFile { kind: Kind::Serving, path: path.display().to_string(), text })
+    };
+    paths.iter().map(read).collect()
+}
+
 /// One test of a file, defaults merged in.
 #[derive(Debug)]
 pub(super) struct Test {

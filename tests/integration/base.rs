@@ -11,7 +11,7 @@ use vllm_perf::plan::{Fallback, Plan};
 
 use super::run::{SUITE, program, text};
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(folder)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -24,7 +24,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// A checkout with four commits of main, and a branch that left it at the third: main's commits and the branch's.
-fn checkout(folder: &Path) -> (Vec<String>, String) {
+pub(super) fn checkout(folder: &Path) -> (Vec<String>, String) {
     git(folder, &["init", "--quiet"]);
     let commit = |message: &str| {
         git(folder, &["commit", "--quiet", "--allow-empty", "--message", message]);
@@ -39,7 +39,7 @@ fn checkout(folder: &Path) -> (Vec<String>, String) {
 }
 
 /// A registry on loopback that has the manifests of `tags` and no other.
-fn registry(tags: Vec<String>) -> String {
+pub(super) fn registry(tags: Vec<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {

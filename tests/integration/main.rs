@@ -11,6 +11,7 @@ mod fake_github;
 mod guard;
 mod image;
 mod manifests;
+mod matrix;
 mod publish;
 mod run;
 mod secrets;

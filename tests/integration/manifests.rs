@@ -130,7 +130,7 @@ fn every_workflow_gives_the_action_only_inputs_that_it_has() {
             }
         }
     }
-    assert_eq!(uses, 4, "self-test, two examples and the README use the action");
+    assert_eq!(uses, 5, "self-test, three examples and the README use the action");
 }
 
 #[test]
