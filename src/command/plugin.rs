@@ -9,7 +9,7 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 
 /// Options of the hooks alone: how the binary is installed.
-const HOOK_ONLY: [&str; 2] = ["install", "bin"];
+const HOOK_ONLY: [&str; 5] = ["install", "bin", "version", "sha256", "verify-attestation"];
 
 #[derive(Deserialize)]
 #[serde(untagged)]

@@ -245,7 +245,9 @@ mod tests {
     fn the_assets_of_a_former_version_are_known_by_their_names_and_no_other_file_is() {
         assert!(assets().iter().all(|asset| is_asset(asset.name)));
         assert!(is_asset("site-0123456789ab.css") && is_asset("plotly-0123456789ab.min.js"));
-        for other in ["site.css", "site-notes.css", "logo-0123456789ab.js", "site-0123456789ab.css.bak", "plotly-3.0.1.min.js"] {
+        for other in
+            ["site.css", "site-notes.css", "logo-0123456789ab.js", "site-0123456789ab.css.bak", "plotly-3.0.1.min.js"]
+        {
             assert!(!is_asset(other), "{other}");
         }
     }

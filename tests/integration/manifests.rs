@@ -154,10 +154,20 @@ fn every_option_of_the_plugin_is_an_input_of_the_action_unless_it_is_the_platfor
 
 #[test]
 fn every_input_is_a_flag_and_reaches_it_through_its_variable() {
-    let of_the_platform = ["token", "install", "bin", "upload-artifact", "publish-from"];
+    let of_the_installer = ["install", "version", "sha256", "verify-attestation", "bin"];
+    let of_the_platform = ["token", "upload-artifact", "publish-from"];
     let flags = flags();
     let manifest = text("action.yml");
-    for input in action().inputs.keys().filter(|input| !of_the_platform.contains(&input.as_str())) {
+    for input in action().inputs.keys().map(String::as_str).filter(|input| !of_the_platform.contains(input)) {
+        if of_the_installer.contains(&input) {
+            let variable = format!("VLLM_PERF_{}", input.replace('-', "_").to_uppercase());
+            assert!(
+                text("scripts/install.sh").contains(&format!("${{{variable}:-")),
+                "the installer reads no {variable}"
+            );
+            assert!(manifest.contains(&format!("{variable}: ${{{{ inputs.{input} }}}}\n")), "{variable} is not set");
+            continue;
+        }
         let variable = flags.get(input).unwrap_or_else(|| panic!("no command has the flag --{input}"));
         let line = format!("{variable}: ${{{{ inputs.{input} }}}}\n");
         assert!(manifest.contains(&line), "the action does not set `{}`", line.trim());
@@ -165,7 +175,7 @@ fn every_input_is_a_flag_and_reaches_it_through_its_variable() {
     let plugin: Plugin = serde_yaml::from_str(&text("plugin.yml")).unwrap();
     let options = plugin.configuration.get("properties").and_then(Value::as_object).unwrap();
     let unknown: Vec<&String> = options.keys().filter(|option| !flags.contains_key(*option)).collect();
-    assert_eq!(unknown, ["install", "bin"], "the hooks alone read these");
+    assert_eq!(unknown, of_the_installer, "the hooks alone read these");
 }
 
 /// The long flags of `run`, `publish` and `verdict`, and the variable of each.

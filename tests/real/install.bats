@@ -155,6 +155,7 @@ requests() {
   requests 2
   # Root may write anywhere: what the installer would make is refused to it by a stand-in.
   mkdir path
+  # shellcheck disable=SC2016 # the stand-in expands it
   printf '#!/bin/sh\ncase "$*" in *"$PWD"/cache/*) exit 1 ;; esac\nexec /usr/bin/mktemp "$@"\n' >path/mktemp
   chmod +x path/mktemp
   run install ok VLLM_PERF_INSTALL=download
@@ -238,12 +239,14 @@ requests() {
 
 @test "an attestation is asked of gh, and without a gh that can nothing is downloaded" {
   mkdir path
+  # shellcheck disable=SC2016 # the stand-in expands it
   printf '#!/bin/sh\n[ "$1" = --version ] && echo "gh version 2.23.0" && exit\nexit 1\n' >path/gh
   chmod +x path/gh
   run install ok VLLM_PERF_VERIFY_ATTESTATION=true
   [ "$status" -eq 2 ]
   said "needs \`gh\` 2.49 or newer, and this is gh version 2.23.0"
   requests 0
+  # shellcheck disable=SC2016 # the stand-in expands it
   printf '#!/bin/sh\necho "$*" >>gh.log\ncase "$*" in *--help) exit 0 ;; esac\n[ ! -e refuse ]\n' >path/gh
   run install ok VLLM_PERF_VERIFY_ATTESTATION=true
   [ "$status" -eq 0 ]
