@@ -130,7 +130,7 @@ fn every_workflow_gives_the_action_only_inputs_that_it_has() {
             }
         }
     }
-    assert_eq!(uses, 4, "self-test, two examples and the README use the action");
+    assert_eq!(uses, 5, "self-test, our own benches, two examples and the README use the action");
 }
 
 #[test]
@@ -189,6 +189,26 @@ fn flags() -> BTreeMap<String, String> {
             Some((argument.get_long()?.to_owned(), variable.to_owned()))
         })
         .collect()
+}
+
+#[test]
+fn every_place_that_names_our_version_names_this_one() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(text("dist/VERSION"), format!("{version}\n"));
+    let sums = text("dist/SHA256SUMS");
+    for line in sums.lines().filter(|line| !line.starts_with('#')) {
+        let (sum, name) = line.split_once("  ").unwrap();
+        assert!(sum.len() == 64 && name.starts_with(&format!("vllm-perf-v{version}-")), "{line}");
+    }
+    let pipelines = std::fs::read_dir(root().join("examples/buildkite")).unwrap();
+    let mut texts: Vec<String> =
+        pipelines.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+    texts.push(text("README.md"));
+    let named = regex::Regex::new(r"(?:vllm-perf[@#]|--tag )v([0-9]+\.[0-9]+\.[0-9]+)").unwrap();
+    let named: Vec<&str> =
+        texts.iter().flat_map(|text| named.captures_iter(text)).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert!(named.len() >= 4);
+    assert!(named.iter().all(|name| *name == version), "{named:?}");
 }
 
 #[test]
