@@ -2,6 +2,7 @@
 
 pub mod calibrate;
 mod compare;
+mod dashboard;
 mod load;
 mod planning;
 pub mod records;
@@ -19,6 +20,7 @@ use crate::event::Provider;
 use crate::publish::CommentFailure;
 
 pub use compare::CompareArgs;
+pub use dashboard::DashboardArgs;
 pub use load::{BenchCommand, SimServerArgs};
 pub use planning::{DeviceArgs, Planning};
 pub use records::RecordsArgs;
@@ -56,6 +58,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Print dashboard records from a results folder
     Records(Box<RecordsArgs>),
+    /// Build a static site and the night's alarms from a store
+    Dashboard(DashboardArgs),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -202,6 +206,9 @@ pub struct Timeouts {
     /// How long one case may take (90s, 60m)
     #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
     pub case_timeout: Duration,
+    /// How long to wait for an image that is not there yet, in place of the config's (0s, 90m)
+    #[arg(long, env = "VLLM_PERF_WAIT", value_name = "TIME", value_parser = span)]
+    pub wait: Option<Duration>,
 }
 
 /// `vllm-perf publish`.

@@ -14,6 +14,7 @@ mod bench;
 mod calibrate;
 mod compare;
 mod config;
+mod dashboard;
 mod identity;
 mod plan;
 pub mod plugin;
@@ -89,6 +90,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Compare(arguments) => compare::compare(&arguments, shell).await,
         Command::Report(arguments) => report::report(&arguments, shell),
         Command::Records(arguments) => records::records(&arguments, shell).await,
+        Command::Dashboard(arguments) => dashboard::dashboard(&arguments, shell).await,
         Command::Config(arguments) => config::config(&arguments, shell),
         Command::Bench(BenchCommand::Serve(arguments)) => bench::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim::sim_server(&arguments, shell).await,

@@ -1,5 +1,212 @@
 //! A static site from a store: what moved, and every series over the commits of a branch. World: reads the store, writes
 //! a folder.
 
+pub mod alarms;
+pub mod cache;
 pub mod data;
+pub mod object;
 pub mod pages;
+pub mod series;
+pub mod site;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt, stream};
+
+use crate::exit::Classify;
+use crate::output;
+use crate::store::key::RecordKey;
+use crate::store::{Entry, Store};
+use cache::{Cache, Source};
+use data::{Page, Site};
+use object::Object;
+use series::Setting;
+
+/// What was read, in the folder of the site.
+const CACHE: &str = ".vllm-perf-cache.json";
+
+/// Objects that are read at a time: enough to hide the way to an object store, few enough to hold.
+const AT_A_TIME: usize = 16;
+
+/// What was built.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// Pages, series and commits of the site.
+    pub pages: usize,
+    /// Series over all pages.
+    pub series: usize,
+    /// Objects that were read now, and all that the site is made of.
+    pub read: usize,
+    /// All objects that the site is made of.
+    pub objects: usize,
+    /// Files whose content is new.
+    pub written: usize,
+    /// Files of before that no page needs any more.
+    pub removed: usize,
+    /// Series that got worse, and better, in the last nights.
+    pub alarms: (usize, usize),
+    /// What somebody should know: objects that are no records, values that were replaced.
+    pub notes: Vec<String>,
+    /// Objects that the store did not give; the next build asks again.
+    pub unread: Vec<String>,
+}
+
+/// Builds the site of a branch in a folder, or brings the one that is there up to date. Files whose content stays are not
+/// touched.
+///
+/// # Errors
+/// The world's: the store cannot be listed, or the folder not written.
+pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built> {
+    let mut built = Built::default();
+    let mut cache = known(store, setting, out, &mut built.notes);
+    let entries = records(store, setting, &mut built.notes).await?;
+    cache.retain(&entries);
+    let new: Vec<Entry> = entries.into_iter().filter(|entry| !cache.knows(entry)).collect();
+    let reading = new.into_iter().map(|entry| {
+        let (store, repository, branch) = (store.clone(), setting.repository.clone(), setting.branch.clone());
+        // A task of its own: parsing is most of the work, and takes a processor.
+        tokio::spawn(async move {
+            let content = store.read(&entry.key).await;
+            (entry, content.map(|content| object::read(&content, &repository, &branch)))
+        })
+    });
+    let mut reading = stream::iter(reading).buffer_unordered(AT_A_TIME);
+    while let Some(read) = reading.next().await {
+        let (entry, object): (Entry, Result<Object>) = read.context("cannot read an object of the store")?;
+        match object {
+            Ok(object) => {
+                built.read += 1;
+                cache.keep(entry, object);
+            }
+            Err(error) => built.unread.push(format!("{error:#}")),
+        }
+    }
+    built.unread.sort();
+    built.objects = cache.objects.len();
+    for (key, kept) in &cache.objects {
+        built.notes.extend(kept.problems.iter().map(|problem| format!("`{key}`: left out: {problem}")));
+    }
+    let pages = series::pages(&cache.names, cache.objects.values(), setting, &cache.windows);
+    if pages.replaced > 0 {
+        built.notes.push(format!(
+            "{} measured more than once at a commit: the latest attempt is shown",
+            crate::number::plural(pages.replaced, "value")
+        ));
+    }
+    cache.windows = pages.windows;
+    write(&pages.pages, setting, out, &mut cache, &mut built)?;
+    output::write(&out.join(CACHE), &cache.json()?).world()?;
+    Ok(built)
+}
+
+/// The repositories that a store has records of.
+///
+/// # Errors
+/// The world's: the store cannot be listed.
+pub async fn repositories(store: &Store) -> Result<BTreeSet<String>> {
+    let keys = store.list("v3").await?;
+    Ok(keys.iter().filter_map(|entry| Some(entry.key.parse::<RecordKey>().ok()?.repository)).collect())
+}
+
+/// What was read the last time, where that can be relied on.
+fn known(store: &Store, setting: &Setting, out: &Path, notes: &mut Vec<String>) -> Cache {
+    let source = Source {
+        store: store.place().to_owned(),
+        repository: setting.repository.clone(),
+        branch: setting.branch.clone(),
+    };
+    let path = out.join(CACHE);
+    match std::fs::read(&path) {
+        Ok(text) => Cache::read(&text, &source).unwrap_or_else(|error| {
+            notes.push(format!("everything is read anew: `{}`: {error:#}", path.display()));
+            Cache::new(source)
+        }),
+        Err(_) => Cache::new(source),
+    }
+}
+
+/// The objects of the branch that may hold records.
+async fn records(store: &Store, setting: &Setting, notes: &mut Vec<String>) -> Result<Vec<Entry>> {
+    let mut entries = store.list(&RecordKey::branch_prefix(&setting.repository, &setting.branch)).await?;
+    let all = entries.len();
+    entries.retain(|entry| entry.key.parse::<RecordKey>().is_ok());
+    if entries.len() < all {
+        notes.push(format!("{} left out: no key of records", crate::number::plural(all - entries.len(), "object")));
+    }
+    Ok(entries)
+}
+
+/// Writes the files of the site whose content is new, and removes those that it had before and has no more.
+fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built: &mut Built) -> Result<()> {
+    let site: Site = site::site(pages, setting);
+    let alarms = alarms::alarms(pages, setting);
+    built.pages = pages.len();
+    built.series = pages.iter().map(|page| page.series.len()).sum();
+    built.alarms = (alarms.alarms.len(), alarms.improvements.len());
+    let mut files = Vec::new();
+    let mut put = |name: String, content: &[u8]| -> Result<()> {
+        let path = out.join(&name);
+        if std::fs::read(&path).map_or(true, |old| old != content) {
+            output::write(&path, content).world()?;
+            built.written += 1;
+        }
+        files.push(name);
+        Ok(())
+    };
+    for asset in pages::assets() {
+        put(format!("assets/{}", asset.name), asset.bytes)?;
+    }
+    for page in pages {
+        put(format!("{}.html", page.id), pages::page(page).as_bytes())?;
+        put(format!("data/{}.js", page.id), data::page_script(page)?.as_bytes())?;
+        put(format!("data/{}.csv", page.id), data::table(page).as_bytes())?;
+    }
+    put("data/index.js".to_owned(), data::index_script(&site)?.as_bytes())?;
+    put("compare.html".to_owned(), pages::compare(&site).as_bytes())?;
+    put("index.html".to_owned(), pages::index(&site).as_bytes())?;
+    put("alarms.md".to_owned(), alarms.markdown().as_bytes())?;
+    let json = serde_json::to_string_pretty(&alarms).context("cannot write the alarms as JSON")?;
+    put("alarms.json".to_owned(), json.as_bytes())?;
+    files.sort();
+    let assets = std::fs::read_dir(out.join("assets")).into_iter().flatten().flatten();
+    let assets = assets.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| pages::is_asset(name));
+    let before: BTreeSet<String> = std::mem::replace(&mut cache.files, files).into_iter().collect();
+    for old in before.into_iter().chain(assets.map(|name| format!("assets/{name}"))) {
+        // The list lies in a folder that others can write to: a name of another form is not ours to remove.
+        if cache.files.binary_search(&old).is_err() && is_ours(&old) && std::fs::remove_file(out.join(&old)).is_ok() {
+            built.removed += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name is of the form of our files: at most one folder, and no way out.
+fn is_ours(name: &str) -> bool {
+    let plain = |part: &str| {
+        let mut characters = part.chars();
+        characters.next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && characters.all(|it| it.is_ascii_alphanumeric() || "-.".contains(it))
+    };
+    match name.split_once('/') {
+        Some((folder, file)) => ["data", "assets"].contains(&folder) && plain(file),
+        None => plain(name),
+    }
+}
+
+/// Checks that a repository can stand in a key and in a link.
+///
+/// # Errors
+/// It is no `OWNER/NAME`.
+pub fn check_repository(repository: &str) -> Result<()> {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part.bytes().any(|byte| byte != b'.')
+            && part.chars().all(|it| it.is_ascii_alphanumeric() || "-_.".contains(it))
+    };
+    match repository.split_once('/') {
+        Some((owner, name)) if plain(owner) && plain(name) => Ok(()),
+        _ => bail!("`{}` is no repository: --repository OWNER/NAME", crate::report::escape::name(repository)),
+    }
+}

@@ -4,12 +4,12 @@
 mod split;
 mod verify;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::statistics::benjamini_hochberg;
-
-/// Longest stretch that is fitted anew when a point is added; what lies before keeps what was found there.
-pub const TAIL: usize = 300;
 
 /// Points of a window in which candidates are looked for; windows overlap by half.
 const WINDOW: usize = 60;
@@ -70,33 +70,65 @@ impl State {
 
 /// The changes of a series, in order. Values that are not above 0 and finite are passed over.
 pub fn changes(values: &[f64]) -> Vec<Change> {
-    refit(&[], values)
+    found(values, &Windows::default(), &mut Windows::default())
 }
 
-/// The changes of a series that has grown: those `known` before its last [`TAIL`] points stay, the rest is fitted anew.
-pub fn refit(known: &[Change], values: &[f64]) -> Vec<Change> {
-    let begin = values.len().saturating_sub(TAIL);
+/// The changes of many series, on every processor. What was found in a window before is not looked for again: the
+/// changes are the same with and without `known`. Also what the windows of these series hold, for the next time.
+pub fn changes_of_all(series: &[Vec<f64>], known: &Windows) -> (Vec<Vec<Change>>, Windows) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let look = |part: &[Vec<f64>]| {
+        let mut seen = Windows::default();
+        let changes: Vec<Vec<Change>> = part.iter().map(|values| found(values, known, &mut seen)).collect();
+        (changes, seen)
+    };
+    let mut all = (Vec::with_capacity(series.len()), Windows::default());
+    std::thread::scope(|scope| {
+        let parts = series.chunks(series.len().div_ceil(threads).max(1));
+        let started: Vec<_> = parts.map(|part| (part, scope.spawn(move || look(part)))).collect();
+        for (part, thread) in started {
+            // A thread ends early only by a defect; then this one meets it too, and says so.
+            let (changes, seen) = thread.join().unwrap_or_else(|_| look(part));
+            all.0.extend(changes);
+            all.1.0.extend(seen.0);
+        }
+    });
+    all
+}
+
+/// What was found in windows of series, by a hash of their values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows(BTreeMap<u64, Vec<usize>>);
+
+fn found(values: &[f64], known: &Windows, seen: &mut Windows) -> Vec<Change> {
     let usable = |value: &f64| *value > 0.0 && value.is_finite();
-    let places: Vec<usize> = (begin..values.len()).filter(|&place| usable(&values[place])).collect();
+    let places: Vec<usize> = (0..values.len()).filter(|&place| usable(&values[place])).collect();
     let logs: Vec<f64> = places.iter().map(|&place| values[place].ln()).collect();
-    let kept = known.iter().copied().filter(|change| change.at < begin);
-    let found = verify::verified(&logs, candidates(&logs)).into_iter().map(|change| Change {
+    let change = |change: verify::Found| Change {
         at: places[change.at],
         before: change.before.exp(),
         after: change.after.exp(),
         p: change.p,
         state: if logs.len() - change.at < CONFIRMED_BY { State::Provisional } else { State::Confirmed },
-    });
-    kept.chain(found).collect()
+    };
+    verify::verified(&logs, candidates(&logs, known, seen)).into_iter().map(change).collect()
 }
 
-/// Places where the level may have changed: the splits of every window.
-fn candidates(logs: &[f64]) -> Vec<usize> {
+/// Places where the level may have changed: the splits of every window. A window begins at a place of its own however long
+/// the series is, so a new point touches the last two at most.
+fn candidates(logs: &[f64], known: &Windows, seen: &mut Windows) -> Vec<usize> {
     let mut found = Vec::new();
     let mut begin = 0;
     loop {
         let end = (begin + WINDOW).min(logs.len());
-        found.extend(split::splits(&logs[begin..end]).into_iter().map(|at| begin + at));
+        let window = &logs[begin..end];
+        let hash = hash(window);
+        let splits = known.0.get(&hash).or_else(|| seen.0.get(&hash)).cloned();
+        // What an earlier look wrote down may have been changed since.
+        let splits = splits.filter(|splits| splits.iter().all(|&at| (1..window.len()).contains(&at)));
+        let splits = splits.unwrap_or_else(|| split::splits(window));
+        found.extend(splits.iter().map(|at| begin + at));
+        seen.0.insert(hash, splits);
         if end == logs.len() {
             break;
         }
@@ -105,6 +137,12 @@ fn candidates(logs: &[f64]) -> Vec<usize> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+fn hash(window: &[f64]) -> u64 {
+    let mut hasher = Sha256::new();
+    window.iter().for_each(|value| hasher.update(value.to_bits().to_le_bytes()));
+    hasher.finalize().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
 }
 
 /// Which of a night's series moved: by the newest change of each among its last `recent` points, held to a false discovery
@@ -193,12 +231,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_before_the_tail_stays_and_the_same_values_give_the_same_changes() {
-        let values = series(5, 700, step(100, 0.1));
-        let known = changes(&values[..350]);
-        assert_eq!(known.len(), 1);
-        assert_eq!(refit(&known, &values), known);
-        assert_eq!(changes(&values[..350]), known);
+    fn what_was_found_before_is_found_again_whether_or_not_it_is_known() {
+        let all: Vec<Vec<f64>> = (0..6).map(|seed| series(seed, 400, step(100 + 40 * seed as usize, 0.1))).collect();
+        let before: Vec<Vec<f64>> = all.iter().map(|values| values[..399].to_vec()).collect();
+        let (_, known) = changes_of_all(&before, &Windows::default());
+        let (cold, windows) = changes_of_all(&all, &Windows::default());
+        assert_eq!(changes_of_all(&all, &known), (cold.clone(), windows.clone()));
+        assert_eq!(cold, all.iter().map(|values| changes(values)).collect::<Vec<_>>());
+        // Windows begin at 0, 30, ..., 360, and the last alone holds the new point.
+        let new = windows.0.keys().filter(|hash| !known.0.contains_key(hash)).count();
+        assert_eq!(new, 6);
+        assert_eq!(changes_of_all(&[], &known), (Vec::new(), Windows::default()));
     }
 
     #[test]

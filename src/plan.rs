@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ImagesConfig;
@@ -13,7 +14,7 @@ use crate::image::{self, Source};
 use crate::search::Search;
 use crate::strategy::{MOST_PAIRS, Strategy};
 use crate::suite::{Case, Skipped};
-use crate::target::Target;
+use crate::target::{self, Target};
 
 mod reproduce;
 mod text;
@@ -119,6 +120,9 @@ pub struct Plan {
     /// What a reader of the report has to know of how it was decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// What the registry says of the images, where it was asked: `is there`, or what is missing.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub images: IndexMap<String, String>,
     /// What is measured, in order.
     pub cases: Vec<Case>,
     /// What is left out, and why.
@@ -226,6 +230,7 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         recorded_base: inputs.recorded_base,
         fallback: None,
         notices: Vec::new(),
+        images: IndexMap::new(),
         cases: inputs.cases,
         skipped: inputs.skipped,
         search: inputs.search,
@@ -291,18 +296,20 @@ pub fn side(
     let (target, commit) = match (inputs.spec, inputs.commit) {
         (Some("none"), _) if side == Side::Base => return Ok(None),
         (Some("none"), _) => bail!("--head none: head is what is measured; only --base may be `none`"),
-        (Some(spec), commit) => match spec_kind(spec).with_context(|| format!("cannot use --{flag} {spec}"))? {
-            Spec::Commit => image_of(spec)?,
-            Spec::Target(target) => {
-                let commit = match (&target, side) {
-                    (Target::Image(reference), _) => image::commit_of(reference),
-                    (_, Side::Head) => commit,
-                    (_, Side::Base) => None,
-                };
-                let commit = commit.map(str::to_owned);
-                (target, commit)
+        (Some(spec), commit) => {
+            match spec_kind(spec).with_context(|| format!("cannot use --{flag} {}", target::without_user(spec)))? {
+                Spec::Commit => image_of(spec)?,
+                Spec::Target(target) => {
+                    let commit = match (&target, side) {
+                        (Target::Image(reference), _) => image::commit_of(reference),
+                        (_, Side::Head) => commit,
+                        (_, Side::Base) => None,
+                    };
+                    let commit = commit.map(str::to_owned);
+                    (target, commit)
+                }
             }
-        },
+        }
         (None, Some(commit)) => image_of(commit).with_context(|| format!("cannot plan {flag}"))?,
         (None, None) => return Ok(None),
     };

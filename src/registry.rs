@@ -1,16 +1,25 @@
-//! Asks a container registry whether an image is there, by its HTTP API (v2), and waits for it. World.
+//! Asks a container registry whether an image is there for our processors, by its HTTP API (v2), and waits for it. World.
 
+mod challenge;
+mod credentials;
+mod manifest;
+
+use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
+use anyhow::{Context, bail, ensure};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use crate::device::DeviceName;
+use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
 use crate::image::Reference;
+use challenge::{Bearer, Challenge};
+use credentials::Login;
 
 /// Manifests of one platform and of several, by OCI and by Docker.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -22,19 +31,68 @@ const RETRIES: u32 = 3;
 /// The longest wait that a registry may ask for between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Access to registries, anonymous as vLLM's images need no login.
+/// The longest that a registry is listened to for one answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of a manifest or of an image's configuration.
+const DOCUMENT_LIMIT: usize = 4 << 20;
+
+/// Access to registries, with the credentials of the `docker` command where a registry asks for any.
 #[derive(Debug, Clone)]
 pub struct Registry {
     http: Client,
     pause: Duration,
+    environment: Environment,
+    /// Architecture that an image must be for, as images name it: `amd64`.
+    architecture: String,
+}
+
+/// What a registry has under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// An image for our processors.
+    Here,
+    /// Nothing.
+    Absent,
+    /// An image for other processors alone: for which.
+    Elsewhere(Vec<String>),
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here => f.write_str("is there"),
+            Self::Absent => f.write_str("image missing"),
+            Self::Elsewhere(platforms) => write!(f, "image missing: it is there for {} alone", platforms.join(", ")),
+        }
+    }
+}
+
+/// The architecture of a device's images, as images name it.
+pub fn architecture(device: DeviceName) -> &'static str {
+    match (device, std::env::consts::ARCH) {
+        (DeviceName::Arm64Cpu, _) | (_, "aarch64") => "arm64",
+        (_, "x86_64") => "amd64",
+        (_, other) => other,
+    }
 }
 
 impl Registry {
-    /// Access that waits `pause` before its first retry, and doubles it.
+    /// Access that waits `pause` before its first retry, and doubles it. `architecture` is what images must be for;
+    /// `environment` leads to the `docker` command's credentials.
     ///
     /// # Errors
     /// The world's (exit 4): no TLS.
-    pub fn new(pause: Duration) -> anyhow::Result<Self> {
+    pub fn new(pause: Duration, architecture: &str, environment: &Environment) -> anyhow::Result<Self> {
+        Self::patient(pause, PATIENCE, architecture, environment)
+    }
+
+    fn patient(
+        pause: Duration,
+        patience: Duration,
+        architecture: &str,
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
         // reqwest drops `Authorization` where a redirect leaves the host; we also stop before a plain connection.
         let policy = Policy::custom(|attempt| {
             if attempt.previous().len() > 5 {
@@ -46,49 +104,113 @@ impl Registry {
             }
         });
         let agent = concat!("vllm-perf/", env!("CARGO_PKG_VERSION"));
-        let client = Client::builder().redirect(policy).user_agent(agent).timeout(Duration::from_secs(30)).build();
-        Ok(Self { http: client.context("cannot make an HTTP client").world()?, pause })
+        let client = Client::builder().redirect(policy).user_agent(agent).timeout(patience).build();
+        let http = client.context("cannot make an HTTP client").world()?;
+        Ok(Self { http, pause, environment: environment.clone(), architecture: architecture.to_owned() })
     }
 
-    /// Whether the registry has `reference`.
+    /// What the registry has under `reference`.
     ///
     /// # Errors
     /// The user's mistake (exit 2): not a reference. The world's (exit 4): the registry cannot be reached, refuses, or
     /// still fails after the retries.
-    pub async fn exists(&self, reference: &str) -> anyhow::Result<bool> {
+    pub async fn find(&self, reference: &str) -> anyhow::Result<Found> {
         let parsed: Reference = reference.parse().mistake()?;
-        self.find(&parsed).await.with_context(|| format!("cannot ask the registry for {reference}")).world()
+        self.look(&parsed).await.with_context(|| format!("cannot ask the registry for {reference}")).world()
     }
 
-    async fn find(&self, reference: &Reference) -> anyhow::Result<bool> {
-        let url = manifest_url(reference)?;
-        let manifest = || self.http.request(Method::HEAD, url.clone()).header(ACCEPT, MANIFESTS);
-        let mut response = self.send(manifest()).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let token = self.token(&challenge(response.headers())?).await?;
-            response = self.send(manifest().header(AUTHORIZATION, format!("Bearer {token}"))).await?;
-        }
-        match response.status() {
-            status if status.is_success() => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                bail!("{} answers {status}: the repository is private or is not there", reference.registry)
+    async fn look(&self, reference: &Reference) -> anyhow::Result<Found> {
+        let url = url_of(reference, "manifests", &reference.version)?;
+        let mut authorization = None;
+        // A look at the head first: registries count whole manifests against a limit, and most polls find nothing.
+        let Some(_) = self.ask(Method::HEAD, &url, reference, &mut authorization).await? else {
+            return Ok(Found::Absent);
+        };
+        let document = async |url: &Url, authorization: &mut Option<Secret>| -> anyhow::Result<Vec<u8>> {
+            let response = self.ask(Method::GET, url, reference, authorization).await?;
+            bounded(response.with_context(|| format!("{url} is gone"))?).await
+        };
+        let platforms = match manifest::read(&document(&url, &mut authorization).await?)? {
+            manifest::Manifest::Index(platforms) => platforms,
+            manifest::Manifest::Image(config) => {
+                let url = url_of(reference, "blobs", &config)?;
+                vec![manifest::platform(&document(&url, &mut authorization).await?)?]
             }
-            status if is_passing(status) => Err(Passing(format!("{} answers {status}", reference.registry)).into()),
-            status => bail!("{} answers {status}", reference.registry),
+            // Of a time before platforms: the engine will tell.
+            manifest::Manifest::Old => return Ok(Found::Here),
+        };
+        let ours = format!("linux/{}", self.architecture);
+        let is_ours = |platform: &String| *platform == ours || platform.starts_with(&format!("{ours}/"));
+        Ok(if platforms.iter().any(is_ours) { Found::Here } else { Found::Elsewhere(platforms) })
+    }
+
+    /// What the registry answers; `None` where it has no such thing. What it asks for to answer at all is kept in
+    /// `authorization` for its next answers.
+    async fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        reference: &Reference,
+        authorization: &mut Option<Secret>,
+    ) -> anyhow::Result<Option<Response>> {
+        let request = |authorization: &Option<Secret>| {
+            let request = self.http.request(method.clone(), url.clone()).header(ACCEPT, MANIFESTS);
+            match authorization {
+                Some(secret) => request.header(AUTHORIZATION, secret.expose()),
+                None => request,
+            }
+        };
+        let mut response = self.send(request(authorization)).await?;
+        let mut refusal = "the repository is private or is not there".to_owned();
+        if response.status() == StatusCode::UNAUTHORIZED && authorization.is_none() {
+            let login = credentials::of(&reference.registry, &self.environment).await;
+            let login = login.unwrap_or_else(|error| {
+                refusal = format!("{refusal}; {error:#}");
+                None
+            });
+            *authorization = Some(self.authorize(challenge::read(response.headers())?, login.as_ref()).await?);
+            response = self.send(request(authorization)).await?;
+        }
+        let host = &reference.registry;
+        match response.status() {
+            status if status.is_success() => Ok(Some(response)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => bail!("{host} answers {status}: {refusal}"),
+            status if is_passing(status) => Err(Passing(format!("{host} answers {status}")).into()),
+            status => bail!("{host} answers {status}"),
         }
     }
 
-    /// An anonymous token of the server that the registry names.
-    async fn token(&self, challenge: &Challenge) -> anyhow::Result<String> {
+    /// The value of `Authorization` that a registry asks for.
+    async fn authorize(&self, challenge: Challenge, login: Option<&Login>) -> anyhow::Result<Secret> {
+        let bearer = match (challenge, login) {
+            (Challenge::Bearer(bearer), _) => bearer,
+            (Challenge::Basic, Some(login)) => return login.basic(),
+            (Challenge::Basic, None) => bail!("the registry wants a login: `docker login` to it first"),
+        };
+        let token = self.token(&bearer, login).await.context("cannot get a token")?;
+        Ok(Secret::from(format!("Bearer {token}")))
+    }
+
+    /// A token of the server that the registry names.
+    async fn token(&self, bearer: &Bearer, login: Option<&Login>) -> anyhow::Result<String> {
         #[derive(Deserialize)]
         struct Token {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let response = self.send(self.http.get(challenge.url()?)).await.context("cannot get a token")?;
-        let response = response.error_for_status().context("cannot get a token")?;
-        let token: Token = response.json().await.context("cannot read the token")?;
+        let request = match login {
+            Some(Login::Identity(identity)) => {
+                self.http.post(bearer.server()?).form(&bearer.exchange(identity.expose()))
+            }
+            Some(Login::Password { .. }) => {
+                let basic = login.map(Login::basic).transpose()?.context("no login")?;
+                self.http.get(bearer.url()?).header(AUTHORIZATION, basic.expose())
+            }
+            None => self.http.get(bearer.url()?),
+        };
+        let response = self.send(request).await?.error_for_status()?;
+        let token: Token = serde_json::from_slice(&bounded(response).await?).context("cannot read the token")?;
         token.token.or(token.access_token).context("the token server sent no token")
     }
 
@@ -120,13 +242,23 @@ pub const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Passing(String);
 
-impl std::fmt::Display for Passing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
 impl std::error::Error for Passing {}
+
+/// Reads an answer that is no larger than any of its kind.
+async fn bounded(mut response: Response) -> anyhow::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        content.extend_from_slice(&chunk);
+        ensure!(content.len() <= DOCUMENT_LIMIT, "the registry sent more than {DOCUMENT_LIMIT} bytes");
+    }
+    Ok(content)
+}
 
 /// Waits until the registries have all of `references`, asking every `poll`, at most until `deadline` from now.
 /// `on_progress` is told, at every poll, which are missing still and for how long we have waited.
@@ -144,12 +276,22 @@ pub async fn wait(
     let start = Instant::now();
     let mut missing = references.to_vec();
     loop {
-        let mut absent = Vec::new();
+        let (mut absent, mut told) = (Vec::new(), Vec::new());
         for reference in missing {
-            match registry.exists(&reference).await {
-                Ok(true) => {}
-                Ok(false) => absent.push(reference),
-                Err(error) if may_pass(&error) && start.elapsed() < deadline => absent.push(reference),
+            match registry.find(&reference).await {
+                Ok(Found::Here) => {}
+                Ok(Found::Absent) => {
+                    told.push(reference.clone());
+                    absent.push(reference);
+                }
+                Ok(Found::Elsewhere(platforms)) => {
+                    told.push(format!("{reference} (there for {} alone)", platforms.join(", ")));
+                    absent.push(reference);
+                }
+                Err(error) if may_pass(&error) && start.elapsed() < deadline => {
+                    told.push(format!("{reference} ({})", error.root_cause()));
+                    absent.push(reference);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -159,17 +301,30 @@ pub async fn wait(
             return Ok(());
         }
         if waited >= deadline {
-            let names = missing.join(", ");
-            return Err(anyhow!(
-                "image missing: {names} after {}: look at the image build of that commit, or choose another --base or --head",
+            return Err(ImageMissing(format!(
+                "image missing: {} after {}: look at the image build of that commit, or choose another --base or --head",
+                told.join(", "),
                 worded(deadline)
-            ))
+            )))
+            .context("nothing was measured")
             .world();
         }
-        on_progress(&missing, waited);
+        on_progress(&told, waited);
         sleep(poll.min(deadline - waited)).await;
     }
 }
+
+/// An image that did not come.
+#[derive(Debug)]
+pub struct ImageMissing(String);
+
+impl fmt::Display for ImageMissing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ImageMissing {}
 
 fn worded(duration: Duration) -> String {
     match duration.as_secs() {
@@ -203,7 +358,7 @@ fn is_loopback(host: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-fn manifest_url(reference: &Reference) -> anyhow::Result<Url> {
+fn url_of(reference: &Reference, kind: &str, version: &str) -> anyhow::Result<Url> {
     let host = match reference.registry.as_str() {
         "docker.io" | "index.docker.io" => "registry-1.docker.io",
         host => host,
@@ -213,56 +368,8 @@ fn manifest_url(reference: &Reference) -> anyhow::Result<Url> {
         _ => host,
     };
     let scheme = if is_loopback(name) { "http" } else { "https" };
-    let url = format!("{scheme}://{host}/v2/{}/manifests/{}", reference.repository, reference.version);
+    let url = format!("{scheme}://{host}/v2/{}/{kind}/{version}", reference.repository);
     Url::parse(&url).with_context(|| format!("`{host}` is not a registry host"))
-}
-
-/// What a registry answers to a request without a token (`WWW-Authenticate: Bearer ...`).
-#[derive(Debug, PartialEq, Eq)]
-struct Challenge {
-    realm: String,
-    service: Option<String>,
-    scope: Option<String>,
-}
-
-impl Challenge {
-    fn url(&self) -> anyhow::Result<Url> {
-        let mut url = Url::parse(&self.realm).with_context(|| format!("token server `{}` is not a URL", self.realm))?;
-        if !is_private(&url) {
-            bail!("the registry sends us to the token server `{}`, which is not https", self.realm);
-        }
-        for (key, value) in [("service", &self.service), ("scope", &self.scope)] {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(key, value);
-            }
-        }
-        Ok(url)
-    }
-}
-
-fn challenge(headers: &HeaderMap) -> anyhow::Result<Challenge> {
-    let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    let mut bearer = values.filter_map(|value| {
-        let (scheme, parameters) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(parameters)
-    });
-    let parameters = bearer.next().context("the registry wants a login that is not a bearer token")?;
-    let of = |name: &str| {
-        quoted_pairs(parameters).into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    };
-    let realm = of("realm").context("the registry names no token server")?;
-    Ok(Challenge { realm, service: of("service"), scope: of("scope") })
-}
-
-/// `a="b,c", d=e` as pairs; commas inside quotes do not part.
-fn quoted_pairs(text: &str) -> Vec<(String, String)> {
-    let mut quoted = false;
-    let parts = text.split(|letter| {
-        quoted ^= letter == '"';
-        letter == ',' && !quoted
-    });
-    let pairs = parts.filter_map(|part| part.trim().split_once('='));
-    pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -290,20 +397,39 @@ mod tests {
         Challenge(String),
         Redirect(String),
         Token,
+        /// An index of several images: for which platforms.
+        Index(&'static [&'static str]),
+        /// An answer of these bytes.
+        Document(&'static str),
+        /// None at all.
+        Silence,
     }
 
+    /// An image for every processor that this test may run on.
+    const IMAGE: Answer = Answer::Index(&["amd64", "arm64"]);
+
     async fn answer(State(fake): State<Fake>, request: Request) -> Response {
-        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
-        let token = header("authorization").map(|token| format!(" [{token}]")).unwrap_or_default();
-        fake.asked.lock().unwrap().push(format!("{} {}{token}", request.method(), request.uri()));
-        let mut answers = fake.answers.lock().unwrap();
-        let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
+        let token = request.headers().get("authorization").map(|token| format!(" [{}]", token.to_str().unwrap()));
+        let asked = format!("{} {}{}", request.method(), request.uri(), token.unwrap_or_default());
+        drop(request);
+        fake.asked.lock().unwrap().push(asked);
+        let answer = {
+            let mut answers = fake.answers.lock().unwrap();
+            if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
+        };
         match answer {
             Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
             Answer::Busy(status) => (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")]).into_response(),
             Answer::Challenge(value) => (StatusCode::UNAUTHORIZED, [("www-authenticate", value)]).into_response(),
             Answer::Redirect(to) => (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response(),
             Answer::Token => r#"{"token": "anonymous-token", "expires_in": 300}"#.into_response(),
+            Answer::Index(architectures) => {
+                let platform = |it: &&str| format!(r#"{{"platform": {{"os": "linux", "architecture": "{it}"}}}}"#);
+                let manifests: Vec<String> = architectures.iter().map(platform).collect();
+                format!(r#"{{"manifests": [{}]}}"#, manifests.join(", ")).into_response()
+            }
+            Answer::Document(text) => text.into_response(),
+            Answer::Silence => std::future::pending().await,
         }
     }
 
@@ -324,23 +450,105 @@ mod tests {
     }
 
     fn registry() -> Registry {
-        // Another test may have installed it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Registry::new(Duration::from_millis(1)).unwrap()
+        registry_for(&Environment::default())
     }
 
-    async fn exists(answers: Vec<Answer>) -> (anyhow::Result<bool>, Vec<String>) {
+    fn registry_for(environment: &Environment) -> Registry {
+        // Another test may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Registry::patient(Duration::from_millis(1), Duration::from_millis(300), "amd64", environment).unwrap()
+    }
+
+    async fn find(answers: Vec<Answer>) -> (anyhow::Result<Found>, Vec<String>) {
         let (fake, host) = Fake::start(|_| answers).await;
-        let found = registry().exists(&format!("{host}/vllm/ci:abc-cpu")).await;
+        let found = registry().find(&format!("{host}/vllm/ci:abc-cpu")).await;
         (found, fake.asked())
     }
 
     #[tokio::test]
     async fn an_image_is_there_or_it_is_not() {
-        let (found, asked) = exists(vec![Answer::Status(200)]).await;
-        assert!(found.unwrap());
-        assert_eq!(asked, ["HEAD /v2/vllm/ci/manifests/abc-cpu"]);
-        assert!(!exists(vec![Answer::Status(404)]).await.0.unwrap());
+        let (found, asked) = find(vec![IMAGE]).await;
+        assert_eq!(found.unwrap(), Found::Here);
+        assert_eq!(asked, ["HEAD /v2/vllm/ci/manifests/abc-cpu", "GET /v2/vllm/ci/manifests/abc-cpu"]);
+        let (found, asked) = find(vec![Answer::Status(404)]).await;
+        assert_eq!((found.unwrap(), asked.len()), (Found::Absent, 1));
+    }
+
+    #[tokio::test]
+    async fn an_image_for_other_processors_alone_is_none_for_ours() {
+        let elsewhere = Found::Elsewhere(vec!["linux/arm64".to_owned()]);
+        assert_eq!(find(vec![Answer::Index(&["arm64"])]).await.0.unwrap(), elsewhere);
+        // One image names its platform in its configuration.
+        let manifest = Answer::Document(r#"{"config": {"digest": "sha256:c0"}}"#);
+        let config = Answer::Document(r#"{"os": "linux", "architecture": "arm64"}"#);
+        let (found, asked) = find(vec![manifest.clone(), manifest, config]).await;
+        assert_eq!(found.unwrap(), elsewhere);
+        assert_eq!(asked[2], "GET /v2/vllm/ci/blobs/sha256:c0");
+        assert_eq!(elsewhere.to_string(), "image missing: it is there for linux/arm64 alone");
+        let (_, host) = Fake::start(|_| vec![Answer::Index(&["arm64", "s390x"])]).await;
+        let images = [format!("{host}/vllm/ci:abc")];
+        let error = wait(&registry(), &images, Duration::ZERO, Duration::ZERO, |_, _| {}).await.unwrap_err();
+        let said = format!("image missing: {} (there for linux/arm64, linux/s390x alone) after 0 s", images[0]);
+        assert!(error.root_cause().to_string().starts_with(&said), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn a_private_registry_gets_the_login_of_docker() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment: Environment = [("DOCKER_CONFIG", folder.path().display().to_string())].into_iter().collect();
+        let (fake, host) = Fake::start(|host| {
+            let bearer = Answer::Challenge(format!(r#"Bearer realm="http://{host}/token",service="s""#));
+            let basic = Answer::Challenge("Basic realm=\"r\"".to_owned());
+            vec![basic, IMAGE, IMAGE, bearer.clone(), Answer::Token, IMAGE, IMAGE, bearer, Answer::Token, IMAGE]
+        })
+        .await;
+        let image = format!("{host}/a:b");
+        // me:secret
+        let login = format!(r#"{{"auths": {{"{host}": {{"auth": "bWU6c2VjcmV0"}}}}}}"#);
+        crate::output::write(&folder.path().join("config.json"), login.as_bytes()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(registry_for(&environment).find(&image).await.unwrap(), Found::Here);
+        }
+        let login = format!(r#"{{"auths": {{"{host}": {{"identitytoken": "identity"}}}}}}"#);
+        crate::output::write(&folder.path().join("config.json"), login.as_bytes()).unwrap();
+        assert_eq!(registry_for(&environment).find(&image).await.unwrap(), Found::Here);
+        let (head, get, token) = ("HEAD /v2/a/manifests/b", "GET /v2/a/manifests/b", "[Bearer anonymous-token]");
+        let basic = "[Basic bWU6c2VjcmV0]";
+        assert_eq!(
+            fake.asked(),
+            [
+                head.to_owned(),
+                format!("{head} {basic}"),
+                format!("{get} {basic}"),
+                head.to_owned(),
+                format!("GET /token?service=s {basic}"),
+                format!("{head} {token}"),
+                format!("{get} {token}"),
+                head.to_owned(),
+                "POST /token".to_owned(),
+                format!("{head} {token}"),
+                format!("{get} {token}"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_private_registry_without_a_login_says_what_to_do() {
+        let (found, asked) = find(vec![Answer::Challenge("Basic realm=\"r\"".to_owned())]).await;
+        let error = found.unwrap_err();
+        assert!(format!("{error:#}").ends_with("the registry wants a login: `docker login` to it first"), "{error:#}");
+        assert_eq!((exit::of(&error), asked.len()), (Exit::World, 1));
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_does_not_answer_is_given_up_and_waited_for() {
+        let (found, asked) = find(vec![Answer::Silence]).await;
+        assert_eq!((exit::of(&found.unwrap_err()), asked.len()), (Exit::World, 4));
+        let (_, host) = Fake::start(|_| [vec![Answer::Silence; 4], vec![IMAGE]].concat()).await;
+        let image = [format!("{host}/vllm/ci:abc")];
+        let mut told = 0;
+        wait(&registry(), &image, Duration::from_secs(60), Duration::from_millis(1), |_, _| told += 1).await.unwrap();
+        assert_eq!(told, 1);
     }
 
     #[tokio::test]
@@ -349,41 +557,42 @@ mod tests {
             let challenge = format!(
                 r#"Bearer realm="http://{host}/token",service="registry.example",scope="repository:vllm/ci:pull,push""#
             );
-            vec![Answer::Challenge(challenge), Answer::Token, Answer::Status(200)]
+            vec![Answer::Challenge(challenge), Answer::Token, IMAGE]
         })
         .await;
-        assert!(registry().exists(&format!("{host}/vllm/ci:abc")).await.unwrap());
+        assert_eq!(registry().find(&format!("{host}/vllm/ci:abc")).await.unwrap(), Found::Here);
         assert_eq!(
             fake.asked(),
             [
                 "HEAD /v2/vllm/ci/manifests/abc",
                 "GET /token?service=registry.example&scope=repository%3Avllm%2Fci%3Apull%2Cpush",
                 "HEAD /v2/vllm/ci/manifests/abc [Bearer anonymous-token]",
+                "GET /v2/vllm/ci/manifests/abc [Bearer anonymous-token]",
             ]
         );
     }
 
     #[tokio::test]
     async fn a_token_never_follows_a_redirect_to_another_host() {
-        let (elsewhere, other) = Fake::start(|_| vec![Answer::Status(200)]).await;
+        let (elsewhere, other) = Fake::start(|_| vec![IMAGE]).await;
         let (_, host) = Fake::start(|host| {
             let challenge = format!(r#"Bearer realm="http://{host}/token""#);
             let redirect = format!("http://{other}/blob");
             vec![Answer::Challenge(challenge), Answer::Token, Answer::Redirect(redirect)]
         })
         .await;
-        assert!(registry().exists(&format!("{host}/a:b")).await.unwrap());
-        assert_eq!(elsewhere.asked(), ["HEAD /blob"]);
+        assert_eq!(registry().find(&format!("{host}/a:b")).await.unwrap(), Found::Here);
+        assert_eq!(elsewhere.asked(), ["HEAD /blob", "GET /blob"]);
     }
 
     #[tokio::test]
     async fn neither_a_token_server_nor_a_redirect_may_be_plain_http() {
         let plain = r#"Bearer realm="http://auth.example.com/token""#.to_owned();
-        let (found, asked) = exists(vec![Answer::Challenge(plain)]).await;
+        let (found, asked) = find(vec![Answer::Challenge(plain)]).await;
         let error = format!("{:#}", found.unwrap_err());
         assert!(error.ends_with("`http://auth.example.com/token`, which is not https"), "{error}");
         assert_eq!(asked.len(), 1);
-        let (found, asked) = exists(vec![Answer::Redirect("http://example.com/".to_owned())]).await;
+        let (found, asked) = find(vec![Answer::Redirect("http://example.com/".to_owned())]).await;
         let error = format!("{:#}", found.unwrap_err());
         assert!(error.contains("a redirect to plain http"), "{error}");
         assert_eq!(asked.len(), 1);
@@ -391,9 +600,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_or_broken_registry_is_asked_three_times_more() {
-        let (found, asked) = exists(vec![Answer::Busy(429), Answer::Status(502), Answer::Status(200)]).await;
-        assert_eq!((found.unwrap(), asked.len()), (true, 3));
-        let (found, asked) = exists(vec![Answer::Status(500)]).await;
+        let (found, asked) = find(vec![Answer::Busy(429), Answer::Status(502), IMAGE]).await;
+        assert_eq!((found.unwrap(), asked.len()), (Found::Here, 4));
+        let (found, asked) = find(vec![Answer::Status(500)]).await;
         let error = found.unwrap_err();
         assert_eq!((exit::of(&error), asked.len()), (Exit::World, 4));
         assert!(format!("{error:#}").ends_with("answers 500 Internal Server Error"), "{error:#}");
@@ -401,32 +610,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_final_and_a_bad_reference_is_the_users_mistake() {
-        let (found, asked) = exists(vec![Answer::Status(403)]).await;
+        let (found, asked) = find(vec![Answer::Status(403)]).await;
         assert_eq!((exit::of(&found.unwrap_err()), asked.len()), (Exit::World, 1));
-        let error = registry().exists("host.example/../v2").await.unwrap_err();
+        let error = registry().find("host.example/../v2").await.unwrap_err();
         assert_eq!(exit::of(&error), Exit::Mistake);
     }
 
     #[tokio::test]
     async fn waiting_ends_when_the_image_appears() {
         let missing = Answer::Status(404);
-        let (fake, host) = Fake::start(|_| vec![missing.clone(), missing, Answer::Status(200)]).await;
+        let (fake, host) = Fake::start(|_| vec![missing.clone(), missing, IMAGE]).await;
         let image = format!("{host}/vllm/ci:abc");
         let mut told = Vec::new();
         let poll = Duration::from_millis(1);
         let tell = |missing: &[String], _| told.push(missing.to_vec());
         wait(&registry(), std::slice::from_ref(&image), Duration::from_secs(60), poll, tell).await.unwrap();
-        assert_eq!((fake.asked().len(), told), (3, vec![vec![image.clone()], vec![image]]));
+        assert_eq!((fake.asked().len(), told), (4, vec![vec![image.clone()], vec![image]]));
     }
 
     #[tokio::test]
     async fn waiting_outlasts_a_registry_that_is_broken_for_longer_than_the_retries() {
         let broken = vec![Answer::Status(503); 9];
-        let (fake, host) = Fake::start(|_| [broken, vec![Answer::Status(200)]].concat()).await;
+        let (fake, host) = Fake::start(|_| [broken, vec![IMAGE]].concat()).await;
         let image = [format!("{host}/vllm/ci:abc")];
         let poll = Duration::from_millis(1);
         wait(&registry(), &image, Duration::from_secs(60), poll, |_, _| {}).await.unwrap();
-        assert_eq!(fake.asked().len(), 10);
+        assert_eq!(fake.asked().len(), 11);
         let (_, host) = Fake::start(|_| vec![Answer::Status(503)]).await;
         let error = wait(&registry(), &[format!("{host}/a:b")], Duration::ZERO, poll, |_, _| {}).await.unwrap_err();
         assert!(format!("{error:#}").ends_with("answers 503 Service Unavailable"), "{error:#}");
@@ -442,28 +651,19 @@ mod tests {
             "image missing: {} after 0 s: look at the image build of that commit, or choose another --base or --head",
             images[0]
         );
-        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.root_cause().to_string(), expected);
         assert_eq!(worded(Duration::from_secs(5400)), "90 min");
     }
 
     #[test]
     fn only_this_machine_is_asked_without_tls_and_docker_hub_has_its_own_host() {
-        let url = |text: &str| manifest_url(&text.parse().unwrap()).unwrap().to_string();
+        let url = |text: &str| {
+            let reference: Reference = text.parse().unwrap();
+            url_of(&reference, "manifests", &reference.version).unwrap().to_string()
+        };
         assert_eq!(url("rocm/vllm-ci:x"), "https://registry-1.docker.io/v2/rocm/vllm-ci/manifests/x");
         assert_eq!(url("localhost:5000/a:b"), "http://localhost:5000/v2/a/manifests/b");
         assert_eq!(url("[::1]:5000/a:b"), "http://[::1]:5000/v2/a/manifests/b");
         assert_eq!(url("127.0.0.1.example.com/a:b"), "https://127.0.0.1.example.com/v2/a/manifests/b");
-    }
-
-    #[test]
-    fn a_challenge_keeps_commas_inside_quotes() {
-        let mut headers = HeaderMap::new();
-        headers.append(WWW_AUTHENTICATE, "Basic realm=\"x\"".parse().unwrap());
-        headers.append(WWW_AUTHENTICATE, "bearer realm=\"https://a/t\", scope=\"r:pull,push\"".parse().unwrap());
-        let expected =
-            Challenge { realm: "https://a/t".to_owned(), service: None, scope: Some("r:pull,push".to_owned()) };
-        assert_eq!(challenge(&headers).unwrap(), expected);
-        headers.clear();
-        assert!(challenge(&headers).is_err());
     }
 }

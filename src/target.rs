@@ -39,9 +39,9 @@ impl FromStr for Target {
             ("local", None) => Ok(Self::Local(PathBuf::from("vllm"))),
             ("local", Some(path)) if !path.is_empty() => Ok(Self::Local(PathBuf::from(path))),
             ("remote", Some(url)) if !url.is_empty() => {
-                let url = Url::parse(url).with_context(|| format!("`{url}` is not a URL"))?;
+                let url = Url::parse(url).with_context(|| format!("`{}` is not a URL", without_user(url)))?;
                 if !matches!(url.scheme(), "http" | "https") {
-                    bail!("`{url}` is not an http or https URL");
+                    bail!("`{}` is not an http or https URL", without_user(url.as_str()));
                 }
                 if !url.username().is_empty() || url.password().is_some() || url.path() != "/" || url.query().is_some()
                 {
@@ -56,6 +56,14 @@ impl FromStr for Target {
             }
             _ => bail!("`{text}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]"),
         }
+    }
+}
+
+/// A target as a person typed it, for an error: what stands before an `@` may be a password.
+pub fn without_user(text: &str) -> String {
+    match text.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((_, rest)))) => format!("{scheme}://***@{rest}"),
+        _ => text.to_owned(),
     }
 }
 
@@ -102,6 +110,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_password_in_a_target_is_not_shown() {
+        for text in ["http://user:secret@127.0.0.1:9", "ftp://user:secret@h/", "http://user:se@cret@h:x"] {
+            let error = format!("{:#}", format!("remote:{text}").parse::<Target>().unwrap_err());
+            assert!(!error.contains("cret"), "{error}");
+        }
+        assert_eq!(without_user("remote:http://u:p@h:9/"), "remote:http://***@h:9/");
+        assert_eq!(without_user("image:a/b@sha256:c"), "image:a/b@sha256:c");
     }
 
     #[test]

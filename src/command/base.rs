@@ -12,7 +12,7 @@ use crate::git;
 use crate::image::{self, Source};
 use crate::plan::{Fallback, Plan};
 use crate::publish::github::Github;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Found, Registry};
 use crate::target::{self, Target};
 
 /// What `--base` means.
@@ -118,9 +118,10 @@ pub(super) async fn fall_back(
     if most == 0 || *reference != image::reference(&device, &wanted, Source::Main, images)? {
         return Ok(());
     }
-    let registry = Registry::new(registry::PAUSE)?;
+    let architecture = registry::architecture(device.name);
+    let registry = Registry::new(registry::PAUSE, architecture, &shell.environment)?;
     let is_there = async |reference: &str| -> Result<bool> {
-        Ok(target::image::is_here(reference).await || registry.exists(reference).await?)
+        Ok(target::image::is_here(reference).await || registry.find(reference).await? == Found::Here)
     };
     if is_there(reference).await? {
         return Ok(());

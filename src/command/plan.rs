@@ -1,26 +1,34 @@
 //! `vllm-perf plan`: the decision and the exact commands, with nothing started.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{Shell, prepare};
 use crate::cli::{Format, PlanArgs};
-use crate::exit::Exit;
+use crate::exit::{Classify, Exit};
 use crate::plan::{self, Plan};
-use crate::registry::{self, Registry};
+use crate::registry::{self, Found, Registry};
 use crate::target::Target;
 
 /// Prints the plan.
 pub(super) async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
-    let prepared = prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?;
-    print(&prepared.plan, arguments.format, shell)?;
+    let mut plan = prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?.plan;
+    let mut missing = Vec::new();
     if arguments.check_images {
-        let registry = Registry::new(registry::PAUSE)?;
-        for reference in images(&prepared.plan) {
-            let there = registry.exists(&reference).await?;
-            shell.say(&format!("{reference}: {}", if there { "is there" } else { "image missing" }));
+        let architecture = registry::architecture(plan.device.name);
+        let registry = Registry::new(registry::PAUSE, architecture, &shell.environment)?;
+        for reference in images(&plan) {
+            let found = registry.find(&reference).await?;
+            if found != Found::Here {
+                missing.push(reference.clone());
+            }
+            plan.images.insert(reference, found.to_string());
         }
     }
-    Ok(Exit::Done)
+    print(&plan, arguments.format, shell)?;
+    if missing.is_empty() {
+        return Ok(Exit::Done);
+    }
+    Err(anyhow!("image missing: {}: `run` waits for it, as long as --wait allows", missing.join(", "))).world()
 }
 
 /// Prints a plan in a format.

@@ -1,68 +1,128 @@
-//! The options of a Buildkite step, as flags. They come as one JSON text; their names are those of the flags.
+//! The options of a Buildkite step, as flags: checked against `plugin.yml`, which the agent itself does not do unless it is
+//! told to. They come as one JSON text; their names are those of the flags.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexMap;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::cli;
 use crate::environment::Environment;
 use crate::exit::Classify;
 
-/// Options of the hooks alone: how the binary is installed.
-const HOOK_ONLY: [&str; 5] = ["install", "bin", "version", "sha256", "verify-attestation"];
+/// What the plugin takes, as the repository says it.
+const PLUGIN: &str = include_str!("../../plugin.yml");
+
+/// What is read of `plugin.yml`.
+#[derive(Deserialize)]
+struct Plugin {
+    configuration: Configuration,
+}
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Value {
-    Flag(bool),
-    Number(serde_json::Number),
-    Text(String),
+struct Configuration {
+    properties: IndexMap<String, Property>,
+}
+
+/// What an option may be: the words of JSON Schema that `plugin.yml` uses, and no others.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Property {
+    #[serde(rename = "type")]
+    kind: Kind,
+    #[serde(rename = "description")]
+    _description: String,
+    #[serde(rename = "enum", default)]
+    choices: Vec<String>,
+    minimum: Option<i64>,
+    maximum: Option<i64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    String,
+    Integer,
+    Boolean,
 }
 
 /// Adds the plugin's options to the words of the command line, where the hook asks for it. A flag that was typed wins.
 ///
 /// # Errors
-/// An option that no command knows, or one that is no text, number or boolean.
+/// The user's mistake: an option that the plugin does not have, or a value that the option cannot have. Names both.
 pub fn words(mut words: Vec<String>, environment: &Environment) -> Result<Vec<String>> {
     if environment.get("VLLM_PERF_PLUGIN") != Some("true") {
         return Ok(words);
     }
     let Some(text) = environment.get("BUILDKITE_PLUGIN_CONFIGURATION") else { return Ok(words) };
-    let options: IndexMap<String, Value> =
-        serde_json::from_str(text).context("cannot read BUILDKITE_PLUGIN_CONFIGURATION").mistake()?;
+    let options = options(text).mistake()?;
     let definition = cli::definition(environment);
-    let flags = |command: &clap::Command| -> Vec<String> {
-        command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
-    };
-    // `out` is a place among the arguments of the later commands, not a flag.
-    let mut known: Vec<String> =
-        definition.get_subcommands().filter(|command| !command.is_hide_set()).flat_map(flags).collect();
-    known.extend(HOOK_ONLY.map(str::to_owned));
     let Some(command) = words.get(1).and_then(|name| definition.find_subcommand(name)) else { return Ok(words) };
-    let takes = flags(command);
+    let takes = |name: &str| command.get_arguments().any(|argument| argument.get_long() == Some(name));
     let typed = words.clone();
     for (name, value) in options {
-        if !known.contains(&name) {
-            let nearest = known.iter().max_by(|a, b| strsim::jaro(a, &name).total_cmp(&strsim::jaro(b, &name)));
-            let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
-            return (|| bail!("the plugin has no option `{name}`{hint}"))().mistake();
-        }
         let flag = format!("--{name}");
         if typed.iter().any(|word| *word == flag || word.starts_with(&format!("{flag}="))) {
             continue;
         }
-        let value = match value {
-            Value::Flag(value) => value.to_string(),
-            Value::Number(value) => value.to_string(),
-            Value::Text(value) => value,
-        };
-        if takes.contains(&name) {
+        if takes(&name) {
             words.push(format!("{flag}={value}"));
         } else if name == "out" && ["publish", "verdict"].contains(&command.get_name()) && typed.len() == 2 {
+            // A place among the arguments of the later commands, not a flag.
             words.push(value);
         }
     }
     Ok(words)
+}
+
+/// The options of a step, as the words of flags.
+fn options(text: &str) -> Result<IndexMap<String, String>> {
+    let options: IndexMap<String, Value> =
+        serde_json::from_str(text).context("cannot read BUILDKITE_PLUGIN_CONFIGURATION as a map of options")?;
+    let plugin: Plugin = serde_yaml::from_str(PLUGIN).context("cannot read plugin.yml")?;
+    let known = plugin.configuration.properties;
+    options
+        .into_iter()
+        .map(|(name, value)| {
+            let Some(property) = known.get(&name) else {
+                let nearest = known.keys().max_by(|a, b| strsim::jaro(a, &name).total_cmp(&strsim::jaro(b, &name)));
+                let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+                bail!("the plugin has no option `{name}`{hint}");
+            };
+            let value = property.word(&value).with_context(|| format!("the plugin's option `{name}`"))?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+impl Property {
+    /// The value as a word of the command line.
+    fn word(&self, value: &Value) -> Result<String> {
+        let word = match (self.kind, value) {
+            (Kind::String, Value::String(text)) => text.clone(),
+            (Kind::Boolean, Value::Bool(value)) => value.to_string(),
+            (Kind::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => number.to_string(),
+            _ => bail!("`{value}` is not {}", self.expected()),
+        };
+        let allowed = self.choices.is_empty() || self.choices.contains(&word);
+        let number = value.as_i64();
+        let above = self.minimum.is_none_or(|least| number.is_some_and(|number| number >= least));
+        let below = self.maximum.is_none_or(|most| number.is_some_and(|number| number <= most));
+        ensure!(allowed && above && below, "`{word}` is not {}", self.expected());
+        Ok(word)
+    }
+
+    fn expected(&self) -> String {
+        match (self.kind, self.choices.as_slice()) {
+            (Kind::String, []) => "a text: quote it".to_owned(),
+            (Kind::String, choices) => format!("one of {}", choices.join(", ")),
+            (Kind::Boolean, _) => "true or false, without quotes".to_owned(),
+            (Kind::Integer, _) => match (self.minimum, self.maximum) {
+                (Some(least), Some(most)) => format!("a whole number, {least} to {most}, without quotes"),
+                _ => "a whole number, without quotes".to_owned(),
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -88,8 +148,37 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_option_is_named_with_the_nearest_one() {
-        let error = with(r#"{"devise": "cpu"}"#, "vllm-perf run").unwrap_err().to_string();
-        assert_eq!(error, "the plugin has no option `devise`; did you mean `device`?");
+    fn what_no_option_is_or_can_be_is_named() {
+        let refused = |options: &str| {
+            let error = with(options, "vllm-perf run").unwrap_err();
+            assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
+            format!("{error:#}")
+        };
+        for (options, said) in [
+            (r#"{"devise": "cpu"}"#, "the plugin has no option `devise`; did you mean `device`?"),
+            (r#"{"device-count": 2}"#, "the plugin has no option `device-count`; did you mean `device`?"),
+            (
+                r#"{"pairs": null}"#,
+                "the plugin's option `pairs`: `null` is not a whole number, 1 to 10, without quotes",
+            ),
+            (
+                r#"{"pairs": "3"}"#,
+                "the plugin's option `pairs`: `\"3\"` is not a whole number, 1 to 10, without quotes",
+            ),
+            (r#"{"pairs": 99}"#, "the plugin's option `pairs`: `99` is not a whole number, 1 to 10, without quotes"),
+            (r#"{"pairs": 2.5}"#, "the plugin's option `pairs`: `2.5` is not a whole number, 1 to 10, without quotes"),
+            (r#"{"only": ["a", "b"]}"#, "the plugin's option `only`: `[\"a\",\"b\"]` is not a text: quote it"),
+            (r#"{"bin": 3}"#, "the plugin's option `bin`: `3` is not a text: quote it"),
+            (
+                r#"{"fail-on": "improved"}"#,
+                "the plugin's option `fail-on`: `improved` is not one of regressed, inconclusive, never",
+            ),
+        ] {
+            assert_eq!(refused(options), said);
+        }
+        for broken in ["[]", "{\"pairs\": 3", "null"] {
+            let error = refused(broken);
+            assert!(error.starts_with("cannot read BUILDKITE_PLUGIN_CONFIGURATION as a map of options"), "{error}");
+        }
     }
 }

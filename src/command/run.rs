@@ -21,6 +21,7 @@ use crate::plan::Plan;
 use crate::publish;
 use crate::publish::actions;
 use crate::publish::github::Github;
+use crate::registry::ImageMissing;
 use crate::report::markdown;
 use crate::target::Target;
 use crate::target::process::Processes;
@@ -70,12 +71,18 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
             return Ok(Exit::Signal(signal));
         }
     };
-    let comparison = match (comparison, announcement) {
-        (Err(error), Some(announcement)) => {
-            announcement.take_back().await;
+    let comparison = match comparison {
+        Ok(comparison) => comparison,
+        Err(error) => {
+            if let Some(announcement) = announcement {
+                announcement.take_back().await;
+            }
+            // Nothing else tells a pull request's author that there was no image: there is no report.
+            if let (Some(missing), Some(path)) = (error.downcast_ref::<ImageMissing>(), &prepared.ci.step_summary) {
+                actions::append_summary(path, &markdown::skipped(&missing.to_string()))?;
+            }
             return Err(error);
         }
-        (comparison, _) => comparison?,
     };
     conclude::conclude(&prepared.ci, &prepared.config, &plan, &comparison, &out, &journal, shell).await
 }

@@ -48,7 +48,7 @@ pub struct Summary {
 }
 
 /// The newest commit of a page.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct LastCommit {
     /// Full hash.
     pub sha: String,

@@ -30,6 +30,9 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
         None => writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?,
     }
     writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
+    for (reference, state) in &plan.images {
+        writeln!(out, "image     {reference}: {state}")?;
+    }
     let pairs = counted(plan.pairs as usize, "interleaved pair");
     let runs = match plan.strategy {
         Strategy::Paired => pairs,

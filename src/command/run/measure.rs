@@ -14,6 +14,7 @@ use crate::cli::{Planning, Timeouts};
 use crate::command::{Shell, plan as plan_command};
 use crate::compare::{self, CaseFacts, Comparison, Conduct, Found, Input, SideFacts, Strategy, Subject};
 use crate::config::Config;
+use crate::device::DeviceName;
 use crate::exit::Classify;
 use crate::journal::Journal;
 use crate::noise::{self, AaRun, Noise};
@@ -181,7 +182,8 @@ impl Measure<'_> {
             facts.dated = git::date(commit).await;
         }
         if let Target::Image(reference) = &planned.target {
-            fetch_image(reference, self.config.images.wait, self.shell).await?;
+            let wait = self.timeouts.wait.unwrap_or(self.config.images.wait);
+            fetch_image(reference, self.plan.device.name, wait, self.shell).await?;
             let digest = image::digest(reference).await.world()?;
             folder::check_digest(self.out, side, reference, &digest)?;
             facts.image_digest = Some(digest);
@@ -282,7 +284,7 @@ fn tell_times(conduct: &Conduct, shell: &Shell) {
 }
 
 /// Pulls an image that the engine does not have; waits until it is there.
-async fn fetch_image(reference: &str, wait: Duration, shell: &Shell) -> Result<()> {
+async fn fetch_image(reference: &str, device: DeviceName, wait: Duration, shell: &Shell) -> Result<()> {
     if image::is_here(reference).await {
         return Ok(());
     }
@@ -291,7 +293,7 @@ async fn fetch_image(reference: &str, wait: Duration, shell: &Shell) -> Result<(
     if image::pull(reference).await.is_ok() {
         return Ok(());
     }
-    let registry = Registry::new(registry::PAUSE)?;
+    let registry = Registry::new(registry::PAUSE, registry::architecture(device), &shell.environment)?;
     registry::wait(&registry, &[reference.to_owned()], wait, POLL, |missing, waited| {
         shell.say(&format!(
             "waiting for {} since {}, at most {}",

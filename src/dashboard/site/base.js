@@ -78,6 +78,10 @@ const web = (url) => /^https?:\/\//i.test(url || "");
 
 const ACRONYMS = {ttft: "TTFT", tpot: "TPOT", itl: "ITL", e2el: "E2EL", p99: "P99", avg: "Mean", std: "Std"};
 
+/* What matters most stands first: throughput, then medians and 99th percentiles; what is not named here comes after. */
+const FIRST = ["output_throughput", "tokens_per_second", "requests_per_second", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "latency"];
+const byMetric = (a, b) => (FIRST.indexOf(a) + 1 || 99) - (FIRST.indexOf(b) + 1 || 99) || a.localeCompare(b, "en");
+
 /* `median_ttft_ms` is read as `Median TTFT`. */
 function metricName(metric) {
   const words = short(metric, 60).replace(/_ms$/, "").split("_").map((word) => ACRONYMS[word] || word).join(" ");

@@ -46,7 +46,7 @@ function pick(sides, page) {
     const [base, head] = ends(page);
     address.write({base: page.commits[head].sha, head: page.commits[base].sha});
   });
-  const metrics = [...new Set(page.series.map((series) => series.metric))];
+  const metrics = [...new Set(page.series.map((series) => series.metric))].sort(byMetric);
   sides.replaceChildren(
     choice("base", "base", options, initial(last - 1)), swap, choice("head", "head", options, initial(last)),
     choice("metric", "Metric", [["", "all"], ...metrics.map((name) => [name, metricName(name)])]),

@@ -5,6 +5,7 @@ const WINDOWS = [["", "all commits"], ["30", "last 30"], ["60", "last 60"], ["12
 
 views.page = async () => {
   const page = await vllmPerf.when("page " + document.body.dataset.page);
+  page.series.sort((a, b) => byMetric(a.metric, b.metric));
   const names = [...new Set(page.series.flatMap((series) => Object.keys(series.parameters)))];
   const varied = names.filter((name) => valuesOf(page.series, name).length > 1);
   const fixed = names.filter((name) => !varied.includes(name) && page.series.every((series) => series.parameters[name]));

@@ -26,9 +26,9 @@ pub struct Window {
 
 impl Window {
     /// Opens it. Chromium picks its own port; its profile is a temporary folder; it is ended when this is dropped.
-    pub fn open() -> Result<Self> {
+    pub fn open(chromium: &Path) -> Result<Self> {
         let options = LaunchOptions {
-            path: which(),
+            path: Some(chromium.to_owned()),
             // As root, in a container, Chromium has no sandbox; the pages are our own.
             sandbox: false,
             window_size: Some((1440, 1000)),
@@ -242,6 +242,7 @@ impl Window {
     }
 
     /// Keeps what is seen.
+    #[expect(clippy::disallowed_methods, reason = "a picture for people; nothing reads it back")]
     pub fn screenshot(&self, folder: &Path, name: &str) -> Result<()> {
         sleep(Duration::from_millis(150));
         let png = self.tab.capture_screenshot(Page::CaptureScreenshotFormatOption::Png, None, None, true)?;
@@ -254,13 +255,6 @@ impl Window {
     }
 }
 
-/// Debian's name of the browser, then those of others.
-fn which() -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|file| file.is_file())
-}
-
 fn complaint(event: &Event) -> Option<String> {
     match event {
         Event::RuntimeExceptionThrown(thrown) => {
@@ -268,7 +262,9 @@ fn complaint(event: &Event) -> Option<String> {
             let words = details.exception.as_ref().and_then(|thrown| thrown.description.clone());
             Some(format!("exception: {}", words.unwrap_or_else(|| details.text.clone())))
         }
-        Event::RuntimeConsoleAPICalled(called) if called.params.Type == Runtime::ConsoleAPICalledEventTypeOption::Error => {
+        Event::RuntimeConsoleAPICalled(called)
+            if called.params.Type == Runtime::ConsoleAPICalledEventTypeOption::Error =>
+        {
             Some(format!("console: {:?}", called.params.args))
         }
         Event::LogEntryAdded(added) if added.params.entry.level == Log::LogEntryLevel::Error => {

@@ -1,4 +1,4 @@
-//! The dashboard in a real browser: `store DIR` writes the records of a history that is known, `walk SITE SCREENSHOTS`
+//! The dashboard in a real browser: `store DIR` writes the records of a history that is known, `walk CHROMIUM SITE SCREENSHOTS`
 //! clicks through the site that was made of it, in a headless Chromium, and fails at the first thing that is not as it is.
 
 mod browser;
@@ -13,7 +13,9 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["store", folder] => store::write(Path::new(folder)),
-        ["walk", site, screenshots] => walk::walk(Path::new(site), Path::new(screenshots)),
-        _ => bail!("store DIR, or walk SITE SCREENSHOTS"),
+        ["walk", chromium, site, screenshots] => {
+            walk::walk(Path::new(chromium), Path::new(site), Path::new(screenshots))
+        }
+        _ => bail!("store DIR, or walk CHROMIUM SITE SCREENSHOTS"),
     }
 }

@@ -12,7 +12,8 @@ pub const MODEL: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
 /// Its device type: characters that a path, an address and a page may trip over.
 pub const DEVICE_TYPE: &str = "NVIDIA H100 80GB HBM3; <b>+\"x\"</b>";
 /// A model whose name is a script.
-pub const HOSTILE: &str = "<script>window.harm=1</script><img src=x onerror=window.harm=2>../../etc/passwd\"'`;+🚀\u{202e}";
+pub const HOSTILE: &str =
+    "<script>window.harm=1</script><img src=x onerror=window.harm=2>../../etc/passwd\"'`;+🚀\u{202e}";
 /// What a name of 10,000 characters begins with.
 pub const LONG: &str = "org/long-name-";
 /// Commits of every page.
@@ -66,6 +67,7 @@ pub fn write(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a folder of the test's own, read once it is whole")]
 fn object(folder: &Path, at: usize, device: &str, device_type: &str, model: &str, moves: usize) -> Result<()> {
     let plain = |text: &str| -> String {
         text.chars().take(60).map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect()
@@ -77,7 +79,11 @@ fn object(folder: &Path, at: usize, device: &str, device_type: &str, model: &str
                 let step = if index == 0 && at >= STEP { 0.12 } else { 0.0 };
                 let fresh = if index == 1 && at + FRESH >= COMMITS { 0.3 } else { 0.0 };
                 let known = noise(index * 100 + place * 10 + size + model.len(), at);
-                let value = level * share * [1.0, 1.3, 1.9, 4.0][place] * (1.0 + moves as f64 * (step + fresh)) * (1.0 + 0.02 * known);
+                let value = level
+                    * share
+                    * [1.0, 1.3, 1.9, 4.0][place]
+                    * (1.0 + moves as f64 * (step + fresh))
+                    * (1.0 + 0.02 * known);
                 lines.push_str(&record(at, device, device_type, model, metric, value, rate, size).to_string());
                 lines.push('\n');
             }
@@ -89,7 +95,16 @@ fn object(folder: &Path, at: usize, device: &str, device_type: &str, model: &str
 }
 
 #[allow(clippy::too_many_arguments, reason = "they are the record's fields")]
-fn record(at: usize, device: &str, device_type: &str, model: &str, metric: &str, value: f64, rate: &str, size: usize) -> Value {
+fn record(
+    at: usize,
+    device: &str,
+    device_type: &str,
+    model: &str,
+    metric: &str,
+    value: f64,
+    rate: &str,
+    size: usize,
+) -> Value {
     let rate = rate.parse::<f64>().ok().filter(|rate| rate.is_finite()).map_or(json!(rate), |rate| json!(rate));
     json!({
         "timestamp": 1_767_225_600 + at * 82_800, "schema_version": "v3", "name": "vLLM benchmark", "repo": "vllm-project/vllm",

@@ -1,9 +1,11 @@
 //! The walk through the site. Every step looks at what a person would look at; times are printed, never judged.
 
+mod charts;
+
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::browser::Window;
 use crate::store;
@@ -21,10 +23,10 @@ struct Walk<'a> {
 }
 
 /// Clicks through all of it.
-pub fn walk(site: &Path, screenshots: &Path) -> Result<()> {
+pub fn walk(chromium: &Path, site: &Path, screenshots: &Path) -> Result<()> {
     fs::create_dir_all(screenshots).context("cannot make the folder of the screenshots")?;
     let site = &site.canonicalize().with_context(|| format!("there is no {}", site.display()))?;
-    let walk = Walk { window: Window::open()?, root: format!("file://{}/", site.display()), site, screenshots };
+    let walk = Walk { window: Window::open(chromium)?, root: format!("file://{}/", site.display()), site, screenshots };
     let steps: [(&str, Step<'_>); 10] = [
         ("the overview says what moved, worst first, and filters", Walk::overview),
         ("a move leads to its series, and from there to all", Walk::series),
@@ -56,7 +58,9 @@ impl Walk<'_> {
     fn file(&self, begins: &str) -> Result<String> {
         self.open("index.html")?;
         let links = "[...document.querySelectorAll('#pages-table tbody a')]";
-        let found = format!("{links}.filter(link => link.textContent.startsWith({begins:?})).map(link => link.getAttribute('href'))[0]");
+        let found = format!(
+            "{links}.filter(link => link.textContent.startsWith({begins:?})).map(link => link.getAttribute('href'))[0]"
+        );
         let file = self.window.text(&found)?;
         ensure!(!file.is_empty(), "the overview has no page of {begins}");
         Ok(file)
@@ -79,24 +83,35 @@ impl Walk<'_> {
     fn overview(&self) -> Result<()> {
         let window = &self.window;
         self.open("index.html#days=30")?;
-        println!("overview: usable after {:.0} ms", window.number("performance.getEntriesByName('usable')[0].startTime")?);
+        println!(
+            "overview: usable after {:.0} ms",
+            window.number("performance.getEntriesByName('usable')[0].startTime")?
+        );
         ensure!(window.holds("!document.querySelector('script[src*=plotly]')")?, "the overview loads Plotly");
         let changes = window.value("[...document.querySelectorAll('#moved-table .change')].map(cell => parseFloat(cell.textContent.replace('\\u2212', '-').replace(/[^-0-9.]/g, '')))")?;
         let changes: Vec<f64> = serde_json::from_value(changes)?;
         ensure!(changes.len() >= 8, "what moved lacks the rise of the P99 TTFT: {changes:?}");
         ensure!(changes[0] > 20.0 && changes.is_sorted_by(|a, b| a.abs() >= b.abs()), "not worst first: {changes:?}");
-        ensure!(window.text("document.querySelector('#moved-table tbody tr').textContent")?.contains("worse"), "the worst is not called worse");
+        ensure!(
+            window.text("document.querySelector('#moved-table tbody tr').textContent")?.contains("worse"),
+            "the worst is not called worse"
+        );
         self.shot("overview")?;
 
         let all = window.number("document.querySelectorAll('#pages-table tbody tr').length")?;
         window.click("#choice-model")?;
         window.typed("mixtral")?;
         window.until("document.querySelectorAll('#pages-table tbody tr').length === 1")?;
-        ensure!(all > 3.0 && window.holds("location.hash.includes('model=mixtral')")?, "the filter is not in the address");
+        ensure!(
+            all > 3.0 && window.holds("location.hash.includes('model=mixtral')")?,
+            "the filter is not in the address"
+        );
         self.same("document.querySelector('#moved .empty').textContent", "Nothing moved in the last 30 days.")?;
         self.open("index.html#days=30")?;
         window.choose("choice-device", "cpu")?;
-        window.until("[...document.querySelectorAll('#pages-table tbody tr')].every(row => row.cells[1].textContent === 'cpu')")?;
+        window.until(
+            "[...document.querySelectorAll('#pages-table tbody tr')].every(row => row.cells[1].textContent === 'cpu')",
+        )?;
         window.value("history.back()")?;
         window.until(&format!("document.querySelectorAll('#pages-table tbody tr').length === {all} && document.getElementById('choice-device').value === ''"))?;
         window.choose("choice-show", "better")?;
@@ -116,126 +131,52 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The middle of the drawing of the first chart, and its ends.
-    fn plot(&self) -> Result<[(f64, f64); 3]> {
-        self.window.until(&format!("{DRAWN} > 0"))?;
-        let [left, top, width, height] = self.window.rectangle(".chart .nsewdrag")?;
-        let y = top + height / 2.0;
-        Ok([(left + width * 0.5, y), (left + width * 0.3, y), (left + width * 0.7, y)])
-    }
-
-    fn hover(&self) -> Result<()> {
-        let window = &self.window;
-        let file = self.model()?;
-        self.open(&format!("{file}#metric=median_ttft_ms"))?;
-        window.value("void (window.open = (url) => { window.opened = url; })")?;
-        let [(x, y), ..] = self.plot()?;
-        window.hover(x - 40.0, y)?;
-        window.hover(x, y)?;
-        window.until("!document.querySelector('.tip').hidden")?;
-        let tip = window.text("document.querySelector('.tip').textContent")?;
-        let commit = window.text("document.querySelector('.tip code').textContent")?;
-        let known = (0..store::COMMITS).find(|at| store::sha(*at).starts_with(&commit)).with_context(|| format!("no such commit: {tip}"))?;
-        ensure!(known.abs_diff(store::COMMITS / 2) < 6, "the middle of the chart is commit {known}: {tip}");
-        ensure!(tip.contains("2026-") && tip.contains("ms") && tip.contains("rate inf"), "the tip lacks something: {tip}");
-        self.shot("hover")?;
-        window.press(x, y)?;
-        window.until("!!window.opened")?;
-        let url = window.text("window.opened")?;
-        ensure!(url == format!("https://github.com/vllm-project/vllm/commit/{}", store::sha(known)), "opens {url}");
-        let marks = window.value("document.querySelector('.chart .plot').data.filter(trace => trace.mode === 'markers+text').map(trace => [trace.marker.symbol, trace.x])")?;
-        let marks: Vec<(String, Vec<usize>)> = serde_json::from_value(marks)?;
-        let (symbol, places) = &marks[0];
-        ensure!(symbol == "diamond" && !places.is_empty() && places.iter().all(|at| at.abs_diff(store::STEP) <= 2), "confirmed changes: {marks:?}");
-        self.open(&format!("{file}#metric=p99_ttft_ms"))?;
-        self.plot()?;
-        let marks = window.value("document.querySelector('.chart .plot').data.filter(trace => trace.marker?.symbol === 'diamond-open').flatMap(trace => trace.x)")?;
-        let marks: Vec<usize> = serde_json::from_value(marks)?;
-        ensure!(!marks.is_empty() && marks.iter().all(|at| *at == store::COMMITS - store::FRESH), "provisional changes: {marks:?}");
-        ensure!(window.text("document.getElementById('changes').textContent")?.contains("provisional"), "no word of it in the table");
-        self.shot("provisional")
-    }
-
-    fn permalink(&self) -> Result<()> {
-        let window = &self.window;
-        let file = self.model()?;
-        self.open(&file)?;
-        let [_, from, to] = self.plot()?;
-        window.drag(from, to)?;
-        window.until("/from=[0-9a-f]{12}&to=[0-9a-f]{12}/.test(location.hash)")?;
-        let range = "(() => { const [low, high] = document.querySelector('.chart .plot')._fullLayout.xaxis.range; return high - low; })()";
-        window.until(&format!("{range} < {} && {range} > {}", store::COMMITS / 2, store::COMMITS / 4))?;
-        window.click("#check-log")?;
-        window.until("document.querySelector('.chart .plot')._fullLayout.yaxis.type === 'log'")?;
-        self.shot("zoom-log")?;
-        window.choose("choice-metric", "median_tpot_ms")?;
-        window.choose("choice-p.request_rate", "inf")?;
-        let state = "[location.hash, document.querySelectorAll('.chart').length, document.getElementById('shown').textContent, document.getElementById('check-log').checked, \
-                     document.getElementById('choice-metric').value, document.getElementById('choice-p.request_rate').value, document.getElementById('limits').textContent].join('|')";
-        window.until("document.getElementById('shown').textContent.startsWith('2 of')")?;
-        let before = window.text(state)?;
-        window.reload()?;
-        window.until(&format!("{DRAWN} === 1"))?;
-        self.same(state, &before)?;
-        window.until("document.querySelector('.chart .plot')._fullLayout.yaxis.type === 'log'")?;
-        window.value("history.back()")?;
-        window.until("document.getElementById('choice-p.request_rate').value === '' && document.getElementById('shown').textContent.startsWith('8 of')")?;
-        window.click("#reset-zoom")?;
-        window.until(&format!("{range} > {} && !location.hash.includes('from=')", store::COMMITS - 2))?;
-        Ok(())
-    }
-
-    fn keyboard(&self) -> Result<()> {
-        let window = &self.window;
-        let file = self.model()?;
-        self.open(&format!("{file}#metric=median_ttft_ms"))?;
-        self.plot()?;
-        window.value("void (window.open = (url) => { window.opened = url; })")?;
-        window.key("Tab")?;
-        ensure!(window.holds("document.activeElement.className === 'skip'")?, "the first stop is not the way to the content");
-        window.key("Enter")?;
-        window.until("document.activeElement.id === 'main' && location.hash === '#metric=median_ttft_ms'")?;
-        let mut stops = 0;
-        while !window.holds("document.activeElement.classList.contains('chart')")? {
-            stops += 1;
-            ensure!(stops < 40, "no chart is reached with the tab key");
-            window.key("Tab")?;
-        }
-        ensure!(window.holds("document.activeElement.matches(':focus-visible') && getComputedStyle(document.activeElement).outlineStyle !== 'none'")?, "the focus cannot be seen");
-        for key in ["End", "ArrowLeft"] {
-            window.key(key)?;
-        }
-        let commit = store::sha(store::COMMITS - 2);
-        let spoken = window.text("document.getElementById('spoken').textContent")?;
-        ensure!(spoken.starts_with(&commit[..7]) && spoken.contains("ms"), "spoken: {spoken}");
-        self.shot("keyboard")?;
-        window.key("Enter")?;
-        self.same("window.opened || ''", &format!("https://github.com/vllm-project/vllm/commit/{commit}"))
-    }
-
     fn structure(&self) -> Result<()> {
         let window = &self.window;
         let file = self.model()?;
         for page in ["index.html#days=30", "compare.html", &file] {
             self.open(page)?;
             for (what, wrong) in [
-                ("controls without a name", "[...document.querySelectorAll('input, select')].filter(it => !it.labels.length)"),
-                ("tables without a caption", "[...document.querySelectorAll('main table')].filter(it => !it.caption?.textContent)"),
+                (
+                    "controls without a name",
+                    "[...document.querySelectorAll('input, select')].filter(it => !it.labels.length)",
+                ),
+                (
+                    "tables without a caption",
+                    "[...document.querySelectorAll('main table')].filter(it => !it.caption?.textContent)",
+                ),
                 ("heads without scope", "[...document.querySelectorAll('main th')].filter(it => !it.scope)"),
-                ("links and buttons without words", "[...document.querySelectorAll('a, button')].filter(it => !it.textContent.trim())"),
-                ("ids that are there twice", "[...document.querySelectorAll('[id]')].map(it => it.id).filter((id, at, all) => all.indexOf(id) !== at)"),
-                ("charts without a name", "[...document.querySelectorAll('.chart')].filter(it => !it.getAttribute('aria-label'))"),
+                (
+                    "links and buttons without words",
+                    "[...document.querySelectorAll('a, button')].filter(it => !it.textContent.trim())",
+                ),
+                (
+                    "ids that are there twice",
+                    "[...document.querySelectorAll('[id]')].map(it => it.id).filter((id, at, all) => all.indexOf(id) !== at)",
+                ),
+                (
+                    "charts without a name",
+                    "[...document.querySelectorAll('.chart')].filter(it => !it.getAttribute('aria-label'))",
+                ),
             ] {
                 let count = window.number(&format!("{wrong}.length"))?;
                 ensure!(count == 0.0, "{page}: {count} {what}");
             }
-            ensure!(window.holds("document.querySelectorAll('h1').length === 1 && document.documentElement.lang === 'en'")?, "{page}: not one first heading");
+            ensure!(
+                window
+                    .holds("document.querySelectorAll('h1').length === 1 && document.documentElement.lang === 'en'")?,
+                "{page}: not one first heading"
+            );
         }
         window.click("details summary")?;
         window.until(&format!("document.querySelectorAll('details[open] tbody tr').length === {}", store::COMMITS))?;
         let csv = window.text("document.querySelector('a[download]').getAttribute('href')")?;
         let table = fs::read_to_string(self.site.join(&csv)).with_context(|| format!("there is no {csv}"))?;
-        ensure!(table.lines().count() == store::COMMITS * store::SERIES + 1, "{csv} has {} lines", table.lines().count());
+        ensure!(
+            table.lines().count() == store::COMMITS * store::SERIES + 1,
+            "{csv} has {} lines",
+            table.lines().count()
+        );
         Ok(())
     }
 
@@ -246,14 +187,21 @@ impl Walk<'_> {
         let (base, head) = (store::sha(store::STEP - 1), store::sha(store::STEP));
         self.open("compare.html")?;
         window.choose("choice-page", id)?;
-        window.until(&format!("document.getElementById('choice-base')?.value === {:?}", store::sha(store::COMMITS - 2)))?;
+        window.until(&format!("document.querySelectorAll('#choice-base option').length === {}", store::COMMITS))?;
+        self.same("document.getElementById('choice-base').value", &store::sha(store::COMMITS - 2))?;
         window.choose("choice-base", &base)?;
         window.choose("choice-head", &head)?;
         window.until("document.querySelector('#comparison-table tbody tr')?.textContent.includes('Median TTFT')")?;
         let changes = "[...document.querySelectorAll('#comparison-table .change')].map(cell => parseFloat(cell.textContent.replace('\\u2212', '-').replace(/[^-0-9.]/g, '')))";
         let found: Vec<f64> = serde_json::from_value(window.value(changes)?)?;
-        ensure!(found.len() > 50 && found[..8].iter().all(|change| *change > 8.0), "the step is not at the top: {found:?}");
-        ensure!(window.text("document.querySelector('#comparison-table tbody tr').textContent")?.contains("worse"), "slower is not called worse");
+        ensure!(
+            found.len() > 50 && found[..8].iter().all(|change| *change > 8.0),
+            "the step is not at the top: {found:?}"
+        );
+        ensure!(
+            window.text("document.querySelector('#comparison-table tbody tr').textContent")?.contains("worse"),
+            "slower is not called worse"
+        );
         self.shot("compare")?;
         let address = window.text("location.hash")?;
         window.reload()?;
@@ -295,7 +243,11 @@ impl Walk<'_> {
         window.click("#theme")?;
         window.until(&format!("!{dark}"))?;
         window.size(390, 844)?;
-        for (file, name) in [("index.html#days=30", "overview-narrow"), (file.as_str(), "page-narrow"), ("compare.html", "compare-narrow")] {
+        for (file, name) in [
+            ("index.html#days=30", "overview-narrow"),
+            (file.as_str(), "page-narrow"),
+            ("compare.html", "compare-narrow"),
+        ] {
             self.open(file)?;
             if name == "page-narrow" {
                 self.plot()?;
@@ -312,43 +264,38 @@ impl Walk<'_> {
         let window = &self.window;
         let seen = store::HOSTILE.trim_end_matches('\u{202e}');
         let (hostile, long) = (self.file("<script>")?, self.file(store::LONG)?);
-        ensure!(window.holds(&format!("document.getElementById('pages').textContent.includes({:?})", &seen[..40]))?, "the name is not shown as it is");
+        ensure!(
+            window.holds(&format!("document.getElementById('pages').textContent.includes({:?})", &seen[..40]))?,
+            "the name is not shown as it is"
+        );
         for (file, begins) in [(&hostile, "<script>window.harm=1</script>"), (&long, store::LONG)] {
             self.open(file)?;
             self.plot()?;
-            ensure!(window.text("document.querySelector('h1').textContent")?.starts_with(begins), "the heading is not the name");
-            ensure!(window.holds("document.querySelectorAll('main img, main script, main b:not(.sides b)').length === 0")?, "a name became an element");
+            ensure!(
+                window.text("document.querySelector('h1').textContent")?.starts_with(begins),
+                "the heading is not the name"
+            );
+            ensure!(
+                window
+                    .holds("document.querySelectorAll('main img, main script, main b:not(.sides b)').length === 0")?,
+                "a name became an element"
+            );
             self.open(&format!("compare.html#page={}", file.trim_end_matches(".html")))?;
-            self.open(&format!("{file}#series={}&metric=%3Cimg%20src=x%20onerror=window.harm=3%3E&from=../&log=%00", "x".repeat(3000)))?;
+            self.open(&format!(
+                "{file}#series={}&metric=%3Cimg%20src=x%20onerror=window.harm=3%3E&from=../&log=%00",
+                "x".repeat(3000)
+            ))?;
             window.until("!!document.querySelector('#charts .empty')")?;
         }
         self.open("compare.html#page=../../../etc/passwd&base=%3Cscript%3E")?;
         ensure!(window.holds("window.harm === undefined")?, "a name was executed");
         self.open(&long)?;
-        let [title, shown] = ["title", "textContent"].map(|part| window.number(&format!("document.querySelector('h1').{part}.length")));
+        let [title, shown] =
+            ["title", "textContent"].map(|part| window.number(&format!("document.querySelector('h1').{part}.length")));
         let (title, shown) = (title?, shown?);
         ensure!(title > 9_000.0 && shown < 200.0, "{shown} letters shown, {title} in the title");
         self.shot("long-name")?;
         self.open(&hostile)?;
         self.shot("hostile-name")
-    }
-
-    fn many(&self) -> Result<()> {
-        let window = &self.window;
-        let file = self.model()?;
-        self.open(&format!("{file}#split=series"))?;
-        let charts = window.number("document.querySelectorAll('.chart').length")?;
-        if charts < 50.0 {
-            bail!("{charts} charts are not many");
-        }
-        window.until("(() => { const seen = [...document.querySelectorAll('.chart')].filter(box => { const r = box.getBoundingClientRect(); return r.top < innerHeight && r.bottom > 0; }); return seen.length > 0 && seen.every(box => box.classList.contains('drawn')); })()")?;
-        let [usable, drawn] = ["usable", "drawn"].map(|mark| window.number(&format!("performance.getEntriesByName('{mark}')[0].startTime")));
-        let count = window.number(DRAWN)?;
-        let last = window.number("Math.max(...performance.getEntriesByName('drawn').map(mark => mark.startTime))")?;
-        println!("a page of {charts} charts of {} commits: usable after {:.0} ms, first chart {:.0} ms, the {count} in view {last:.0} ms", store::COMMITS, usable?, drawn?);
-        ensure!(count < charts, "charts out of sight are drawn too");
-        window.value("void scrollTo(0, document.body.scrollHeight)")?;
-        window.until("[...document.querySelectorAll('.chart')].at(-1).classList.contains('drawn')")?;
-        Ok(())
     }
 }

@@ -1,0 +1,118 @@
+//! What a registry wants of who asks (`WWW-Authenticate`). Pure.
+
+use anyhow::{Context, bail};
+use reqwest::Url;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+
+use super::is_private;
+
+/// What a registry answers to a request without authorization.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// A token of a token server.
+    Bearer(Bearer),
+    /// The login itself.
+    Basic,
+}
+
+/// Where a token is to be had, and for what.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bearer {
+    realm: String,
+    service: Option<String>,
+    scope: Option<String>,
+}
+
+impl Bearer {
+    /// The token server.
+    pub(super) fn server(&self) -> anyhow::Result<Url> {
+        let url = Url::parse(&self.realm).with_context(|| format!("token server `{}` is not a URL", self.realm))?;
+        if !is_private(&url) {
+            bail!("the registry sends us to the token server `{}`, which is not https", self.realm);
+        }
+        Ok(url)
+    }
+
+    /// What is asked of it.
+    pub(super) fn url(&self) -> anyhow::Result<Url> {
+        let mut url = self.server()?;
+        for (key, value) in self.parameters() {
+            url.query_pairs_mut().append_pair(key, value);
+        }
+        Ok(url)
+    }
+
+    /// The form that exchanges an identity for a token.
+    pub(super) fn exchange<'a>(&'a self, identity: &'a str) -> Vec<(&'static str, &'a str)> {
+        let fixed = [("grant_type", "refresh_token"), ("client_id", "vllm-perf"), ("refresh_token", identity)];
+        fixed.into_iter().chain(self.parameters()).collect()
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [("service", &self.service), ("scope", &self.scope)];
+        all.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)))
+    }
+}
+
+/// The challenge of an answer; a token before a login, where it is a choice.
+pub(super) fn read(headers: &HeaderMap) -> anyhow::Result<Challenge> {
+    let values: Vec<&str> = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
+    let of_scheme = |name: &str| {
+        values.iter().find_map(|value| {
+            let (scheme, parameters) = value.split_once(' ').unwrap_or((value, ""));
+            scheme.eq_ignore_ascii_case(name).then_some(parameters)
+        })
+    };
+    let Some(parameters) = of_scheme("bearer") else {
+        return match of_scheme("basic") {
+            Some(_) => Ok(Challenge::Basic),
+            None => bail!("the registry wants an authorization that is neither a bearer token nor a login"),
+        };
+    };
+    let of = |name: &str| {
+        quoted_pairs(parameters).into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    };
+    let realm = of("realm").context("the registry names no token server")?;
+    Ok(Challenge::Bearer(Bearer { realm, service: of("service"), scope: of("scope") }))
+}
+
+/// `a="b,c", d=e` as pairs; commas inside quotes do not part.
+fn quoted_pairs(text: &str) -> Vec<(String, String)> {
+    let mut quoted = false;
+    let parts = text.split(|letter| {
+        quoted ^= letter == '"';
+        letter == ',' && !quoted
+    });
+    let pairs = parts.filter_map(|part| part.trim().split_once('='));
+    pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (WWW_AUTHENTICATE, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_challenge_keeps_commas_inside_quotes() {
+        let told = r#"Bearer realm="https://auth/token",service="reg",scope="repository:a/b:pull,push""#;
+        let Challenge::Bearer(bearer) = read(&headers(&["Basic realm=x", told])).unwrap() else { panic!() };
+        assert_eq!(
+            bearer.url().unwrap().as_str(),
+            "https://auth/token?service=reg&scope=repository%3Aa%2Fb%3Apull%2Cpush"
+        );
+        assert_eq!(read(&headers(&["Basic realm=\"x\""])).unwrap(), Challenge::Basic);
+        assert!(read(&headers(&["Negotiate"])).is_err());
+        assert!(read(&headers(&["Bearer service=\"x\""])).is_err());
+    }
+
+    #[test]
+    fn a_token_server_without_tls_is_not_asked() {
+        let Challenge::Bearer(bearer) = read(&headers(&["Bearer realm=\"http://auth.example/token\""])).unwrap() else {
+            panic!()
+        };
+        assert!(bearer.url().unwrap_err().to_string().contains("which is not https"));
+    }
+}
