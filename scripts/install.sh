@@ -1,40 +1,184 @@
 #!/usr/bin/env bash
-# Finds or builds the vllm-perf binary for the GitHub action and the Buildkite plugin, and prints its path.
+# Finds, downloads or builds the vllm-perf binary for the GitHub action and the Buildkite plugin, and prints its path.
 #
-#   VLLM_PERF_INSTALL       auto (the default), cargo or path
-#   VLLM_PERF_BIN           path of a binary that is installed already
-#   VLLM_PERF_INSTALL_ROOT  folder that `cargo` installs into
+#   VLLM_PERF_INSTALL             auto (the default), download, cargo or path
+#   VLLM_PERF_BIN                 path of a binary that is installed already
+#   VLLM_PERF_VERSION             version to download, in place of dist/VERSION; needs VLLM_PERF_SHA256
+#   VLLM_PERF_SHA256              SHA-256 of that version's archive for this machine
+#   VLLM_PERF_VERIFY_ATTESTATION  true: the archive's provenance has to hold, too (GitHub's `gh`, 2.49 or newer)
+#   VLLM_PERF_INSTALL_ROOT        folder that `cargo` installs into, and in which archives are kept
+#   VLLM_PERF_DOWNLOAD_URL        where releases are, in place of GitHub; https, or http on this machine
 #
-# `path` takes VLLM_PERF_BIN, or `vllm-perf` of the PATH. `cargo` builds this checkout, so that a pinned action is a
-# pinned binary. `auto` is `path` where VLLM_PERF_BIN is set, else `cargo`. There are no prebuilt binaries to download.
+# `path` takes VLLM_PERF_BIN, or `vllm-perf` of the PATH. `download` takes the release in dist/VERSION, whose sums are
+# committed in dist/SHA256SUMS, so that a pinned action is a pinned binary. `cargo` builds this checkout. `auto` is
+# `path` where VLLM_PERF_BIN is set, `download` where the sum for this machine is known, else `cargo`; it also falls
+# back to `cargo` where the download does not arrive, and says so. What arrives with a wrong sum ends it, always.
 set -euo pipefail
 
-fail() {
-  echo "vllm-perf: $1" >&2
-  exit 2
-}
-
+repository=vllm-project/vllm-perf
+checkout="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="${VLLM_PERF_INSTALL_ROOT:-$checkout/target/installed}"
 how="${VLLM_PERF_INSTALL:-auto}"
 bin="${VLLM_PERF_BIN:-}"
-if [[ "$how" == auto ]]; then
-  how=cargo
-  [[ -z "$bin" ]] || how=path
+wanted="${VLLM_PERF_VERSION:-}"
+sum="${VLLM_PERF_SHA256:-}"
+attested="${VLLM_PERF_VERIFY_ATTESTATION:-false}"
+
+say() {
+  echo "vllm-perf: $1" >&2
+}
+# The user's mistake.
+fail() {
+  say "$1"
+  exit 2
+}
+# The world's.
+broken() {
+  say "$1"
+  exit 4
+}
+need() {
+  command -v "$1" >/dev/null || fail "$1 is not installed: install it, or set \`install: $2\`"
+}
+
+# The target of this machine's archive; nothing where none is built.
+target() {
+  case "$(uname -s) $(uname -m)" in
+    "Linux x86_64" | "Linux amd64") echo x86_64-unknown-linux-musl ;;
+    "Linux aarch64" | "Linux arm64") echo aarch64-unknown-linux-musl ;;
+  esac
+}
+digest() {
+  sha256sum <"$1" | cut -d ' ' -f 1
+}
+
+# Downloads the archive to $1. What `auto` may fall back from is 1; the last words of curl are on stderr.
+fetch() {
+  local base="${VLLM_PERF_DOWNLOAD_URL:-https://github.com/$repository/releases/download}" protocol='=https'
+  if [[ "$base" =~ ^http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?(/|$) ]]; then
+    protocol='=http'
+  elif [[ "$base" != https://* ]]; then
+    fail "\`$base\` is no https address: releases are taken over https only"
+  fi
+  say "downloading $archive from $base"
+  curl --disable --proto "$protocol" --proto-redir "$protocol" --tlsv1.2 --fail --silent --show-error --location \
+    --retry 3 --retry-all-errors --connect-timeout 20 --max-time 600 --output "$1" "${base%/}/v$version/$archive" >&2
+}
+
+attestation() {
+  gh attestation verify "$1" --repo "$repository" --signer-workflow "$repository/.github/workflows/release.yml" \
+    --deny-self-hosted-runners >&2 || broken "the provenance of $archive does not hold: it is not used"
+}
+
+# Sets `found` to the binary of the archive, or ends; 1 where the archive did not arrive.
+download() {
+  local folder="$root/$version-${sum:0:12}" work kept actual
+  if ! { mkdir -p "$folder" && work="$(mktemp -d "$folder/.XXXXXX")"; } 2>/dev/null; then
+    kept="$folder/$archive"
+    folder="$(mktemp -d)" || broken "there is no folder to install into: set \`TMPDIR\` to one that can be written"
+    work="$(mktemp -d "$folder/.XXXXXX")"
+    say "$root cannot be written: installing into $folder"
+  fi
+  kept="${kept:-$folder/$archive}"
+  # shellcheck disable=SC2064 # this folder, not what the name means later
+  trap "rm -rf -- $(printf %q "$work")" EXIT
+
+  # The copy is what is checked and opened: nobody else writes there.
+  if [[ -f "$kept" ]] && cp -- "$kept" "$work/archive" 2>/dev/null && [[ "$(digest "$work/archive")" == "$sum" ]]; then
+    say "using the archive in $(dirname "$kept")"
+  else
+    [[ ! -e "$kept" ]] || say "$kept is not what was put there: downloading it again"
+    fetch "$work/archive" || return 1
+    actual="$(digest "$work/archive")"
+    [[ "$actual" == "$sum" ]] || broken "$archive has the SHA-256 $actual, expected $sum: it is not used"
+    cp -- "$work/archive" "$work/kept" && mv -f -- "$work/kept" "$folder/$archive"
+  fi
+  [[ "$attested" == false ]] || attestation "$work/archive"
+
+  # One file, through a pipe: an archive can neither name a path nor make a link.
+  tar -xzOf "$work/archive" vllm-perf >"$work/vllm-perf" || broken "$archive cannot be unpacked"
+  chmod 755 "$work/vllm-perf"
+  mv -f -- "$work/vllm-perf" "$folder/vllm-perf"
+  found="$folder/vllm-perf"
+}
+
+build() {
+  need cargo "download\` or \`install: path"
+  [[ -z "$wanted" || "$wanted" == "$bundled" ]] || fail "\`cargo\` builds version $bundled, not $wanted: set \`install: download\`"
+  say "building version $bundled from $checkout"
+  cargo install --quiet --locked --path "$checkout" --root "$root" >&2 || broken "cargo could not build $checkout"
+  found="$root/bin/vllm-perf"
+}
+
+# Why a file does not run, from the machine in its ELF header.
+machine() {
+  case "$(od -An -j 18 -N 2 -t u2 -- "$1" 2>/dev/null | tr -d ' ')" in
+    62) echo x86_64 ;;
+    183) echo aarch64 ;;
+  esac
+}
+
+bundled="$(<"$checkout/dist/VERSION")"
+wanted="${wanted#v}"
+version="${wanted:-$bundled}"
+[[ "$version" =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || fail "\`version\` is \`$version\`: expected a release such as $bundled"
+[[ -z "$sum" || "$sum" =~ ^[0-9a-f]{64}$ ]] || fail "\`sha256\` is \`$sum\`: expected 64 hexadecimal digits, in lower case"
+archive="vllm-perf-v$version-$(target).tar.gz"
+committed="$(awk -v name="$archive" '$2 == name { print $1 }' "$checkout/dist/SHA256SUMS")"
+if [[ "$version" != "$bundled" && -z "$sum" && "$how" != path && "$how" != cargo ]]; then
+  [[ -n "$bin" ]] || fail "\`version\` is $version and this checkout knows the sums of $bundled alone: set \`sha256\` to that of $archive"
 fi
+if [[ -n "$sum" && -n "$committed" && "$sum" != "$committed" ]]; then
+  fail "\`sha256\` is $sum, but that of $archive is $committed"
+fi
+sum="${sum:-$committed}"
+[[ -n "$(target)" ]] || sum=
+known="the sum of a release for $(uname -s) on $(uname -m) is not in dist/SHA256SUMS (version $version)"
+case "$attested" in
+  true)
+    [[ "$how" == download || ("$how" == auto && -z "$bin") ]] || fail "\`verify-attestation\` is about downloads: remove \`install: $how\`${bin:+ and \`bin\`}"
+    how=download
+    command -v gh >/dev/null || fail "\`verify-attestation\` needs GitHub's \`gh\`, which is not installed"
+    gh attestation verify --help >/dev/null 2>&1 || fail "\`verify-attestation\` needs \`gh\` 2.49 or newer, and this is $(gh --version | head -n 1)"
+    ;;
+  false) ;;
+  *) fail "\`verify-attestation\` is \`$attested\`: expected true or false" ;;
+esac
 
 case "$how" in
   path)
     bin="${bin:-vllm-perf}"
     found="$(command -v -- "$bin")" || fail "\`$bin\` is not an executable: set \`bin\` to the path of an installed vllm-perf"
     ;;
-  cargo)
-    command -v cargo >/dev/null || fail "cargo is not installed: install Rust, or set \`install: path\` and \`bin\`"
-    checkout="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-    install_root="${VLLM_PERF_INSTALL_ROOT:-$checkout/target/installed}"
-    cargo install --quiet --locked --path "$checkout" --root "$install_root" >&2
-    found="$install_root/bin/vllm-perf"
+  cargo) build ;;
+  download)
+    [[ -n "$sum" ]] || fail "$known: set \`install: cargo\`, or \`sha256\`"
+    need curl cargo
+    download || broken "$archive could not be downloaded"
     ;;
-  *) fail "\`install\` is \`$how\`: expected auto, cargo or path" ;;
+  auto)
+    if [[ -n "$bin" ]]; then
+      found="$(command -v -- "$bin")" || fail "\`$bin\` is not an executable: set \`bin\` to the path of an installed vllm-perf"
+    elif [[ -z "$sum" ]]; then
+      say "warning: $known; building it instead"
+      build
+    else
+      need curl cargo
+      download || {
+        say "warning: $archive could not be downloaded; building it instead"
+        build
+      }
+    fi
+    ;;
+  *) fail "\`install\` is \`$how\`: expected auto, download, cargo or path" ;;
 esac
 
-"$found" --version >&2 || fail "\`$found\` does not run on this machine"
+said="$("$found" --version)" || {
+  for_machine="$(machine "$found")"
+  [[ -z "$for_machine" || "$for_machine" == "$(uname -m)" ]] || fail "\`$found\` is built for $for_machine, and this machine is $(uname -m)"
+  fail "\`$found\` does not run on this machine"
+}
+[[ "$said" == "vllm-perf "* ]] || fail "\`$found\` is not vllm-perf: \`--version\` gives \`${said:0:80}\`"
+[[ -z "$wanted" || "$said" == "vllm-perf $wanted" ]] || fail "\`$found\` is \`${said:0:80}\`, and \`version\` is $wanted"
+say "$said, $found"
 echo "$found"

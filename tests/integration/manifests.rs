@@ -130,7 +130,7 @@ fn every_workflow_gives_the_action_only_inputs_that_it_has() {
             }
         }
     }
-    assert_eq!(uses, 5, "self-test, three examples and the README use the action");
+    assert_eq!(uses, 6, "self-test, our own benches, three examples and the README use the action");
 }
 
 #[test]
@@ -154,10 +154,20 @@ fn every_option_of_the_plugin_is_an_input_of_the_action_unless_it_is_the_platfor
 
 #[test]
 fn every_input_is_a_flag_and_reaches_it_through_its_variable() {
-    let of_the_platform = ["token", "install", "bin", "upload-artifact", "publish-from"];
+    let of_the_installer = ["install", "version", "sha256", "verify-attestation", "bin"];
+    let of_the_platform = ["token", "upload-artifact", "publish-from"];
     let flags = flags();
     let manifest = text("action.yml");
-    for input in action().inputs.keys().filter(|input| !of_the_platform.contains(&input.as_str())) {
+    for input in action().inputs.keys().map(String::as_str).filter(|input| !of_the_platform.contains(input)) {
+        if of_the_installer.contains(&input) {
+            let variable = format!("VLLM_PERF_{}", input.replace('-', "_").to_uppercase());
+            assert!(
+                text("scripts/install.sh").contains(&format!("${{{variable}:-")),
+                "the installer reads no {variable}"
+            );
+            assert!(manifest.contains(&format!("{variable}: ${{{{ inputs.{input} }}}}\n")), "{variable} is not set");
+            continue;
+        }
         let variable = flags.get(input).unwrap_or_else(|| panic!("no command has the flag --{input}"));
         let line = format!("{variable}: ${{{{ inputs.{input} }}}}\n");
         assert!(manifest.contains(&line), "the action does not set `{}`", line.trim());
@@ -165,7 +175,7 @@ fn every_input_is_a_flag_and_reaches_it_through_its_variable() {
     let plugin: Plugin = serde_yaml::from_str(&text("plugin.yml")).unwrap();
     let options = plugin.configuration.get("properties").and_then(Value::as_object).unwrap();
     let unknown: Vec<&String> = options.keys().filter(|option| !flags.contains_key(*option)).collect();
-    assert_eq!(unknown, ["install", "bin"], "the hooks alone read these");
+    assert_eq!(unknown, of_the_installer, "the hooks alone read these");
 }
 
 /// The long flags of `run`, `publish` and `verdict`, and the variable of each.
@@ -179,6 +189,26 @@ fn flags() -> BTreeMap<String, String> {
             Some((argument.get_long()?.to_owned(), variable.to_owned()))
         })
         .collect()
+}
+
+#[test]
+fn every_place_that_names_our_version_names_this_one() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(text("dist/VERSION"), format!("{version}\n"));
+    let sums = text("dist/SHA256SUMS");
+    for line in sums.lines().filter(|line| !line.starts_with('#')) {
+        let (sum, name) = line.split_once("  ").unwrap();
+        assert!(sum.len() == 64 && name.starts_with(&format!("vllm-perf-v{version}-")), "{line}");
+    }
+    let pipelines = std::fs::read_dir(root().join("examples/buildkite")).unwrap();
+    let mut texts: Vec<String> =
+        pipelines.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+    texts.push(text("README.md"));
+    let named = regex::Regex::new(r"(?:vllm-perf[@#]|--tag )v([0-9]+\.[0-9]+\.[0-9]+)").unwrap();
+    let named: Vec<&str> =
+        texts.iter().flat_map(|text| named.captures_iter(text)).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert!(named.len() >= 4);
+    assert!(named.iter().all(|name| *name == version), "{named:?}");
 }
 
 #[test]

@@ -263,6 +263,45 @@ fn an_interrupt_ends_everything_and_keeps_what_was_measured() {
 }
 
 #[test]
+fn what_a_server_prints_is_no_command_for_github() {
+    let folder = tempfile::tempdir().unwrap();
+    let event = folder.path().join("event.json");
+    let commit = "1da94e673c257373280026f75ceb4effac80e892";
+    let payload = format!(r#"{{"ref": "refs/heads/main", "before": "{commit}", "after": "{commit}"}}"#);
+    fs::write(&event, payload).unwrap();
+    let hostile = ["::error::owned", "##[error]owned", "::add-mask::regressed", "::stop-commands::x", "::x::"];
+    let script = format!("printf '%s\\n' {} >&2; exit 3", hostile.map(|line| format!("'{line}'")).join(" "));
+    let head = vllm(folder.path(), &script);
+    let more = ["--pairs", "1", "--only", TWO_CASES, "--provider", "github"];
+    let output = run(&folder.path().join("out"), "sim", &head, &more)
+        .envs([("GITHUB_ACTIONS", "true"), ("GITHUB_EVENT_NAME", "push"), ("GITHUB_REPOSITORY", "o/r")])
+        .envs([("GITHUB_REF", "refs/heads/main"), ("GITHUB_SHA", commit)])
+        .env("GITHUB_EVENT_PATH", &event)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+
+    // As the runner reads either stream: between the token and itself nothing is a command.
+    let mut seen = 0;
+    for stream in [&output.stdout, &output.stderr] {
+        let mut quotation: Option<String> = None;
+        for line in String::from_utf8_lossy(stream).lines().map(str::trim_start) {
+            if let Some(token) = &quotation {
+                seen += usize::from(hostile.contains(&line));
+                quotation = (line != format!("::{token}::")).then(|| token.clone());
+            } else if let Some(token) = line.strip_prefix("::stop-commands::") {
+                assert_eq!(token.len(), 32, "not one of ours: {line}");
+                quotation = Some(token.to_owned());
+            } else {
+                assert!(!hostile.contains(&line) && !line.contains("##["), "obeyed: {line}");
+            }
+        }
+        assert_eq!(quotation, None, "a quotation that does not end swallows our own commands");
+    }
+    assert!(seen >= hostile.len(), "the server's output was not shown: {}", text(&output));
+}
+
+#[test]
 fn what_cannot_be_planned_starts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let out: PathBuf = folder.path().join("out");
