@@ -242,12 +242,12 @@ fn row(name: &str, by: &str, step: f64, found: &[Vec<usize>], seconds: f64) {
 
 /// What Otava finds, and how long its own work took without the start of Python.
 fn theirs(python: &str, all: &[Vec<f64>]) -> (Vec<Vec<usize>>, f64) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/otava.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/change_points.py");
     let mut child = Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&serde_json::to_vec(all).unwrap()).unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "otava.py failed");
+    assert!(output.status.success(), "change_points.py failed");
     serde_json::from_slice(&output.stdout).unwrap()
 }

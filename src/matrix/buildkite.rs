@@ -15,7 +15,7 @@ const LIMIT: usize = 500;
 /// What every step is like.
 #[derive(Debug, Clone)]
 pub struct Steps {
-    /// The plugin and its version: `vllm-project/vllm-perf#v0.1.0`.
+    /// The plugin and its version: `vllm-project/vllm-perf#v1.0.0`.
     pub plugin: String,
     /// Options that every step gives to the plugin.
     pub options: IndexMap<String, Value>,
@@ -121,7 +121,7 @@ mod tests {
 
     fn steps() -> Steps {
         let options = IndexMap::from([("pairs".to_owned(), Value::from("3".to_owned()))]);
-        Steps { plugin: "vllm-project/vllm-perf#v0.1.0".to_owned(), options }
+        Steps { plugin: "vllm-project/vllm-perf#v1.0.0".to_owned(), options }
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
               },
               "plugins": [
                 {
-                  "vllm-project/vllm-perf#v0.1.0": {
+                  "vllm-project/vllm-perf#v1.0.0": {
                     "pairs": 3,
                     "device": "cuda",
                     "device-type": "NVIDIA H100",

@@ -12,5 +12,5 @@ begun = time.monotonic()
 found = []
 for values in series:
     points, _ = compute_change_points(values, window_len=50, max_pvalue=0.001, min_magnitude=0.0)
-    found.append([point.index for point in points])
+    found.append([int(point.index) for point in points])
 json.dump([found, time.monotonic() - begun], sys.stdout)
