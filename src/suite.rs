@@ -535,6 +535,22 @@ mod tests {
     }
 
     #[test]
+    fn a_suite_may_have_a_folder_for_each_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = std::fs::read_to_string(Path::new(UPSTREAM).join("serving-tests-cpu.json")).unwrap();
+        for name in ["rocm/serving-tests.json", "cpu/serving-tests-cpu.json", "serving-tests.json"] {
+            crate::output::write(&dir.path().join(name), text.as_bytes()).unwrap();
+        }
+        let file = |device| {
+            let (files, _) = read(dir.path(), &crate::environment::Environment::default(), device).unwrap();
+            files[0].path.strip_prefix(&format!("{}/", dir.path().display())).unwrap().to_owned()
+        };
+        assert_eq!(file(DeviceName::Rocm), "rocm/serving-tests.json");
+        assert_eq!(file(DeviceName::Cpu), "cpu/serving-tests-cpu.json");
+        assert_eq!(file(DeviceName::Cuda), "serving-tests.json");
+    }
+
+    #[test]
     fn files_are_upstreams_unless_a_variable_names_one() {
         let dir = Path::new(UPSTREAM);
         let env = |variables: &[(&'static str, &'static str)]| variables.iter().copied().collect();

@@ -57,7 +57,8 @@ pub fn file_names(env: &Environment, device: DeviceName) -> Vec<FileName> {
     Kind::ALL.map(file).to_vec()
 }
 
-/// Reads the files of `device` in `dir`; a kind without a file is left out, and said.
+/// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder; a kind without a
+/// file is left out, and said.
 ///
 /// # Errors
 /// The user's mistake (exit 2): no such folder, no file at all, or a missing file that a variable names.
@@ -69,9 +70,16 @@ pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result
         ))
         .mistake();
     }
+    let own = dir.join(device.as_str());
     let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for FileName { kind, name, variable } in file_names(env, device) {
-        let path = dir.join(&name);
+        // In a folder of its own a device's files need no suffix.
+        let plain = own.join(format!("{}-tests.json", kind.as_str()));
+        let path = match own.is_dir() {
+            true if variable.is_none() && !own.join(&name).exists() => plain,
+            true => own.join(&name),
+            false => dir.join(&name),
+        };
         match (std::fs::read_to_string(&path), variable) {
             (Ok(text), _) => files.push(SuiteFile { kind, path: path.display().to_string(), text }),
             (Err(error), None) if error.kind() == ErrorKind::NotFound => {

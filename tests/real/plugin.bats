@@ -20,7 +20,7 @@ hook() {
     BUILDKITE_COMMIT=1da94e673c257373280026f75ceb4effac80e892 BUILDKITE_SOURCE=webhook BUILDKITE_PIPELINE_DEFAULT_BRANCH=main \
     BUILDKITE_ORGANIZATION_SLUG=vllm BUILDKITE_PIPELINE_SLUG=ci "BUILDKITE_STEP_KEY=${STEP_KEY:-perf-cpu}" BUILDKITE_STEP_ID=s1 BUILDKITE_JOB_ID=j1 \
     BUILDKITE_BUILD_ID=b1 BUILDKITE_BUILD_NUMBER=7 BUILDKITE_BUILD_URL=https://buildkite.com/vllm/ci/builds/7 \
-    BUILDKITE_PLUGIN_NAME=VLLM_PERF "BUILDKITE_PLUGIN_CONFIGURATION=$3" "${flattened[@]}" \
+    BUILDKITE_PLUGIN_NAME=VLLM_PERF "BUILDKITE_PLUGIN_CONFIGURATION=$3" "${flattened[@]}" ${more[@]+"${more[@]}"} \
     bash -c "source '$plugin/hooks/$1'"
 }
 
@@ -46,6 +46,24 @@ told() {
   told '.argv == ["artifact", "upload", "vllm-perf-out/**/*"]'
   jq --slurp --exit-status 'length == 3 and all(.refused == null)' agent.jsonl
   [[ "$output" != *bkaj_secret* ]]
+}
+
+@test "with a token the labels are those of now, and the pull request gets one comment" {
+  "$GITHUB_UNDER_TEST" --repository vllm-project/vllm --pull-request 2 --head-sha 1da94e673c257373280026f75ceb4effac80e892 \
+    --head-branch changes --label perf-benchmarks --label ready >github.log 3>&- &
+  github=$!
+  for _ in $(seq 50); do
+    grep -qs '^http://' github.log && break
+    sleep 0.1
+  done
+  more=("GITHUB_API_URL=$(head -n 1 github.log)" MY_TOKEN=ghs_workflow0123456789)
+  run hook command "" "$(options '{"github-token-env": "MY_TOKEN", "fail-on": "never"}')"
+  kill "$github"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *'comment: created http'* && "$output" != *ghs_workflow0123456789* ]]
+  grep '^{' github.log | jq --slurp --exit-status 'map(select(.method != "GET")) | map("\(.method) \(.status)") == ["POST 201"]'
+  run grep -rqF ghs_workflow0123456789 vllm-perf-out agent.jsonl
+  [ "$status" -eq 1 ]
 }
 
 @test "fail-on and out are the step's options" {
