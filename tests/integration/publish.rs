@@ -133,16 +133,22 @@ async fn a_persons_token_edits_that_persons_comment_alone() {
 
 #[tokio::test]
 async fn two_jobs_at_once_leave_one_comment() {
+    // As large as a comment of ours may be.
+    let [first, second] = ["1", "2"].map(|digit| digit.repeat(59_900));
     for _ in 0..10 {
         let fake = fake_with_pull().await;
         fake.world(|world| world.meet(2));
         let (one, two) = (github(&fake, ACTIONS_TOKEN), github(&fake, ACTIONS_TOKEN));
-        let both =
-            tokio::join!(one.sticky_comment(REPOSITORY, 42, ID, "one"), two.sticky_comment(REPOSITORY, 42, ID, "two"),);
+        let both = tokio::join!(
+            one.sticky_comment(REPOSITORY, 42, ID, &first),
+            two.sticky_comment(REPOSITORY, 42, ID, &second),
+        );
         both.0.unwrap();
         both.1.unwrap();
         let posts = fake.requests().into_iter().filter(|request| request.starts_with("POST")).count();
-        assert_eq!((posts, comments(&fake).len()), (2, 1), "{:?}", fake.requests());
+        let left = comments(&fake);
+        assert_eq!((posts, left.len()), (2, 1), "{:?}", fake.requests());
+        assert!(left[0] == ours(&first) || left[0] == ours(&second), "{}: {} bytes", left[0].0, left[0].1.len());
         assert_eq!(fake.violations(), none());
     }
 }
