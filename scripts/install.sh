@@ -73,10 +73,10 @@ attestation() {
 # Sets `found` to the binary of the archive, or ends; 1 where the archive did not arrive.
 download() {
   local folder="$root/$version-${sum:0:12}" work kept actual
-  if ! { mkdir -p "$folder" && work="$(mktemp -d "$folder/.XXXXXX")"; } 2>/dev/null; then
+  if ! { mkdir -p "$folder" && work="$(mktemp --directory --tmpdir="$folder")"; } 2>/dev/null; then
     kept="$folder/$archive"
     folder="$(mktemp -d)" || broken "there is no folder to install into: set \`TMPDIR\` to one that can be written"
-    work="$(mktemp -d "$folder/.XXXXXX")"
+    work="$(mktemp --directory --tmpdir="$folder")"
     say "$root cannot be written: installing into $folder"
   fi
   kept="${kept:-$folder/$archive}"

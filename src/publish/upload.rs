@@ -269,27 +269,14 @@ fn contents(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
     use crate::environment::Environment;
-    use crate::event::{CompletedRun, LabelsSource};
+    use crate::event::{self, CompletedRun};
     use crate::record::example;
 
     const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn push() -> Event {
-        Event {
-            provider: Provider::Github,
-            name: "push".into(),
-            action: None,
-            changed_label: None,
-            repository: Some("vllm-project/vllm".into()),
-            branch: Some("main".into()),
-            head_sha: Some(SHA.into()),
-            base_sha: None,
-            base_branch: None,
-            pull_request: None,
-            labels: Vec::new(),
-            labels_source: LabelsSource::Payload,
-            fork: false,
-        }
+        let payload = r#"{"ref": "refs/heads/main", "repository": {"full_name": "vllm-project/vllm"}, "after": "SHA"}"#;
+        event::github::parse("push", &payload.replace("SHA", SHA), &Environment::default()).unwrap().0
     }
 
     struct Place {

@@ -13,7 +13,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use vllm_perf::device::Device;
 use vllm_perf::environment::Environment;
-use vllm_perf::event::{CiRun, Event, LabelsSource, Provider};
+use vllm_perf::event::{CiRun, github};
 use vllm_perf::noise::{self, AaRun, Noise};
 use vllm_perf::publish::Outcome;
 use vllm_perf::publish::github::Patience;
@@ -254,21 +254,8 @@ impl Uploading {
     }
 
     async fn outcome(&self, retry: bool) -> Outcome {
-        let event = Event {
-            provider: Provider::Github,
-            name: "push".into(),
-            action: None,
-            changed_label: None,
-            repository: Some("vllm-project/vllm".into()),
-            branch: Some("main".into()),
-            head_sha: Some(SHA.into()),
-            base_sha: None,
-            base_branch: None,
-            pull_request: None,
-            labels: Vec::new(),
-            labels_source: LabelsSource::Payload,
-            fork: false,
-        };
+        let payload = r#"{"ref": "refs/heads/main", "repository": {"full_name": "vllm-project/vllm"}, "after": "SHA"}"#;
+        let event = github::parse("push", &payload.replace("SHA", SHA), &Environment::default()).unwrap().0;
         let (run, branches) = (CiRun::default(), ["main".to_owned()]);
         let upload = Upload {
             folder: self.folder.path(),

@@ -64,7 +64,7 @@ requests() {
   [ "$output" = "$first" ]
   requests 1
   grep -q "GET /ok/v9.8.7/vllm-perf-v9.8.7-$target.tar.gz" requests.log
-  [ "$(find cache -name '.*' | wc -l)" -eq 0 ]
+  [ "$(find cache -name '.*' -o -name 'tmp.*' | wc -l)" -eq 0 ]
 }
 
 @test "a corrupted download is refused, and auto does not build instead" {
