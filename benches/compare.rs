@@ -4,12 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use vllm_perf::compare::{self, CaseFacts, Input, Subject};
-use vllm_perf::config::VerdictConfig;
-use vllm_perf::metric;
-use vllm_perf::noise::Noise;
-use vllm_perf::result::{self, Measurement, Outcome, Repetition};
-use vllm_perf::suite::Kind;
+use vllm_verdict::Input;
+use vllm_verdict::case::Kind;
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric;
+use vllm_verdict::noise::Noise;
+use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
+use vllm_verdict::v1::{CaseFacts, Subject};
 
 const CASES: usize = 100;
 const PAIRS: usize = 5;
@@ -30,7 +31,7 @@ fn main() {
 
 fn compared() -> Duration {
     let cases: Vec<CaseFacts> = (0..CASES)
-        .map(|number| result::named(&format!("serving_test{number}_qps_inf_concurrency_8"), Kind::Serving))
+        .map(|number| CaseFacts::named(&format!("serving_test{number}_qps_inf_concurrency_8"), Kind::Serving))
         .collect();
     let side = |from: usize| (from..from + PAIRS).map(|at| repetition(&cases, at)).collect::<Vec<Repetition>>();
     let input = Input {
@@ -46,7 +47,7 @@ fn compared() -> Duration {
         looks: Vec::new(),
     };
     let begun = Instant::now();
-    let comparison = compare::compare(input);
+    let comparison = vllm_verdict::compare(input);
     let time = begun.elapsed();
     assert_eq!(comparison.rows.iter().filter(|row| row.primary && row.p.is_some()).count(), CASES * 5);
     time

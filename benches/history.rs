@@ -19,9 +19,9 @@ use rand_distr::{Distribution, StandardNormal};
 use vllm_perf::dashboard;
 use vllm_perf::dashboard::series::Setting;
 use vllm_perf::environment::Environment;
-use vllm_perf::history::{self, Windows};
 use vllm_perf::store::Store;
 use vllm_perf::store::key::RecordKey;
+use vllm_verdict::change_points::{self, Windows};
 
 const SERIES: usize = 500;
 const COMMITS: usize = 250;
@@ -152,11 +152,11 @@ fn peak_memory() -> u64 {
 fn changes() {
     let all: Vec<Vec<f64>> = many().into_iter().map(|values| values[..COMMITS].to_vec()).collect();
     let begun = Instant::now();
-    let (found, windows) = history::changes_of_all(&all, &Windows::default());
+    let (found, windows) = change_points::changes_of_all(&all, &Windows::default());
     let cold = begun.elapsed();
     let grown = many();
     let begun = Instant::now();
-    history::changes_of_all(&grown, &windows);
+    change_points::changes_of_all(&grown, &windows);
     println!(
         "changes: {SERIES} series of {COMMITS} points: {:.2} s; one point more on each: {:.2} s; {} changes",
         cold.as_secs_f64(),
@@ -207,7 +207,7 @@ fn otava() {
     for (kind, Labelled { name, step, .. }) in KINDS.iter().enumerate() {
         let all = labelled(kind);
         let begun = Instant::now();
-        let ours = history::changes_of_all(&all, &Windows::default()).0;
+        let ours = change_points::changes_of_all(&all, &Windows::default()).0;
         let ours: Vec<Vec<usize>> = ours.iter().map(|found| found.iter().map(|change| change.at).collect()).collect();
         row(name, "vllm-perf", *step, &ours, begun.elapsed().as_secs_f64());
         match &python {

@@ -1,6 +1,6 @@
 //! False alarms and power of the verdicts, and of the rules of others, on simulated reports whose truth is known.
 //! `cargo bench --bench yardstick` prints the table; the seed is fixed, so it is always the same. The rule is the
-//! library's own: `compare::compare`.
+//! library's own: `vllm_verdict::compare`.
 //!
 //! The world that is simulated: 60 primary rows (12 cases of 5 metrics). A repetition of a row has a random effect of its
 //! own, Student t with 4 degrees of freedom scaled to 1 to 4 % (one size a row), and measuring noise of a third of that.
@@ -10,19 +10,19 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
-use rand::Rng;
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, StudentT};
 use statrs::distribution::{ContinuousCDF, StudentsT};
-use vllm_perf::compare::{self, CaseFacts, Comparison, Input, Look, Subject, Verdict};
-use vllm_perf::config::VerdictConfig;
-use vllm_perf::device::DeviceName;
-use vllm_perf::metric::{self, Direction, Metric};
-use vllm_perf::noise::{AaRow, AaRun, MeasuredOn, Noise, SCHEMA};
-use vllm_perf::result::{self, Measurement, Outcome, Repetition};
-use vllm_perf::statistics::percentile;
-use vllm_perf::suite::{Kind, MeasuredBy};
+use vllm_verdict;
+use vllm_verdict::Input;
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric::{self, Direction, Metric};
+use vllm_verdict::noise::{AaRow, AaRun, MeasuredOn, Noise, SCHEMA};
+use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
+use vllm_verdict::statistics::percentile;
+use vllm_verdict::v1::{CaseFacts, Comparison, DeviceName, Look, Subject, Verdict};
 
 const CASES: usize = 12;
 const SHIFTED_CASES: usize = 2;
@@ -51,7 +51,10 @@ type Job = Vec<Vec<f64>>;
 impl World {
     fn new(random: &mut ChaCha8Rng) -> Self {
         let case = |number: usize| {
-            let case = result::named(&format!("serving_test{number}_qps_inf_concurrency_8"), Kind::Serving);
+            let case = vllm_verdict::v1::CaseFacts::named(
+                &format!("serving_test{number}_qps_inf_concurrency_8"),
+                Kind::Serving,
+            );
             CaseFacts { measured_by: MeasuredBy::Native, ..case }
         };
         let metrics: Vec<&Metric> = metric::of(Kind::Serving).filter(|metric| metric.primary).collect();
@@ -140,7 +143,7 @@ impl World {
 
     fn compare(&self, [base, head]: &[Job; 2], pairs: usize, noise: &Noise, looks: Vec<Look>) -> Comparison {
         let side = |job: &Job| job.iter().take(pairs).map(|values| self.repetition(values)).collect();
-        compare::compare(Input {
+        vllm_verdict::compare(Input {
             subject: Subject::default(),
             cases: self.cases.clone(),
             base: side(base),

@@ -18,19 +18,20 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric;
+use vllm_verdict::noise::Noise;
+use vllm_verdict::repetition::{Outcome, Repetition};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{self, Pass, Phase, Round, Strategy};
+use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, Look, SideFacts};
 
-use crate::compare::{self, CaseFacts, Comparison, Conduct, Look, SideFacts};
-use crate::config::VerdictConfig;
 use crate::environment::Environment;
 use crate::host::load::Seen;
 use crate::journal::Journal;
-use crate::metric;
-use crate::noise::Noise;
 use crate::output::OutputFolder;
-use crate::plan::{Plan, Side, SidePlan};
+use crate::plan::{Plan, SidePlan};
 use crate::progress::Progress;
-use crate::result::{Outcome, Repetition};
-use crate::strategy::{self, Pass, Phase, Round, Strategy};
 use crate::suite::{Case, Command};
 use crate::target::Target;
 use crate::target::launch::Launch;
@@ -195,7 +196,8 @@ impl Bench<'_> {
                 }
                 (Strategy::Sequential, Phase::Pairs) if ran == planned => {
                     let look = self.look(journal, &conduct)?;
-                    let undecided: Vec<String> = compare::undecided(&look).into_iter().map(str::to_owned).collect();
+                    let undecided: Vec<String> =
+                        vllm_verdict::undecided(&look).into_iter().map(str::to_owned).collect();
                     self.progress.say(&format!(
                         "{} of {} cases are undecided after {} pairs",
                         undecided.len(),
@@ -334,8 +336,8 @@ impl Bench<'_> {
 
     /// What the pairs so far say.
     fn look(&self, journal: &Journal, conduct: &Conduct) -> Result<Comparison> {
-        let input = compare::Input {
-            subject: compare::Subject::default(),
+        let input = vllm_verdict::Input {
+            subject: vllm_verdict::v1::Subject::default(),
             cases: self.plan.cases.iter().map(CaseFacts::from).collect(),
             base: collect::repetitions(self.plan, self.output, journal, Side::Base)?,
             head: collect::repetitions(self.plan, self.output, journal, Side::Head)?,
@@ -346,7 +348,7 @@ impl Bench<'_> {
             noise: self.noise.clone(),
             looks: looks(self.plan, self.verdict),
         };
-        Ok(compare::conducted(input, conduct.clone(), None))
+        Ok(vllm_verdict::conducted(input, conduct.clone(), None))
     }
 }
 

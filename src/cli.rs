@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use vllm_verdict::v1::{DeviceName, Provider};
 
-use crate::device::DeviceName;
 use crate::duration;
 use crate::environment::Environment;
-use crate::event::Provider;
 use crate::publish::CommentFailure;
 
 pub use compare::CompareArgs;

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-
-use crate::device::DeviceName;
-use crate::strategy::Strategy;
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::DeviceName;
 
 mod file;
 mod find;
@@ -23,7 +22,7 @@ pub use matrix::{MatrixConfig, Sizes};
 pub use records::RecordsConfig;
 pub use schema::schema;
 pub use settings::{Setting, Source, settings};
-pub use verdict::{CasePattern, MinEffect, Primary, VerdictConfig};
+pub use vllm_verdict::criteria::{CasePattern, MinEffect, Primary, VerdictConfig};
 
 /// Everything that a config file can say.
 #[derive(Debug, Clone, PartialEq)]

@@ -92,7 +92,7 @@ pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built
     if pages.replaced > 0 {
         built.notes.push(format!(
             "{} measured more than once at a commit: the latest attempt is shown",
-            crate::number::plural(pages.replaced, "value")
+            vllm_verdict::number::plural(pages.replaced, "value")
         ));
     }
     cache.windows = pages.windows;
@@ -133,7 +133,10 @@ async fn records(store: &Store, setting: &Setting, notes: &mut Vec<String>) -> R
     let all = entries.len();
     entries.retain(|entry| entry.key.parse::<RecordKey>().is_ok());
     if entries.len() < all {
-        notes.push(format!("{} left out: no key of records", crate::number::plural(all - entries.len(), "object")));
+        notes.push(format!(
+            "{} left out: no key of records",
+            vllm_verdict::number::plural(all - entries.len(), "object")
+        ));
     }
     Ok(entries)
 }

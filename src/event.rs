@@ -1,70 +1,13 @@
 //! What CI says happened, as one neutral value. Parsing lives in `event/`; the decision what to do about it in `trigger`.
 
 use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
+use vllm_verdict::v1::Provider;
 
 use crate::environment::Environment;
 
 pub mod buildkite;
 pub mod github;
 pub mod local;
-
-/// Who told us about the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// GitHub Actions: `GITHUB_*` and the payload file.
-    Github,
-    /// Buildkite: `BUILDKITE_*`.
-    Buildkite,
-    /// A person's machine: flags alone.
-    Local,
-}
-
-/// Where the labels were read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LabelsSource {
-    /// GitHub's API, now.
-    Api,
-    /// The event's payload or the build's environment: frozen when the event happened.
-    Payload,
-    /// `--label` flags.
-    Flag,
-}
-
-/// An event, the same for every CI.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Event {
-    /// Who told us.
-    pub provider: Provider,
-    /// GitHub's event name (`pull_request`, `push`, ...), also for Buildkite builds; `local` on a person's machine.
-    pub name: String,
-    /// What happened to the pull request (`labeled`, `synchronize`, ...); `deleted` for a push that deleted its branch.
-    pub action: Option<String>,
-    /// The label that was just added or removed; characters that no configured label can have read `?`.
-    pub changed_label: Option<String>,
-    /// `owner/name` of the repository that the event belongs to.
-    pub repository: Option<String>,
-    /// The branch that was pushed, or the pull request's head branch.
-    pub branch: Option<String>,
-    /// Full hash of the commit to measure.
-    pub head_sha: Option<String>,
-    /// Full hash of the tip of the target branch, as the event knew it. Not yet the merge base.
-    pub base_sha: Option<String>,
-    /// The target branch of the pull request or merge group.
-    pub base_branch: Option<String>,
-    /// The pull request's number.
-    pub pull_request: Option<u64>,
-    /// Names of the labels on the pull request.
-    pub labels: Vec<String>,
-    /// Where `labels` was read.
-    pub labels_source: LabelsSource,
-    /// Whether the head commit lives in another repository than the pull request's target.
-    pub fork: bool,
-}
 
 /// The CI run that we are in: where to link and where to write. Never part of an output folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

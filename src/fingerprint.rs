@@ -2,8 +2,7 @@
 //! with different fingerprints are not compared. Pure.
 
 use serde::{Deserialize, Serialize};
-
-use crate::plan::Side;
+use vllm_verdict::side::Side;
 
 /// Schema of `environment.json`.
 pub const SCHEMA: &str = "vllm-perf/environment/v1";

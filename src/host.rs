@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::fs;
 
 use anyhow::Context;
+use vllm_verdict::v1::Host;
 
-use crate::compare::Host;
 use crate::exit::Classify;
 
 /// The processors of a machine.

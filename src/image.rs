@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
+use vllm_verdict::v1::{Device, DeviceName};
 
 use crate::config::ImagesConfig;
-use crate::device::{Device, DeviceName};
 use crate::exit::Classify;
 
 /// Which of vLLM's pipelines built an image.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase};
 
 use crate::exit::Classify;
-use crate::plan::Side;
-use crate::strategy::{Pass, Phase};
 
 /// One finished case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

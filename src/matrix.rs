@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
+use vllm_verdict::v1::DeviceName;
 
 use crate::config::MatrixConfig;
-use crate::device::DeviceName;
 use crate::suite::ServedModel;
 
 pub mod buildkite;

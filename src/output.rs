@@ -4,9 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-
-use crate::plan::Side;
-use crate::strategy::{Pass, Phase};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase};
 
 /// Writes a file under a temporary name in its folder, then renames it.
 ///

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail, ensure};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{MOST_PAIRS, Strategy};
+use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
 use crate::config::ImagesConfig;
-use crate::device::Device;
-use crate::event::{Event, Provider};
 use crate::exit::Classify;
 use crate::image::{self, Source};
 use crate::search::Search;
-use crate::strategy::{MOST_PAIRS, Strategy};
-use crate::suite::{Case, Skipped};
+use crate::suite::Case;
 use crate::target::{self, Target};
 
 mod reproduce;
@@ -23,26 +23,6 @@ pub use text::text;
 
 /// Schema of `plan.json`.
 pub const SCHEMA: &str = "vllm-perf/plan/v1";
-
-/// Base or head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// What head is measured against.
-    Base,
-    /// What the event is about.
-    Head,
-}
-
-impl Side {
-    /// Folder name and word in texts.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::Head => "head",
-        }
-    }
-}
 
 /// A side of the comparison: a target, and the commit that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -345,11 +325,12 @@ fn spec_kind(spec: &str) -> anyhow::Result<Spec> {
 mod tests {
     use std::time::Duration;
 
+    use vllm_verdict::case::{Kind, MeasuredBy};
+    use vllm_verdict::v1::{DeviceName, LabelsSource};
+
     use super::*;
-    use crate::device::DeviceName;
-    use crate::event::LabelsSource;
     use crate::exit::{self, Exit};
-    use crate::suite::{Command, Kind, MeasuredBy};
+    use crate::suite::Command;
 
     const HEAD: &str = "1da94e673c257373280026f75ceb4effac80e892";
     const BASE: &str = "7f42dc20bb2800d09faa72b26f25d54e26f1b694";

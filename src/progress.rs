@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use vllm_verdict::v1::Provider;
 
-use crate::event::Provider;
 use crate::publish::actions;
 use crate::publish::buildkite::neutralised;
 

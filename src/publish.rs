@@ -16,10 +16,9 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use sha2::{Digest, Sha256};
+use vllm_verdict::v1::{Comparison, Device, Event, Provider, Verdict};
 
-use crate::compare::{Comparison, Verdict};
-use crate::device::Device;
-use crate::event::{CiRun, Event, Provider};
+use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
 use buildkite::{Agent, Style};
 use github::{Action, Github, Posted, PullRequest};

@@ -9,8 +9,9 @@ mod parameters;
 use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use vllm_verdict::repetition::Outcome;
 
-use crate::result::{CaseFiles, Document, Outcome};
+use crate::result::{CaseFiles, Document};
 use crate::store::key::RecordKey;
 
 pub use choice::{Choice, Collision};

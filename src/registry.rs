@@ -13,8 +13,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
+use vllm_verdict::v1::DeviceName;
 
-use crate::device::DeviceName;
 use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
 use crate::image::Reference;

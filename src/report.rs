@@ -17,8 +17,8 @@ pub(crate) mod ran;
 mod svg;
 pub(crate) mod wording;
 
-use crate::compare::Row;
-use crate::{number, statistics};
+use vllm_verdict::v1::Row;
+use vllm_verdict::{number, statistics};
 
 /// Where a rendering may link to. Filled from the CI run that publishes, never from what was measured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ mod tests {
     fn a_comparison_that_was_written_and_read_back_renders_to_the_same_bytes() {
         let comparison = example::comparison();
         let text = serde_json::to_string(&comparison).unwrap();
-        let read: crate::compare::Comparison = serde_json::from_str(&text).unwrap();
+        let read: vllm_verdict::v1::Comparison = serde_json::from_str(&text).unwrap();
         let render = |comparison| {
             let links = Links::default();
             let comment = markdown::comment(comparison, &links, "id", None);

@@ -4,42 +4,20 @@ mod commands;
 mod folder;
 mod merge;
 pub mod table;
+pub mod upstream_compare;
 
 use anyhow::Context;
 use indexmap::IndexMap;
 use regex::Regex;
 use serde::Deserialize;
-
-use crate::metric;
-use crate::suite::Kind;
+use vllm_verdict::case::Kind;
+use vllm_verdict::metric;
+use vllm_verdict::repetition::{Measurement, Outcome};
 
 pub use commands::{Commands, flags};
 pub(crate) use folder::kind_of;
-pub use folder::{CaseFiles, Folder, facts, named, read_folder, repetitions};
+pub use folder::{CaseFiles, Folder, facts, read_folder, repetitions};
 pub use merge::merge;
-
-/// What one case gave, reduced to the metrics that are compared.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measurement {
-    /// What was measured.
-    pub kind: Kind,
-    /// Metric id (see `metric::ALL`) to value; a metric that the result lacks is absent.
-    pub metrics: IndexMap<String, f64>,
-    /// Why the values may not be what they seem; our own client says so in its results.
-    pub warnings: Vec<String>,
-}
-
-/// How one case of one repetition ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// It gave numbers.
-    Measured(Measurement),
-    /// It gave none, and why.
-    Failed(String),
-}
-
-/// One pass over the cases: case name to how it ended.
-pub type Repetition = IndexMap<String, Outcome>;
 
 /// Reads a result file of one kind. A result that shows that something failed (failed requests, zeros, NaN) is
 /// [`Outcome::Failed`] with the numbers; an error is a text that is no such result.

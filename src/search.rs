@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
+use vllm_verdict::repetition::{Measurement, Outcome};
 
 use crate::environment::Environment;
 use crate::exit::Classify;
-use crate::result::{Measurement, Outcome};
 use crate::suite::{Case, Selection};
 
 /// What to search for, and how far.
@@ -168,8 +168,10 @@ pub fn at(case: &Case, concurrency: u64, selection: &Selection) -> Case {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::case::{Kind, MeasuredBy};
+
     use super::*;
-    use crate::suite::{Command, Kind, MeasuredBy};
+    use crate::suite::Command;
 
     const SEARCH: Search = Search { ttft_ms: 3000.0, tpot_ms: 100.0, max_probes: 8, max_concurrency: 1024 };
 

@@ -6,9 +6,11 @@ use std::collections::HashSet;
 use anyhow::{Context, bail};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::v1::Device;
+use vllm_verdict::v1::{CaseFacts, Skipped};
 
 use crate::client;
-use crate::device::Device;
 use crate::exit::Classify;
 
 pub mod arguments;
@@ -22,35 +24,6 @@ pub use file::{FileName, SuiteFile, file_names, read, serving};
 pub use selection::Selection;
 
 use file::Test;
-
-/// What a test measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// `vllm serve` under load.
-    Serving,
-    /// `vllm bench latency`.
-    Latency,
-    /// `vllm bench startup`.
-    Startup,
-    /// `vllm bench throughput`.
-    Throughput,
-}
-
-impl Kind {
-    /// All kinds, in the order in which upstream runs them.
-    pub const ALL: [Self; 4] = [Self::Serving, Self::Latency, Self::Startup, Self::Throughput];
-
-    /// The word that test names begin with and file names carry.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Serving => "serving",
-            Self::Latency => "latency",
-            Self::Startup => "startup",
-            Self::Throughput => "throughput",
-        }
-    }
-}
 
 /// A command: its words, and what it adds to the environment, both in upstream's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,24 +66,20 @@ impl Case {
     }
 }
 
-/// Which program measures a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MeasuredBy {
-    /// Our own load client.
-    Native,
-    /// `vllm bench ...` of the target.
-    Vllm,
-}
-
-/// A test or a kind that is left out, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Skipped {
-    /// Name of the test, or the kind when a whole file is left out.
-    pub name: String,
-    /// Why, and what would make it run.
-    pub reason: String,
+impl From<&Case> for CaseFacts {
+    fn from(case: &Case) -> Self {
+        Self {
+            name: case.name.clone(),
+            kind: case.kind,
+            test: case.test.clone(),
+            model: case.model.clone(),
+            request_rate: case.request_rate.clone(),
+            max_concurrency: case.max_concurrency,
+            measured_by: case.measured_by,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// The cases of `files` that `selection` keeps and `device` can run, in upstream's order, and what is left out.
@@ -292,9 +261,9 @@ mod tests {
     use std::path::Path;
 
     use serde::Deserialize;
+    use vllm_verdict::v1::DeviceName;
 
     use super::*;
-    use crate::device::DeviceName;
     use crate::exit::{self, Exit};
 
     const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/vllm-suite");

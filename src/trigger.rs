@@ -2,10 +2,9 @@
 
 use anyhow::bail;
 use indexmap::IndexMap;
+use vllm_verdict::v1::{DeviceName, Event, Provider};
 
 use crate::config::{DeviceConfig, TriggerConfig};
-use crate::device::DeviceName;
-use crate::event::{Event, Provider};
 use crate::exit::Classify;
 use crate::plan::Trigger;
 

@@ -1,9 +1,10 @@
 //! While a server starts nothing is measured: the files of the model that is served after it are read into memory then.
 
+use vllm_verdict::side::Side;
+
 use super::{Bench, is_instant, servers};
 use crate::host::ahead::Reading;
 use crate::model;
-use crate::plan::Side;
 use crate::suite::{Case, Command};
 
 impl Bench<'_> {
@@ -35,8 +36,9 @@ fn next_model<'a>(cases: &'a [Case], server: &Command) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::case::{Kind, MeasuredBy};
+
     use super::*;
-    use crate::suite::{Kind, MeasuredBy};
 
     fn case(model: &str, server: Option<&str>) -> Case {
         let command = |words: &[&str]| Command {

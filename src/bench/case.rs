@@ -4,16 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::repetition::Outcome;
 
 use super::SideBench;
 use super::server::Running;
-use crate::client;
 use crate::environment::Environment;
 use crate::exit::Classify;
-use crate::output;
-use crate::result::{self, Outcome};
-use crate::suite::{self, Case, Kind, MeasuredBy};
+use crate::suite::{self, Case};
 use crate::target::process::Processes;
+use crate::{client, output, result};
 
 /// What measuring a case needs.
 pub(super) struct CaseRun<'a> {

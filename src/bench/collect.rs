@@ -3,15 +3,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use vllm_verdict::case::Kind;
+use vllm_verdict::repetition::{Outcome, Repetition};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase};
 
 use crate::exit::Classify;
 use crate::fingerprint::{Fingerprint, Surroundings};
 use crate::journal::{Entry, Journal};
 use crate::output::OutputFolder;
-use crate::plan::{Plan, Side};
-use crate::result::{self, Outcome, Repetition};
-use crate::strategy::{Pass, Phase};
-use crate::suite::Kind;
+use crate::plan::Plan;
+use crate::result;
 
 /// Name of the file that tells what a repetition was measured on.
 pub const ENVIRONMENT: &str = "environment.json";

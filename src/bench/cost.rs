@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::side::Side;
+
 use super::time::PassTime;
 use crate::journal::Entry;
-use crate::plan::Side;
-use crate::suite::{Case, Kind, MeasuredBy};
+use crate::suite::Case;
 
 /// Guesses for what nothing is known of yet. vLLM on a GPU imports, loads and compiles for about this long.
 const SERVER: f64 = 60.0;
@@ -126,9 +128,10 @@ pub fn fitting(budget: Option<Duration>, elapsed: Duration, pair: f64, pairs: u3
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::strategy::Phase;
+
     use super::*;
     use crate::bench::time::Spent;
-    use crate::strategy::Phase;
     use crate::suite::Command;
 
     fn case(words: &str, concurrency: u64, measured_by: MeasuredBy) -> Case {

@@ -4,21 +4,21 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use vllm_verdict::repetition::Outcome;
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase};
+use vllm_verdict::v1::Host;
 
 use super::time::PassTime;
 use super::{Bench, UnderWay, case, collect, now, server, servers};
-use crate::compare::Host;
-use crate::device;
 use crate::exit::Classify;
 use crate::fingerprint::{self, Conditions, Fingerprint, Surroundings};
-use crate::host::{self, heat, load::Watch};
+use crate::host::load::Watch;
+use crate::host::{self, heat};
 use crate::journal::{Entry, Journal, Void};
-use crate::output;
-use crate::plan::Side;
-use crate::result::Outcome;
-use crate::strategy::{Pass, Phase};
 use crate::suite::{Case, Command};
 use crate::target::{Target, image};
+use crate::{device, output};
 
 /// How many passes in a row a server may fail to start before its cases are given up.
 const START_TRIES: u32 = 2;
@@ -281,7 +281,7 @@ impl Bench<'_> {
         self.spend(case, &folder, seconds);
         let failed = match outcome {
             Outcome::Measured(measurement) => {
-                let numbers = crate::metric::of(case.kind)
+                let numbers = vllm_verdict::metric::of(case.kind)
                     .filter(|metric| metric.primary)
                     .filter_map(|metric| Some((metric, measurement.metrics.get(metric.id)?)))
                     .map(|(metric, value)| format!("{} {value:.4} {}", metric.label, metric.unit))

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase, Strategy};
 
 use super::{Bench, collect, server};
 use crate::exit::Classify;
 use crate::journal::Journal;
 use crate::output::{self, OutputFolder};
-use crate::plan::{Plan, Side};
+use crate::plan::Plan;
 use crate::search::{self, Search, Summary};
-use crate::strategy::{Pass, Phase, Strategy};
 use crate::suite::{Case, Selection};
 
 impl Bench<'_> {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use vllm_verdict::case::Kind;
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::Phase;
+use vllm_verdict::v1::{PhaseTime, SideTime};
 
-use crate::compare::{PhaseTime, SideTime};
 use crate::exit::Classify;
 use crate::output;
-use crate::plan::Side;
-use crate::strategy::Phase;
-use crate::suite::Kind;
 
 /// Where the time of one pass over cases on one side went, in seconds of wall time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

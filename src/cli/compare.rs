@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use vllm_verdict::capacity::Statistic;
 
 use super::{DeviceChoice, Format, device_choice};
-use crate::compare::capacity::Statistic;
 
 /// `vllm-perf compare`.
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub struct CompareArgs {
     #[arg(long, env = "VLLM_PERF_SLA_SLACK", value_name = "PERCENT", default_value_t = 5.0, value_parser = slack)]
     pub sla_slack: f64,
     /// What is held against these limits: p99 or median
-    #[arg(long, env = "VLLM_PERF_SLA_STATISTIC", value_enum, default_value = "p99", hide_possible_values = true)]
+    #[arg(long, env = "VLLM_PERF_SLA_STATISTIC", default_value = "p99", hide_possible_values = true, value_parser = statistics())]
     pub sla_statistic: Statistic,
     /// text or json
     #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
@@ -60,4 +61,8 @@ fn slack(text: &str) -> Result<f64, String> {
 
 fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+fn statistics() -> impl TypedValueParser<Value = Statistic> {
+    PossibleValuesParser::new(Statistic::ALL.map(Statistic::as_str)).try_map(|text| text.parse::<Statistic>())
 }

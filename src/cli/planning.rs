@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use vllm_verdict::strategy::Strategy;
 
 use super::{Client, DeviceChoice, EventArgs, device_choice, span};
-use crate::strategy::Strategy;
 
 /// Flags of every command that plans.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ pub struct Planning {
     #[arg(long, env = "VLLM_PERF_ONLY", value_name = "REGEX")]
     pub only: Option<String>,
     /// paired, screen, sequential or single; default: paired where there is a base
-    #[arg(long, env = "VLLM_PERF_STRATEGY", value_enum, value_name = "HOW", hide_possible_values = true)]
+    #[arg(long, env = "VLLM_PERF_STRATEGY", value_name = "HOW", hide_possible_values = true, value_parser = strategies())]
     pub strategy: Option<Strategy>,
     /// Repetitions a side, interleaved (number, 1 to 10)
     #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
@@ -76,4 +77,8 @@ pub struct DeviceArgs {
     /// Number of GPUs or NUMA nodes, in place of the probe's
     #[arg(long, env = "VLLM_PERF_DEVICE_COUNT", value_name = "N")]
     pub device_count: Option<u32>,
+}
+
+fn strategies() -> impl TypedValueParser<Value = Strategy> {
+    PossibleValuesParser::new(Strategy::ALL.map(Strategy::as_str)).try_map(|text| text.parse::<Strategy>())
 }

@@ -114,11 +114,12 @@ fn repeat(prompts: &mut Vec<Prompt>, sampling: &Sampling) {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::client::arguments;
     use crate::exit::{self, Exit};
-    use serde::Deserialize;
-    use sha2::{Digest, Sha256};
 
     const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 

@@ -236,10 +236,11 @@ impl ServingResult {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
     use crate::client::arguments;
     use crate::client::request::Failure;
-    use serde::Deserialize;
 
     pub(super) const REAL: &str =
         include_str!("../../tests/data/results/repeats/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json");

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use vllm_verdict::v1::{Event, Provider};
 
 use super::Shell;
 use crate::config::ImagesConfig;
-use crate::event::{Event, Provider};
 use crate::exit::Classify;
 use crate::git;
 use crate::image::{self, Source};

@@ -4,18 +4,22 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric;
+use vllm_verdict::noise::{ENOUGH_PAIRS, Noise};
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::CaseFacts;
 
-use super::run::{conclude, folder, interruptible, measure::Measure};
+use super::run::measure::Measure;
+use super::run::{conclude, folder, interruptible};
 use super::{Shell, prepare};
 use crate::cli::calibrate::CalibrateArgs;
-use crate::compare::{CaseFacts, Strategy};
-use crate::config::VerdictConfig;
+use crate::duration;
 use crate::exit::{Classify, Exit};
-use crate::noise::{ENOUGH_PAIRS, Noise};
+use crate::noise_store;
 use crate::output::OutputFolder;
 use crate::store::Store;
 use crate::target::process::Processes;
-use crate::{duration, metric};
 
 /// Runs head against itself, again and again.
 pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> Result<Exit> {
@@ -45,7 +49,8 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let cases: Vec<CaseFacts> = plan.cases.iter().map(CaseFacts::from).collect();
     let wanted = f64::from(arguments.precision) / 100.0;
 
-    let mut known = Known::of(&Noise::read(&store, &plan.device).await?, &cases, &prepared.config.verdict, wanted);
+    let mut known =
+        Known::of(&noise_store::read(&store, &plan.device).await?, &cases, &prepared.config.verdict, wanted);
     shell.say(&known.sentence(wanted));
     let mut longest = Duration::ZERO;
     while known.least < known.needed {
@@ -79,7 +84,7 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
             Err(signal) => return Ok(Exit::Signal(signal)),
         };
         conclude::write_reports(&prepared.ci, &comparison, &out, shell)?;
-        let now = Known::of(&Noise::read(&store, &plan.device).await?, &cases, &prepared.config.verdict, wanted);
+        let now = Known::of(&noise_store::read(&store, &plan.device).await?, &cases, &prepared.config.verdict, wanted);
         if now.least <= known.least {
             let row = &now.worst;
             return Err(anyhow!("no pair of {row} has a value on both sides: its noise cannot be known")).unmeasured();

@@ -5,23 +5,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
+use vllm_verdict::Input;
+use vllm_verdict::capacity::{self, Capacity, Limits};
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::noise::Noise;
+use vllm_verdict::v1::{CaseFacts, Comparison, Device, SideFacts, Subject};
 
 use super::run::conclude;
 use super::{Shell, settings};
 use crate::cli::{CompareArgs, Format};
-use crate::compare::capacity::{self, Capacity, Limits};
-use crate::compare::{self, CaseFacts, Comparison, Input, SideFacts, Subject};
 use crate::config::Config;
-use crate::device::Device;
 use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
-use crate::noise::Noise;
+use crate::noise_store;
 use crate::output::OutputFolder;
 use crate::plan::Plan;
 use crate::report::terminal;
+use crate::result::upstream_compare;
 use crate::result::{self, Folder};
 use crate::store::Store;
-use crate::suite::MeasuredBy;
 
 /// What `--format json` prints: `comparison.json`, and the capacities where limits were given.
 #[derive(Serialize)]
@@ -80,14 +82,14 @@ fn layouts(file: &Path, config: &Config) -> Result<Vec<Comparison>> {
         return Err(anyhow!("`{}` is a folder: give a second one to compare it with", file.display())).mistake();
     }
     let subject = |sides: [&str; 2]| subject(sides.map(|side| format!("{} ({side})", file.display())));
-    compare::upstream::compare_layouts(&read(file)?, subject, &config.verdict)
+    upstream_compare::compare_layouts(&read(file)?, subject, &config.verdict)
         .with_context(|| format!("cannot split `{}`", file.display()))
 }
 
 /// Two of upstream's `benchmark_results.json`.
 fn tables(base: &Path, head: &Path, config: &Config) -> Result<Comparison> {
     let subject = subject([base, head].map(|path| path.display().to_string()));
-    compare::upstream::compare_tables(&read(base)?, &read(head)?, subject, config.verdict.clone())
+    upstream_compare::compare_tables(&read(base)?, &read(head)?, subject, config.verdict.clone())
 }
 
 /// Two output folders, results folders, or folders of repetitions.
@@ -101,7 +103,7 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
     let cases = measured_by(&plans, result::facts(base_folders.iter().chain(&head_folders)));
     let subject =
         Subject { device: device(arguments, &plans)?, ..subject([base, head].map(|path| path.display().to_string())) };
-    Ok(compare::compare(Input {
+    Ok(vllm_verdict::compare(Input {
         noise: known_noise(arguments, subject.device.as_ref(), config, shell).await?,
         subject,
         cases,
@@ -165,7 +167,7 @@ async fn known_noise(
         if asked && !store.is_there() {
             return Err(anyhow!("--noise: `{place}` is no folder")).mistake();
         }
-        Noise::read(&store, device).await
+        noise_store::read(&store, device).await
     };
     match device {
         Some(device) => match read(device).await {

@@ -1,6 +1,7 @@
 //! `vllm-perf dashboard`: a static site from a store, and the night's alarms.
 
 use anyhow::{Context, Result, ensure};
+use vllm_verdict::number::{count, plural};
 
 use super::Shell;
 use crate::cli::DashboardArgs;
@@ -8,7 +9,6 @@ use crate::dashboard::object::plain;
 use crate::dashboard::series::Setting;
 use crate::dashboard::{self, Built};
 use crate::exit::{Classify, Exit};
-use crate::number::{count, plural};
 use crate::store::Store;
 
 /// Builds the site and says what it holds. What is no record is named on standard error; where the store did not give an

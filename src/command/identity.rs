@@ -1,12 +1,11 @@
 //! Whose records they are: what flags and variables say, else what CI says, else what git and the machine do.
 
 use anyhow::{Context, Result};
+use vllm_verdict::v1::{Device, Event, Provider};
 
 use crate::cli::records::IdentityArgs;
 use crate::config::RecordsConfig;
-use crate::device::Device;
 use crate::environment::Environment;
-use crate::event::{Event, Provider};
 use crate::exit::Classify;
 use crate::record::{Identity, Runner};
 use crate::{git, host};
@@ -84,8 +83,9 @@ fn runner(device: Device) -> Result<Runner> {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::v1::DeviceName;
+
     use super::*;
-    use crate::device::DeviceName;
     use crate::event;
 
     async fn of(environment: &Environment, config: &RecordsConfig) -> Identity {

@@ -5,12 +5,11 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, anyhow};
 use indexmap::IndexMap;
+use vllm_verdict::v1::{Device, Event};
 
 use super::{Shell, prepare, settings};
 use crate::cli::matrix::{MatrixArgs, MatrixFormat};
 use crate::config::Config;
-use crate::device::Device;
-use crate::event::Event;
 use crate::exit::{Classify, Exit};
 use crate::image::{self, Source};
 use crate::matrix::buildkite::{Steps, Value};

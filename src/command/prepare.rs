@@ -4,21 +4,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use indexmap::IndexMap;
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::v1::{DeviceName, Event, LabelsSource, Provider, Skipped};
 
 use super::base::{self, Base};
 use super::{Shell, settings};
 use crate::cli::{Client, EventArgs, Planning};
 use crate::config::{self, Config};
-use crate::device::{self, DeviceName};
 use crate::environment::Environment;
-use crate::event::{self, CiRun, Event, LabelsSource, Provider};
+use crate::event::{self, CiRun};
 use crate::exit::Classify;
 use crate::plan::{self, Plan};
 use crate::publish::github::{Github, Patience};
 use crate::search::Search;
-use crate::suite::{self, Case, MeasuredBy, Selection, Skipped};
+use crate::suite::{self, Case, Selection};
 use crate::target::Target;
-use crate::{client, image, trigger};
+use crate::{client, device, image, trigger};
 
 /// A plan, and what it was made from.
 pub(super) struct Prepared {
@@ -153,7 +154,12 @@ pub(super) fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environmen
 }
 
 /// What is measured on. Where nothing is, no tool is asked: one that hangs or fails is no reason not to skip.
-fn device(planning: &Planning, config: &Config, runs: bool, environment: &Environment) -> Result<device::Device> {
+fn device(
+    planning: &Planning,
+    config: &Config,
+    runs: bool,
+    environment: &Environment,
+) -> Result<vllm_verdict::v1::Device> {
     let probe = if runs { device::probe(environment) } else { device::processors() };
     let count = planning.device.device_count.or((!runs).then_some(1).filter(|_| planning.device.name.0.is_some()));
     device::resolve(planning.device.name.0, planning.device.device_type.as_deref(), count, &config.devices, &probe)
@@ -179,7 +185,7 @@ fn cases(
     planning: &Planning,
     sides: [&Option<String>; 2],
     config: &Config,
-    device: &device::Device,
+    device: &vllm_verdict::v1::Device,
     environment: &Environment,
 ) -> Result<(Vec<Case>, Vec<Skipped>)> {
     let (files, mut skipped) = suite::read(&config.suite, environment, device.name).mistake()?;

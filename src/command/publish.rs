@@ -4,13 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use vllm_verdict::v1::{Comparison, Event, Provider, Verdict};
 
 use super::{Shell, prepare, settings};
 use crate::cli::PublishArgs;
-use crate::compare::{Comparison, Verdict};
 use crate::config::Config;
 use crate::environment::Environment;
-use crate::event::{Event, Provider};
 use crate::exit::{Classify, Exit};
 use crate::git;
 use crate::publish::actions::{self, Level, Notice};

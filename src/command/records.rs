@@ -3,18 +3,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use vllm_verdict::v1::{Device, Provider};
 
 use super::identity::identity;
 use super::{Shell, prepare, settings};
 use crate::cli::RecordsArgs;
 use crate::config::Config;
-use crate::device::{self, Device};
 use crate::environment::Environment;
-use crate::event::{self, Provider};
 use crate::exit::{Classify, Exit};
 use crate::record::{self, Identity, Records};
 use crate::store::{Added, Store};
-use crate::{output, result};
+use crate::{device, event, output, result};
 
 /// Longest import that is read, in bytes.
 const IMPORT_LIMIT: u64 = 256 << 20;

@@ -1,22 +1,21 @@
 //! `vllm-perf report`: upstream's tables, and a page, from a results folder.
 
 use anyhow::{Context, Result};
+use vllm_verdict::noise::Noise;
+use vllm_verdict::v1::Subject;
 
 use super::Shell;
 use crate::cli::ReportArgs;
-use crate::compare::Subject;
 use crate::config::Config;
 use crate::exit::{Classify, Exit};
-use crate::noise::Noise;
-use crate::output;
 use crate::report::{Links, html, upstream};
-use crate::{VERSION, compare, host, result};
+use crate::{VERSION, host, output, result};
 
 /// Writes the files into the folder.
 pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
     let folder = result::read_folder(&arguments.results).mistake()?;
     let host = host::host().ok();
-    let comparison = compare::compare(compare::Input {
+    let comparison = vllm_verdict::compare(vllm_verdict::Input {
         subject: Subject { version: VERSION.to_owned(), ..Subject::default() },
         cases: result::facts([&folder]),
         base: Vec::new(),

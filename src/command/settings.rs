@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use anyhow::Result;
+use vllm_verdict::v1::Event;
 
 use super::Shell;
 use crate::config::{self, Config, PLACES};
-use crate::event::Event;
 use crate::exit::Classify;
 use crate::git::{self, Tracked};
 

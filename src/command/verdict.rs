@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use vllm_verdict::v1::{Comparison, Counts, Row, Verdict};
 
 use super::Shell;
 use crate::cli::{FailOn, Format, VerdictArgs};
-use crate::compare::{Comparison, Counts, Row, Verdict};
 use crate::exit::Exit;
 use crate::publish::folder;
 use crate::report::{finding, terminal};

@@ -6,19 +6,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use clap::ValueEnum;
 use indexmap::IndexMap;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
-use serde::{Deserialize, de::DeserializeSeed};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use url::Url;
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::DeviceName;
 
 use super::matrix::MatrixFile;
 use super::records::RecordsFile;
 use super::verdict::VerdictFile;
 use super::{Config, DeviceConfig, EnvironmentConfig, ImagesConfig, TriggerConfig};
-use crate::device::DeviceName;
 use crate::exit::Classify;
-use crate::strategy::Strategy;
 use crate::{duration, event};
 
 /// Longest config file that is read, in bytes: thirty times a full one. The YAML parser takes time by the square of
@@ -353,7 +352,7 @@ fn suite<'de, D: Deserializer<'de>>(deserializer: D) -> Read<PathBuf, D::Error> 
 
 fn strategy<'de, D: Deserializer<'de>>(deserializer: D) -> Read<Strategy, D::Error> {
     const STRATEGY: Scalar<Strategy> = Scalar::text("a strategy", |text| {
-        let named = Strategy::value_variants().iter().find(|strategy| strategy.as_str() == text);
+        let named = Strategy::ALL.iter().find(|strategy| strategy.as_str() == text);
         named.copied().ok_or_else(|| not(text, "a strategy: expected `paired`, `screen`, `sequential` or `single`"))
     });
     STRATEGY.deserialize(deserializer).map(Some)
@@ -392,10 +391,12 @@ pub(super) fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Read<f64, D::
 mod tests {
     use std::fmt::Write;
 
+    use vllm_verdict::criteria::{MinEffect, Primary, VerdictConfig};
+    use vllm_verdict::metric::Direction;
+
     use super::*;
-    use crate::config::{MatrixConfig, MinEffect, Primary, RecordsConfig, VerdictConfig};
+    use crate::config::{MatrixConfig, RecordsConfig};
     use crate::exit::{self, Exit};
-    use crate::metric::Direction;
     use crate::record::{Choice, Rules};
 
     /// Every key, each with a value that is not the default.

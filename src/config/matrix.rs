@@ -3,9 +3,9 @@
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use vllm_verdict::v1::DeviceName;
 
 use super::file::{List, Read, Scalar, not, owned_if};
-use crate::device::DeviceName;
 
 /// Runners by tensor-parallel size.
 pub type Sizes = IndexMap<u64, Vec<String>>;

@@ -1,10 +1,10 @@
 //! The config file as JSON Schema, for editors and for `vllm-perf config schema`. Pure.
 
 use serde_json::{Value, json};
+use vllm_verdict::metric;
+use vllm_verdict::v1::DeviceName;
 
 use super::verdict::{FAMILIES, METRICS};
-use crate::device::DeviceName;
-use crate::metric;
 
 /// The name of a runner, or a part of one.
 const RUNNER: &str = "^[A-Za-z0-9._-]{1,100}$";

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use serde::Serialize;
+use vllm_verdict::criteria::CasePattern;
+use vllm_verdict::metric::Direction;
 
 use super::file::{ConfigFile, DeviceFile};
-use super::{CasePattern, Config, DeviceConfig};
+use super::{Config, DeviceConfig};
 use crate::duration;
-use crate::metric::Direction;
 
 /// One setting in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use indexmap::IndexMap;
 use serde::Serialize;
+use vllm_verdict::change_points::{self, Change, State};
+use vllm_verdict::metric::{self, Direction};
+use vllm_verdict::number;
 
 use super::data::{Commit, Page, Series, Shift};
 use super::series::Setting;
 use super::site::{FALSE_DISCOVERY_RATE, is_better, newest, relative, second};
-use crate::history::{self, Change, State};
-use crate::metric::{self, Direction};
-use crate::number;
 use crate::report::escape;
 
 /// The version of `alarms.json`.
@@ -90,7 +90,7 @@ pub fn alarms(pages: &[Page], setting: &Setting) -> Alarms {
         .filter(|(page, series)| is_primary(&series.metric) && newest - last(page, series) <= STALE)
         .collect();
     let points: Vec<(usize, Vec<Change>)> = watched.iter().map(|(_, series)| points(series)).collect();
-    let mut found: Vec<(bool, Alarm)> = history::alarms(&points, RECENT, FALSE_DISCOVERY_RATE)
+    let mut found: Vec<(bool, Alarm)> = change_points::alarms(&points, RECENT, FALSE_DISCOVERY_RATE)
         .into_iter()
         .filter_map(|(index, _)| {
             let (page, series) = watched[index];

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use vllm_verdict::change_points::Windows;
 
 use super::object::{Name, Object, Run};
-use crate::history::Windows;
 use crate::store::Entry;
 
 /// The version of the cache.

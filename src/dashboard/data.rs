@@ -6,9 +6,8 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use serde::Serialize;
-
-use crate::history::State;
-use crate::metric::Direction;
+use vllm_verdict::change_points::State;
+use vllm_verdict::metric::Direction;
 
 /// Everything that the overview shows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

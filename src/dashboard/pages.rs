@@ -6,9 +6,8 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-use crate::report::escape;
-
 use super::data::{Page, Site, Summary};
+use crate::report::escape;
 
 const STYLE: &str = include_str!("site/site.css");
 /// In the order in which they build on each other.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
+use vllm_verdict::change_points::{self, Windows};
+use vllm_verdict::metric::{self, Direction};
 
 use super::cache::Kept;
 use super::data::{Commit, Page, Series, Shift};
 use super::object::{Name, date};
-use crate::history::{self, Windows};
-use crate::metric::{self, Direction};
 
 /// Longest readable part of an id, in characters for each of its words.
 const SLUG: usize = 40;
@@ -159,11 +159,11 @@ fn mark(pages: &mut [Page], known: &Windows) -> Windows {
     let all = || pages.iter().flat_map(|page| &page.series);
     let measured = |series: &Series| -> Vec<f64> { series.values.iter().flatten().copied().collect() };
     let values: Vec<Vec<f64>> = all().map(measured).collect();
-    let (found, windows) = history::changes_of_all(&values, known);
+    let (found, windows) = change_points::changes_of_all(&values, known);
     for (series, changes) in pages.iter_mut().flat_map(|page| &mut page.series).zip(found) {
         let places: Vec<usize> = (0..series.values.len()).filter(|&at| series.values[at].is_some()).collect();
-        let shift = |change: history::Change| {
-            let history::Change { before, after, p, state, .. } = change;
+        let shift = |change: change_points::Change| {
+            let change_points::Change { before, after, p, state, .. } = change;
             Shift { at: places[change.at], before, after, p, state }
         };
         series.changes = changes.into_iter().map(shift).collect();
@@ -335,6 +335,6 @@ pub(super) mod tests {
         let series = pages[0].series.iter().find(|series| series.metric == "median_ttft_ms").unwrap();
         // The thirtieth commit was not measured.
         assert_eq!(series.changes.iter().map(|change| change.at).collect::<Vec<_>>(), [31]);
-        assert_eq!(series.changes[0].state, crate::history::State::Confirmed);
+        assert_eq!(series.changes[0].state, vllm_verdict::change_points::State::Confirmed);
     }
 }

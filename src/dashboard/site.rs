@@ -1,9 +1,10 @@
 //! The overview: every page in a line, and what moved on them. Pure.
 
+use vllm_verdict::metric::Direction;
+use vllm_verdict::statistics::benjamini_hochberg;
+
 use super::data::{LastCommit, Move, Page, Series, Shift, Site, Summary};
 use super::series::Setting;
-use crate::metric::Direction;
-use crate::statistics::benjamini_hochberg;
 
 /// Share of false ones among what moved.
 pub const FALSE_DISCOVERY_RATE: f64 = 0.05;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use vllm_verdict::v1::DeviceName;
 
-use super::DeviceName;
 use crate::environment::Environment;
 use crate::host;
 

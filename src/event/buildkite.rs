@@ -1,8 +1,9 @@
 //! Buildkite's builds: the `BUILDKITE_*` variables become an [`Event`] in GitHub's words and a [`CiRun`]. Pure.
 
 use url::Url;
+use vllm_verdict::v1::{Event, LabelsSource, Provider};
 
-use super::{CiRun, Event, LabelsSource, Provider};
+use super::CiRun;
 use crate::environment::Environment;
 
 /// What happened, and the build that we are in.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use vllm_verdict::v1::{Event, LabelsSource, Provider};
 
-use super::{CiRun, CompletedRun, Event, LabelsSource, Provider};
+use super::{CiRun, CompletedRun};
 use crate::environment::Environment;
 use crate::exit::Classify;
 

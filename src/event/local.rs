@@ -1,6 +1,8 @@
 //! The event of a person's machine: somebody asked. Pure.
 
-use super::{Event, LabelsSource, Provider, labels as valid};
+use vllm_verdict::v1::{Event, LabelsSource, Provider};
+
+use super::labels as valid;
 
 /// What `--provider local` stands for: no pull request, and the labels of `--label`, which narrow the devices.
 /// `repository` is `owner/name`. A label that no configured label can equal, and what is not a repository, are dropped.

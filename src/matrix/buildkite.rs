@@ -106,8 +106,9 @@ fn key(pair: &Pair) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::v1::DeviceName;
+
     use super::*;
-    use crate::device::DeviceName;
 
     fn pair(model: &str) -> Pair {
         Pair {

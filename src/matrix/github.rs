@@ -30,8 +30,9 @@ pub fn text(pairs: &[Pair]) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::v1::DeviceName;
+
     use super::*;
-    use crate::device::DeviceName;
 
     fn pair(model: &str, commit: Option<&str>) -> Pair {
         Pair {

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use vllm_verdict::strategy::Strategy;
+
 use super::Plan;
-use crate::strategy::Strategy;
 
 impl Plan {
     /// The command, for a machine that has the targets. `suite` and `only` are what the plan was made with.

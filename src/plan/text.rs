@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::strategy::Strategy;
+
 use super::{Plan, SidePlan};
 use crate::search::Search;
-use crate::strategy::Strategy;
-use crate::suite::{Case, Command, Kind, MeasuredBy};
+use crate::suite::{Case, Command};
 
 /// `plan --format text`. A plan that runs nothing shows no commands.
 pub fn text(plan: &Plan) -> String {

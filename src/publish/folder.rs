@@ -10,9 +10,9 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use nix::fcntl::OFlag;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use vllm_verdict::v1::{Comparison, SCHEMA};
 
 use super::github::{is_hash, is_repository};
-use crate::compare::{self, Comparison, SCHEMA};
 use crate::exit::Classify;
 
 /// The one file that is read.
@@ -35,7 +35,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Comparison> {
         serde_json::from_str::<Bounded>(&text)?;
         let comparison: Comparison = serde_json::from_str(&text)?;
         check(&comparison)?;
-        compare::recheck(&comparison)?;
+        vllm_verdict::recheck(&comparison)?;
         Ok(comparison)
     };
     read().map_err(|error: anyhow::Error| error.context(format!("cannot read {}", path.display()))).mistake()

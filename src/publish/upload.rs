@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::OFlag;
+use vllm_verdict::v1::{Event, Provider};
 
 use super::Outcome;
 use super::uploader::{Answer, Uploader};
-use crate::event::{CiRun, Event, Provider};
+use crate::event::CiRun;
 use crate::output::{self, OutputFolder};
 use crate::record::Record;
 use crate::store::key::RecordKey;

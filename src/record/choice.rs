@@ -76,8 +76,9 @@ fn same_key(a: &Point, b: &Point) -> bool {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Rules, identity::tests::identity, records};
     use super::*;
+    use crate::record::identity::tests::identity;
+    use crate::record::{Rules, records};
     use crate::result::read_folder;
 
     #[test]

@@ -5,9 +5,9 @@ use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 use regex::Regex;
 use serde::Deserialize;
+use vllm_verdict::case::Kind;
 
 use super::{Choice, Fact, Identity, Point, Records, check_name, parameters};
-use crate::suite::Kind;
 
 /// What the file assigns its data to.
 const VARIABLE: &str = "window.BENCHMARK_DATA";
@@ -229,8 +229,8 @@ fn scale(metric: &str, kind: Kind, unit: &str) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::tests::identity;
     use super::*;
+    use crate::record::identity::tests::identity;
 
     /// As github-action-benchmark writes it; its README's fields.
     const DATA: &str = r#"window.BENCHMARK_DATA = {

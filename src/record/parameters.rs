@@ -2,10 +2,10 @@
 //! them. Pure.
 
 use serde::{Deserialize, Serialize};
+use vllm_verdict::case::Kind;
 
 use super::BenchmarkInfo;
 use crate::result::{CaseFiles, flags};
-use crate::suite::Kind;
 
 /// Parameters of a case. A parameter that its kind of benchmark lacks is absent; defaults are upstream's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -134,8 +134,10 @@ pub(super) fn rate(text: Option<&str>) -> Rate {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::repetition::Outcome;
+
     use super::*;
-    use crate::result::{Commands, Outcome};
+    use crate::result::Commands;
 
     fn serving(client: &str) -> BenchmarkInfo {
         let commands = Commands { client_command: Some(client.to_owned()), ..Commands::default() };

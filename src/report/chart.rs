@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::compare::{CaseFacts, Comparison, Row, Verdict};
-use crate::statistics;
+use vllm_verdict::statistics;
+use vllm_verdict::v1::{CaseFacts, Comparison, Row, Verdict};
 
-use super::{escape, label::Labels, number};
+use super::label::Labels;
+use super::{escape, number};
 
 /// Metrics that are drawn, and what their axis is called.
 const METRICS: [(&str, &str); 2] = [("output_throughput", "output throughput"), ("median_ttft_ms", "median TTFT")];

@@ -1,14 +1,14 @@
 //! A comparison such as a CPU runner gives, for the tests of the renderings. The numbers are of the size of real ones.
 
-use crate::compare::{
-    CaseFacts, Comparison, Conduct, Counts, Host, Look, Method, Problem, Row, SCHEMA, SideFacts, Strategy, Subject,
-    Verdict,
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric::{self, Direction, Family, Metric};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::{
+    CaseFacts, Comparison, Conduct, Counts, Device, DeviceName, Host, Look, Method, Problem, Row, SCHEMA, SideFacts,
+    Skipped, Subject, Verdict,
 };
-use crate::config::VerdictConfig;
-use crate::device::{Device, DeviceName};
-use crate::metric::{self, Direction, Family, Metric};
-use crate::plan::Side;
-use crate::suite::{Kind, MeasuredBy, Skipped};
 
 const BASE: &str = "7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b";
 const HEAD: &str = "1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f";

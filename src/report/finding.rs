@@ -1,7 +1,7 @@
 //! What an author must see, in order: regressed rows, worst first; what was not measured; improved rows, best first.
 
-use crate::compare::{Comparison, Row, Verdict};
-use crate::plan::Side;
+use vllm_verdict::side::Side;
+use vllm_verdict::v1::{Comparison, Row, Verdict};
 
 /// One line of the table that nobody has to unfold.
 #[derive(Debug, Clone, PartialEq)]

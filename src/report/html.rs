@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::compare::{Comparison, Row, SideFacts, Strategy, Verdict};
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
 use super::finding::{self, Finding, Unmeasured};
 use super::label::Labels;
@@ -310,7 +311,7 @@ impl Page<'_> {
         if self.comparison.skipped.is_empty() {
             return String::new();
         }
-        let item = |test: &crate::suite::Skipped| {
+        let item = |test: &vllm_verdict::v1::Skipped| {
             let [name, reason] =
                 [escape::name(&test.name), escape::sentence(&test.reason)].map(|text| escape::html(&text));
             format!("<li><code>{name}</code>: {reason}</li>\n")

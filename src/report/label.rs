@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::compare::CaseFacts;
-use crate::suite::Kind;
+use vllm_verdict::case::Kind;
+use vllm_verdict::v1::CaseFacts;
 
 use super::escape;
 
@@ -95,8 +95,9 @@ fn is_number(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::case::MeasuredBy;
+
     use super::*;
-    use crate::suite::MeasuredBy;
 
     fn case(kind: Kind, test: &str, rate: Option<&str>, concurrency: Option<u64>) -> CaseFacts {
         CaseFacts {

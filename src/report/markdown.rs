@@ -1,7 +1,7 @@
 //! Markdown: the comment on the pull request, GitHub's job summary, Buildkite's annotation. All three are the same
 //! blocks; they differ in what is folded, in whether charts can be drawn, and in how long they may be.
 
-use crate::compare::{Comparison, Row, SideFacts, Verdict};
+use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
 use super::budget::{Block, fit};
 use super::finding::{self, Finding, Unmeasured};

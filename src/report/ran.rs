@@ -1,11 +1,11 @@
 //! What ran, on what, by which client, and where the time went, in sentences. Pure.
 
 use indexmap::IndexMap;
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::strategy::Phase;
+use vllm_verdict::v1::{Comparison, Conduct, Found, Host, PhaseTime, SideTime};
 
 use super::{escape, number};
-use crate::compare::{Comparison, Conduct, Found, Host, PhaseTime, SideTime};
-use crate::strategy::Phase;
-use crate::suite::{Kind, MeasuredBy};
 
 /// Most serving cases that are named where the native client did not measure them.
 const NAMED: usize = 5;

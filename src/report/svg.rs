@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use crate::compare::Row;
-use crate::statistics;
+use vllm_verdict::statistics;
+use vllm_verdict::v1::Row;
 
 use super::chart::{Curve, Point};
 use super::{escape, number, values};

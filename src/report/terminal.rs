@@ -3,9 +3,8 @@
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
-
-use crate::compare::capacity::Capacity;
-use crate::compare::{Comparison, Row, SideFacts, Verdict};
+use vllm_verdict::capacity::Capacity;
+use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
 use super::finding::{self, Finding};
 use super::label::Labels;

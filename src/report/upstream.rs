@@ -4,11 +4,12 @@
 use std::fmt::Write;
 
 use indexmap::IndexMap;
+use vllm_verdict::case::Kind;
+use vllm_verdict::repetition::Outcome;
+use vllm_verdict::v1::Host;
 
-use crate::compare::Host;
 use crate::result::table::{Cell, TEST_NAME};
-use crate::result::{CaseFiles, Commands, Document, Folder, Outcome, Serving, flags};
-use crate::suite::Kind;
+use crate::result::{CaseFiles, Commands, Document, Folder, Serving, flags};
 
 const GPU: &str = "GPU";
 

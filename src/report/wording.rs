@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use indexmap::IndexMap;
+use vllm_verdict::side::Side;
+use vllm_verdict::statistics;
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::{CaseFacts, Comparison, Counts, Device, Problem, Row, SideFacts, Verdict};
 
-use crate::compare::{CaseFacts, Comparison, Counts, Problem, Row, SideFacts, Strategy, Verdict};
-use crate::device::Device;
-use crate::plan::Side;
-use crate::statistics;
-
-use super::{escape, finding, is_hash, label::Labels, number};
+use super::label::Labels;
+use super::{escape, finding, is_hash, number};
 
 /// Verdicts and their numbers, in the order in which headlines give them; those that did not occur are left out.
 pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {

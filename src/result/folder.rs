@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use indexmap::IndexMap;
+use vllm_verdict::case::Kind;
+use vllm_verdict::repetition::{Outcome, Repetition};
+use vllm_verdict::v1::CaseFacts;
 
-use super::{Commands, Document, Outcome, Repetition, parse};
-use crate::compare::CaseFacts;
+use super::{Commands, Document, parse};
 use crate::exit::Classify;
-use crate::suite::{Kind, MeasuredBy};
 
 /// Largest file that is read, in bytes: 64 MiB. A detailed result has about 1 kB a request of 32 tokens.
 pub const LIMIT: u64 = 64 << 20;
@@ -117,7 +118,7 @@ pub fn repetitions(dir: &Path) -> anyhow::Result<Vec<Folder>> {
 pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts> {
     let mut facts: IndexMap<&str, CaseFacts> = IndexMap::new();
     for (name, case) in folders.into_iter().flat_map(|folder| &folder.cases) {
-        let known = facts.entry(name).or_insert_with(|| named(name, case.kind));
+        let known = facts.entry(name).or_insert_with(|| CaseFacts::named(name, case.kind));
         if known.model.is_empty() {
             known.model = model(case).unwrap_or_default();
         }
@@ -132,29 +133,6 @@ pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts
             .then(a.name.cmp(&b.name))
     });
     facts
-}
-
-/// What the name of a case tells: `<test>[_qps_<rate>[_concurrency_<n>]]` for serving, the test itself else.
-pub fn named(name: &str, kind: Kind) -> CaseFacts {
-    let (front, max_concurrency) = match name.rsplit_once("_concurrency_") {
-        Some((front, number)) if kind == Kind::Serving && number.parse::<u64>().is_ok() => (front, number.parse().ok()),
-        _ => (name, None),
-    };
-    let (test, request_rate) = match front.rsplit_once("_qps_") {
-        Some((test, rate)) if kind == Kind::Serving => (test, Some(rate.to_owned())),
-        _ => (front, None),
-    };
-    CaseFacts {
-        name: name.to_owned(),
-        kind,
-        test: test.to_owned(),
-        model: String::new(),
-        request_rate,
-        max_concurrency,
-        measured_by: MeasuredBy::Vllm,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-    }
 }
 
 fn model(case: &CaseFiles) -> Option<String> {
@@ -278,7 +256,7 @@ mod tests {
     #[test]
     fn a_name_tells_test_rate_and_concurrency_and_numbers_sort_as_numbers() {
         let named = |name: &str| {
-            let facts = named(name, kind_of(name).unwrap());
+            let facts = CaseFacts::named(name, kind_of(name).unwrap());
             (facts.test, facts.request_rate, facts.max_concurrency)
         };
         assert_eq!(named("serving_a_qps_0.5_concurrency_16"), ("serving_a".into(), Some("0.5".into()), Some(16)));

@@ -2,9 +2,10 @@
 
 use indexmap::IndexSet;
 use serde_json::{Map, Number, Value};
+use vllm_verdict::repetition::Outcome;
+use vllm_verdict::statistics::median;
 
-use super::{CaseFiles, Folder, Outcome, parse};
-use crate::statistics::median;
+use super::{CaseFiles, Folder, parse};
 
 /// One folder of several repetitions. Of every case: each number is the median over the repetitions that measured it,
 /// arrays stand one after another, and all else (date, commands) is that of the last. A case that was never measured
@@ -67,9 +68,10 @@ fn median_number(numbers: &[&Number]) -> Option<Number> {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::case::Kind;
+
     use super::*;
     use crate::result::Commands;
-    use crate::suite::Kind;
 
     fn repetition(name: &str, kind: Kind, text: &str, gpu_type: &str) -> Folder {
         let commands = Commands { gpu_type: gpu_type.to_owned(), ..Commands::default() };

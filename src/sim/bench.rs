@@ -16,11 +16,10 @@ use url::Url;
 
 use super::vllm::{Flags, say};
 use super::{Pace, Simulation, server};
-use crate::client;
 use crate::client::dataset::{self, Shape};
 use crate::client::load::{self, Applied, Load};
-use crate::client::metrics;
 use crate::client::request::{Api, Endpoint, Sampling};
+use crate::client::{self, metrics};
 use crate::environment::Environment;
 use crate::exit::Classify;
 

@@ -2,9 +2,8 @@
 //! deadlines, so that lateness never adds up. It reads its sockets itself, so that it knows when a request had arrived.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};

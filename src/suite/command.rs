@@ -1,8 +1,9 @@
 //! Commands as lines that a person can paste, as files beside results, and moved to the folder of a repetition.
 
 use serde::Serialize;
+use vllm_verdict::case::Kind;
 
-use super::{Case, Command, Kind};
+use super::{Case, Command};
 
 impl Command {
     /// The command as one line of a POSIX shell, variables first, with `more` words at its end.
@@ -73,7 +74,8 @@ struct Commands<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::MeasuredBy;
+    use vllm_verdict::case::MeasuredBy;
+
     use super::*;
 
     fn split(text: &str) -> Vec<String> {

@@ -8,10 +8,11 @@ use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
+use vllm_verdict::case::Kind;
+use vllm_verdict::v1::{DeviceName, Skipped};
 
 use super::arguments::Parameters;
-use super::{Kind, Skipped, json};
-use crate::device::DeviceName;
+use super::json;
 use crate::environment::Environment;
 use crate::exit::Classify;
 

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use vllm_verdict::v1::DeviceName;
 
 use super::Target;
 use super::process::Invocation;
-use crate::device::DeviceName;
 use crate::environment::Environment;
 use crate::suite::{self, Command};
 

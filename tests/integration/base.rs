@@ -1,11 +1,10 @@
 //! What `--base` may be, in a checkout of its own and against a registry on loopback.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::thread;
+use std::{fs, thread};
 
 use vllm_perf::plan::{Fallback, Plan};
 

@@ -287,8 +287,8 @@ async fn every_fault_of_a_server_is_counted_by_its_kind_and_spoils_no_other_requ
     assert!(result.summary.statistics["mean_ttft_ms"] >= 2.0);
     let file: Object = serde_json::from_str(&result.to_json(false)).unwrap();
     assert_eq!(file["failures"]["connection lost"], Value::from(2));
-    match vllm_perf::result::parse(vllm_perf::suite::Kind::Serving, &result.to_json(false)).unwrap() {
-        vllm_perf::result::Outcome::Failed(why) => {
+    match vllm_perf::result::parse(vllm_verdict::case::Kind::Serving, &result.to_json(false)).unwrap() {
+        vllm_verdict::repetition::Outcome::Failed(why) => {
             assert!(why.starts_with("9 of 12 requests failed (") && why.contains("connection lost: 2"), "{why}");
         }
         measured => panic!("a result with failures passed for one: {measured:?}"),

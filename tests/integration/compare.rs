@@ -4,10 +4,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use vllm_perf::compare::{Comparison, Verdict};
-use vllm_perf::device::DeviceName;
-use vllm_perf::noise::{AaRow, AaRun, MeasuredOn, SCHEMA};
-use vllm_perf::suite::MeasuredBy;
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::noise::{AaRow, AaRun, MeasuredOn, SCHEMA};
+use vllm_verdict::v1::{Comparison, DeviceName, Verdict};
 
 use super::run::{program, text};
 use super::store::keep;

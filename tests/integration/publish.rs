@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use vllm_perf::compare::Comparison;
 use vllm_perf::environment::{Environment, Secret};
-use vllm_perf::event::{CiRun, CompletedRun, Event, LabelsSource, Provider};
+use vllm_perf::event::{CiRun, CompletedRun};
 use vllm_perf::exit::{self, Exit};
 use vllm_perf::publish::buildkite::{Agent, Style};
 use vllm_perf::publish::github::{Action, Github, Patience, PullRequest, marker};
 use vllm_perf::publish::{CommentFailure, Outcome, Publication, comment_id, publish};
+use vllm_verdict::v1::{Comparison, Event, LabelsSource, Provider};
 
 use crate::fake_github::{ACTIONS_TOKEN, FakeGithub, PERSON_TOKEN, Pull, READ_TOKEN, Trouble};
 
@@ -516,9 +516,9 @@ async fn a_comment_that_fails_keeps_the_summary_and_the_flag_decides_the_exit() 
     assert_eq!(report.exit(CommentFailure::Error), Exit::World);
 }
 
-fn device(name: &str, device_type: &str) -> vllm_perf::device::Device {
+fn device(name: &str, device_type: &str) -> vllm_verdict::v1::Device {
     let name = name.parse().unwrap();
-    vllm_perf::device::Device { name, device_type: device_type.to_owned(), count: 1, image_suffix: String::new() }
+    vllm_verdict::v1::Device { name, device_type: device_type.to_owned(), count: 1, image_suffix: String::new() }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use vllm_perf::compare::{Comparison, Verdict};
+use vllm_verdict::v1::{Comparison, Verdict};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vllm-perf");
 pub(super) const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");

@@ -4,14 +4,17 @@
 
 use std::path::{Path, PathBuf};
 
-use vllm_perf::compare::{self, Comparison, Counts, Input, Look, Row, Strategy, Subject, Verdict};
-use vllm_perf::config::VerdictConfig;
-use vllm_perf::device::{Device, DeviceName};
-use vllm_perf::metric::Direction;
-use vllm_perf::noise::{AaRun, Noise};
 use vllm_perf::report::terminal;
-use vllm_perf::result::{self, Folder, Outcome};
-use vllm_perf::statistics::{self, Prior};
+use vllm_perf::result::{self, Folder};
+use vllm_verdict;
+use vllm_verdict::Input;
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric::Direction;
+use vllm_verdict::noise::{AaRun, Noise};
+use vllm_verdict::repetition::Outcome;
+use vllm_verdict::statistics::{self, Prior};
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::{Comparison, Counts, Device, DeviceName, Look, Row, Subject, Verdict};
 
 const A: [&str; 5] = ["run00_A", "run02_A", "run04_A", "run06_A", "run08_A"];
 const B: [&str; 5] = ["run01_B", "run03_B", "run05_B", "run07_B", "run09_B"];
@@ -44,7 +47,7 @@ fn input(base: &[Folder], head: &[Folder]) -> Input {
 }
 
 fn compared(base: &[Folder], head: &[Folder]) -> Comparison {
-    compare::compare(input(base, head))
+    vllm_verdict::compare(input(base, head))
 }
 
 /// The noise that pairs of runs of one build show, each pair an A/A run of one pair.
@@ -58,7 +61,7 @@ fn noise(pairs: &[(usize, usize)], runs: &[Folder]) -> Noise {
             count: 1,
             image_suffix: "-cpu".into(),
         });
-        AaRun::of(&input).unwrap()
+        AaRun::of(&input.subject, &input.cases, &input.base, &input.head).unwrap()
     }))
 }
 
@@ -145,7 +148,7 @@ fn no_interleaved_split_of_runs_of_one_build_raises_an_alarm() {
         let calibrated = noise(&all_pairs(), &folders(&runs));
         for [base, head] in splits(runs) {
             for noise in [Noise::default(), calibrated.clone()] {
-                let comparison = compare::compare(Input { noise, ..input(&folders(&base), &folders(&head)) });
+                let comparison = vllm_verdict::compare(Input { noise, ..input(&folders(&base), &folders(&head)) });
                 let Counts { regressed, improved, inconclusive, .. } = comparison.counts;
                 assert_eq!((regressed, improved), (0, 0), "{base:?} against {head:?}: {}", told(&comparison));
                 assert!(inconclusive > 0, "two pairs of a noisy host cannot tell everything");
@@ -159,7 +162,7 @@ fn what_is_said_of_throughput_depends_on_what_is_known_of_its_noise() {
     let (a, b) = (folders(&A), folders(&B));
     let neighbours = [(0, 1), (1, 2), (2, 3), (3, 4)];
     let of = |noise: Noise| {
-        let comparison = compare::compare(Input { noise, ..input(&a, &b) });
+        let comparison = vllm_verdict::compare(Input { noise, ..input(&a, &b) });
         let alarms = comparison.rows.iter().filter(|row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved));
         assert!(alarms.clone().count() > 0 && alarms.clone().all(|row| row.case.ends_with("concurrency_8")));
         let row = row(&comparison, "64_32_qps_inf_concurrency_8", "output_throughput");
@@ -210,7 +213,7 @@ fn every_verdict_can_be_computed_again_from_the_comparison_alone() {
     let (a, b) = (folders(&A), folders(&B));
     let mut verdicts = Vec::new();
     for noise in [Noise::default(), noise(&all_pairs(), &a)] {
-        let text = serde_json::to_string(&compare::compare(Input { noise, ..input(&a, &b) })).unwrap();
+        let text = serde_json::to_string(&vllm_verdict::compare(Input { noise, ..input(&a, &b) })).unwrap();
         let comparison: Comparison = serde_json::from_str(&text).unwrap();
         for row in &comparison.rows {
             assert_eq!(recomputed(row, &comparison), row.verdict, "{} {}", row.case, row.metric);
@@ -226,16 +229,16 @@ fn a_case_that_the_first_look_decides_is_done_and_the_others_go_on() {
     let case = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8";
     let looks = vec![Look { pairs: 3, fdr: 0.5 }, Look { pairs: 5, fdr: 0.04 }];
     let noise = noise(&all_pairs(), &a);
-    let first = compare::compare(Input { noise: noise.clone(), looks: looks.clone(), ..input(&a[..3], &b[..3]) });
+    let first = vllm_verdict::compare(Input { noise: noise.clone(), looks: looks.clone(), ..input(&a[..3], &b[..3]) });
     assert_eq!((first.method.strategy, first.method.looks.len()), (Strategy::Paired, 1));
-    let open = compare::undecided(&first);
+    let open = vllm_verdict::undecided(&first);
     assert!(!open.contains(&case) && !open.is_empty(), "{open:?}");
 
     let mut later = input(&a, &b);
     for repetition in later.base[3..].iter_mut().chain(&mut later.head[3..]) {
         repetition.retain(|name, _| open.contains(&name.as_str()));
     }
-    let comparison = compare::compare(Input { noise, looks, ..later });
+    let comparison = vllm_verdict::compare(Input { noise, looks, ..later });
     assert_eq!((comparison.method.strategy, comparison.counts.not_measured), (Strategy::Sequential, 0));
     for row in &comparison.rows {
         let (look, values) = if open.contains(&row.case.as_str()) { (2, 5) } else { (1, 3) };
@@ -252,8 +255,9 @@ fn swapping_base_and_head_turns_every_regression_into_an_improvement_and_nothing
     for (noise, looks) in
         [(Noise::default(), Vec::new()), (noise(&all_pairs(), &a), Vec::new()), (Noise::default(), looks)]
     {
-        let of =
-            |base, head| compare::compare(Input { noise: noise.clone(), looks: looks.clone(), ..input(base, head) });
+        let of = |base, head| {
+            vllm_verdict::compare(Input { noise: noise.clone(), looks: looks.clone(), ..input(base, head) })
+        };
         let (forth, back) = (of(&a, &b), of(&b, &a));
         assert_eq!(forth.rows.len(), back.rows.len());
         assert!(forth.counts.regressed > 0);

@@ -11,16 +11,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use vllm_perf::device::Device;
 use vllm_perf::environment::Environment;
 use vllm_perf::event::{CiRun, github};
-use vllm_perf::noise::{self, AaRun, Noise};
+use vllm_perf::noise_store;
 use vllm_perf::publish::Outcome;
 use vllm_perf::publish::github::Patience;
 use vllm_perf::publish::upload::{self, Destination, Upload};
 use vllm_perf::publish::uploader::Uploader;
 use vllm_perf::record::Record;
 use vllm_perf::store::Store;
+use vllm_verdict::noise::{AaRun, Noise};
+use vllm_verdict::v1::Device;
 
 use super::run::{TWO_CASES, program, run, text};
 
@@ -34,12 +35,12 @@ fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> T {
 
 /// Keeps an A/A run in a folder store.
 pub(super) fn keep(folder: &Path, run: &AaRun) {
-    wait(noise::append(&open(folder), run));
+    wait(noise_store::append(&open(folder), run));
 }
 
 /// What a folder store knows of the noise of a device.
 pub(super) fn known(folder: &Path, device: &Device) -> Noise {
-    wait(Noise::read(&open(folder), device))
+    wait(noise_store::read(&open(folder), device))
 }
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";

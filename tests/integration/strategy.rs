@@ -6,14 +6,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use vllm_perf::bench::time::Times;
-use vllm_perf::compare::{Comparison, Strategy, Verdict};
-use vllm_perf::device::{Device, DeviceName};
 use vllm_perf::fingerprint::Surroundings;
 use vllm_perf::journal::{Entry, Journal};
-use vllm_perf::noise::{self, AaRow, AaRun, MeasuredOn};
 use vllm_perf::search::Summary;
-use vllm_perf::strategy::Phase;
-use vllm_perf::suite::MeasuredBy;
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::noise::{self, AaRow, AaRun, MeasuredOn};
+use vllm_verdict::strategy::{Phase, Strategy};
+use vllm_verdict::v1::{Comparison, Device, DeviceName, Verdict};
 
 use super::run::{BUSY, SUITE, TWO_CASES, comparison, journal, program, run, text, wait_until};
 use super::store::{keep, known};

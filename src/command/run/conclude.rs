@@ -1,22 +1,23 @@
 //! The end of a run: what people and programs read, and the exit that tells whether everything was measured.
 
 use anyhow::{Context, Result};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase};
+use vllm_verdict::v1::{Comparison, Provider};
 
 use super::records;
 use crate::bench::collect;
 use crate::command::Shell;
-use crate::compare::Comparison;
 use crate::config::Config;
-use crate::event::{CiRun, Provider};
+use crate::event::CiRun;
 use crate::exit::{Classify, Exit};
+use crate::host;
 use crate::journal::{Entry, Journal};
 use crate::output::{self, OutputFolder};
-use crate::plan::{Plan, Side};
+use crate::plan::Plan;
 use crate::publish::{self, actions};
 use crate::report::{Links, html, markdown, terminal, upstream};
-use crate::result::Folder;
-use crate::strategy::{Pass, Phase};
-use crate::{host, result};
+use crate::result::{self, Folder};
 
 /// Writes what people and programs read, prints the table, and says by the exit whether everything was measured.
 pub(super) async fn conclude(

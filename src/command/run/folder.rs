@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::side::Side;
 
 use crate::command::Shell;
 use crate::exit::Classify;
 use crate::journal::Journal;
 use crate::output::{self, OutputFolder};
-use crate::plan::{Plan, Side};
-use crate::suite::{Case, MeasuredBy};
+use crate::plan::Plan;
+use crate::suite::Case;
 
 /// Opens the output folder: a new one, or what an interrupted run left. An earlier finished run is moved aside, never lost.
 pub(in crate::command) fn open(

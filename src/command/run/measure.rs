@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
+use vllm_verdict::Input;
+use vllm_verdict::noise::{AaRun, Noise};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Phase, Strategy};
+use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, DeviceName, Found, SideFacts, Subject};
 
 use super::folder;
 use super::recorded::Recorded;
@@ -12,19 +17,16 @@ use crate::bench::time::Times;
 use crate::bench::{self, Arriving, Bench, Limits, SideBench, collect};
 use crate::cli::{Planning, Timeouts};
 use crate::command::{Shell, plan as plan_command};
-use crate::compare::{self, CaseFacts, Comparison, Conduct, Found, Input, SideFacts, Strategy, Subject};
 use crate::config::Config;
-use crate::device::DeviceName;
 use crate::exit::Classify;
 use crate::journal::Journal;
-use crate::noise::{self, AaRun, Noise};
+use crate::noise_store;
 use crate::output::OutputFolder;
-use crate::plan::{Fallback, Plan, Side, SidePlan};
+use crate::plan::{Fallback, Plan, SidePlan};
 use crate::progress::Progress;
 use crate::registry::{self, Registry};
 use crate::search::Summary;
 use crate::store::Store;
-use crate::strategy::Phase;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
@@ -133,11 +135,15 @@ impl Measure<'_> {
             looks: bench::looks(plan, &config.verdict),
         };
         if let (true, Some(store)) = (is_aa(plan) && conduct.held.is_none(), &store) {
-            let key = noise::append(store, &AaRun::of(&input)?).await?;
+            let key = noise_store::append(
+                store,
+                &AaRun::of(&input.subject, &input.cases, &input.base, &input.head).mistake()?,
+            )
+            .await?;
             shell.say(&format!("an A/A run: its noise is kept in `{}` as `{key}`", store.place()));
         }
         tell_times(&conduct, shell);
-        Ok(compare::conducted(input, conduct, collect::screen(plan, out, journal)?))
+        Ok(vllm_verdict::conducted(input, conduct, collect::screen(plan, out, journal)?))
     }
 
     /// The store, where there is one, and the noise that it knows. Only an A/A run needs it: a store that is merely
@@ -146,7 +152,7 @@ impl Measure<'_> {
         let Some(place) = &self.config.store else { return Ok(Default::default()) };
         let read = async {
             let store = Store::open(place, &self.shell.environment)?;
-            let noise = Noise::read(&store, &self.plan.device).await?;
+            let noise = noise_store::read(&store, &self.plan.device).await?;
             Ok((Some(store), noise))
         };
         match read.await {

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use vllm_verdict::repetition::Repetition;
+use vllm_verdict::side::Side;
+use vllm_verdict::v1::{Comparison, SideFacts};
 
 use crate::bench::collect;
-use crate::compare::{Comparison, SideFacts};
 use crate::exit::Classify;
 use crate::fingerprint::Fingerprint;
-use crate::plan::Side;
-use crate::result::{self, Repetition};
+use crate::result;
 
 /// Head of an earlier run.
 pub(super) struct Recorded {

@@ -1,10 +1,10 @@
 //! Dashboard records of head in the output folder. That CI does not say enough for them fails no run.
 
 use anyhow::Result;
+use vllm_verdict::v1::Provider;
 
 use crate::command::{Shell, identity, records as records_command};
 use crate::config::Config;
-use crate::event::Provider;
 use crate::exit::Classify;
 use crate::output::{self, OutputFolder};
 use crate::plan::Plan;

@@ -1,22 +1,16 @@
 //! What earlier A/A runs have shown of the noise of each row: the same build on both sides, so that every difference is
-//! noise. Pure; `kept` reads and adds to a store.
-
-mod kept;
+//! noise.
 
 use std::collections::HashMap;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{CaseFacts, Input};
-use crate::device::{Device, DeviceName};
-use crate::exit::Classify;
+use crate::case::MeasuredBy;
 use crate::metric;
-use crate::result::{Outcome, Repetition};
+use crate::repetition::{Outcome, Repetition};
 use crate::statistics::{Prior, mean, pair_deviation};
-use crate::suite::MeasuredBy;
-
-pub use kept::append;
+use crate::v1::{CaseFacts, Device, DeviceName, Subject};
 
 /// Schema of one A/A run in a store.
 pub const SCHEMA: &str = "vllm-perf/noise/v1";
@@ -32,7 +26,6 @@ const POOLED: f64 = 1.5;
 
 /// What one A/A run showed: one object in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AaRun {
     /// Always [`SCHEMA`].
     pub schema: String,
@@ -48,7 +41,6 @@ pub struct AaRun {
 
 /// A device whose noise is its own: name and type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct MeasuredOn {
     /// Which device.
     pub name: DeviceName,
@@ -65,7 +57,6 @@ impl From<&Device> for MeasuredOn {
 
 /// The pairs of one metric of one case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AaRow {
     /// Name of the case.
     pub case: String,
@@ -78,27 +69,23 @@ pub struct AaRow {
 }
 
 impl AaRun {
-    /// What a run of one build against itself showed. A pair that lacks a value on a side is left out.
+    /// What a run of one build against itself showed. A pair without a value on one side is left out.
     ///
     /// # Errors
-    /// The user's mistake: it is not known when or on which device the input was measured, or no pair has values.
-    pub fn of(input: &Input) -> anyhow::Result<Self> {
-        let subject = &input.subject;
+    /// The device or the time of the measurement is unknown, or no pair has values.
+    pub fn of(
+        subject: &Subject,
+        cases: &[CaseFacts],
+        base: &[Repetition],
+        head: &[Repetition],
+    ) -> anyhow::Result<Self> {
         let unknown = "noise is kept of runs of vllm-perf alone: it is not known";
-        let device = subject.device.as_ref().with_context(|| format!("{unknown} on which device this was measured"));
-        let started = subject.started.clone().with_context(|| format!("{unknown} when this was measured"));
-        let rows: Vec<AaRow> = input.cases.iter().flat_map(|case| rows(case, &input.base, &input.head)).collect();
-        if rows.is_empty() {
-            return Err(anyhow!("the A/A run has no pair with a value on both sides: there is no noise to keep"))
-                .mistake();
-        }
-        Ok(Self {
-            schema: SCHEMA.to_owned(),
-            version: subject.version.clone(),
-            device: device.mistake()?.into(),
-            started: started.mistake()?,
-            rows,
-        })
+        let device = subject.device.as_ref().with_context(|| format!("{unknown} on which device this was measured"))?;
+        let started = subject.started.clone().with_context(|| format!("{unknown} when this was measured"))?;
+        let rows: Vec<AaRow> = cases.iter().flat_map(|case| rows(case, base, head)).collect();
+        ensure!(!rows.is_empty(), "the A/A run has no pair with a value on both sides: there is no noise to keep");
+        let version = subject.version.clone();
+        Ok(Self { schema: SCHEMA.to_owned(), version, device: device.into(), started, rows })
     }
 }
 
@@ -185,7 +172,7 @@ impl Noise {
     }
 
     /// What is known of a row by its own pairs; `None` where they are too few.
-    pub(crate) fn own(&self, case: &CaseFacts, metric: &str) -> Option<Known> {
+    pub fn own(&self, case: &CaseFacts, metric: &str) -> Option<Known> {
         let ratios = self.ratios(case, metric);
         let s0 = pair_deviation(ratios).filter(|_| ratios.len() >= ENOUGH_PAIRS)?;
         Some(Known { prior: Some(Prior { n0: WEIGHT, s0 }), pairs: ratios.len(), calibrated: true })
@@ -206,13 +193,12 @@ impl Noise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::Subject;
-    use crate::config::VerdictConfig;
-    use crate::result::Measurement;
-    use crate::suite::Kind;
+    use crate::case::Kind;
+    use crate::repetition::Measurement;
+    use crate::v1::Subject;
 
     fn case(name: &str, client: MeasuredBy) -> CaseFacts {
-        CaseFacts { measured_by: client, ..crate::result::named(name, Kind::Latency) }
+        CaseFacts { measured_by: client, ..CaseFacts::named(name, Kind::Latency) }
     }
 
     fn repetitions(values: &[Option<f64>]) -> Vec<Repetition> {
@@ -227,27 +213,20 @@ mod tests {
         values.iter().map(|value| [("latency_a".to_owned(), outcome(value))].into_iter().collect()).collect()
     }
 
-    fn input(base: &[Option<f64>], head: &[Option<f64>]) -> Input {
-        Input {
-            subject: Subject {
-                version: "0.1.0".into(),
-                device: Some(device()),
-                started: Some("2026-11-24T10:12:33Z".into()),
-                ..Subject::default()
-            },
-            cases: vec![case("latency_a", MeasuredBy::Vllm)],
-            base: repetitions(base),
-            head: repetitions(head),
-            skipped: Vec::new(),
-            planned_pairs: base.len() as u32,
-            seed: 1,
-            verdict: VerdictConfig::default(),
-            noise: Noise::default(),
-            looks: Vec::new(),
+    fn subject() -> Subject {
+        Subject {
+            version: "0.1.0".into(),
+            device: Some(device()),
+            started: Some("2026-11-24T10:12:33Z".into()),
+            ..Subject::default()
         }
     }
 
-    pub(super) fn device() -> Device {
+    fn of(subject: &Subject, base: &[Option<f64>], head: &[Option<f64>]) -> anyhow::Result<AaRun> {
+        AaRun::of(subject, &[case("latency_a", MeasuredBy::Vllm)], &repetitions(base), &repetitions(head))
+    }
+
+    fn device() -> Device {
         Device {
             name: DeviceName::Cpu,
             device_type: "AMD_EPYC_9654_96-Core_96c".into(),
@@ -256,8 +235,8 @@ mod tests {
         }
     }
 
-    pub(super) fn run(base: &[Option<f64>], head: &[Option<f64>]) -> AaRun {
-        AaRun::of(&input(base, head)).unwrap()
+    fn run(base: &[Option<f64>], head: &[Option<f64>]) -> AaRun {
+        of(&subject(), base, head).unwrap()
     }
 
     fn row(case: &str, client: MeasuredBy, ratios: &[f64]) -> AaRow {
@@ -278,12 +257,13 @@ mod tests {
 
     #[test]
     fn a_run_without_a_device_a_time_or_a_pair_keeps_no_noise() {
-        let mut folders = input(&[Some(1.0)], &[Some(1.0)]);
-        folders.subject.started = None;
-        assert!(format!("{:#}", AaRun::of(&folders).unwrap_err()).ends_with("it is not known when this was measured"));
-        folders.subject.device = None;
-        assert_eq!(crate::exit::of(&AaRun::of(&folders).unwrap_err()), crate::exit::Exit::Mistake);
-        assert!(AaRun::of(&input(&[None, Some(1.0)], &[Some(1.0), None])).is_err());
+        let refusal = |subject: &Subject| of(subject, &[Some(1.0)], &[Some(1.0)]).unwrap_err().to_string();
+        let mut folders = subject();
+        folders.started = None;
+        assert!(refusal(&folders).ends_with("it is not known when this was measured"));
+        folders.device = None;
+        assert!(refusal(&folders).ends_with("it is not known on which device this was measured"));
+        assert!(of(&subject(), &[None, Some(1.0)], &[Some(1.0), None]).is_err());
     }
 
     #[test]

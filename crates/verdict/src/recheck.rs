@@ -3,9 +3,10 @@
 
 use anyhow::{anyhow, ensure};
 
-use super::{Comparison, Row, Strategy, Verdict, rows, rule};
-use crate::noise;
 use crate::statistics::{self, Prior, Shift, hodges_lehmann, relative, shift};
+use crate::strategy::Strategy;
+use crate::v1::{Comparison, Row, Verdict};
+use crate::{noise, rows, rule};
 
 /// Relative difference that two computations of one number may have: quantiles of Student's t are found by a search that
 /// ends near a millionth, and versions of it differ.
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     fn real() -> Comparison {
-        serde_json::from_str(include_str!("../../tests/data/comparison/comparison.json")).unwrap()
+        serde_json::from_str(include_str!("../../../tests/data/comparison/comparison.json")).unwrap()
     }
 
     fn refusal(tamper: impl FnOnce(&mut Comparison)) -> String {

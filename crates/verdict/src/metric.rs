@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::suite::Kind;
+use crate::case::Kind;
 
 /// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

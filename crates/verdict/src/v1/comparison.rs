@@ -1,27 +1,12 @@
-//! Results against results: rows, each with a verdict and the numbers behind it. Pure.
-
-pub mod capacity;
-mod conduct;
-mod recheck;
-mod rows;
-mod rule;
-pub mod upstream;
+//! Base against head: rows, each with a verdict and the numbers behind it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::VerdictConfig;
-use crate::device::Device;
-use crate::event::Event;
+use super::{Conduct, Subject};
+use crate::case::{Kind, MeasuredBy};
 use crate::metric::Direction;
-use crate::noise::Noise;
-use crate::plan::Side;
-use crate::result::Repetition;
-use crate::suite::{Case, Kind, MeasuredBy, Skipped};
-
-pub use crate::strategy::Strategy;
-pub use conduct::{Conduct, Found, PhaseTime, SideTime};
-pub use recheck::recheck;
-pub use rows::{compare, conducted, undecided};
+use crate::side::Side;
+use crate::strategy::Strategy;
 
 /// Schema of `comparison.json`.
 pub const SCHEMA: &str = "vllm-perf/comparison/v1";
@@ -58,7 +43,6 @@ impl Verdict {
 
 /// Base against head: every row and every number behind it. The one input of every rendering.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Comparison {
     /// Always [`SCHEMA`].
     pub schema: String,
@@ -83,7 +67,6 @@ pub struct Comparison {
 
 /// Primary rows by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Worse.
     pub regressed: usize,
@@ -102,7 +85,6 @@ pub struct Counts {
 
 /// One metric of one case, base against head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Row {
     /// Name of the case.
     pub case: String,
@@ -155,7 +137,6 @@ pub struct Row {
 
 /// What is known of a case, for its label and its chart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CaseFacts {
     /// Unique name.
     pub name: String,
@@ -178,16 +159,27 @@ pub struct CaseFacts {
     pub warnings: Vec<Problem>,
 }
 
-impl From<&Case> for CaseFacts {
-    fn from(case: &Case) -> Self {
+impl CaseFacts {
+    /// What the name of a case tells: `<test>[_qps_<rate>[_concurrency_<n>]]` for serving, the test itself else.
+    pub fn named(name: &str, kind: Kind) -> Self {
+        let (front, max_concurrency) = match name.rsplit_once("_concurrency_") {
+            Some((front, number)) if kind == Kind::Serving && number.parse::<u64>().is_ok() => {
+                (front, number.parse().ok())
+            }
+            _ => (name, None),
+        };
+        let (test, request_rate) = match front.rsplit_once("_qps_") {
+            Some((test, rate)) if kind == Kind::Serving => (test, Some(rate.to_owned())),
+            _ => (front, None),
+        };
         Self {
-            name: case.name.clone(),
-            kind: case.kind,
-            test: case.test.clone(),
-            model: case.model.clone(),
-            request_rate: case.request_rate.clone(),
-            max_concurrency: case.max_concurrency,
-            measured_by: case.measured_by,
+            name: name.to_owned(),
+            kind,
+            test: test.to_owned(),
+            model: String::new(),
+            request_rate,
+            max_concurrency,
+            measured_by: MeasuredBy::Vllm,
             problems: Vec::new(),
             warnings: Vec::new(),
         }
@@ -196,7 +188,6 @@ impl From<&Case> for CaseFacts {
 
 /// What was wrong with a repetition of a case: why it has no value, or why its value may not be what it seems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Problem {
     /// Which side.
     pub side: Side,
@@ -208,7 +199,6 @@ pub struct Problem {
 
 /// How verdicts were reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Method {
     /// How the runs turned out to be arranged.
     pub strategy: Strategy,
@@ -226,7 +216,6 @@ pub struct Method {
 
 /// One look at the values: cases that it decides are done.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Look {
     /// Repetitions a side, of the first on.
     pub pairs: u32,
@@ -242,89 +231,11 @@ impl Look {
     }
 }
 
-/// What was compared, where and how.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Subject {
-    /// Version of vllm-perf.
-    pub version: String,
-    /// What happened; absent when two folders are compared.
-    pub event: Option<Event>,
-    /// What was measured on, where it is known.
-    pub device: Option<Device>,
-    /// What base was.
-    pub base: Option<SideFacts>,
-    /// What head was.
-    pub head: Option<SideFacts>,
-    /// The machine, where it is known.
-    pub host: Option<Host>,
-    /// When the run began, RFC 3339 in UTC.
-    pub started: Option<String>,
-    /// How long it took, in seconds.
-    pub seconds: Option<f64>,
-    /// One command that measures this again.
-    pub reproduce: Option<String>,
-}
-
-/// What a side was.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SideFacts {
-    /// The target or the folder, as the user would write it.
-    pub target: String,
-    /// The commit that it stands for.
-    pub commit: Option<String>,
-    /// Digest of the image that ran.
-    pub image_digest: Option<String>,
-    /// Version that vLLM itself reports.
-    pub vllm_version: Option<String>,
-    /// Words that were appended to the server command.
-    pub server_args: Vec<String>,
-    /// When its commit was made or, where git does not know it, its image was built; RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dated: Option<String>,
-}
-
-/// The machine that measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Host {
-    /// Processor model.
-    pub cpu: String,
-    /// Logical processors.
-    pub cores: u32,
-    /// Memory in GiB.
-    pub memory_gib: f64,
-    /// NUMA nodes.
-    pub numa_nodes: u32,
-    /// Kernel release.
-    pub kernel: String,
-    /// Frequency governor, where it can be read.
-    pub governor: Option<String>,
-}
-
-/// What [`compare`] needs: what was measured on both sides, and what is known about it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Input {
-    /// What is compared, where and how.
-    pub subject: Subject,
-    /// The cases, in the order of the plan.
-    pub cases: Vec<CaseFacts>,
-    /// Repetitions of base in order; none where there is no base.
-    pub base: Vec<Repetition>,
-    /// Repetitions of head in order.
-    pub head: Vec<Repetition>,
-    /// Tests that were left out, and why.
-    pub skipped: Vec<Skipped>,
-    /// Repetitions a side that were planned.
-    pub planned_pairs: u32,
-    /// Seed of the order inside each pair.
-    pub seed: u64,
-    /// When a change is called one.
-    pub verdict: VerdictConfig,
-    /// What is known of the noise of the rows.
-    pub noise: Noise,
-    /// When the values are looked at, in order of their pairs; with none, once, at all of them. A case that a look decided
-    /// needs no later repetitions.
-    pub looks: Vec<Look>,
+/// A test or a kind that is left out, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Name of the test, or the kind when a whole file is left out.
+    pub name: String,
+    /// Why, and what would make it run.
+    pub reason: String,
 }

@@ -2,14 +2,14 @@
 //! that says why. Effects are compared as log-ratios, so that swapping the sides swaps the verdicts and nothing else:
 //! a minimum effect of 3 % is a factor of 1.03 either way.
 
-use super::{CaseFacts, Row, Verdict};
-use crate::config::VerdictConfig;
+use crate::criteria::VerdictConfig;
 use crate::metric::{Direction, Metric};
 use crate::noise::Known;
 use crate::number;
-use crate::plan::Side;
-use crate::result::{Outcome, Repetition};
+use crate::repetition::{Outcome, Repetition};
+use crate::side::Side;
 use crate::statistics::{MOST_REPETITIONS, Shift, hodges_lehmann, relative, shift};
+use crate::v1::{CaseFacts, Row, Verdict};
 
 /// Half width of the band that `unchanged` means: the 90 % interval lies inside a factor of 1.05 either way.
 const UNCHANGED: f64 = 0.05;
@@ -261,11 +261,11 @@ fn probability(q: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::add_problems;
     use super::*;
+    use crate::case::MeasuredBy;
     use crate::metric;
-    use crate::result::Measurement;
-    use crate::suite::MeasuredBy;
+    use crate::repetition::Measurement;
+    use crate::rows::add_problems;
 
     fn row(id: &str, base: &[Option<f64>], head: &[Option<f64>], q: Option<f64>) -> Row {
         let metric = metric::ALL.iter().find(|metric| metric.id == id).unwrap();

@@ -4,9 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
+use vllm_verdict::noise::{AaRun, MeasuredOn, Noise, SCHEMA};
+use vllm_verdict::v1::Device;
 
-use super::{AaRun, MeasuredOn, Noise, SCHEMA};
-use crate::device::Device;
 use crate::exit::Classify;
 use crate::store::Store;
 use crate::store::key::segment;
@@ -14,19 +14,17 @@ use crate::store::key::segment;
 /// Objects that are read at once.
 const AT_ONCE: usize = 16;
 
-impl Noise {
-    /// The noise of `device` that a store knows. A store without runs of it knows none.
-    ///
-    /// # Errors
-    /// The world's: a store that cannot be read, or an object that is no A/A run of this version. Names it.
-    pub async fn read(store: &Store, device: &Device) -> Result<Self> {
-        let device = MeasuredOn::from(device);
-        let entries = store.list(&folder_of(&device)).await.context("cannot read the noise of A/A runs")?;
-        let keys = entries.into_iter().map(|entry| entry.key).filter(|key| key.ends_with(".json"));
-        let runs = stream::iter(keys).map(|key| read_run(store, key)).buffered(AT_ONCE);
-        let runs: Vec<AaRun> = runs.try_collect().await?;
-        Ok(Self::of(runs.into_iter().filter(|run| run.device == device)))
-    }
+/// The noise of `device` that a store knows. A store without runs of it knows none.
+///
+/// # Errors
+/// The world's: a store that cannot be read, or an object that is no A/A run of this version. Names it.
+pub async fn read(store: &Store, device: &Device) -> Result<Noise> {
+    let device = MeasuredOn::from(device);
+    let entries = store.list(&folder_of(&device)).await.context("cannot read the noise of A/A runs")?;
+    let keys = entries.into_iter().map(|entry| entry.key).filter(|key| key.ends_with(".json"));
+    let runs = stream::iter(keys).map(|key| read_run(store, key)).buffered(AT_ONCE);
+    let runs: Vec<AaRun> = runs.try_collect().await?;
+    Ok(Noise::of(runs.into_iter().filter(|run| run.device == device)))
 }
 
 async fn read_run(store: &Store, key: String) -> Result<AaRun> {
@@ -63,10 +61,38 @@ fn folder_of(device: &MeasuredOn) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::tests::{device, run};
+    use vllm_verdict::case::MeasuredBy;
+    use vllm_verdict::noise::AaRow;
+    use vllm_verdict::v1::DeviceName;
+
     use super::*;
     use crate::environment::Environment;
     use crate::output;
+
+    fn device() -> Device {
+        Device {
+            name: DeviceName::Cpu,
+            device_type: "AMD_EPYC_9654_96-Core_96c".into(),
+            count: 2,
+            image_suffix: "-cpu".into(),
+        }
+    }
+
+    fn run(ratios: &[f64]) -> AaRun {
+        let row = AaRow {
+            case: "latency_a".into(),
+            metric: "median_latency".into(),
+            client: MeasuredBy::Vllm,
+            ratios: ratios.to_vec(),
+        };
+        AaRun {
+            schema: SCHEMA.to_owned(),
+            version: "0.1.0".into(),
+            device: (&device()).into(),
+            started: "2026-11-24T10:12:33Z".into(),
+            rows: vec![row],
+        }
+    }
 
     fn store(folder: &Path) -> Store {
         Store::open(&folder.display().to_string(), &Environment::default()).unwrap()
@@ -76,39 +102,39 @@ mod tests {
     async fn runs_that_were_kept_read_back_as_noise() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
-        assert_eq!(Noise::read(&store, &device()).await.unwrap(), Noise::default());
-        let first = run(&[Some(1.0), Some(3.0)], &[Some(2.0), Some(1.0)]);
+        assert_eq!(read(&store, &device()).await.unwrap(), Noise::default());
+        let first = run(&[0.5, -0.5]);
         let later = AaRun { started: "2026-11-25T10:12:33Z".into(), ..first.clone() };
         let key = append(&store, &first).await.unwrap();
         assert!(key.starts_with("noise/cpu-amd-epyc-9654-96-core-96c/20261124T101233Z-"), "{key}");
         append(&store, &later).await.unwrap();
         assert_eq!(append(&store, &first).await.unwrap(), key);
-        assert_eq!(Noise::read(&store, &device()).await.unwrap(), Noise::of([first, later]));
+        assert_eq!(read(&store, &device()).await.unwrap(), Noise::of([first, later]));
     }
 
     #[tokio::test]
     async fn the_noise_of_another_device_type_is_not_read_even_where_its_folder_is_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
-        append(&store, &run(&[Some(1.0)], &[Some(2.0)])).await.unwrap();
+        append(&store, &run(&[0.25])).await.unwrap();
         let other = Device { device_type: "AMD EPYC 9654 96-Core 96c".into(), ..device() };
-        assert_eq!(Noise::read(&store, &other).await.unwrap(), Noise::default());
+        assert_eq!(read(&store, &other).await.unwrap(), Noise::default());
     }
 
     #[tokio::test]
     async fn an_object_that_is_no_such_run_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
-        let key = append(&store, &run(&[Some(1.0)], &[Some(2.0)])).await.unwrap();
+        let key = append(&store, &run(&[0.25])).await.unwrap();
         let path = folder.path().join(&key);
         let text = std::fs::read_to_string(&path).unwrap();
         for (spoilt, said) in [
             (text.replace("noise/v1", "noise/v2"), "its schema is `vllm-perf/noise/v2`: expected `vllm-perf/noise/v1`"),
             (text[..40].to_owned(), "EOF while parsing"),
-            (text.replace("\"started\"", "\"begun\""), "unknown field `begun`"),
+            (text.replace("\"started\"", "\"begun\""), "missing field `started`"),
         ] {
             output::write(&path, spoilt.as_bytes()).unwrap();
-            let error = Noise::read(&store, &device()).await.unwrap_err();
+            let error = read(&store, &device()).await.unwrap_err();
             assert_eq!(crate::exit::of(&error), crate::exit::Exit::World);
             let error = format!("{error:#}");
             assert!(error.starts_with(&format!("cannot read `{key}` in the store `")), "{error}");

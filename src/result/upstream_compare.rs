@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow};
 use indexmap::IndexMap;
+use vllm_verdict::Input;
+use vllm_verdict::case::Kind;
+use vllm_verdict::compare;
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::noise::Noise;
+use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
+use vllm_verdict::statistics::mean;
+use vllm_verdict::v1::{Comparison, Subject};
 
-use super::{Comparison, Input, Subject, compare};
-use crate::config::VerdictConfig;
 use crate::exit::Classify;
-use crate::noise::Noise;
 use crate::result::table::{self, Cell, METRICS, Record, TEST_NAME};
-use crate::result::{Measurement, Outcome, Repetition};
-use crate::statistics::mean;
-use crate::suite::Kind;
 
 /// What tells one serving row from another, of the columns that all rows have; the test's name where none has any.
 const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# of max concurrency.", "qps"];
@@ -71,7 +73,7 @@ fn compare_records(base: &[Record], head: &[Record], subject: Subject, verdict: 
         .into_values()
         .filter_map(|name| {
             let kind = crate::result::kind_of(&name)?;
-            Some(crate::result::named(&name, kind))
+            Some(vllm_verdict::v1::CaseFacts::named(&name, kind))
         })
         .collect();
     compare(Input {
@@ -109,7 +111,7 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
         let (_, metrics) = values.entry(name.clone()).or_insert_with(|| (kind, IndexMap::new()));
         for (column, metric, scale) in METRICS {
             if let Some(value) =
-                cell(column).and_then(Cell::number).filter(|_| crate::metric::of(kind).any(|m| m.id == *metric))
+                cell(column).and_then(Cell::number).filter(|_| vllm_verdict::metric::of(kind).any(|m| m.id == *metric))
             {
                 metrics.entry(*metric).or_default().push(value / scale);
             }
@@ -124,8 +126,10 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::strategy::Strategy;
+    use vllm_verdict::v1::{Row, SideFacts, Verdict};
+
     use super::*;
-    use crate::compare::{Row, SideFacts, Strategy, Verdict};
 
     const GOLDEN: &str = include_str!("../../tests/data/results/upstream-run/golden/benchmark_results.json");
 

@@ -2,12 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Side;
+use crate::side::Side;
 use crate::strategy::{Phase, Strategy};
 
 /// How the runs were arranged, what held a verdict back, what ran and how long it took.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Conduct {
     /// How the runs were to be arranged.
     pub strategy: Strategy,
@@ -33,7 +32,6 @@ pub struct Conduct {
 
 /// What the search for the largest concurrency within latency targets found, for one test at one request rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Found {
     /// The side.
     pub side: Side,
@@ -53,7 +51,6 @@ pub struct Found {
 
 /// How long a phase took, on both sides together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PhaseTime {
     /// The phase.
     pub phase: Phase,
@@ -65,7 +62,6 @@ pub struct PhaseTime {
 
 /// Where the time of a side went, in seconds of wall time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SideTime {
     /// The side.
     pub side: Side,

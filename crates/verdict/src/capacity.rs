@@ -1,11 +1,14 @@
 //! The largest concurrency at which a serving test keeps to its latency limits, on each side. Pure.
 
+use std::str::FromStr;
+
+use anyhow::Context;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::{CaseFacts, Comparison, Row};
-use crate::plan::Side;
+use crate::side::Side;
 use crate::statistics::median;
+use crate::v1::{CaseFacts, Comparison, Row};
 
 /// What a test must keep to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,7 +24,7 @@ pub struct Limits {
 }
 
 /// Which number of a result is held against a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Statistic {
     /// The 99th percentile over the requests.
@@ -31,12 +34,34 @@ pub enum Statistic {
 }
 
 impl Statistic {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::P99, Self::Median];
+
+    /// The word for it in flags and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::P99 => "p99",
+            Self::Median => "median",
+        }
+    }
+
     /// The ids of its TTFT and its TPOT.
     fn metrics(self) -> [&'static str; 2] {
         match self {
             Self::P99 => ["p99_ttft_ms", "p99_tpot_ms"],
             Self::Median => ["median_ttft_ms", "median_tpot_ms"],
         }
+    }
+}
+
+impl FromStr for Statistic {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let named = Self::ALL.into_iter().find(|statistic| statistic.as_str() == text);
+        named.with_context(|| {
+            format!("`{text}` is not a statistic: expected {}", Self::ALL.map(Self::as_str).join(" or "))
+        })
     }
 }
 
@@ -121,22 +146,43 @@ pub fn capacities(comparison: &Comparison, limits: &Limits) -> Vec<Capacity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Subject, upstream};
-    use crate::config::VerdictConfig;
+    use crate::case::Kind;
+    use crate::criteria::VerdictConfig;
+    use crate::input::Input;
+    use crate::noise::Noise;
+    use crate::repetition::{Measurement, Outcome, Repetition};
+    use crate::v1::Subject;
+
+    fn name(concurrency: u64) -> String {
+        format!("serving_a_qps_inf_concurrency_{concurrency}")
+    }
 
     /// TTFT and TPOT (99th percentiles) of each concurrency.
-    fn comparison(base: &[(u64, f64, f64)], head: &[(u64, f64, f64)]) -> Comparison {
-        let file = |points: &[(u64, f64, f64)]| {
-            let row = |(concurrency, ttft, tpot): &(u64, f64, f64)| {
-                format!(
-                    r##"{{"Test name": "serving_a_qps_inf_concurrency_{concurrency}", "Model": "m", "qps": "inf",
-                    "# of max concurrency.": {concurrency}, "Output Tput (tok/s)": {}, "P99 TTFT (ms)": {ttft}, "P99": {tpot}}}"##,
-                    concurrency * 10
-                )
-            };
-            format!("[{}]", points.iter().map(row).collect::<Vec<_>>().join(","))
+    fn repetition(points: &[(u64, f64, f64)]) -> Repetition {
+        let outcome = |(concurrency, ttft, tpot): &(u64, f64, f64)| {
+            let throughput = (concurrency * 10) as f64;
+            let metrics = [("output_throughput", throughput), ("p99_ttft_ms", *ttft), ("p99_tpot_ms", *tpot)];
+            let metrics = metrics.into_iter().map(|(id, value)| (id.to_owned(), value)).collect();
+            let measured = Measurement { kind: Kind::Serving, metrics, warnings: Vec::new() };
+            (name(*concurrency), Outcome::Measured(measured))
         };
-        upstream::compare_tables(&file(base), &file(head), Subject::default(), VerdictConfig::default()).unwrap()
+        points.iter().map(outcome).collect()
+    }
+
+    fn comparison(base: &[(u64, f64, f64)], head: &[(u64, f64, f64)]) -> Comparison {
+        let concurrencies: std::collections::BTreeSet<u64> = base.iter().chain(head).map(|point| point.0).collect();
+        crate::rows::compare(Input {
+            subject: Subject::default(),
+            cases: concurrencies.into_iter().map(|number| CaseFacts::named(&name(number), Kind::Serving)).collect(),
+            base: vec![repetition(base)],
+            head: vec![repetition(head)],
+            skipped: Vec::new(),
+            planned_pairs: 1,
+            seed: 1,
+            verdict: VerdictConfig::default(),
+            noise: Noise::default(),
+            looks: Vec::new(),
+        })
     }
 
     fn limits(ttft_ms: Option<f64>, tpot_ms: Option<f64>) -> Limits {

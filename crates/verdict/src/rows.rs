@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::rule::{self, Criterion, Draft, Evidence};
-use super::{CaseFacts, Comparison, Conduct, Counts, Input, Look, Method, Problem, Row, SCHEMA, Strategy, Verdict};
-use crate::config::VerdictConfig;
+use crate::criteria::VerdictConfig;
+use crate::input::Input;
 use crate::metric::{self, Metric};
 use crate::noise::{self, Known, Noise};
-use crate::plan::Side;
-use crate::result::{Outcome, Repetition};
+use crate::repetition::{Outcome, Repetition};
+use crate::rule::{self, Criterion, Draft, Evidence};
+use crate::side::Side;
 use crate::statistics;
+use crate::strategy::Strategy;
+use crate::v1::{CaseFacts, Comparison, Conduct, Counts, Look, Method, Problem, Row, SCHEMA, Verdict};
 
 /// Why a row of a case that a screen left alone is inconclusive.
 const SCREENED: &str = "the screen ran it once a side and saw nothing suspicious, so it was not repeated";

@@ -1,12 +1,14 @@
 //! How a run is arranged: given what has been measured, which cases come next in which pairs. Pure; `bench` executes it.
 
-use clap::ValueEnum;
+use std::str::FromStr;
+
+use anyhow::Context;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::plan::Side;
+use crate::side::Side;
 use crate::statistics::Prior;
 
 /// A screen's change is suspicious where chance explains it less often than this (two-sided p value).
@@ -15,7 +17,7 @@ const SUSPICIOUS: f64 = 0.1;
 pub const MOST_PAIRS: u32 = 10;
 
 /// How the runs are arranged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// Interleaved pairs of every case.
@@ -30,6 +32,9 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Paired, Self::Screen, Self::Sequential, Self::Single];
+
     /// The word for it in flags, files and texts.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +43,16 @@ impl Strategy {
             Self::Sequential => "sequential",
             Self::Single => "single",
         }
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let named = Self::ALL.into_iter().find(|strategy| strategy.as_str() == text);
+        named
+            .with_context(|| format!("`{text}` is not a strategy: expected {}", Self::ALL.map(Self::as_str).join(", ")))
     }
 }
 

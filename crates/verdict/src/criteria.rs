@@ -1,0 +1,111 @@
+//! Which changes count: minimum effects, directions, primary metrics and the false discovery rate.
+
+use indexmap::IndexMap;
+use regex::{Regex, RegexBuilder};
+
+use crate::metric::{self, Direction, Family, Metric};
+
+/// When a change is called one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerdictConfig {
+    /// Relative changes (0.02 is 2 %) below which nothing is called a change.
+    pub min_effect: MinEffect,
+    /// Which way is better, of metrics (by id) where the table of `metric` is not to hold.
+    pub direction: IndexMap<&'static str, Direction>,
+    /// Which rows may raise an alarm.
+    pub primary: Primary,
+    /// False discovery rate over the primary rows of a report: 0.05, or 0.01 where a verdict blocks a merge.
+    pub fdr: f64,
+}
+
+/// Smallest relative change that is worth a verdict, by the family of the metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MinEffect {
+    /// Rates.
+    pub throughput: f64,
+    /// Medians, means and start-up times.
+    pub median: f64,
+    /// 99th percentiles.
+    pub p99: f64,
+    /// Metrics (by id) with a size of their own.
+    pub metrics: IndexMap<&'static str, f64>,
+}
+
+/// Which rows may raise an alarm: those of these metrics in these cases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Primary {
+    /// Metric ids.
+    pub metrics: Vec<&'static str>,
+    /// What the names of the cases match; every case without one.
+    pub cases: Option<CasePattern>,
+}
+
+/// Most bytes of a compiled pattern.
+const LARGEST: usize = 1 << 20;
+
+/// A regular expression over names of cases; two are equal if their texts are.
+#[derive(Debug, Clone)]
+pub struct CasePattern(Regex);
+
+impl CasePattern {
+    /// Compiles a pattern. It may come from an untrusted file: the compiled size is limited.
+    ///
+    /// # Errors
+    /// The text is not a regular expression, or one that is too large.
+    pub fn new(text: &str) -> Result<Self, regex::Error> {
+        RegexBuilder::new(text).size_limit(LARGEST).build().map(Self)
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl PartialEq for CasePattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl VerdictConfig {
+    /// Smallest relative change of a metric that is worth a verdict: 0.03 is 3 %.
+    pub fn min_effect(&self, metric: &Metric) -> f64 {
+        let of_family = match metric.family {
+            Family::Throughput => self.min_effect.throughput,
+            Family::Median => self.min_effect.median,
+            Family::P99 => self.min_effect.p99,
+        };
+        self.min_effect.metrics.get(metric.id).copied().unwrap_or(of_family)
+    }
+
+    /// Which way of a metric is better.
+    pub fn direction(&self, metric: &Metric) -> Direction {
+        self.direction.get(metric.id).copied().unwrap_or(metric.direction)
+    }
+
+    /// Whether a metric of a case may raise an alarm.
+    pub fn is_primary(&self, case: &str, metric: &Metric) -> bool {
+        self.primary.metrics.contains(&metric.id)
+            && self.primary.cases.as_ref().is_none_or(|pattern| pattern.0.is_match(case))
+    }
+}
+
+impl Default for VerdictConfig {
+    fn default() -> Self {
+        Self { min_effect: MinEffect::default(), direction: IndexMap::new(), primary: Primary::default(), fdr: 0.05 }
+    }
+}
+
+impl Default for MinEffect {
+    fn default() -> Self {
+        Self { throughput: 0.02, median: 0.03, p99: 0.08, metrics: IndexMap::new() }
+    }
+}
+
+impl Default for Primary {
+    fn default() -> Self {
+        let primary = metric::ALL.iter().filter(|metric| metric.primary);
+        Self { metrics: primary.map(|metric| metric.id).collect(), cases: None }
+    }
+}

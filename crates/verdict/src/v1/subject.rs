@@ -1,0 +1,231 @@
+//! What was compared: the event, the device, the sides and the host.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Who told us about the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// GitHub Actions: `GITHUB_*` and the payload file.
+    Github,
+    /// Buildkite: `BUILDKITE_*`.
+    Buildkite,
+    /// A person's machine: flags alone.
+    Local,
+}
+
+/// Where the labels were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelsSource {
+    /// GitHub's API, now.
+    Api,
+    /// The event's payload or the build's environment: frozen when the event happened.
+    Payload,
+    /// `--label` flags.
+    Flag,
+}
+
+/// An event, the same for every CI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Who told us.
+    pub provider: Provider,
+    /// GitHub's event name (`pull_request`, `push`, ...), also for Buildkite builds; `local` on a person's machine.
+    pub name: String,
+    /// What happened to the pull request (`labeled`, `synchronize`, ...); `deleted` for a push that deleted its branch.
+    pub action: Option<String>,
+    /// The label that was just added or removed; characters that no configured label can have read `?`.
+    pub changed_label: Option<String>,
+    /// `owner/name` of the repository that the event belongs to.
+    pub repository: Option<String>,
+    /// The branch that was pushed, or the pull request's head branch.
+    pub branch: Option<String>,
+    /// Full hash of the commit to measure.
+    pub head_sha: Option<String>,
+    /// Full hash of the tip of the target branch, as the event knew it. Not yet the merge base.
+    pub base_sha: Option<String>,
+    /// The target branch of the pull request or merge group.
+    pub base_branch: Option<String>,
+    /// The pull request's number.
+    pub pull_request: Option<u64>,
+    /// Names of the labels on the pull request.
+    pub labels: Vec<String>,
+    /// Where `labels` was read.
+    pub labels_source: LabelsSource,
+    /// Whether the head commit lives in another repository than the pull request's target.
+    pub fork: bool,
+}
+
+/// Devices that vLLM publishes images for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceName {
+    /// NVIDIA GPUs.
+    Cuda,
+    /// AMD GPUs.
+    Rocm,
+    /// Intel Gaudi.
+    Hpu,
+    /// Intel GPUs.
+    Xpu,
+    /// x86-64 processors.
+    Cpu,
+    /// Arm processors.
+    Arm64Cpu,
+}
+
+impl DeviceName {
+    /// All of them, in the order in which they are looked for.
+    pub const ALL: [Self; 6] = [Self::Cuda, Self::Rocm, Self::Hpu, Self::Xpu, Self::Cpu, Self::Arm64Cpu];
+
+    /// The word that users type and records carry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Rocm => "rocm",
+            Self::Hpu => "hpu",
+            Self::Xpu => "xpu",
+            Self::Cpu => "cpu",
+            Self::Arm64Cpu => "arm64-cpu",
+        }
+    }
+
+    /// Whether `tensor_parallel_size` counts NUMA nodes here rather than accelerators.
+    pub fn is_cpu(self) -> bool {
+        matches!(self, Self::Cpu | Self::Arm64Cpu)
+    }
+
+    /// Suffix of upstream's test files: `serving-tests<suffix>.json`.
+    pub fn suite_suffix(self) -> &'static str {
+        match self {
+            Self::Cuda => "",
+            Self::Rocm => "-rocm",
+            Self::Hpu => "-hpu",
+            Self::Xpu => "-xpu",
+            Self::Cpu => "-cpu",
+            Self::Arm64Cpu => "-arm64-cpu",
+        }
+    }
+
+    /// Suffix of vLLM's image tags, where the config says nothing. GPU images of both vendors have none.
+    pub fn image_suffix(self) -> &'static str {
+        match self {
+            Self::Rocm => "",
+            other => other.suite_suffix(),
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            anyhow::anyhow!("unknown device `{text}`: expected one of {known}")
+        })
+    }
+}
+
+/// A device as one plan measures on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Which device.
+    pub name: DeviceName,
+    /// Device type as upstream writes it, e.g. `NVIDIA H100 80GB HBM3` or `AMD_EPYC_9654_96-Core_96c`.
+    #[serde(rename = "type")]
+    pub device_type: String,
+    /// GPUs, or NUMA nodes on a CPU.
+    pub count: u32,
+    /// Suffix of the image tag: `-cpu` in `<commit>-cpu`.
+    pub image_suffix: String,
+}
+
+impl Device {
+    /// Upstream's `gpu_type`, the `GPU` column of its results: `cpu`, `arm64-cpu`, `H100`, `MI300X`, `HL-325L`.
+    pub fn gpu_type(&self) -> &str {
+        let mut words = self.device_type.split_whitespace();
+        let word = match self.name {
+            DeviceName::Cpu | DeviceName::Arm64Cpu => Some(self.name.as_str()),
+            DeviceName::Cuda => words.nth(1),
+            DeviceName::Rocm => words.find(|word| word.starts_with("MI")),
+            DeviceName::Hpu => words.last(),
+            DeviceName::Xpu => None,
+        };
+        word.unwrap_or(&self.device_type)
+    }
+
+    /// Upstream's `gpu_type` file entry: a line for each accelerator, one for a CPU.
+    pub fn gpu_type_lines(&self) -> String {
+        let lines = if self.name.is_cpu() { 1 } else { self.count.max(1) as usize };
+        vec![self.gpu_type(); lines].join("\n")
+    }
+}
+
+/// What was compared, where and how.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Version of vllm-perf.
+    pub version: String,
+    /// What happened; absent when two folders are compared.
+    pub event: Option<Event>,
+    /// What was measured on, where it is known.
+    pub device: Option<Device>,
+    /// What base was.
+    pub base: Option<SideFacts>,
+    /// What head was.
+    pub head: Option<SideFacts>,
+    /// The machine, where it is known.
+    pub host: Option<Host>,
+    /// When the run began, RFC 3339 in UTC.
+    pub started: Option<String>,
+    /// How long it took, in seconds.
+    pub seconds: Option<f64>,
+    /// One command that measures this again.
+    pub reproduce: Option<String>,
+}
+
+/// What a side was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideFacts {
+    /// The target or the folder, as the user would write it.
+    pub target: String,
+    /// The commit that it stands for.
+    pub commit: Option<String>,
+    /// Digest of the image that ran.
+    pub image_digest: Option<String>,
+    /// Version that vLLM itself reports.
+    pub vllm_version: Option<String>,
+    /// Words that were appended to the server command.
+    pub server_args: Vec<String>,
+    /// When its commit was made or, where git does not know it, its image was built; RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dated: Option<String>,
+}
+
+/// The machine that measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Processor model.
+    pub cpu: String,
+    /// Logical processors.
+    pub cores: u32,
+    /// Memory in GiB.
+    pub memory_gib: f64,
+    /// NUMA nodes.
+    pub numa_nodes: u32,
+    /// Kernel release.
+    pub kernel: String,
+    /// Frequency governor, where it can be read.
+    pub governor: Option<String>,
+}
