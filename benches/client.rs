@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use tempfile::TempDir;
-use vllm_perf::client::metrics::{mean, percentile, sorted};
-use vllm_perf::sim::trace::Traced;
+use vllm_load::numbers::{mean, percentile, sorted};
+use vllm_load::sim::trace::Traced;
 
 const OURS: &str = env!("CARGO_BIN_EXE_vllm-perf");
 const MODEL: &str = "tests/data/tiny-llama";

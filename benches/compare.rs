@@ -4,13 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use vllm_verdict::Input;
 use vllm_verdict::case::Kind;
 use vllm_verdict::criteria::VerdictConfig;
-use vllm_verdict::metric;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
 use vllm_verdict::v1::{CaseFacts, Subject};
+use vllm_verdict::{Input, metric};
 
 const CASES: usize = 100;
 const PAIRS: usize = 5;

@@ -14,8 +14,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, StudentT};
 use statrs::distribution::{ContinuousCDF, StudentsT};
-use vllm_verdict;
-use vllm_verdict::Input;
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::metric::{self, Direction, Metric};
@@ -23,6 +21,7 @@ use vllm_verdict::noise::{AaRow, AaRun, MeasuredOn, Noise, SCHEMA};
 use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
 use vllm_verdict::statistics::percentile;
 use vllm_verdict::v1::{CaseFacts, Comparison, DeviceName, Look, Subject, Verdict};
+use vllm_verdict::{self, Input};
 
 const CASES: usize = 12;
 const SHIFTED_CASES: usize = 2;

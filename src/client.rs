@@ -1,21 +1,10 @@
-//! The native load client: the requests of `vllm bench serve`, sent and timed by us. This file goes from a command to its
-//! result; what is sent, when, how it is timed, and what it amounts to is in `client/`.
+//! `bench serve` by our own client: from a command of `vllm bench serve` to its result and its files. The load itself is
+//! run by `vllm-load`.
 
-pub mod answer;
 pub mod arguments;
-pub mod clock;
-pub mod connection;
-pub mod dataset;
-mod failure;
-mod generator;
-pub mod lag;
-pub mod load;
+pub mod draw;
 pub mod metrics;
 pub mod pytorch;
-pub mod ramp;
-pub mod request;
-pub mod schedule;
-pub mod stream;
 pub mod summary;
 
 use std::fs::File;
@@ -24,23 +13,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use vllm_load::prompts::Prompt;
+use vllm_load::{Limits, Load, Request, Server, arrivals, open_files};
 
 use crate::environment::Environment;
 use crate::exit::Classify;
 use arguments::Arguments;
-use dataset::Prompt;
-use load::Load;
-use request::Endpoint;
 
 pub use metrics::ServingResult;
 
 /// Pause between two tries of the first request.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// Files that a process has open beside its connections, with room to spare.
-const OTHER_FILES: u64 = 64;
 
 /// Measures the server that `arguments` name. `progress` gets how many requests have ended, and of how many.
 ///
@@ -56,53 +40,55 @@ pub async fn run(
 ) -> Result<ServingResult> {
     let prompts = tokio::task::spawn_blocking({
         let (arguments, env) = (arguments.clone(), env.clone());
-        move || dataset::draw(&arguments, &env)
+        move || draw::draw(&arguments, &env)
     });
     let prompts = prompts.await.context("cannot draw prompts")??;
     let load = load(arguments, env, &prompts)?;
-    allow_files(load.connections() as u64).mistake()?;
-    let first = load.requests.first().context("no prompts")?.clone();
+    open_files::allow(load.connections() as u64).mistake()?;
     // Only the counts are needed from here on; the texts are in the requests.
     let input_tokens: Vec<u64> = prompts.into_iter().map(|prompt| prompt.tokens as u64).collect();
 
     if arguments.ready_check_timeout_sec > 0 {
-        check(&load.repeated(first.clone(), 1), Duration::from_secs(arguments.ready_check_timeout_sec)).await?;
+        let first = load.first_repeated(1).context("no prompts")?;
+        check(&first, Duration::from_secs(arguments.ready_check_timeout_sec)).await?;
     }
     if arguments.num_warmups > 0 {
-        load::apply(&load.repeated(first, arguments.num_warmups), |_, _| ()).await?;
+        let warm_ups = load.first_repeated(arguments.num_warmups).context("no prompts")?;
+        vllm_load::run(&warm_ups, |_, _| ()).await?;
     }
 
-    let mut applied = load::apply(&load, progress).await?;
-    for (exchange, tokens) in applied.exchanges.iter_mut().zip(input_tokens) {
-        if exchange.input_tokens == 0 {
-            exchange.input_tokens = tokens;
+    let mut run = vllm_load::run(&load, progress).await?;
+    for (answer, tokens) in run.answers.iter_mut().zip(input_tokens) {
+        if answer.input_tokens == 0 {
+            answer.input_tokens = tokens;
         }
     }
-    let load::Applied { exchanges, seconds, lag } = applied;
-    Ok(ServingResult::new(arguments.clone(), now(), exchanges, seconds).with_lag(lag))
+    Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check))
 }
 
 /// The load that `arguments` describe.
 fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<Load> {
     let url = arguments.url().context("cannot make a URL of --host, --port and --endpoint").mistake()?;
     let headers = headers(arguments, env).mistake()?;
-    let patience = Duration::from_secs(arguments.stall_timeout_sec);
-    let endpoint = Endpoint::new(url, arguments.backend.api(), headers, arguments.save_detailed, patience);
-    let sampling = arguments.sampling();
-    let request = |(index, prompt)| {
-        let body = endpoint.body(arguments.model_name(), prompt, &sampling)?;
-        match &arguments.request_id_prefix {
-            Some(prefix) => Ok(endpoint.identified(&format!("{prefix}{index}")).mistake()?.request(&body)),
-            None => Ok(endpoint.request(&body)),
-        }
-    };
-    let requests = prompts.iter().enumerate().map(request).collect::<Result<_>>()?;
+    let server = Server::new(url, headers);
     let (count, burstiness, seed) = (prompts.len(), arguments.burstiness, arguments.seed);
-    let arrivals = match arguments.ramp_up() {
+    let due = match arguments.ramp_up() {
         Some(ramp) => ramp.arrivals(count, burstiness, seed),
-        None => schedule::arrivals(count, arguments.request_rate, burstiness, seed),
+        None => arrivals::arrivals(count, arguments.request_rate, burstiness, seed),
     };
-    Ok(Load { endpoint, requests, arrivals, max_concurrency: arguments.max_concurrency })
+    let sampling = arguments.sampling();
+    let request = |((index, prompt), due)| {
+        let body = arguments.backend.api().body(arguments.model_name(), prompt, &sampling)?;
+        let bytes = match &arguments.request_id_prefix {
+            Some(prefix) => server.identified(&format!("{prefix}{index}")).mistake()?.request(&body),
+            None => server.request(&body),
+        };
+        Ok(Request { due, bytes })
+    };
+    let requests = prompts.iter().enumerate().zip(due).map(request).collect::<Result<_>>()?;
+    let silence = Duration::from_secs(arguments.stall_timeout_sec);
+    let limits = Limits { max_concurrency: arguments.max_concurrency, silence };
+    Ok(Load { server, requests, limits, keep_texts: arguments.save_detailed })
 }
 
 fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
@@ -120,14 +106,14 @@ fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-/// Sends one request, again and again for at most `patience`, until it is answered.
-async fn check(load: &Load, patience: Duration) -> Result<()> {
+/// Sends one request, again and again for at most `limit`, until it is answered.
+async fn check(load: &Load, limit: Duration) -> Result<()> {
     let begin = Instant::now();
     loop {
-        let exchanges = load::apply(load, |_, _| ()).await?.exchanges;
-        let Some(failure) = exchanges.into_iter().find_map(|exchange| exchange.failure) else { return Ok(()) };
-        if begin.elapsed() >= patience {
-            return Err(anyhow!("the first request to {} failed: {failure}", load.endpoint.url())).unmeasured();
+        let answers = vllm_load::run(load, |_, _| ()).await?.answers;
+        let Some(failure) = answers.into_iter().find_map(|answer| answer.failure) else { return Ok(()) };
+        if begin.elapsed() >= limit {
+            return Err(anyhow!("the first request to {} failed: {failure}", load.server.url())).unmeasured();
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -186,25 +172,6 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::rename(&temporary, path).with_context(cannot)
 }
 
-/// Allows `connections` and what else a process has open; many systems begin with 1024 files.
-///
-/// # Errors
-/// The system does not let us have so many.
-pub fn allow_files(connections: u64) -> Result<()> {
-    let needed = connections + OTHER_FILES;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
-    if soft >= needed {
-        return Ok(());
-    }
-    if hard < needed {
-        return Err(anyhow!(
-            "{connections} connections need {needed} open files and the hard limit is {hard}: \
-             raise it (`ulimit -Hn {needed}`, LimitNOFILE, --ulimit nofile), or lower --max-concurrency"
-        ));
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).with_context(|| format!("cannot raise the open files to {hard}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,11 +221,14 @@ mod tests {
 
     #[test]
     fn every_request_has_its_own_id_where_a_prefix_is_given() {
-        let prompt = Prompt { content: dataset::Content::Tokens(vec![1]), tokens: 1, output_tokens: 1 };
+        let prompt = Prompt { content: vllm_load::prompts::Content::Tokens(vec![1]), tokens: 1, output_tokens: 1 };
         let requests = |flags: &str| {
             let load = load(&arguments(flags), &Environment::default(), &[prompt.clone(), prompt.clone()]);
             load.map(|load| {
-                load.requests.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect::<Vec<_>>()
+                load.requests
+                    .iter()
+                    .map(|request| String::from_utf8_lossy(&request.bytes).into_owned())
+                    .collect::<Vec<_>>()
             })
         };
         let with = requests("--model m --request-id-prefix run7-").unwrap();

@@ -97,7 +97,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Bench(BenchCommand::Serve(arguments)) => bench::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim::sim_server(&arguments, shell).await,
         Command::SimVllm(arguments) => {
-            crate::sim::vllm::run(arguments.words, &shell.environment).await.map(|()| Exit::Done)
+            crate::sim_vllm::run(arguments.words, &shell.environment).await.map(|()| Exit::Done)
         }
         Command::Guard(_) => Err(anyhow::anyhow!("the guard runs before anything else is set up")).mistake(),
     }

@@ -1,9 +1,8 @@
 //! What we measure on: the device, its type and count, and the image suffix that goes with it.
 
-use vllm_verdict::v1::{Device, DeviceName};
-
 use anyhow::anyhow;
 use indexmap::IndexMap;
+use vllm_verdict::v1::{Device, DeviceName};
 
 use crate::config::DeviceConfig;
 use crate::exit::Classify;

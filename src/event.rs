@@ -1,6 +1,7 @@
 //! What CI says happened, as one neutral value. Parsing lives in `event/`; the decision what to do about it in `trigger`.
 
 use std::path::PathBuf;
+
 use vllm_verdict::v1::Provider;
 
 use crate::environment::Environment;

@@ -31,7 +31,7 @@ pub mod registry;
 pub mod report;
 pub mod result;
 pub mod search;
-pub mod sim;
+pub mod sim_vllm;
 pub mod store;
 pub mod suite;
 pub mod target;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use vllm_perf::command::{self, Shell};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
-use vllm_perf::{cli, sim};
+use vllm_perf::{cli, sim_vllm};
 
 fn main() -> ExitCode {
     let environment = environment();
@@ -15,9 +15,7 @@ fn main() -> ExitCode {
     let called = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or_default();
     // An image of the simulated vLLM holds this binary under the name of the real one.
     if called == "vllm" {
-        return finish(block_on(async {
-            sim::vllm::run(words[1..].to_vec(), &environment).await.map(|()| Exit::Done)
-        }));
+        return finish(block_on(async { sim_vllm::run(words[1..].to_vec(), &environment).await.map(|()| Exit::Done) }));
     }
     let words = match command::plugin::words(words, &environment) {
         Ok(words) => words,

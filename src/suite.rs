@@ -7,8 +7,7 @@ use anyhow::{Context, bail};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use vllm_verdict::case::{Kind, MeasuredBy};
-use vllm_verdict::v1::Device;
-use vllm_verdict::v1::{CaseFacts, Skipped};
+use vllm_verdict::v1::{CaseFacts, Device, Skipped};
 
 use crate::client;
 use crate::exit::Classify;

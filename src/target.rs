@@ -12,8 +12,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use url::Url;
-
-use crate::sim::Pace;
+use vllm_load::sim::Pace;
 
 /// Something that can serve, as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,13 +4,13 @@
 #![no_main]
 
 #[allow(dead_code)]
-#[path = "../../src/client/answer.rs"]
-mod answer;
+#[path = "../../crates/load/src/response.rs"]
+mod response;
 #[allow(dead_code)]
-#[path = "../../src/client/stream.rs"]
+#[path = "../../crates/load/src/stream.rs"]
 mod stream;
 
-use answer::{Answer, Piece};
+use response::{Piece, Response};
 use libfuzzer_sys::fuzz_target;
 use stream::{Chunk, Chunks, Event, Events};
 
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn read<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Found {
     let mut found = Found::default();
-    let (mut answer, mut events, mut chunks) = (Answer::default(), Events::default(), Chunks::default());
+    let (mut answer, mut events, mut chunks) = (Response::default(), Events::default(), Chunks::default());
     for bytes in reads {
         if step(bytes, &mut answer, &mut events, &mut chunks, &mut found).is_err() {
             found.broken = true;
@@ -53,7 +53,7 @@ fn read<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Found {
 
 fn step(
     mut input: &[u8],
-    answer: &mut Answer,
+    answer: &mut Response,
     events: &mut Events,
     chunks: &mut Chunks,
     found: &mut Found,

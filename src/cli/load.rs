@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-
-use crate::sim::fault::Fault;
+use vllm_load::sim::fault::Fault;
 
 /// `vllm-perf bench`.
 #[derive(Debug, Subcommand)]

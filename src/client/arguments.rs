@@ -12,13 +12,14 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches};
 use serde_json::Value;
 use url::Url;
-
-use super::dataset::{Shape, SonnetLengths};
-use super::ramp::RampUp;
-use super::request::{Api, Sampling};
+use vllm_load::prompts::{Shape, SonnetLengths};
+use vllm_load::ramp::RampUp;
+use vllm_load::{Api, Sampling};
 
 pub use flags::Arguments;
-pub use value::{Backend, DatasetName, Objective, RampUpStrategy, RangeRatio, Timing};
+pub use value::{Backend, DatasetName, Objective, Timing};
+pub use vllm_load::prompts::RangeRatio;
+pub use vllm_load::ramp::RampUpStrategy;
 
 thread_local! {
     /// Building the definition costs as much as ten parses, and a plan parses each of its cases.

@@ -1,13 +1,13 @@
-//! What the exchanges of a load amount to, by numpy's formulas; the result file is in `metrics/file.rs`. Pure.
+//! What the answers of a load amount to, by numpy's formulas; the result file is in `metrics/file.rs`. Pure.
 
 mod file;
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
+use vllm_load::numbers::{deviation, mean, percentile, sorted};
+use vllm_load::{Answer, SelfCheck};
 
 use super::arguments::{Arguments, Objective, Timing};
-use super::lag::Lag;
-use super::request::Exchange;
 
 /// A finished load, and what it was asked to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,14 +17,14 @@ pub struct ServingResult {
     /// When it ended.
     pub ended: Timestamp,
     /// Every request, in the order of the schedule.
-    pub exchanges: Vec<Exchange>,
+    pub answers: Vec<Answer>,
     /// What they amount to.
     pub summary: Summary,
     /// What the client measured of itself.
-    pub lag: Option<Lag>,
+    pub check: Option<SelfCheck>,
 }
 
-/// What the exchanges of a load amount to.
+/// What the answers of a load amount to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     /// From the first send to the last end, in seconds.
@@ -55,18 +55,18 @@ pub struct Summary {
 }
 
 /// Tokens out: the server's count, or the number of pieces with tokens where it gave none.
-fn output_tokens(exchange: &Exchange) -> u64 {
-    match exchange.output_tokens {
-        0 => exchange.itls.len() as u64 + 1,
+fn output_tokens(answer: &Answer) -> u64 {
+    match answer.output_tokens {
+        0 => answer.tokens.len().max(1) as u64,
         tokens => tokens,
     }
 }
 
-/// Sums up `exchanges` that took `duration` seconds, as `arguments` ask.
-pub fn summarise(exchanges: &[Exchange], duration: f64, arguments: &Arguments) -> Summary {
-    let completed: Vec<&Exchange> = exchanges.iter().filter(|exchange| exchange.failure.is_none()).collect();
-    let total_input_tokens = completed.iter().map(|exchange| exchange.input_tokens).sum::<u64>();
-    let total_output_tokens = completed.iter().map(|exchange| output_tokens(exchange)).sum::<u64>();
+/// Sums up `answers` that took `duration` seconds, as `arguments` ask.
+pub fn summarise(answers: &[Answer], duration: f64, arguments: &Arguments) -> Summary {
+    let completed: Vec<&Answer> = answers.iter().filter(|answer| answer.failure.is_none()).collect();
+    let total_input_tokens = completed.iter().map(|answer| answer.input_tokens).sum::<u64>();
+    let total_output_tokens = completed.iter().map(|answer| output_tokens(answer)).sum::<u64>();
     let mut statistics = IndexMap::new();
     for timing in Timing::ALL {
         if arguments.timings().contains(&timing) && is_measured(timing, arguments) {
@@ -78,13 +78,12 @@ pub fn summarise(exchanges: &[Exchange], duration: f64, arguments: &Arguments) -
     Summary {
         duration,
         completed: completed.len(),
-        failed: exchanges.len() - completed.len(),
+        failed: answers.len() - completed.len(),
         total_input_tokens,
         total_output_tokens,
         request_throughput: completed.len() as f64 / duration,
-        request_goodput: (!arguments.goodput.is_empty()).then(|| {
-            completed.iter().filter(|exchange| is_good(exchange, &arguments.goodput)).count() as f64 / duration
-        }),
+        request_goodput: (!arguments.goodput.is_empty())
+            .then(|| completed.iter().filter(|answer| is_good(answer, &arguments.goodput)).count() as f64 / duration),
         output_throughput: total_output_tokens as f64 / duration,
         total_token_throughput: (total_input_tokens + total_output_tokens) as f64 / duration,
         max_output_tokens_per_s,
@@ -103,27 +102,27 @@ fn is_measured(timing: Timing, arguments: &Arguments) -> bool {
 }
 
 /// Whether a request keeps every objective. The last one of a metric counts; TPOT of a single token is 0.
-fn is_good(exchange: &Exchange, objectives: &[Objective]) -> bool {
+fn is_good(answer: &Answer, objectives: &[Objective]) -> bool {
     let kept = |timing| {
         let Some(objective) = objectives.iter().rev().find(|objective| objective.timing == timing) else { return true };
-        let value = values(timing, &[exchange]).first().copied().unwrap_or(0.0);
+        let value = values(timing, &[answer]).first().copied().unwrap_or(0.0);
         value <= objective.milliseconds / 1000.0
     };
     [Timing::Ttft, Timing::Tpot, Timing::E2el].into_iter().all(kept)
 }
 
 /// The values of a timing, in seconds. TPOT is defined from two tokens on.
-fn values(timing: Timing, completed: &[&Exchange]) -> Vec<f64> {
-    let each = |of: fn(&Exchange) -> f64| completed.iter().map(|exchange| of(exchange)).collect();
+fn values(timing: Timing, completed: &[&Answer]) -> Vec<f64> {
+    let each = |of: fn(&Answer) -> f64| completed.iter().map(|answer| of(answer)).collect();
     match timing {
-        Timing::Ttft => each(|exchange| exchange.ttft),
-        Timing::E2el => each(|exchange| exchange.latency),
-        Timing::ClientQueueTime => each(|exchange| exchange.queued),
-        Timing::E2elIncludingClientQueue => each(|exchange| exchange.latency + exchange.queued),
-        Timing::Itl => completed.iter().flat_map(|exchange| exchange.itls.iter().copied()).collect(),
+        Timing::Ttft => each(Answer::ttft),
+        Timing::E2el => each(Answer::latency),
+        Timing::ClientQueueTime => each(Answer::queued),
+        Timing::E2elIncludingClientQueue => each(|answer| answer.latency() + answer.queued()),
+        Timing::Itl => completed.iter().flat_map(|answer| answer.itls()).collect(),
         Timing::Tpot => completed
             .iter()
-            .map(|exchange| (exchange.latency - exchange.ttft, output_tokens(exchange)))
+            .map(|answer| (answer.latency() - answer.ttft(), output_tokens(answer)))
             .filter(|(_, tokens)| *tokens > 1)
             .map(|(seconds, tokens)| seconds / (tokens - 1) as f64)
             .collect(),
@@ -142,48 +141,17 @@ fn describe(statistics: &mut IndexMap<String, f64>, key: &str, seconds: &[f64], 
     }
 }
 
-/// The values in ascending order.
-pub fn sorted(values: &[f64]) -> Vec<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted
-}
-
-/// The mean; 0 of nothing.
-pub fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
-}
-
-/// The standard deviation of the population (numpy's `std`); 0 of nothing.
-pub fn deviation(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / values.len().max(1) as f64).sqrt()
-}
-
-/// The `p`-th percentile (0 to 100) of ascending values, linear between two of them (numpy's default); 0 of nothing.
-pub fn percentile(sorted: &[f64], p: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
-    let position = p / 100.0 * last as f64;
-    let below = sorted.get(position.floor() as usize).copied().unwrap_or_default();
-    let above = sorted.get(position.ceil() as usize).copied().unwrap_or(below);
-    below + (above - below) * position.fract()
-}
-
 /// Most pieces with tokens, and most requests under way, in any whole second since the first send.
-fn peaks(completed: &[&Exchange]) -> (f64, usize) {
-    let begin = completed.iter().map(|exchange| exchange.start).fold(f64::INFINITY, f64::min);
+fn peaks(completed: &[&Answer]) -> (f64, usize) {
+    let begin = completed.iter().map(|answer| answer.sent).fold(f64::INFINITY, f64::min);
     let mut tokens: IndexMap<u64, usize> = IndexMap::new();
     let mut requests: IndexMap<u64, usize> = IndexMap::new();
     let second = |time: f64| (time - begin) as u64;
-    for exchange in completed {
-        let mut time = exchange.start + exchange.ttft;
-        *tokens.entry(second(time)).or_default() += 1;
-        for gap in &exchange.itls {
-            time += gap;
-            *tokens.entry(second(time)).or_default() += 1;
+    for answer in completed {
+        for arrived in &answer.tokens {
+            *tokens.entry(second(*arrived)).or_default() += 1;
         }
-        for active in second(exchange.start)..=second(exchange.start + exchange.latency) {
+        for active in second(answer.sent)..=second(answer.sent + answer.latency()) {
             *requests.entry(active).or_default() += 1;
         }
     }
@@ -193,14 +161,14 @@ fn peaks(completed: &[&Exchange]) -> (f64, usize) {
 
 impl ServingResult {
     /// Sums up a load.
-    pub fn new(arguments: Arguments, ended: Timestamp, exchanges: Vec<Exchange>, duration: f64) -> Self {
-        let summary = summarise(&exchanges, duration, &arguments);
-        Self { arguments, ended, exchanges, summary, lag: None }
+    pub fn new(arguments: Arguments, ended: Timestamp, answers: Vec<Answer>, duration: f64) -> Self {
+        let summary = summarise(&answers, duration, &arguments);
+        Self { arguments, ended, answers, summary, check: None }
     }
 
     /// With what the client measured of itself.
-    pub fn with_lag(self, lag: Lag) -> Self {
-        Self { lag: Some(lag), ..self }
+    pub fn with_check(self, check: SelfCheck) -> Self {
+        Self { check: Some(check), ..self }
     }
 
     /// When it ended, UTC, as results say it: `%Y%m%d-%H%M%S`.
@@ -210,12 +178,12 @@ impl ServingResult {
 
     /// Why these numbers may not be what they seem.
     pub fn warnings(&self) -> Vec<String> {
-        let completed = self.exchanges.iter().filter(|exchange| exchange.failure.is_none());
-        let uncounted = completed.clone().filter(|exchange| exchange.output_tokens == 0).count();
-        let mut ttfts: Vec<f64> = completed.map(|exchange| exchange.ttft * 1000.0).collect();
+        let completed = self.answers.iter().filter(|answer| answer.failure.is_none());
+        let uncounted = completed.clone().filter(|answer| answer.output_tokens == 0).count();
+        let mut ttfts: Vec<f64> = completed.map(|answer| answer.ttft() * 1000.0).collect();
         ttfts = sorted(&ttfts);
-        let mut warnings = match &self.lag {
-            Some(lag) if !ttfts.is_empty() => lag.warnings(percentile(&ttfts, 50.0)),
+        let mut warnings = match &self.check {
+            Some(check) if !ttfts.is_empty() => check.warnings(percentile(&ttfts, 50.0)),
             _ => Vec::new(),
         };
         if uncounted > 0 {
@@ -227,7 +195,7 @@ impl ServingResult {
     /// How many requests failed, by kind.
     pub fn failures(&self) -> IndexMap<String, usize> {
         let mut kinds = IndexMap::new();
-        for failure in self.exchanges.iter().filter_map(|exchange| exchange.failure.as_ref()) {
+        for failure in self.answers.iter().filter_map(|answer| answer.failure.as_ref()) {
             *kinds.entry(failure.kind()).or_default() += 1;
         }
         kinds
@@ -235,12 +203,12 @@ impl ServingResult {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde::Deserialize;
+    use vllm_load::Failure;
 
     use super::*;
     use crate::client::arguments;
-    use crate::client::request::Failure;
 
     pub(super) const REAL: &str =
         include_str!("../../tests/data/results/repeats/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json");
@@ -254,10 +222,19 @@ mod tests {
         output_lens: Vec<u64>,
         ttfts: Vec<f64>,
         itls: Vec<Vec<f64>>,
-        latencies: Vec<f64>,
         start_times: Vec<f64>,
         queue_times: Vec<f64>,
         generated_texts: Vec<String>,
+    }
+
+    /// When tokens arrived: the first, then each after its gap.
+    pub(in crate::client) fn arrivals(first: f64, gaps: &[f64]) -> Vec<f64> {
+        let mut arrivals = vec![first];
+        arrivals.extend(gaps.iter().scan(first, |time, gap| {
+            *time += gap;
+            Some(*time)
+        }));
+        arrivals
     }
 
     pub(super) fn real() -> ServingResult {
@@ -267,13 +244,11 @@ mod tests {
     /// The real requests, as if `flags` had been asked for too.
     pub(super) fn asked(flags: &str) -> ServingResult {
         let file: Detailed = serde_json::from_str(REAL).unwrap();
-        let exchanges = (0..file.ttfts.len())
-            .map(|i| Exchange {
-                start: file.start_times[i],
-                queued: file.queue_times[i],
-                ttft: file.ttfts[i],
-                itls: file.itls[i].clone(),
-                latency: file.latencies[i],
+        let answers = (0..file.ttfts.len())
+            .map(|i| Answer {
+                due: file.start_times[i] - file.queue_times[i],
+                sent: file.start_times[i],
+                tokens: arrivals(file.start_times[i] + file.ttfts[i], &file.itls[i]),
                 input_tokens: file.input_lens[i],
                 output_tokens: file.output_lens[i],
                 text: file.generated_texts[i].clone(),
@@ -285,7 +260,7 @@ mod tests {
         let arguments = arguments::parse(&shell_words::split(&format!("{command} {flags}")).unwrap()).unwrap();
         let ended = jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", &file.date).unwrap();
         let ended = ended.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
-        ServingResult::new(arguments, ended, exchanges, file.duration)
+        ServingResult::new(arguments, ended, answers, file.duration)
     }
 
     #[test]
@@ -331,27 +306,17 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_linear_and_the_deviation_is_that_of_the_population() {
-        let values = sorted(&[4.0, 1.0, 3.0, 2.0]);
-        assert_eq!(percentile(&values, 50.0), 2.5);
-        assert_eq!(percentile(&values, 75.0), 3.25);
-        assert_eq!(percentile(&values, 100.0), 4.0);
-        assert_eq!(deviation(&values), 1.25_f64.sqrt());
-        assert_eq!((percentile(&[], 99.0), mean(&[]), deviation(&[])), (0.0, 0.0, 0.0));
-    }
-
-    #[test]
     fn failed_requests_count_in_nothing_but_their_number() {
         let mut result = real();
         let before = result.summary.clone();
-        let failed = Exchange {
-            ttft: 99.0,
+        let failed = Answer {
+            tokens: vec![99.0],
             input_tokens: 5,
             failure: Some(Failure::Status(500, "boom".to_owned())),
-            ..Exchange::default()
+            ..Answer::default()
         };
-        result.exchanges.push(failed);
-        let result = ServingResult::new(result.arguments, result.ended, result.exchanges, before.duration);
+        result.answers.push(failed);
+        let result = ServingResult::new(result.arguments, result.ended, result.answers, before.duration);
         assert_eq!(result.summary, Summary { failed: 1, ..before });
         assert_eq!(result.failures(), IndexMap::from([("status 500".to_owned(), 1)]));
     }

@@ -120,9 +120,11 @@ fn args(result: &ServingResult) -> Result<Map<String, Value>> {
 
 #[cfg(test)]
 mod tests {
+    use vllm_load::Answer;
+
     use super::*;
     use crate::client::arguments;
-    use crate::client::request::Exchange;
+    use crate::client::metrics::tests::arrivals;
 
     /// Written by vLLM 0.32, on the way of upstream's suite; lists are cut to two entries.
     const REAL: &str = include_str!("../../tests/data/results/options/records.pytorch.json");
@@ -136,9 +138,9 @@ mod tests {
              --dataset-name random --random-input-len 256 --random-output-len 16 {more}"
         );
         let arguments = arguments::parse(&shell_words::split(&command).unwrap()).unwrap();
-        let exchange = Exchange { ttft: 0.1, latency: 0.3, itls: vec![0.2], output_tokens: 2, ..Exchange::default() };
+        let answer = Answer { tokens: arrivals(0.1, &[0.2]), output_tokens: 2, ..Answer::default() };
         let ended = "2026-11-24T11:19:33Z".parse().unwrap();
-        records(&ServingResult::new(arguments, ended, vec![exchange], 1.0)).unwrap()
+        records(&ServingResult::new(arguments, ended, vec![answer], 1.0)).unwrap()
     }
 
     /// Keys in order, with the type of each value; of arrays that of the first entry.

@@ -99,7 +99,7 @@ fn statistic(id: &str) -> Option<String> {
 }
 
 fn errors(result: &ServingResult) -> String {
-    let failures = result.exchanges.iter().filter_map(|exchange| exchange.failure.as_ref());
+    let failures = result.answers.iter().filter_map(|answer| answer.failure.as_ref());
     let lines: String =
         failures.take(MOST_ERRORS).enumerate().map(|(i, failure)| format!("Error {i}: {failure}\n")).collect();
     if lines.is_empty() {
@@ -124,30 +124,26 @@ fn number(label: &str, value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vllm_load::{Answer, Failure};
+
     use super::*;
     use crate::client::arguments;
-    use crate::client::request::{Exchange, Failure};
+    use crate::client::metrics::tests::arrivals;
 
-    fn result(command: &str, exchanges: Vec<Exchange>) -> ServingResult {
+    fn result(command: &str, answers: Vec<Answer>) -> ServingResult {
         let arguments = arguments::parse(&shell_words::split(command).unwrap()).unwrap();
-        ServingResult::new(arguments, jiff::Timestamp::UNIX_EPOCH, exchanges, 2.0)
+        ServingResult::new(arguments, jiff::Timestamp::UNIX_EPOCH, answers, 2.0)
     }
 
-    fn exchange() -> Exchange {
-        Exchange {
-            ttft: 0.1,
-            itls: vec![0.02; 4],
-            latency: 0.18,
-            input_tokens: 8,
-            output_tokens: 5,
-            ..Exchange::default()
-        }
+    fn answer() -> Answer {
+        let tokens = arrivals(0.1, &[0.02; 4]);
+        Answer { tokens, input_tokens: 8, output_tokens: 5, ..Answer::default() }
     }
 
     #[test]
     fn the_block_has_upstreams_labels_order_and_widths() {
         let command = "--model m --max-concurrency 8 --request-rate 4 --metric-percentiles 50,99.9";
-        let text = block(&result(command, vec![exchange(), exchange()]));
+        let text = block(&result(command, vec![answer(), answer()]));
         assert!(text.lines().all(|line| line.chars().count() >= WIDTH), "{text}");
         let trimmed: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         insta::assert_snapshot!(trimmed, @r"
@@ -185,7 +181,7 @@ mod tests {
 
     #[test]
     fn failures_are_told_and_where_nothing_was_measured_there_are_no_zeros() {
-        let failed = Exchange { failure: Some(Failure::Status(503, "busy".to_owned())), ..Exchange::default() };
+        let failed = Answer { failure: Some(Failure::Status(503, "busy".to_owned())), ..Answer::default() };
         let text = block(&result("--model m", vec![failed]));
         insta::assert_snapshot!(text.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>(), @r"
         Failed requests during benchmark run detected (capping to 10):

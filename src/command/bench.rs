@@ -53,7 +53,7 @@ fn whole(result: &ServingResult) -> Result<()> {
     if failures.is_empty() {
         return Ok(());
     }
-    let (failed, total) = (result.summary.failed, result.exchanges.len());
+    let (failed, total) = (result.summary.failed, result.answers.len());
     Err(anyhow!("{failed} of {total} requests failed ({})", failures.join(", ")))
 }
 

@@ -14,12 +14,11 @@ use super::run::measure::Measure;
 use super::run::{conclude, folder, interruptible};
 use super::{Shell, prepare};
 use crate::cli::calibrate::CalibrateArgs;
-use crate::duration;
 use crate::exit::{Classify, Exit};
-use crate::noise_store;
 use crate::output::OutputFolder;
 use crate::store::Store;
 use crate::target::process::Processes;
+use crate::{duration, noise_store};
 
 /// Runs head against itself, again and again.
 pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> Result<Exit> {

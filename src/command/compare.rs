@@ -21,8 +21,7 @@ use crate::noise_store;
 use crate::output::OutputFolder;
 use crate::plan::Plan;
 use crate::report::terminal;
-use crate::result::upstream_compare;
-use crate::result::{self, Folder};
+use crate::result::{self, Folder, upstream_compare};
 use crate::store::Store;
 
 /// What `--format json` prints: `comparison.json`, and the capacities where limits were given.

@@ -231,7 +231,7 @@ fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
     let arguments = client::arguments::parse(case.client.argv.get(3..).unwrap_or_default())?;
     let tokenizer = arguments.tokenizer_id();
     ensure!(
-        simulated || client::dataset::find_tokenizer(tokenizer, environment).is_some(),
+        simulated || client::draw::find_tokenizer(tokenizer, environment).is_some(),
         "no tokenizer.json of `{tokenizer}` in its folder or the Hugging Face cache"
     );
     if let Some(path) = &arguments.dataset_path {

@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use vllm_load::open_files;
+use vllm_load::sim::{self, Pace, Simulation};
 
 use super::Shell;
 use crate::cli::SimServerArgs;
+use crate::client::draw::find_tokenizer;
 use crate::exit::{Classify, Exit};
-use crate::sim::{self, Pace, Simulation};
 
 /// Serves until it is interrupted.
 pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Result<Exit> {
@@ -17,11 +19,12 @@ pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Resu
         .world()?;
     let address = listener.local_addr().context("cannot tell the port").world()?;
     shell.print(&format!("http://{address}"));
-    sim::server::raise_file_limit();
+    open_files::raise();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let (model, faults, trace) = (arguments.model.clone(), arguments.fault.clone(), arguments.trace.clone());
-    let simulation = Simulation { pace, model, faults, trace };
-    sim::serve(simulation, &shell.environment, listener, async move {
+    let model_folder = find_tokenizer(&model, &shell.environment);
+    let simulation = Simulation { pace, model, model_folder, faults, trace };
+    sim::serve(simulation, listener, async move {
         tokio::select! { _ = tokio::signal::ctrl_c() => (), _ = terminate.recv() => () }
     })
     .await

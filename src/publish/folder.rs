@@ -234,11 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn ten_tamperings_are_refused_each_with_a_sentence() {
+    fn a_field_of_a_newer_version_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), &tampered("\"schema\":", "\"comment\": \"**approved**\", \"schema\":"));
+        assert_eq!(read(folder.path()).unwrap(), serde_json::from_str(REAL).unwrap());
+    }
+
+    #[test]
+    fn tamperings_are_refused_each_with_a_sentence() {
         let many_rows = format!("\"base\": [{}0.0]", "1.0,".repeat(10_000));
         let refusals = [
             refusal_of(&tampered("\"high\": 0.", "\"high\": 1e999, \"was\": 0.")),
-            refusal_of(&tampered("\"schema\":", "\"comment\": \"**approved**\", \"schema\":")),
             refusal_of(&tampered("comparison/v1", "comparison/v2")),
             refusal_of(&tampered("\"why\": \"", &format!("\"why\": \"{}", "A".repeat(20_000)))),
             refusal_of(&tampered("\"why\": \"", &format!("\"why\": \"{}", "A".repeat(10 << 20)))),
@@ -251,7 +257,6 @@ mod tests {
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r"
         cannot read OUT/comparison.json: number out of range at line 125 column 16
-        cannot read OUT/comparison.json: unknown field `comment`, expected one of `schema`, `verdict`, `counts`, `subject`, `method`, `cases`, `rows`, `skipped`, `conduct` at line 2 column 10
         cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
         cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 130 column 20032
         cannot read OUT/comparison.json: it has 10496625 bytes; at most 8388608 are read

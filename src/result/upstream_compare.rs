@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow};
 use indexmap::IndexMap;
-use vllm_verdict::Input;
 use vllm_verdict::case::Kind;
-use vllm_verdict::compare;
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
 use vllm_verdict::statistics::mean;
 use vllm_verdict::v1::{Comparison, Subject};
+use vllm_verdict::{Input, compare};
 
 use crate::exit::Classify;
 use crate::result::table::{self, Cell, METRICS, Record, TEST_NAME};

@@ -8,10 +8,10 @@ use indexmap::IndexMap;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use vllm_perf::client::{self, ServingResult, arguments};
+use vllm_load::sim::{self, Pace, Simulation};
+use vllm_perf::client::{self, ServingResult, arguments, draw};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
-use vllm_perf::sim::{self, Pace, Simulation};
 
 type Object = IndexMap<String, Value>;
 
@@ -33,14 +33,15 @@ fn upstreams_keys(name: &str) -> Vec<String> {
 
 /// Starts a simulated server that lasts as long as the test's runtime, and gives its port.
 async fn serve(pace: &str, model: &str) -> u16 {
-    start(Simulation::new(pace.parse::<Pace>().unwrap(), model)).await
+    let simulation = Simulation::new(pace.parse::<Pace>().unwrap(), model);
+    start(Simulation { model_folder: draw::find_tokenizer(model, &Environment::default()), ..simulation }).await
 }
 
 async fn start(simulation: Simulation) -> u16 {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move { sim::serve(simulation, &Environment::default(), listener, pending()).await });
+    tokio::spawn(async move { sim::serve(simulation, listener, pending()).await });
     port
 }
 
@@ -58,13 +59,13 @@ async fn tokens_are_counted_exactly_and_nothing_is_faster_than_the_pace() {
     let summary = &result.summary;
     assert_eq!((summary.completed, summary.failed), (12, 0));
     assert_eq!((summary.total_input_tokens, summary.total_output_tokens), (12 * 30, 12 * 9));
-    for exchange in &result.exchanges {
-        assert!(exchange.ttft >= 0.020, "{exchange:?}");
-        assert!(exchange.latency >= 0.020 + 8.0 * 0.005, "{exchange:?}");
-        assert_eq!((exchange.itls.len(), exchange.output_tokens), (8, 9));
+    for exchange in &result.answers {
+        assert!(exchange.ttft() >= 0.020, "{exchange:?}");
+        assert!(exchange.latency() >= 0.020 + 8.0 * 0.005, "{exchange:?}");
+        assert_eq!((exchange.itls().count(), exchange.output_tokens), (8, 9));
         assert_eq!(exchange.text, " token".repeat(9));
-        let sum = exchange.ttft + exchange.itls.iter().sum::<f64>();
-        assert!((sum - exchange.latency).abs() < 1e-9);
+        let sum = exchange.ttft() + exchange.itls().sum::<f64>();
+        assert!((sum - exchange.latency()).abs() < 1e-9);
     }
     assert!(summary.duration >= 3.0 * 0.060, "three rounds of four: {}", summary.duration);
     assert!(summary.statistics["p99_e2el_ms"] >= summary.statistics["median_e2el_ms"]);
@@ -98,10 +99,10 @@ async fn requests_are_sent_when_they_are_due_however_slow_the_answers_are() {
     let port = serve("ttft=1s,itl=1ms,jitter=0", "m").await;
     let flags = "--model m --num-prompts 10 --request-rate 100 --burstiness inf --random-output-len 1";
     let result = measure(port, flags).await.unwrap();
-    let starts: Vec<f64> = result.exchanges.iter().map(|exchange| exchange.start).collect();
+    let starts: Vec<f64> = result.answers.iter().map(|exchange| exchange.sent).collect();
     assert!(starts.iter().zip(1..).all(|(start, nth)| *start >= f64::from(nth) * 0.010), "{starts:?}");
     assert!(starts.is_sorted());
-    let first_end = starts[0] + result.exchanges[0].latency;
+    let first_end = starts[0] + result.answers[0].latency();
     assert!(starts.iter().all(|start| *start < first_end), "all were sent before the first was answered: {starts:?}");
 }
 
@@ -122,7 +123,7 @@ async fn a_first_request_that_fails_ends_the_measurement_and_says_why() {
 async fn a_server_is_ready_only_after_its_startup_and_the_first_request_waits_for_it() {
     let begin = std::time::Instant::now();
     let port = serve("ttft=1ms,itl=1ms,startup=1s", "m").await;
-    let http = client::request::http(&"http://127.0.0.1".parse().unwrap()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
     let status = async |path: &str| http.get(format!("http://127.0.0.1:{port}{path}")).send().await.unwrap().status();
     assert_eq!(
         (status("/health").await, status("/v1/models").await),
@@ -141,15 +142,14 @@ async fn a_shutdown_does_not_wait_for_answers_without_end_and_their_requests_fai
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = std::thread::spawn(move || {
-        let env = Environment::default();
         let pace = "ttft=1ms,itl=1h".parse().unwrap();
         let shutdown = async { stopped.await.unwrap() };
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let ended = runtime.block_on(sim::serve(Simulation::new(pace, "m"), &env, listener, shutdown));
+        let ended = runtime.block_on(sim::serve(Simulation::new(pace, "m"), listener, shutdown));
         runtime.shutdown_background();
         ended
     });
-    let http = client::request::http(&"http://127.0.0.1".parse().unwrap()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
     let body = r#"{"prompt": "a", "max_tokens": 2, "stream": true}"#;
     let url = format!("http://127.0.0.1:{port}/v1/completions");
     let mut answer = http.post(url).body(body).send().await.unwrap();
@@ -162,7 +162,7 @@ async fn a_shutdown_does_not_wait_for_answers_without_end_and_their_requests_fai
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_not_streamed_is_one_object() {
     let port = serve("ttft=1ms,itl=1ms", "m").await;
-    let http = client::request::http(&"http://127.0.0.1".parse().unwrap()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
     let ask = async |path: &str, body: &'static str| {
         let answer = http.post(format!("http://127.0.0.1:{port}{path}")).body(body).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
@@ -195,7 +195,7 @@ async fn the_simulated_executable_writes_what_vllm_bench_writes() {
         let path = path.to_str().unwrap();
         let command =
             format!("bench {kind} --output-json {path} --model m --load-format dummy --enforce-eager {flags}");
-        sim::vllm::run(words(&command), &env).await.unwrap();
+        vllm_perf::sim_vllm::run(words(&command), &env).await.unwrap();
         let result = read(path);
         assert_eq!(result.keys().cloned().collect::<Vec<_>>(), upstreams_keys(&format!("{kind}_tinyllama_tp1")));
         result
@@ -233,7 +233,7 @@ async fn bench_serve_of_the_simulated_executable_writes_the_keys_of_vllms_result
          --port {port}",
         folder.path().display()
     );
-    sim::vllm::run(words(&command), &Environment::default()).await.unwrap();
+    vllm_perf::sim_vllm::run(words(&command), &Environment::default()).await.unwrap();
     let result = read(folder.path().join("case.json"));
     let name = "serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8";
     let (upstreams, ours) = (upstreams_keys(name), result.keys().cloned().collect::<Vec<_>>());
@@ -252,7 +252,7 @@ async fn what_cannot_be_simulated_is_the_users_mistake() {
         "bench serve --model m --lora-modules a",
         "serve --port 0",
     ] {
-        let error = sim::vllm::run(words(command), &Environment::default()).await.unwrap_err();
+        let error = vllm_perf::sim_vllm::run(words(command), &Environment::default()).await.unwrap_err();
         assert_eq!(exit::of(&error), Exit::Mistake, "{command}: {error:#}");
     }
 }
@@ -300,9 +300,9 @@ async fn what_is_only_unusual_is_no_failure() {
     let result =
         measure_faults("split-utf8@1 big-event@2", "--num-prompts 3 --max-concurrency 1 --save-detailed").await;
     assert!(result.failures().is_empty(), "{:?}", result.failures());
-    assert_eq!(result.exchanges[0].text, " t\u{f6}ken \u{1f680}".repeat(6));
-    assert_eq!(result.exchanges[1].text.len(), (1 << 20) + 5 * " token".len());
-    assert!(result.exchanges.iter().all(|exchange| exchange.itls.len() == 5));
+    assert_eq!(result.answers[0].text, " t\u{f6}ken \u{1f680}".repeat(6));
+    assert_eq!(result.answers[1].text.len(), (1 << 20) + 5 * " token".len());
+    assert!(result.answers.iter().all(|answer| answer.itls().count() == 5));
 
     let result = measure_faults("no-usage@*", "--num-prompts 4").await;
     assert_eq!((result.summary.completed, result.summary.total_output_tokens), (4, 4 * 6));
@@ -324,7 +324,7 @@ async fn a_trace_has_the_true_times_of_every_answer_in_order() {
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
         let shutdown = async { stopped.await.unwrap() };
-        sim::serve(simulation, &Environment::default(), listener, shutdown).await
+        sim::serve(simulation, listener, shutdown).await
     });
     let result = measure(port, "--model m --num-prompts 3 --max-concurrency 1 --random-output-len 4").await.unwrap();
     stop.send(()).unwrap();
@@ -333,12 +333,12 @@ async fn a_trace_has_the_true_times_of_every_answer_in_order() {
     let answers: Vec<sim::trace::Traced> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let counts: Vec<_> = answers.iter().map(|answer| (answer.request, answer.tokens_us.len())).collect();
     assert_eq!(counts, [(1, 4), (2, 2), (3, 4)]);
-    for (answer, exchange) in answers.iter().zip(&result.exchanges) {
+    for (answer, exchange) in answers.iter().zip(&result.answers) {
         let first = answer.tokens_us[0] - answer.accepted_us;
         assert!(first >= 20_000, "{answer:?}");
         assert!(answer.tokens_us.is_sorted());
         // A client sends before the server accepts and reads after the server writes.
-        assert!(exchange.ttft * 1e6 >= (first - 1) as f64, "{answer:?} {exchange:?}");
+        assert!(exchange.ttft() * 1e6 >= (first - 1) as f64, "{answer:?} {exchange:?}");
     }
 }
 

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use vllm_perf::report::terminal;
 use vllm_perf::result::{self, Folder};
-use vllm_verdict;
-use vllm_verdict::Input;
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::metric::Direction;
 use vllm_verdict::noise::{AaRun, Noise};
@@ -15,6 +13,7 @@ use vllm_verdict::repetition::Outcome;
 use vllm_verdict::statistics::{self, Prior};
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{Comparison, Counts, Device, DeviceName, Look, Row, Subject, Verdict};
+use vllm_verdict::{self, Input};
 
 const A: [&str; 5] = ["run00_A", "run02_A", "run04_A", "run06_A", "run08_A"];
 const B: [&str; 5] = ["run01_B", "run03_B", "run05_B", "run07_B", "run09_B"];

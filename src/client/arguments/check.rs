@@ -1,9 +1,10 @@
 //! What flags must be together, after each is well by itself: vLLM's own rules.
 
+use vllm_load::Api;
+use vllm_load::arrivals::LOWEST_RATE;
+
 use super::flags::Arguments;
 use super::value::DatasetName;
-use crate::client::request::Api;
-use crate::client::schedule::LOWEST_RATE;
 
 /// Sets what one flag implies for others, as `vllm bench serve` does.
 pub(super) fn imply(arguments: &mut Arguments) {

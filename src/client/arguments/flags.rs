@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use url::Url;
+use vllm_load::prompts::RangeRatio;
+use vllm_load::ramp::RampUpStrategy;
 
-use super::value::{Backend, DatasetName, Objective, RampUpStrategy, RangeRatio, Timing};
+use super::value::{Backend, DatasetName, Objective, Timing};
 
 /// The command. It serialises as upstream's own list of arguments in `.pytorch.json`: headers are hidden, infinity is
 /// `inf`.
@@ -128,7 +130,7 @@ pub struct Arguments {
     #[serde(serialize_with = "number")]
     pub burstiness: f64,
     /// The request rate grows from a first to a last one, instead of --request-rate.
-    #[arg(long)]
+    #[arg(long, value_parser = ramp_up_strategies())]
     pub ramp_up_strategy: Option<RampUpStrategy>,
     /// Requests a second at the beginning.
     #[arg(long, value_name = "PER_SECOND")]
@@ -264,4 +266,10 @@ fn objectives<S: Serializer>(objectives: &[Objective], serializer: S) -> Result<
 fn pairs<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
     let texts: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
     (!texts.is_empty()).then_some(texts).serialize(serializer)
+}
+
+fn ramp_up_strategies() -> impl TypedValueParser<Value = RampUpStrategy> {
+    let named = |text: String| RampUpStrategy::ALL.into_iter().find(|strategy| strategy.as_str() == text);
+    PossibleValuesParser::new(RampUpStrategy::ALL.map(RampUpStrategy::as_str))
+        .try_map(move |text| named(text).ok_or("not a strategy"))
 }

@@ -4,9 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-
-use crate::client::request::Api;
+use serde::Serialize;
+use vllm_load::Api;
 
 /// Interfaces, as upstream names its backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -102,69 +101,6 @@ impl Timing {
     }
 }
 
-/// How the request rate grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RampUpStrategy {
-    /// By the same number each request.
-    Linear,
-    /// By the same factor each request.
-    Exponential,
-}
-
-impl fmt::Display for RampUpStrategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Linear => "linear",
-            Self::Exponential => "exponential",
-        })
-    }
-}
-
-/// How far lengths stray from what was asked for: 0.1 is from 90 % to 110 %.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum RangeRatio {
-    /// The same for prompts and answers.
-    Both(f64),
-    /// Each its own.
-    Each {
-        /// Of prompts.
-        input: f64,
-        /// Of answers.
-        output: f64,
-    },
-}
-
-impl RangeRatio {
-    /// That of prompts.
-    pub fn input(self) -> f64 {
-        match self {
-            Self::Both(ratio) | Self::Each { input: ratio, .. } => ratio,
-        }
-    }
-
-    /// That of answers.
-    pub fn output(self) -> f64 {
-        match self {
-            Self::Both(ratio) | Self::Each { output: ratio, .. } => ratio,
-        }
-    }
-}
-
-impl FromStr for RangeRatio {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let ratio: Self =
-            serde_json::from_str(text).map_err(|_| r#"expected a number or {"input": 0.3, "output": 0.5}"#)?;
-        if [ratio.input(), ratio.output()].iter().any(|ratio| !(0.0..1.0).contains(ratio)) {
-            return Err("expected at least 0 and less than 1".to_owned());
-        }
-        Ok(ratio)
-    }
-}
-
 /// A time that a good request keeps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Objective {
@@ -198,18 +134,6 @@ impl fmt::Display for Objective {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_range_is_a_number_or_one_for_each_side() {
-        assert_eq!("0.25".parse(), Ok(RangeRatio::Both(0.25)));
-        assert_eq!("0".parse(), Ok(RangeRatio::Both(0.0)));
-        let each = RangeRatio::Each { input: 0.3, output: 0.5 };
-        assert_eq!(r#"{"input": 0.3, "output": 0.5}"#.parse(), Ok(each));
-        assert_eq!((each.input(), each.output()), (0.3, 0.5));
-        for text in ["1", "-0.1", "wide", r#"{"input": 0.3}"#, r#"{"input": 0.3, "output": 1.5}"#, "[0.1, 0.2, 0.3]"] {
-            assert!(text.parse::<RangeRatio>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn names_are_those_of_the_command_line() {

@@ -4,11 +4,10 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use vllm_load::ramp::RampUpStrategy;
+use vllm_load::{Answer, SelfCheck};
 
 use super::{ServingResult, output_tokens};
-use crate::client::arguments::RampUpStrategy;
-use crate::client::lag::Own;
-use crate::client::request::Exchange;
 
 /// A number of requests a second; infinite is the word `inf`.
 #[derive(Serialize)]
@@ -45,7 +44,7 @@ struct File<'a> {
     output_throughput: f64,
     total_token_throughput: f64,
     #[serde(flatten)]
-    lengths_and_times: Option<LengthsAndTimes<'a>>,
+    lengths_and_times: Option<LengthsAndTimes>,
     latencies: Vec<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start_times: Option<Vec<f64>>,
@@ -78,11 +77,11 @@ struct RateChange {
 
 /// What `--save-detailed` adds before the latencies.
 #[derive(Serialize)]
-struct LengthsAndTimes<'a> {
+struct LengthsAndTimes {
     input_lens: Vec<u64>,
     output_lens: Vec<u64>,
     ttfts: Vec<f64>,
-    itls: Vec<&'a [f64]>,
+    itls: Vec<Vec<f64>>,
 }
 
 /// What `--save-detailed` adds after the queue times.
@@ -97,11 +96,11 @@ impl ServingResult {
     fn rate_changes(&self) -> Option<Vec<RateChange>> {
         let began = self.ended - SignedDuration::from_secs_f64(self.summary.duration);
         let moment = |index: Option<usize>| {
-            let exchange = index.and_then(|index| self.exchanges.get(index));
-            let due = exchange.map_or(0.0, |exchange| exchange.start - exchange.queued);
+            let answer = index.and_then(|index| self.answers.get(index));
+            let due = answer.map_or(0.0, |answer| answer.due);
             (began + SignedDuration::from_secs_f64(due)).strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()
         };
-        let changes = self.arguments.ramp_up()?.changes(self.exchanges.len());
+        let changes = self.arguments.ramp_up()?.changes(self.answers.len());
         Some(changes.into_iter().map(|(rps, index)| RateChange { rps, timestamp: moment(index) }).collect())
     }
 
@@ -117,8 +116,8 @@ impl ServingResult {
 
     /// Upstream's keys alone, before they are printed.
     pub(in crate::client) fn to_map(&self, detailed: bool) -> Map<String, Value> {
-        let Self { arguments, exchanges, summary, .. } = self;
-        let numbers = |of: fn(&Exchange) -> f64| exchanges.iter().map(of).collect::<Vec<_>>();
+        let Self { arguments, answers, summary, .. } = self;
+        let numbers = |of: fn(&Answer) -> f64| answers.iter().map(of).collect::<Vec<_>>();
         let backend = arguments.backend.as_str();
         let rate = arguments.request_rate;
         let file = File {
@@ -148,22 +147,22 @@ impl ServingResult {
             output_throughput: summary.output_throughput,
             total_token_throughput: summary.total_token_throughput,
             lengths_and_times: detailed.then(|| LengthsAndTimes {
-                input_lens: exchanges.iter().map(|exchange| exchange.input_tokens).collect(),
-                output_lens: exchanges
+                input_lens: answers.iter().map(|answer| answer.input_tokens).collect(),
+                output_lens: answers
                     .iter()
-                    .map(|exchange| if exchange.failure.is_none() { output_tokens(exchange) } else { 0 })
+                    .map(|answer| if answer.failure.is_none() { output_tokens(answer) } else { 0 })
                     .collect(),
-                ttfts: numbers(|exchange| exchange.ttft),
-                itls: exchanges.iter().map(|exchange| exchange.itls.as_slice()).collect(),
+                ttfts: numbers(Answer::ttft),
+                itls: answers.iter().map(|answer| answer.itls().collect()).collect(),
             }),
-            latencies: numbers(|exchange| exchange.latency),
-            start_times: detailed.then(|| numbers(|exchange| exchange.start)),
-            queue_times: numbers(|exchange| exchange.queued),
+            latencies: numbers(Answer::latency),
+            start_times: detailed.then(|| numbers(|answer| answer.sent)),
+            queue_times: numbers(Answer::queued),
             texts: detailed.then(|| Texts {
-                generated_texts: exchanges.iter().map(|exchange| exchange.text.as_str()).collect(),
-                errors: exchanges
+                generated_texts: answers.iter().map(|answer| answer.text.as_str()).collect(),
+                errors: answers
                     .iter()
-                    .map(|exchange| exchange.failure.as_ref().map(ToString::to_string).unwrap_or_default())
+                    .map(|answer| answer.failure.as_ref().map(ToString::to_string).unwrap_or_default())
                     .collect(),
             }),
             max_output_tokens_per_s: summary.max_output_tokens_per_s,
@@ -182,10 +181,22 @@ impl ServingResult {
 
     /// The keys of ours, where the client measured itself.
     fn own(&self) -> Option<Own> {
-        let lag = self.lag.clone()?;
+        let check = self.check.clone()?;
         let warnings = self.warnings();
-        Some(Own { failures: self.failures(), lag, warnings })
+        Some(Own { failures: self.failures(), check, warnings })
     }
+}
+
+/// The keys of ours in a result file. They stand behind upstream's, which ignores them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Own {
+    /// How many requests failed, by kind.
+    pub failures: IndexMap<String, usize>,
+    /// What the client measured of itself.
+    #[serde(flatten)]
+    pub check: SelfCheck,
+    /// Why these numbers may not be what they seem.
+    pub warnings: Vec<String>,
 }
 
 #[cfg(test)]

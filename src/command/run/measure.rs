@@ -20,7 +20,6 @@ use crate::command::{Shell, plan as plan_command};
 use crate::config::Config;
 use crate::exit::Classify;
 use crate::journal::Journal;
-use crate::noise_store;
 use crate::output::OutputFolder;
 use crate::plan::{Fallback, Plan, SidePlan};
 use crate::progress::Progress;
@@ -30,7 +29,7 @@ use crate::store::Store;
 use crate::target::launch::Launch;
 use crate::target::process::Processes;
 use crate::target::{Target, image};
-use crate::{VERSION, duration, fingerprint, git, host};
+use crate::{VERSION, duration, fingerprint, git, host, noise_store};
 
 /// How often a registry is asked for an image that is not there yet.
 const POLL: Duration = Duration::from_secs(15);

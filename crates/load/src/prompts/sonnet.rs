@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use serde_json::Map;
 
 use super::tokenizer::Tokenizer;
-use super::{Content, Prompt, Sampling, read};
-use crate::client::generator::python::Random;
+use super::{Content, Prompt, Selection, prompt_file};
+use crate::generator::python::Random;
 
 /// How long prompts and answers are, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +32,12 @@ const PATIENCE: usize = 1000;
 /// The file cannot be read, or no prompt of its lines is as short as was asked.
 pub fn sonnet(
     path: &Path,
-    sampling: &Sampling,
+    selection: &Selection,
     lengths: &Lengths,
     bare: bool,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Prompt>> {
-    let text = read::text(path)?;
+    let text = prompt_file::text(path)?;
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     ensure!(!lines.is_empty(), "{} has no line", path.display());
     let average = lines.iter().map(|line| tokenizer.count(line)).sum::<usize>() as f64 / lines.len() as f64;
@@ -54,10 +54,10 @@ pub fn sonnet(
     let others = lines_of(input).saturating_sub(same);
     let prefix = lines.iter().take(same).copied().collect::<String>();
 
-    let mut random = Random::new(sampling.seed);
-    let mut prompts = Vec::with_capacity(sampling.prompts);
+    let mut random = Random::new(selection.seed);
+    let mut prompts = Vec::with_capacity(selection.prompts);
     let mut too_long = 0;
-    while prompts.len() < sampling.prompts {
+    while prompts.len() < selection.prompts {
         let own: String = random.choices(&lines, others).into_iter().copied().collect();
         let prompt = format!("{TASK}{prefix}{own}");
         let formatted = tokenizer.chat(&prompt, &none)?;

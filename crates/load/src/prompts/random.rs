@@ -1,12 +1,14 @@
 //! Random prompts: for the same seed and tokenizer the same texts that `vllm bench serve` sends.
 
+use std::str::FromStr;
+
 use anyhow::{Result, anyhow};
 
 use super::tokenizer::Tokenizer;
 use super::{Content, Prompt};
-use crate::client::arguments::RangeRatio;
-use crate::client::generator::numpy::Generator;
-use crate::exit::Classify;
+use serde::{Deserialize, Serialize};
+
+use crate::generator::numpy::Generator;
 
 /// How many prompts, and how long prompts and answers are, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,7 +54,7 @@ pub fn random(shape: &Shape, tokenizer: Option<&Tokenizer>) -> Result<Vec<Prompt
     let output = Lengths::around(shape.output_len, shape.range.output()).at_least_one();
     if plain.is_empty() || shape.prefix_len + input.low == 0 {
         let least = format!("`--random-input-len {}` leaves prompts of no token", shape.input_len);
-        return Err(anyhow!("{least}: the tokenizer adds {added} of its own; ask for more")).mistake();
+        return Err(anyhow!("{least}: the tokenizer adds {added} of its own; ask for more"));
     }
 
     let mut generator = Generator::new(shape.seed);
@@ -130,17 +132,61 @@ impl Writer<'_> {
     }
 }
 
+/// How far lengths stray from what was asked for: 0.1 is from 90 % to 110 %.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RangeRatio {
+    /// The same for prompts and answers.
+    Both(f64),
+    /// Each its own.
+    Each {
+        /// Of prompts.
+        input: f64,
+        /// Of answers.
+        output: f64,
+    },
+}
+
+impl RangeRatio {
+    /// That of prompts.
+    pub fn input(self) -> f64 {
+        match self {
+            Self::Both(ratio) | Self::Each { input: ratio, .. } => ratio,
+        }
+    }
+
+    /// That of answers.
+    pub fn output(self) -> f64 {
+        match self {
+            Self::Both(ratio) | Self::Each { output: ratio, .. } => ratio,
+        }
+    }
+}
+
+impl FromStr for RangeRatio {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ratio: Self =
+            serde_json::from_str(text).map_err(|_| r#"expected a number or {"input": 0.3, "output": 0.5}"#)?;
+        if [ratio.input(), ratio.output()].iter().any(|ratio| !(0.0..1.0).contains(ratio)) {
+            return Err("expected at least 0 and less than 1".to_owned());
+        }
+        Ok(ratio)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+
     use super::*;
-    use crate::environment::Environment;
 
     const SHAPE: Shape =
         Shape { prompts: 6, input_len: 40, output_len: 8, prefix_len: 0, range: RangeRatio::Both(0.0), seed: 1 };
 
     fn tiny() -> Tokenizer {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
-        Tokenizer::open(folder, &Environment::default()).unwrap().unwrap()
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/tiny-llama");
+        Tokenizer::read(std::path::Path::new(folder)).unwrap()
     }
 
     #[test]
@@ -185,7 +231,18 @@ mod tests {
     #[test]
     fn prompts_of_no_token_are_refused() {
         let error = random(&Shape { input_len: 1, range: RangeRatio::Both(0.5), ..SHAPE }, None).unwrap_err();
-        assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
         insta::assert_snapshot!(error, @"`--random-input-len 1` leaves prompts of no token: the tokenizer adds 0 of its own; ask for more");
+    }
+
+    #[test]
+    fn a_range_is_a_number_or_one_for_each_side() {
+        assert_eq!("0.25".parse(), Ok(RangeRatio::Both(0.25)));
+        assert_eq!("0".parse(), Ok(RangeRatio::Both(0.0)));
+        let each = RangeRatio::Each { input: 0.3, output: 0.5 };
+        assert_eq!(r#"{"input": 0.3, "output": 0.5}"#.parse(), Ok(each));
+        assert_eq!((each.input(), each.output()), (0.3, 0.5));
+        for text in ["1", "-0.1", "wide", r#"{"input": 0.3}"#, r#"{"input": 0.3, "output": 1.5}"#, "[0.1, 0.2, 0.3]"] {
+            assert!(text.parse::<RangeRatio>().is_err(), "{text}");
+        }
     }
 }

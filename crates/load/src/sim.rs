@@ -1,15 +1,13 @@
 //! The simulated vLLM: a server that answers at a known pace, so that everything around it can be tried and measured.
 //! It computes nothing; its tokens arrive when its [`Pace`] says, and never before.
 
-pub mod bench;
 pub mod fault;
-pub mod message;
-pub mod order;
-pub mod pacer;
-pub mod script;
-pub mod server;
+mod message;
+mod order;
+mod pacer;
+mod script;
+mod serve;
 pub mod trace;
-pub mod vllm;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use jiff::SignedDuration;
 
-pub use server::serve;
+pub use serve::{VERSION, serve};
 
 use fault::Fault;
 
@@ -32,7 +30,9 @@ pub struct Simulation {
     pub model: String,
     /// What goes wrong.
     pub faults: Vec<Fault>,
-    /// Where the truth about its answers is written.
+    /// The folder of the model, whose tokenizer counts the tokens of prompts; `None`: a word counts as a token.
+    pub model_folder: Option<PathBuf>,
+    /// Where the true times of its answers are written.
     pub trace: Option<PathBuf>,
 }
 

@@ -25,7 +25,7 @@ pub enum Piece<'a> {
 
 /// Follows one answer.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct Response {
     head: Vec<u8>,
     part: Part,
     /// Whether the server closes the connection after this answer.
@@ -53,7 +53,7 @@ enum Part {
     End,
 }
 
-impl Answer {
+impl Response {
     /// Takes the next step through `input` and shortens it by what was read.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ mod tests {
 
     /// The status, the body, whether the answer ended, and whether the connection can go on.
     fn read(pieces: &[&[u8]]) -> Result<(u16, String, bool, bool), String> {
-        let (mut answer, mut status, mut body, mut ended) = (Answer::default(), 0, Vec::new(), false);
+        let (mut answer, mut status, mut body, mut ended) = (Response::default(), 0, Vec::new(), false);
         for mut piece in pieces.iter().copied() {
             loop {
                 match answer.next(&mut piece)? {

@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, LogNormal};
@@ -24,8 +23,7 @@ use super::pacer::{Pacer, Shared, Stream};
 use super::script::{Answer, Ending, response};
 use super::trace::{Pen, Trace};
 use super::{Pace, Simulation};
-use crate::client::dataset;
-use crate::environment::Environment;
+use crate::prompts;
 
 /// What `/version` and `--version` say.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+sim");
@@ -39,25 +37,24 @@ const POLL: Duration = Duration::from_millis(5);
 /// How long to wait where the system has no file left for another connection.
 const NO_FILE: Duration = Duration::from_millis(10);
 
-/// Serves until `shutdown` is done. Texts are counted with the model's own tokenizer where `env` or the folder that the
-/// model names leads to one; otherwise a word counts as a token.
+/// Serves until `shutdown` is done. Prompts are counted with the model's own tokenizer where the simulation names its
+/// folder; otherwise a word counts as a token.
 ///
 /// # Errors
 /// The tokenizer file or the trace file fails, or the system has no thread to give.
 pub async fn serve(
     simulation: Simulation,
-    env: &Environment,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let Simulation { pace, model, faults, trace } = simulation;
+    let Simulation { pace, model, model_folder, faults, trace } = simulation;
     let trace = trace.as_deref().map(Trace::to).transpose()?;
     let server = Arc::new(Server {
         ready_at: Instant::now() + pace.startup,
         running: Arc::new(Semaphore::new(pace.max_num_seqs.min(Semaphore::MAX_PERMITS))),
         spread: LogNormal::new(0.0, pace.jitter).context("cannot spread the pace")?,
         pacer: Pacer::start().context("cannot start the pacer of the simulated vLLM")?,
-        tokenizer: dataset::open_tokenizer(&model, env)?,
+        tokenizer: model_folder.as_deref().map(prompts::open_encoder).transpose()?,
         requests: AtomicU64::new(0),
         answering: AtomicUsize::new(0),
         trace: trace.as_ref().map(Trace::pen),
@@ -89,16 +86,6 @@ pub async fn serve(
     connections.shutdown().await;
     drop(server);
     trace.map_or(Ok(()), Trace::finish)
-}
-
-/// Allows as many open connections as the system lets us have; many systems begin with 1024.
-pub fn raise_file_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Where it is refused, connections beyond the limit wait.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }
 
 struct Server {
@@ -265,7 +252,7 @@ impl Server {
             spread,
             request: id + 1,
             accepted: arrived,
-            place,
+            _place: place,
             ended: Some(ended),
             trace: self.trace.clone().filter(|_| order.stream),
             sent: 0,

@@ -1,6 +1,8 @@
 //! The simulated vLLM as an executable: `vllm serve`, `vllm bench ...` and `vllm --version` with vLLM's own flags, so that
 //! whatever drives vLLM can drive the simulation without knowing. The pace comes from `VLLM_PERF_SIM`.
 
+mod sim_bench;
+
 use std::io::Write;
 use std::str::FromStr;
 
@@ -8,7 +10,10 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Pace, Simulation, bench, server};
+use vllm_load::open_files;
+use vllm_load::sim::{self, Pace, Simulation};
+
+use crate::client::draw::find_tokenizer;
 use crate::client::{self, arguments, summary};
 use crate::environment::Environment;
 use crate::exit::Classify;
@@ -25,22 +30,22 @@ pub async fn run(argv: Vec<String>, env: &Environment) -> Result<()> {
     let words: Vec<&str> = argv.iter().map(String::as_str).collect();
     let pace = |flags: &Flags| pace(env, flags).mistake();
     match words.as_slice() {
-        ["--version" | "-v"] => say(server::VERSION),
+        ["--version" | "-v"] => say(sim::VERSION),
         ["serve", rest @ ..] => {
             let flags = Flags::read(rest);
             serve(&flags, pace(&flags)?, env).await
         }
         ["bench", "latency", rest @ ..] => {
             let flags = Flags::read(rest);
-            bench::latency(&flags, pace(&flags)?, env).await
+            sim_bench::latency(&flags, pace(&flags)?, env).await
         }
         ["bench", "throughput", rest @ ..] => {
             let flags = Flags::read(rest);
-            bench::throughput(&flags, pace(&flags)?, env).await
+            sim_bench::throughput(&flags, pace(&flags)?, env).await
         }
         ["bench", "startup", rest @ ..] => {
             let flags = Flags::read(rest);
-            bench::startup(&flags, pace(&flags)?, env).await
+            sim_bench::startup(&flags, pace(&flags)?, env).await
         }
         ["bench", "serve", ..] => {
             let arguments = arguments::parse(argv.get(2..).unwrap_or_default()).mistake()?;
@@ -74,20 +79,27 @@ async fn serve(flags: &Flags, pace: Pace, env: &Environment) -> Result<()> {
     // vLLM's own defaults: every interface, port 8000.
     let host = flags.get("host").unwrap_or("0.0.0.0");
     let port: u16 = flags.parsed("port").mistake()?.unwrap_or(8000);
-    server::raise_file_limit();
+    open_files::raise();
     let listener =
         TcpListener::bind((host, port)).await.with_context(|| format!("cannot listen on {host}:{port}")).world()?;
     let address = listener.local_addr().context("cannot read the address that was bound")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     say(&format!("simulated vLLM serves {name} on http://{address} ({pace})"))?;
-    server::serve(Simulation::new(pace, name), env, listener, async move {
+    sim::serve(simulation(pace, name, env), listener, async move {
         tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
     })
     .await
 }
 
-pub(super) fn say(text: &str) -> Result<()> {
+/// The simulated server of a model, whose tokenizer counts prompts where it is on this machine.
+fn simulation(pace: Pace, model: impl Into<String>, env: &Environment) -> Simulation {
+    let model = model.into();
+    let model_folder = find_tokenizer(&model, env);
+    Simulation { model_folder, ..Simulation::new(pace, model) }
+}
+
+fn say(text: &str) -> Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::generator::numpy::Legacy;
+use crate::generator::numpy::Legacy;
 
 /// The lowest rate, in requests a second: one in eleven days.
 pub const LOWEST_RATE: f64 = 1e-6;

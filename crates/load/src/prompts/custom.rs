@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::tokenizer::Tokenizer;
-use super::{Content, Prompt, Sampling, read};
-use crate::client::generator::python::Random;
+use super::{Content, Prompt, Selection, prompt_file};
+use crate::generator::python::Random;
 
 #[derive(Debug, Deserialize)]
 struct Row {
@@ -16,14 +16,14 @@ struct Row {
     output_tokens: Option<f64>,
 }
 
-/// Prompts of the file `path`, all of them where `sampling` asks for 0. `output_len` is the length of every answer;
+/// Prompts of the file `path`, all of them where `selection` asks for 0. `output_len` is the length of every answer;
 /// without it each line says its own. With `template` a prompt is what the model's chat template makes of the line's.
 ///
 /// # Errors
 /// The file cannot be read, a line has no length, or the template fails.
 pub fn custom(
     path: &Path,
-    sampling: &Sampling,
+    selection: &Selection,
     output_len: Option<usize>,
     template: Option<&Map<String, Value>>,
     tokenizer: &Tokenizer,
@@ -31,11 +31,11 @@ pub fn custom(
     if path.extension().is_none_or(|extension| extension != "jsonl") {
         bail!("{} is not named `*.jsonl`: the custom data set is JSON lines", path.display());
     }
-    let mut rows: Vec<(usize, Row)> = read::json_lines(path)?;
-    if sampling.shuffle {
-        Random::new(sampling.seed).shuffle(&mut rows);
+    let mut rows: Vec<(usize, Row)> = prompt_file::json_lines(path)?;
+    if selection.shuffle {
+        Random::new(selection.seed).shuffle(&mut rows);
     }
-    let wanted = if sampling.prompts == 0 { rows.len() } else { sampling.prompts };
+    let wanted = if selection.prompts == 0 { rows.len() } else { selection.prompts };
     let prompt = |(line, row): (usize, Row)| {
         let output_tokens = match (output_len, row.output_tokens) {
             (Some(length), _) => length,

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::script::{Ending, Script};
 use super::trace::Pen;
-use crate::client::clock::wake_exactly;
+use crate::clock::wake_exactly;
 
 /// Tokens that become due within this time are written in one go. Never early: some are that much late.
 const TICK: Duration = Duration::from_micros(100);
@@ -43,8 +43,8 @@ pub struct Stream {
     pub request: u64,
     /// When the request had been read.
     pub accepted: Instant,
-    /// Its place among those that run.
-    pub place: OwnedSemaphorePermit,
+    /// Its place among those that run: free when this is dropped.
+    pub _place: OwnedSemaphorePermit,
     /// Told how the answer ended.
     pub ended: Option<oneshot::Sender<Ending>>,
     /// Where the truth is written.

@@ -1,5 +1,4 @@
-//! The tokenizer of a model, read from files: a folder, or the cache of Hugging Face. Nothing is downloaded and no code
-//! of a model is run.
+//! The tokenizer of a model, read from the files of its folder. Nothing is downloaded and no code of a model is run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,10 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::template::{ChatTemplate, NamedTemplates};
-use crate::environment::Environment;
-use crate::exit::Classify;
-use crate::model;
+use super::chat_template::{ChatTemplate, NamedTemplates};
 
 /// A model's tokenizer, its special tokens, and its chat template where it has one.
 #[derive(Debug)]
@@ -23,18 +19,13 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer of `model`, or `None` where it is not on this machine.
+    /// The tokenizer of a model's folder.
     ///
     /// # Errors
-    /// One of its files is there and cannot be read (exit 2).
-    pub fn open(model: &str, env: &Environment) -> Result<Option<Self>> {
-        let Some(path) = find_tokenizer(model, env) else { return Ok(None) };
-        Self::read(path).mistake().map(Some)
-    }
-
-    fn read(path: PathBuf) -> Result<Self> {
+    /// A file of the tokenizer cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
         let encoder = read_encoder(&path)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
         let config: Config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         let older: Names = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
         let names = Names::over(config.names, older);
@@ -92,10 +83,7 @@ impl Tokenizer {
         let template = self.template.as_ref().with_context(|| {
             format!("{path} has no chat template beside it: give --skip-chat-template, or --tokenizer of a chat model")
         });
-        template
-            .mistake()?
-            .render(message, variables)
-            .with_context(|| format!("cannot apply the chat template of {path}"))
+        template?.render(message, variables).with_context(|| format!("cannot apply the chat template of {path}"))
     }
 }
 
@@ -206,34 +194,32 @@ enum Others {
     Named(IndexMap<String, Token>),
 }
 
-/// The `tokenizer.json` of a model, where it is on this machine: see [`model::folder`].
-pub fn find_tokenizer(model: &str, env: &Environment) -> Option<PathBuf> {
-    model::folder(model, env).map(|folder| folder.join("tokenizer.json")).filter(|path| path.is_file())
-}
-
-/// The encoder of a model alone, or `None` where it is not on this machine.
+/// The encoder of a model's folder alone.
 ///
 /// # Errors
-/// Its file is there and cannot be read (exit 2).
-pub fn open_tokenizer(model: &str, env: &Environment) -> Result<Option<tokenizers::Tokenizer>> {
-    find_tokenizer(model, env).map(|path| read_encoder(&path)).transpose().mistake()
+/// `tokenizer.json` cannot be read.
+pub fn open_encoder(folder: &Path) -> Result<tokenizers::Tokenizer> {
+    read_encoder(&folder.join("tokenizer.json"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
     use super::*;
 
     fn tiny() -> Tokenizer {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
-        Tokenizer::open(folder, &Environment::default()).unwrap().unwrap()
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/tiny-llama");
+        Tokenizer::read(Path::new(folder)).unwrap()
     }
 
     /// A folder with the tokenizer of tiny-llama and `config` beside it.
     fn folder(config: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama/tokenizer.json");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/tiny-llama/tokenizer.json");
         std::fs::copy(source, folder.path().join("tokenizer.json")).unwrap();
-        crate::output::write(&folder.path().join("tokenizer_config.json"), config.as_bytes()).unwrap();
+        File::create(folder.path().join("tokenizer_config.json")).unwrap().write_all(config.as_bytes()).unwrap();
         folder
     }
 
@@ -244,7 +230,7 @@ mod tests {
         assert_eq!(tokenizer.plain().len(), tokenizer.vocabulary() as usize - 3);
         let config = r#"{"bos_token": {"content": "<s>", "lstrip": false}, "additional_special_tokens": ["<pad>"]}"#;
         let folder = folder(config);
-        let tokenizer = Tokenizer::open(folder.path().to_str().unwrap(), &Environment::default()).unwrap().unwrap();
+        let tokenizer = Tokenizer::read(folder.path()).unwrap();
         assert_eq!(tokenizer.special, BTreeSet::from([0, 2]));
     }
 
@@ -258,20 +244,19 @@ mod tests {
             {"name": "default", "template": "[{{ messages[0].content }}]{{ eos_token }}"}]"#,
         ] {
             let folder = folder(&format!(r#"{{"eos_token": "</s>", "chat_template": {template}}}"#));
-            let opened = Tokenizer::open(folder.path().to_str().unwrap(), &Environment::default()).unwrap().unwrap();
+            let opened = Tokenizer::read(folder.path()).unwrap();
             assert_eq!(opened.chat("Hi", &none).unwrap(), "[Hi]</s>");
         }
         let folder = folder("{}");
-        let opened = Tokenizer::open(folder.path().to_str().unwrap(), &Environment::default()).unwrap().unwrap();
+        let opened = Tokenizer::read(folder.path()).unwrap();
         let error = opened.chat("Hi", &none).unwrap_err();
-        assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
         assert!(error.to_string().contains("no chat template beside it: give --skip-chat-template"), "{error}");
     }
 
     #[test]
     fn a_file_that_is_no_configuration_is_named() {
         let folder = folder("{\"bos_token\": }");
-        let error = Tokenizer::open(folder.path().to_str().unwrap(), &Environment::default()).unwrap_err();
+        let error = Tokenizer::read(folder.path()).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("tokenizer_config.json") && text.contains("line 1 column 15"), "{text}");
     }

@@ -1,57 +1,14 @@
-//! The prompts of a load: what each asks, how long it is, and how long its answer should be. For the same seed, file and
-//! tokenizer they are those of `vllm bench serve`. One file for each data set, and where a model's tokenizer is found.
-
-mod custom;
-mod random;
-mod read;
-mod sharegpt;
-mod sonnet;
-mod template;
-mod tokenizer;
+//! The prompts that a command of `bench serve` asks for, drawn from the data set that it names.
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 use serde_json::Map;
+use vllm_load::Api;
+use vllm_load::prompts::{self, Prompt, Selection, Tokenizer};
 
 use super::arguments::{Arguments, DatasetName};
-use super::generator::python::Random;
-use super::request::Api;
 use crate::environment::Environment;
 use crate::exit::Classify;
-
-pub use random::{Shape, random};
-pub use sonnet::Lengths as SonnetLengths;
-pub use tokenizer::{Tokenizer, find_tokenizer, open_tokenizer};
-
-/// What a request asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Content {
-    /// Text, for the server to split into tokens.
-    Text(String),
-    /// Token ids, where the model's tokenizer is not at hand.
-    Tokens(Vec<u32>),
-}
-
-/// A prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
-    /// What is sent.
-    pub content: Content,
-    /// How many tokens that is, as upstream counts: without those that the tokenizer adds for random prompts, with them
-    /// for all others.
-    pub tokens: usize,
-    /// Tokens asked of the answer.
-    pub output_tokens: usize,
-}
-
-/// How prompts are taken from a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sampling {
-    prompts: usize,
-    seed: u64,
-    shuffle: bool,
-}
+use crate::model;
 
 /// The prompts that `arguments` ask for.
 ///
@@ -59,12 +16,12 @@ struct Sampling {
 /// The tokenizer or the data set is not there or cannot be used (exit 2).
 pub fn draw(arguments: &Arguments, env: &Environment) -> Result<Vec<Prompt>> {
     let id = arguments.tokenizer_id();
-    let tokenizer = Tokenizer::open(id, env)?;
+    let tokenizer = open_tokenizer(id, env)?;
     if arguments.dataset_name == DatasetName::Random {
         if tokenizer.is_none() && arguments.backend.api() == Api::Chat {
             return missing(id, "chat").mistake();
         }
-        return random(&arguments.shape(), tokenizer.as_ref());
+        return prompts::random(&arguments.shape(), tokenizer.as_ref()).mistake();
     }
     let Some(tokenizer) = tokenizer else { return missing(id, arguments.dataset_name.as_str()).mistake() };
     from_file(arguments, &tokenizer).mistake()
@@ -79,47 +36,54 @@ fn missing<T>(id: &str, needs: &str) -> Result<T> {
 fn from_file(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
     let name = arguments.dataset_name.as_str();
     let path = arguments.dataset_path.as_deref().with_context(|| format!("{name} needs --dataset-path FILE"))?;
-    let sampling =
-        Sampling { prompts: arguments.num_prompts, seed: arguments.seed, shuffle: !arguments.disable_shuffle };
-    let mut prompts = match arguments.dataset_name {
+    let selection =
+        Selection { prompts: arguments.num_prompts, seed: arguments.seed, shuffle: !arguments.disable_shuffle };
+    let mut drawn = match arguments.dataset_name {
         DatasetName::Random => bail!("random prompts come from no file"),
-        DatasetName::Sharegpt => sharegpt::sharegpt(path, &sampling, arguments.sharegpt_output_len, tokenizer)?,
+        DatasetName::Sharegpt => prompts::sharegpt(path, &selection, arguments.sharegpt_output_len, tokenizer)?,
         DatasetName::Custom => {
             let none = Map::new();
             let variables = arguments.chat_template_kwargs.as_ref().unwrap_or(&none);
             let template = (!arguments.skip_chat_template).then_some(variables);
-            custom::custom(path, &sampling, arguments.custom_output_len(), template, tokenizer)?
+            prompts::custom(path, &selection, arguments.custom_output_len(), template, tokenizer)?
         }
         DatasetName::Sonnet => {
             let bare = arguments.backend.api() == Api::Chat;
-            sonnet::sonnet(path, &sampling, &arguments.sonnet_lengths(), bare, tokenizer)?
+            prompts::sonnet(path, &selection, &arguments.sonnet_lengths(), bare, tokenizer)?
         }
     };
-    if prompts.is_empty() {
+    if drawn.is_empty() {
         bail!("{} has no prompt that {name} can use: every one is too short, too long or missing", path.display());
     }
     if !arguments.no_oversample {
-        repeat(&mut prompts, &sampling);
+        prompts::repeat(&mut drawn, &selection);
     }
-    Ok(prompts)
+    Ok(drawn)
 }
 
-/// Fills up to the number that was asked for with prompts that are there already.
-fn repeat(prompts: &mut Vec<Prompt>, sampling: &Sampling) {
-    let mut random = Random::new(sampling.seed);
-    let missing = sampling.prompts.saturating_sub(prompts.len());
-    let again: Vec<Prompt> = (0..missing).filter_map(|_| random.choice(prompts).cloned()).collect();
-    prompts.extend(again);
+/// The tokenizer of `model`, or `None` where its files are not on this machine.
+///
+/// # Errors
+/// A file of the tokenizer cannot be read (exit 2).
+pub fn open_tokenizer(model: &str, env: &Environment) -> Result<Option<Tokenizer>> {
+    find_tokenizer(model, env).map(|folder| Tokenizer::read(&folder)).transpose().mistake()
+}
+
+/// The folder of `model` where it holds a `tokenizer.json`.
+pub fn find_tokenizer(model: &str, env: &Environment) -> Option<std::path::PathBuf> {
+    model::folder(model, env).filter(|folder| folder.join("tokenizer.json").is_file())
 }
 
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
     use sha2::{Digest, Sha256};
+    use vllm_load::prompts::Content;
 
     use super::*;
     use crate::client::arguments;
     use crate::exit::{self, Exit};
+    use crate::output;
 
     const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 
@@ -143,7 +107,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| format!("{DATA}/tiny-llama/{name}");
         let mut tokenizer: serde_json::Value =
-            serde_json::from_str(&read::text(path("tokenizer.json").as_ref()).unwrap()).unwrap();
+            serde_json::from_str(&std::fs::read_to_string(path("tokenizer.json")).unwrap()).unwrap();
         tokenizer["post_processor"] = serde_json::json!({
             "type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -151,7 +115,7 @@ mod tests {
             "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
         });
         let text = tokenizer.to_string();
-        crate::output::write(&folder.path().join("tokenizer.json"), text.as_bytes()).unwrap();
+        output::write(&folder.path().join("tokenizer.json"), text.as_bytes()).unwrap();
         std::fs::copy(path("tokenizer_config.json"), folder.path().join("tokenizer_config.json")).unwrap();
         folder
     }
@@ -159,7 +123,8 @@ mod tests {
     #[test]
     fn prompts_are_those_of_vllm_letter_for_letter() {
         let begin = with_begin_token();
-        let rows: Vec<Expected> = read::json(format!("{DATA}/datasets/expected.json").as_ref()).unwrap();
+        let rows: Vec<Expected> =
+            serde_json::from_str(&std::fs::read_to_string(format!("{DATA}/datasets/expected.json")).unwrap()).unwrap();
         for row in &rows {
             let path = match row.dataset.as_str() {
                 "random" => String::new(),
@@ -195,7 +160,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);
-            crate::output::write(&path, text.as_bytes()).unwrap();
+            output::write(&path, text.as_bytes()).unwrap();
             path.display().to_string()
         };
         let of = |dataset: &str, path: &str, flags: &str| {

@@ -8,8 +8,6 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use crate::exit::Classify;
-
 /// A template, and the special tokens that it may name.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -97,7 +95,7 @@ impl ChatTemplate {
         };
         // Later keys win in JSON text, and here.
         let context = serde_json::to_value(context).context("cannot give the template its variables")?;
-        jinja.render_str(&source, context).map_err(anyhow::Error::from).mistake()
+        jinja.render_str(&source, context).map_err(anyhow::Error::from)
     }
 }
 

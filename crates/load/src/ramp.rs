@@ -1,9 +1,11 @@
 //! A request rate that grows while the load lasts. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::arguments::RampUpStrategy;
-use super::schedule::gaps;
+use serde::Serialize;
+
+use crate::arrivals::gaps;
 
 /// From which rate to which, in requests a second, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ impl RampUp {
         }
     }
 
-    /// Due times of `count` requests from the start of the load; gaps as in [`super::schedule::arrivals`], but not scaled
+    /// Due times of `count` requests from the start of the load; gaps as in [`crate::arrivals::arrivals`], but not scaled
     /// to a total.
     pub fn arrivals(&self, count: usize, burstiness: f64, seed: u64) -> Vec<Duration> {
         let gaps = gaps(count, burstiness, seed);
@@ -50,6 +52,35 @@ impl RampUp {
             last = last.max(now);
         }
         changes
+    }
+}
+
+/// How the request rate grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RampUpStrategy {
+    /// By the same number each request.
+    Linear,
+    /// By the same factor each request.
+    Exponential,
+}
+
+impl RampUpStrategy {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Linear, Self::Exponential];
+
+    /// vLLM's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Linear => "linear",
+            Self::Exponential => "exponential",
+        }
+    }
+}
+
+impl fmt::Display for RampUpStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

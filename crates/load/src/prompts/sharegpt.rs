@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use super::tokenizer::Tokenizer;
-use super::{Content, Prompt, Sampling, read};
-use crate::client::generator::python::Random;
+use super::{Content, Prompt, Selection, prompt_file};
+use crate::generator::python::Random;
 
 #[derive(Debug, Deserialize)]
 struct Entry {
@@ -37,19 +37,19 @@ const LONGEST: usize = 2048;
 /// The file cannot be read, or a conversation that is chosen has more than text.
 pub fn sharegpt(
     path: &Path,
-    sampling: &Sampling,
+    selection: &Selection,
     output_len: Option<usize>,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Prompt>> {
-    let entries: Vec<Entry> = read::json(path)?;
+    let entries: Vec<Entry> = prompt_file::json(path)?;
     let mut entries: Vec<(usize, &Entry)> =
         entries.iter().enumerate().filter(|(_, entry)| entry.conversations.len() >= 2).collect();
-    if sampling.shuffle {
-        Random::new(sampling.seed).shuffle(&mut entries);
+    if selection.shuffle {
+        Random::new(selection.seed).shuffle(&mut entries);
     }
     let mut prompts = Vec::new();
     for (position, entry) in entries {
-        if prompts.len() >= sampling.prompts {
+        if prompts.len() >= selection.prompts {
             break;
         }
         let [prompt, answer, ..] = entry.conversations.as_slice() else { continue };

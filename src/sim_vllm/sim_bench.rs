@@ -13,13 +13,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use url::Url;
+use vllm_load::prompts::{self, Shape};
+use vllm_load::sim::{self, Pace};
+use vllm_load::{Api, Limits, Load, Request, Run, Sampling, Server, numbers, open_files};
 
-use super::vllm::{Flags, say};
-use super::{Pace, Simulation, server};
-use crate::client::dataset::{self, Shape};
-use crate::client::load::{self, Applied, Load};
-use crate::client::request::{Api, Endpoint, Sampling};
-use crate::client::{self, metrics};
+use super::{Flags, say, simulation};
+use crate::client;
 use crate::environment::Environment;
 use crate::exit::Classify;
 
@@ -65,7 +64,7 @@ pub async fn latency(flags: &Flags, pace: Pace, env: &Environment) -> Result<()>
         }
     }
     served.stop().await?;
-    let average = metrics::mean(&latencies);
+    let average = numbers::mean(&latencies);
     let result = Latency { model_id: model, avg_latency: average, percentiles: percentiles(&latencies), latencies };
     write(flags, &result)?;
     say(&format!("Mean latency: {average:.4} s over {iterations} iterations"))
@@ -164,7 +163,7 @@ pub async fn startup(flags: &Flags, pace: Pace, env: &Environment) -> Result<()>
         Percentiles(IndexMap<String, f64>),
     }
     let nothing = |times: &[f64]| vec![0.0; times.len()];
-    let summary = format!("Mean start: {:.3} s cold, {:.3} s warm", metrics::mean(&cold), metrics::mean(&warm));
+    let summary = format!("Mean start: {:.3} s cold, {:.3} s warm", numbers::mean(&cold), numbers::mean(&warm));
     let (cold_compilation, warm_compilation) = (nothing(&cold), nothing(&warm));
     let result: IndexMap<String, Entry> = [
         ("cold_startup", cold),
@@ -174,7 +173,7 @@ pub async fn startup(flags: &Flags, pace: Pace, env: &Environment) -> Result<()>
     ]
     .into_iter()
     .flat_map(|(key, times)| {
-        let (average, percentiles) = (metrics::mean(&times), percentiles(&times));
+        let (average, percentiles) = (numbers::mean(&times), percentiles(&times));
         [
             (format!("avg_{key}_time"), Entry::Average(average)),
             (format!("{key}_times"), Entry::Times(times)),
@@ -188,16 +187,16 @@ pub async fn startup(flags: &Flags, pace: Pace, env: &Environment) -> Result<()>
 
 /// One pass over the load: how long it took in seconds, and how many tokens went in and out.
 async fn measure(load: &Load) -> Result<(f64, u64)> {
-    let Applied { exchanges, seconds, .. } = load::apply(load, |_, _| ()).await?;
-    if let Some(failure) = exchanges.iter().find_map(|exchange| exchange.failure.as_ref()) {
+    let Run { answers, seconds, .. } = vllm_load::run(load, |_, _| ()).await?;
+    if let Some(failure) = answers.iter().find_map(|answer| answer.failure.as_ref()) {
         return Err(anyhow!("a request to the simulated vLLM failed: {failure}")).unmeasured();
     }
-    Ok((seconds, exchanges.iter().map(|exchange| exchange.input_tokens + exchange.output_tokens).sum()))
+    Ok((seconds, answers.iter().map(|answer| answer.input_tokens + answer.output_tokens).sum()))
 }
 
 fn percentiles(values: &[f64]) -> IndexMap<String, f64> {
-    let sorted = metrics::sorted(values);
-    PERCENTILES.iter().map(|p| (p.to_string(), metrics::percentile(&sorted, f64::from(*p)))).collect()
+    let sorted = numbers::sorted(values);
+    PERCENTILES.iter().map(|p| (p.to_string(), numbers::percentile(&sorted, f64::from(*p)))).collect()
 }
 
 /// Writes `--output-json`, indented as upstream's files are; nothing without that flag.
@@ -233,7 +232,7 @@ impl Served {
                 let shutdown = async {
                     let _ = stopped.await;
                 };
-                server::serve(Simulation::new(pace, model), &env, listener, shutdown).await
+                sim::serve(simulation(pace, &model, &env), listener, shutdown).await
             }
         });
         let served = Self { url, model: model.to_owned(), env: env.clone(), stop, serving };
@@ -242,7 +241,7 @@ impl Served {
     }
 
     async fn ready(&self) -> Result<()> {
-        let http = client::request::http(&self.url)?;
+        let http = http(&self.url)?;
         let health = self.url.join("health").context("cannot name the simulated server")?;
         while !self.serving.is_finished() {
             let answer = http.get(health.clone()).send().await;
@@ -258,22 +257,18 @@ impl Served {
     async fn load(&self, shape: Shape, max_concurrency: Option<usize>) -> Result<Load> {
         // Both ends of every connection are in this process.
         let connections = max_concurrency.unwrap_or(shape.prompts).min(shape.prompts);
-        client::allow_files(2 * connections as u64)?;
-        let tokenizer = dataset::Tokenizer::open(&self.model, &self.env)?;
-        let prompts = dataset::random(&shape, tokenizer.as_ref())?;
+        open_files::allow(2 * connections as u64)?;
+        let tokenizer = client::draw::open_tokenizer(&self.model, &self.env)?;
+        let prompts = prompts::random(&shape, tokenizer.as_ref()).mistake()?;
         let url = self.url.join("v1/completions").context("cannot name the simulated server")?;
-        let endpoint = Endpoint::new(url, Api::Completions, HeaderMap::new(), false, SILENCE);
+        let server = Server::new(url, HeaderMap::new());
         let sampling = Sampling::from_iter([("ignore_eos".to_owned(), true.into())]);
         let requests = prompts.iter().map(|prompt| {
-            let body = endpoint.body(&self.model, prompt, &sampling)?;
-            Ok(endpoint.request(&body))
+            let body = Api::Completions.body(&self.model, prompt, &sampling)?;
+            Ok(Request { due: Duration::ZERO, bytes: server.request(&body) })
         });
-        Ok(Load {
-            requests: requests.collect::<Result<_>>()?,
-            arrivals: vec![Duration::ZERO; shape.prompts],
-            endpoint,
-            max_concurrency,
-        })
+        let requests = requests.collect::<Result<_>>()?;
+        Ok(Load { server, requests, limits: Limits { max_concurrency, silence: SILENCE }, keep_texts: false })
     }
 
     async fn stop(self) -> Result<()> {
@@ -281,4 +276,16 @@ impl Served {
         let _ = self.stop.send(());
         self.serving.await.context("cannot stop the simulated vLLM")?
     }
+}
+
+/// A client for `url`, without a proxy: what is measured is the server.
+///
+/// # Errors
+/// No certificates are found for an https URL.
+pub fn http(url: &Url) -> Result<reqwest::Client> {
+    let builder =
+        reqwest::Client::builder().no_proxy().http1_only().tcp_nodelay(true).pool_max_idle_per_host(usize::MAX);
+    // Plain http needs no certificates, and an image built from scratch has none.
+    let builder = if url.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
+    builder.build().context("cannot set up the HTTP client")
 }

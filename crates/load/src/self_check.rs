@@ -4,12 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indexmap::IndexMap;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
-use super::clock::Clock;
-use super::metrics::{percentile, sorted};
+use crate::clock::Clock;
+use crate::numbers::{percentile, sorted};
 
 /// How often the client looks at how late it is. Not a divisor of any usual pace, so that it does not fall in step.
 const PROBE: Duration = Duration::from_micros(7_300);
@@ -80,7 +79,7 @@ impl Spread {
 
 /// What the client measured of itself while a load went on. Its fields are keys of the result beside upstream's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Lag {
+pub struct SelfCheck {
     /// From when an answer could have been read to when it would have been; `None` for loads that were too short to say.
     pub client_lag_ms: Option<Spread>,
     /// From when a request was due and had a place to when it was sent; `None` where nothing had to wait.
@@ -89,7 +88,7 @@ pub struct Lag {
     pub client_cpu_share: f64,
 }
 
-impl Lag {
+impl SelfCheck {
     /// Sums up a load of `seconds` that took `cpu`.
     pub fn new(seen: &Seen, cpu: Duration, seconds: f64) -> Self {
         let spread = |lags: &Mutex<Vec<f64>>| Spread::of(&lags.lock().unwrap_or_else(PoisonError::into_inner));
@@ -111,18 +110,6 @@ impl Lag {
     }
 }
 
-/// The keys of ours in a result file. They stand behind upstream's, which ignores them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Own {
-    /// How many requests failed, by kind.
-    pub failures: IndexMap<String, usize>,
-    /// What the client measured of itself.
-    #[serde(flatten)]
-    pub lag: Lag,
-    /// Why these numbers may not be what they seem.
-    pub warnings: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,13 +117,13 @@ mod tests {
     #[test]
     fn a_client_that_is_late_or_busy_says_so_and_one_that_is_not_is_quiet() {
         let spread = |p99| Some(Spread { p50: 0.1, p99, max: 9.0 });
-        let lag = |read, send, cpu| Lag {
+        let lag = |read, send, cpu| SelfCheck {
             client_lag_ms: spread(read),
             client_send_lag_ms: spread(send),
             client_cpu_share: cpu,
         };
         assert_eq!(lag(4.9, 5.0, 0.9).warnings(100.0), Vec::<String>::new());
-        assert_eq!(Lag::default().warnings(0.0), Vec::<String>::new());
+        assert_eq!(SelfCheck::default().warnings(0.0), Vec::<String>::new());
         insta::assert_snapshot!(lag(5.5, 7.25, 0.97).warnings(100.0).join("\n"), @r"
         the client read up to 5.50 ms late (p99), and the median TTFT is 100.00 ms
         the client sent up to 7.25 ms late (p99), and the median TTFT is 100.00 ms
@@ -148,7 +135,7 @@ mod tests {
     fn lags_are_summed_up_in_milliseconds() {
         let seen = Seen::default();
         (1..=101).for_each(|n| seen.sent(f64::from(n) / 1000.0));
-        let lag = Lag::new(&seen, Duration::from_secs(1), 4.0);
+        let lag = SelfCheck::new(&seen, Duration::from_secs(1), 4.0);
         assert_eq!((lag.client_lag_ms, lag.client_cpu_share), (None, 0.25));
         let send = lag.client_send_lag_ms.unwrap();
         assert_eq!((send.p50.round(), send.p99.round(), send.max), (51.0, 100.0, 101.0));
