@@ -19,8 +19,8 @@ use rand_distr::{Distribution, StandardNormal};
 use vllm_perf::dashboard;
 use vllm_perf::dashboard::series::Setting;
 use vllm_perf::environment::Environment;
-use vllm_perf::store::Store;
-use vllm_perf::store::key::RecordKey;
+use vllm_perf::system::store::Store;
+use vllm_perf::system::store::object_key::RecordKey;
 use vllm_verdict::change_points::{self, Windows};
 
 const SERIES: usize = 500;

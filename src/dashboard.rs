@@ -2,26 +2,26 @@
 //! a folder.
 
 pub mod alarms;
-pub mod cache;
-pub mod data;
-pub mod object;
+pub mod overview;
+pub mod page_data;
 pub mod pages;
+pub mod record_object;
 pub mod series;
-pub mod site;
+pub mod site_cache;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, stream};
+use page_data::{Page, Site};
+use record_object::Object;
+use site_cache::{Cache, Source};
 
 use crate::exit::Classify;
-use crate::output;
-use crate::store::key::RecordKey;
-use crate::store::{Entry, Store};
-use cache::{Cache, Source};
-use data::{Page, Site};
-use object::Object;
+use crate::system::output;
+use crate::system::store::object_key::RecordKey;
+use crate::system::store::{Entry, Store};
 use series::Setting;
 
 /// What was read, in the folder of the site.
@@ -69,7 +69,7 @@ pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built
         // A task of its own: parsing is most of the work, and takes a processor.
         tokio::spawn(async move {
             let content = store.read(&entry.key).await;
-            (entry, content.map(|content| object::read(&content, &repository, &branch)))
+            (entry, content.map(|content| record_object::read(&content, &repository, &branch)))
         })
     });
     let mut reading = stream::iter(reading).buffer_unordered(AT_A_TIME);
@@ -143,7 +143,7 @@ async fn records(store: &Store, setting: &Setting, notes: &mut Vec<String>) -> R
 
 /// Writes the files of the site whose content is new, and removes those that it had before and has no more.
 fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built: &mut Built) -> Result<()> {
-    let site: Site = site::site(pages, setting);
+    let site: Site = overview::site(pages, setting);
     let alarms = alarms::alarms(pages, setting);
     built.pages = pages.len();
     built.series = pages.iter().map(|page| page.series.len()).sum();
@@ -163,10 +163,10 @@ fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built
     }
     for page in pages {
         put(format!("{}.html", page.id), pages::page(page).as_bytes())?;
-        put(format!("data/{}.js", page.id), data::page_script(page)?.as_bytes())?;
-        put(format!("data/{}.csv", page.id), data::table(page).as_bytes())?;
+        put(format!("data/{}.js", page.id), page_data::page_script(page)?.as_bytes())?;
+        put(format!("data/{}.csv", page.id), page_data::table(page).as_bytes())?;
     }
-    put("data/index.js".to_owned(), data::index_script(&site)?.as_bytes())?;
+    put("data/index.js".to_owned(), page_data::index_script(&site)?.as_bytes())?;
     put("compare.html".to_owned(), pages::compare(&site).as_bytes())?;
     put("index.html".to_owned(), pages::index(&site).as_bytes())?;
     put("alarms.md".to_owned(), alarms.markdown().as_bytes())?;

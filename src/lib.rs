@@ -1,41 +1,21 @@
 //! `vllm-perf`: continuous performance benchmarking for vLLM.
 //!
-//! The modules stand in the order in which data flows: event, trigger, device, image, suite, plan, then run, result,
-//! compare, report and publish. The binary is a thin shell over this library.
+//! One folder is one room, and each imports only from those listed before it: `plan`, `ci`, `result`, `system`, `run`,
+//! `report`, `dashboard`, `publish`, `command`. The binary calls `command`.
 
-pub mod bench;
-pub mod cli;
-pub mod client;
+pub mod ci;
 pub mod command;
-pub mod config;
 pub mod dashboard;
-pub mod device;
 pub mod duration;
 pub mod environment;
-pub mod event;
 pub mod exit;
-pub mod fingerprint;
-pub mod git;
-pub mod host;
-pub mod image;
-pub mod journal;
-pub mod matrix;
-pub mod model;
-pub mod noise_store;
-pub mod output;
+pub mod names;
 pub mod plan;
-pub mod progress;
 pub mod publish;
-pub mod record;
-pub mod registry;
 pub mod report;
 pub mod result;
-pub mod search;
-pub mod sim_vllm;
-pub mod store;
-pub mod suite;
-pub mod target;
-pub mod trigger;
+pub mod run;
+pub mod system;
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use vllm_perf::command::{self, Shell};
+use vllm_perf::command::{self, arguments, sim_vllm};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
-use vllm_perf::{cli, sim_vllm};
+use vllm_perf::system::shell::Shell;
 
 fn main() -> ExitCode {
     let environment = environment();
@@ -17,19 +17,19 @@ fn main() -> ExitCode {
     if called == "vllm" {
         return finish(block_on(async { sim_vllm::run(words[1..].to_vec(), &environment).await.map(|()| Exit::Done) }));
     }
-    let words = match command::plugin::words(words, &environment) {
+    let words = match command::plugin_options::words(words, &environment) {
         Ok(words) => words,
         Err(error) => return finish(Err(error)),
     };
-    let cli = match cli::parse(&words, &environment) {
+    let cli = match arguments::parse(&words, &environment) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { Exit::Mistake.code() } else { 0 });
         }
     };
-    if let cli::Command::Guard(arguments) = &cli.command {
-        return match vllm_perf::target::guard::run(&arguments.words, arguments.container.as_deref()) {
+    if let arguments::Command::Guard(arguments) = &cli.command {
+        return match vllm_perf::system::guard::run(&arguments.words, arguments.container.as_deref()) {
             Ok(code) => ExitCode::from(code),
             Err(error) => finish(Err(error)),
         };

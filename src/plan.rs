@@ -1,5 +1,16 @@
 //! The plan: everything that was decided before anything starts, as one value that prints as JSON and reads back.
 
+pub mod concurrency_search;
+pub mod config;
+pub mod device;
+pub mod image;
+pub mod plan_text;
+pub mod reproduce;
+pub mod serve_flags;
+pub mod suite;
+pub mod target;
+
+use crate::names;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -9,17 +20,14 @@ use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{MOST_PAIRS, Strategy};
 use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
-use crate::config::ImagesConfig;
 use crate::exit::Classify;
-use crate::image::{self, Source};
-use crate::search::Search;
-use crate::suite::Case;
-use crate::target::{self, Target};
+use crate::plan::concurrency_search::Search;
+use crate::plan::config::ImagesConfig;
+use crate::plan::image::Source;
+use crate::plan::suite::Case;
+use crate::plan::target::Target;
 
-mod reproduce;
-mod text;
-
-pub use text::text;
+pub use plan_text::text;
 
 /// Schema of `plan.json`.
 pub const SCHEMA: &str = "vllm-perf/plan/v1";
@@ -308,7 +316,7 @@ enum Spec {
 }
 
 fn spec_kind(spec: &str) -> anyhow::Result<Spec> {
-    if image::is_full_hash(spec) {
+    if names::is_full_hash(spec) {
         return Ok(Spec::Commit);
     }
     if (7..=40).contains(&spec.len()) && spec.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -330,7 +338,7 @@ mod tests {
 
     use super::*;
     use crate::exit::{self, Exit};
-    use crate::suite::Command;
+    use crate::plan::suite::Command;
 
     const HEAD: &str = "1da94e673c257373280026f75ceb4effac80e892";
     const BASE: &str = "7f42dc20bb2800d09faa72b26f25d54e26f1b694";

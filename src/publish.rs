@@ -2,72 +2,43 @@
 //! records of main to the store.
 //! Texts come rendered; here is decided what may be written where. A sink that fails does not keep the others.
 
-pub mod actions;
-pub mod buildkite;
-mod comment;
-pub mod folder;
-pub mod github;
-mod transport;
-pub mod upload;
-pub mod uploader;
+pub mod artifact;
+pub mod comment;
+pub mod record_upload;
 
+use crate::system::delivery::Delivery;
+use crate::system::step_files;
+use comment::{Action, Posted};
 use std::fmt::{self, Write};
 use std::path::Path;
 
 use anyhow::anyhow;
+use record_upload::{Destination, Upload};
 use sha2::{Digest, Sha256};
 use vllm_verdict::v1::{Comparison, Device, Event, Provider, Verdict};
 
-use crate::event::CiRun;
+use crate::ci::event::CiRun;
 use crate::exit::{Classify, Exit};
-use buildkite::{Agent, Style};
-use github::{Action, Github, Posted, PullRequest};
-use upload::{Destination, Upload};
-
-/// What became of one sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Written: what, or where it can be seen.
-    Done(String),
-    /// Not written on purpose: why.
-    Left(String),
-    /// Not written although it should be: why.
-    Failed(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done(what) => write!(f, "{what}"),
-            Self::Left(why) => write!(f, "left out: {why}"),
-            Self::Failed(why) => write!(f, "failed: {why}"),
-        }
-    }
-}
-
-impl From<anyhow::Result<Outcome>> for Outcome {
-    fn from(result: anyhow::Result<Outcome>) -> Self {
-        result.unwrap_or_else(|error| Self::Failed(format!("{error:#}")))
-    }
-}
+use crate::system::buildkite_agent::{Agent, Style};
+use crate::system::github::{Github, PullRequest};
 
 /// What became of every sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The comment on the pull request; done is its page.
-    pub comment: Outcome,
+    pub comment: Delivery,
     /// Page of the comment, where it is in place.
     pub comment_url: Option<String>,
     /// The job summary of GitHub Actions.
-    pub summary: Outcome,
+    pub summary: Delivery,
     /// The annotation of the Buildkite build.
-    pub annotation: Outcome,
+    pub annotation: Delivery,
     /// The verdict in the Buildkite build's meta-data.
-    pub meta_data: Outcome,
+    pub meta_data: Delivery,
     /// The output folder as artifacts.
-    pub artifacts: Outcome,
+    pub artifacts: Delivery,
     /// The records of main in the store.
-    pub records: Outcome,
+    pub records: Delivery,
 }
 
 /// What a comment that could not be written means for the exit.
@@ -83,7 +54,7 @@ pub enum CommentFailure {
 impl Report {
     /// The exit of `publish`.
     pub fn exit(&self, comment_failure: CommentFailure) -> Exit {
-        let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_));
+        let failed = |outcome: &Delivery| matches!(outcome, Delivery::Failed(_));
         let others = [&self.summary, &self.annotation, &self.meta_data, &self.artifacts, &self.records];
         let comment = comment_failure == CommentFailure::Error && failed(&self.comment);
         if comment || others.into_iter().any(failed) { Exit::World } else { Exit::Done }
@@ -197,22 +168,22 @@ fn no_comment(event: &Event, run: &CiRun) -> Option<String> {
     Some(reason.to_owned())
 }
 
-async fn comment(publication: &Publication<'_>) -> anyhow::Result<(Outcome, Option<String>)> {
+async fn comment(publication: &Publication<'_>) -> anyhow::Result<(Delivery, Option<String>)> {
     let (event, run) = (publication.event, publication.run);
     if let Some(reason) = no_comment(event, run) {
-        return Ok((Outcome::Left(reason), None));
+        return Ok((Delivery::Left(reason), None));
     }
     let Some(github) = publication.github else {
-        return Ok((Outcome::Left("there is no GitHub token".to_owned()), None));
+        return Ok((Delivery::Left("there is no GitHub token".to_owned()), None));
     };
     let repository = event.repository.as_deref().unwrap_or_default();
     let Some((pull, measured)) = subject(github, event, run, repository).await? else {
-        return Ok((Outcome::Left("no open pull request has the measured commit at its head".to_owned()), None));
+        return Ok((Delivery::Left("no open pull request has the measured commit at its head".to_owned()), None));
     };
     let moved_to = measured.filter(|head| *head != pull.head_sha).map(|_| pull.head_sha.as_str());
     let text = (publication.comment)(moved_to);
-    let posted = github.sticky_comment(repository, pull.number, publication.comment_id, &text).await?;
-    Ok((Outcome::Done(told(&posted)), Some(posted.url)))
+    let posted = comment::stick(github, repository, pull.number, publication.comment_id, &text).await?;
+    Ok((Delivery::Done(told(&posted)), Some(posted.url)))
 }
 
 /// The pull request that is commented, and the commit that was measured for it.
@@ -247,14 +218,14 @@ fn told(posted: &Posted) -> String {
     text
 }
 
-fn summary(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+fn summary(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     match &publication.run.step_summary {
-        Some(path) => actions::append_summary(path, publication.summary),
-        None => Ok(Outcome::Left("this is no step of GitHub Actions".to_owned())),
+        Some(path) => step_files::append_summary(path, publication.summary),
+        None => Ok(Delivery::Left("this is no step of GitHub Actions".to_owned())),
     }
 }
 
-async fn annotation(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+async fn annotation(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     let Some(agent) = publication.agent else { return Ok(not_buildkite()) };
     let style = match publication.comparison.verdict {
         Verdict::Regressed => Style::Error,
@@ -265,25 +236,25 @@ async fn annotation(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
     agent.annotate(&format!("vllm-perf-{}", publication.comment_id), style, publication.annotation).await
 }
 
-async fn meta_data(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+async fn meta_data(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     let Some(agent) = publication.agent else { return Ok(not_buildkite()) };
     let verdict = publication.comparison.verdict.as_str();
     agent.set_meta_data(&format!("vllm-perf-verdict-{}", publication.comment_id), verdict).await
 }
 
-async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     match (publication.agent, publication.event.provider) {
         (Some(agent), _) => agent.upload(publication.folder).await,
-        (None, Provider::Github) => Ok(Outcome::Left("the action's own step uploads them".to_owned())),
+        (None, Provider::Github) => Ok(Delivery::Left("the action's own step uploads them".to_owned())),
         (None, _) => Ok(not_buildkite()),
     }
 }
 
-async fn records(publication: &Publication<'_>) -> anyhow::Result<Outcome> {
+async fn records(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     let Publication { event, run, folder, branches, destination, .. } = *publication;
-    upload::records(&Upload { folder, event, run, commit: publication.commit, branches, destination }).await
+    record_upload::records(&Upload { folder, event, run, commit: publication.commit, branches, destination }).await
 }
 
-fn not_buildkite() -> Outcome {
-    Outcome::Left("this is no Buildkite step".to_owned())
+fn not_buildkite() -> Delivery {
+    Delivery::Left("this is no Buildkite step".to_owned())
 }

@@ -1,21 +1,21 @@
 //! A comparison becomes text: comment, job summary, annotation, terminal table, HTML page. Pure.
 //! What is read from data is hostile: it goes through `escape` on its way into every one of them.
 
-pub mod html;
-pub mod markdown;
-pub mod terminal;
-pub mod upstream;
-
-mod budget;
-mod chart;
-pub(crate) mod escape;
+pub mod budget;
+pub mod chart;
+pub mod escape;
 #[cfg(test)]
-mod example;
-pub(crate) mod finding;
-mod label;
-pub(crate) mod ran;
-mod svg;
-pub(crate) mod wording;
+pub mod example;
+pub mod finding;
+pub mod html;
+pub mod label;
+pub mod markdown;
+pub mod ran;
+pub mod records;
+pub mod svg;
+pub mod terminal;
+pub mod upstream_files;
+pub mod wording;
 
 use vllm_verdict::v1::Row;
 use vllm_verdict::{number, statistics};

@@ -1,10 +1,10 @@
 //! What a case gave. Upstream's result files in and out, typed; reading is lenient about keys that we do not use.
 
-mod commands;
-mod folder;
-mod merge;
-pub mod table;
+pub mod case_commands;
+pub mod case_files;
+pub mod merge;
 pub mod upstream_compare;
+pub mod upstream_table;
 
 use anyhow::Context;
 use indexmap::IndexMap;
@@ -14,9 +14,9 @@ use vllm_verdict::case::Kind;
 use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 
-pub use commands::{Commands, flags};
-pub(crate) use folder::kind_of;
-pub use folder::{CaseFiles, Folder, facts, read_folder, repetitions};
+pub use crate::system::results_folder::{read_folder, repetitions};
+pub use case_commands::{Commands, flags};
+pub use case_files::{CaseFiles, Folder, facts};
 pub use merge::merge;
 
 /// Reads a result file of one kind. A result that shows that something failed (failed requests, zeros, NaN) is
@@ -54,7 +54,6 @@ pub enum Document {
 /// What `vllm bench serve` writes. Times in milliseconds, rates per second.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the fields are upstream's keys")]
 pub struct Serving {
     pub model_id: Option<String>,
     pub num_prompts: Option<u64>,
@@ -89,7 +88,6 @@ pub struct Serving {
 /// What `vllm bench latency` writes, in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the fields are upstream's keys")]
 pub struct Latency {
     pub avg_latency: Option<f64>,
     /// One value an iteration.
@@ -101,7 +99,6 @@ pub struct Latency {
 /// What `vllm bench throughput` writes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the fields are upstream's keys")]
 pub struct Throughput {
     pub elapsed_time: Option<f64>,
     pub num_requests: Option<u64>,
@@ -113,7 +110,6 @@ pub struct Throughput {
 /// What `vllm bench startup` writes, in seconds. Compilation takes 0 where nothing is compiled.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the fields are upstream's keys")]
 pub struct Startup {
     pub avg_cold_startup_time: Option<f64>,
     pub avg_warm_startup_time: Option<f64>,

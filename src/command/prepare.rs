@@ -1,5 +1,9 @@
 //! From flags and the environment to a plan: the one path that `plan` and `run` share.
 
+use crate::ci::event::{buildkite_event, github_event, local_event};
+use crate::names;
+use crate::plan::serve_flags;
+use crate::system::probe;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -7,38 +11,41 @@ use indexmap::IndexMap;
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::v1::{DeviceName, Event, LabelsSource, Provider, Skipped};
 
-use super::base::{self, Base};
-use super::{Shell, settings};
-use crate::cli::{Client, EventArgs, Planning};
-use crate::config::{self, Config};
+use super::base_commit::{self, Base};
+use super::base_settings;
+use crate::ci::event::{self, CiRun};
+use crate::ci::trigger;
+use crate::command::arguments::{Client, EventArgs};
+use crate::command::planning_flags::Planning;
 use crate::environment::Environment;
-use crate::event::{self, CiRun};
 use crate::exit::Classify;
-use crate::plan::{self, Plan};
-use crate::publish::github::{Github, Patience};
-use crate::search::Search;
-use crate::suite::{self, Case, Selection};
-use crate::target::Target;
-use crate::{client, device, image, trigger};
+use crate::plan::concurrency_search::Search;
+use crate::plan::config::{self, Config};
+use crate::plan::suite::{self, Case, Selection};
+use crate::plan::target::Target;
+use crate::plan::{self, Plan, device};
+use crate::run::native_client;
+use crate::system::github::{Github, Patience};
+use crate::system::shell::Shell;
 
 /// A plan, and what it was made from.
-pub(super) struct Prepared {
+pub struct Prepared {
     pub plan: Plan,
     pub config: Config,
     pub ci: CiRun,
 }
 
 /// Reads the event from CI or from flags.
-pub(super) fn event(arguments: &EventArgs, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
+pub fn event(arguments: &EventArgs, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
     match arguments.provider.named().unwrap_or_else(|| event::detect(environment)) {
         Provider::Local => {
-            if let Some(label) = labels.iter().find(|label| !event::is_label(label)) {
+            if let Some(label) = labels.iter().find(|label| !names::is_label(label)) {
                 return Err(anyhow!("`{label}` cannot be a label: expected up to 50 letters, digits and ` ._:/+-`"))
                     .mistake();
             }
-            Ok((event::local::event(labels, None), CiRun::default()))
+            Ok((local_event::event(labels, None), CiRun::default()))
         }
-        Provider::Buildkite => Ok(event::buildkite::parse(environment)),
+        Provider::Buildkite => Ok(buildkite_event::parse(environment)),
         Provider::Github => {
             let name = arguments.event_name.as_deref();
             let name = name
@@ -53,17 +60,17 @@ pub(super) fn event(arguments: &EventArgs, labels: &[String], environment: &Envi
             let payload = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the event payload `{}`", path.display()))
                 .mistake()?;
-            event::github::parse(name, &payload, environment).mistake()
+            github_event::parse(name, &payload, environment).mistake()
         }
     }
 }
 
 /// Makes the plan. Touches the network only for labels (`fetch_labels`) and the merge base, and only where a token exists.
-pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
+pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
     let environment = &shell.environment;
     let [base, head] = specs(planning, environment);
     let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
-    let (mut config, notice) = settings::of_event(&event, planning.config.as_deref(), shell).await?;
+    let (mut config, notice) = base_settings::of_event(&event, planning.config.as_deref(), shell).await?;
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
@@ -89,16 +96,16 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
         false => (Vec::new(), Vec::new()),
     };
     let (mut recorded_base, mut base) = (None, base);
-    let merge_base = match base::read(base.as_deref()) {
+    let merge_base = match base_commit::read(base.as_deref()) {
         Base::Event if decision.run && needs_merge_base(base.as_deref(), head.as_deref()) => {
-            let named = head.as_deref().filter(|head| image::is_full_hash(head));
-            base::of_event(&event, named, github.as_ref()).await?
+            let named = head.as_deref().filter(|head| names::is_full_hash(head));
+            base_commit::of_event(&event, named, github.as_ref()).await?
         }
         Base::Branch(name) if decision.run => {
-            let named = head.as_deref().filter(|head| image::is_full_hash(head));
+            let named = head.as_deref().filter(|head| names::is_full_hash(head));
             let github = github.as_ref().zip(event.repository.as_deref());
             base = None;
-            Some(base::branch(&name, named.or(event.head_sha.as_deref()), github).await?)
+            Some(base_commit::branch(&name, named.or(event.head_sha.as_deref()), github).await?)
         }
         Base::Recorded(folder) => {
             recorded_base = Some(folder);
@@ -136,7 +143,7 @@ pub(super) async fn prepare(planning: &Planning, fetch_labels: bool, shell: &She
 
 /// Payloads and build environments hold the labels of long ago; GitHub knows those of now.
 /// A token that may not read them leaves the payload's, and a line that says so.
-pub(super) async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
+pub async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
     let (Some(repository), Some(number)) = (event.repository.clone(), event.pull_request) else { return };
     match github.labels(&repository, number).await {
         Ok(labels) => {
@@ -148,7 +155,7 @@ pub(super) async fn refresh_labels(event: &mut Event, github: &Github, shell: &S
 }
 
 /// A client for GitHub's API, where a token exists.
-pub(super) fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
+pub fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
     let new = |token| Github::new(ci.api_url.as_deref(), token, Patience::default());
     environment.secret(&arguments.github_token_env).map(new).transpose().mistake()
 }
@@ -160,7 +167,7 @@ fn device(
     runs: bool,
     environment: &Environment,
 ) -> Result<vllm_verdict::v1::Device> {
-    let probe = if runs { device::probe(environment) } else { device::processors() };
+    let probe = if runs { probe::probe(environment) } else { probe::processors() };
     let count = planning.device.device_count.or((!runs).then_some(1).filter(|_| planning.device.name.0.is_some()));
     device::resolve(planning.device.name.0, planning.device.device_type.as_deref(), count, &config.devices, &probe)
 }
@@ -228,10 +235,10 @@ fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
     if simulated && case.measured_by == MeasuredBy::Native {
         return Ok(());
     }
-    let arguments = client::arguments::parse(case.client.argv.get(3..).unwrap_or_default())?;
+    let arguments = serve_flags::parse(case.client.argv.get(3..).unwrap_or_default())?;
     let tokenizer = arguments.tokenizer_id();
     ensure!(
-        simulated || client::draw::find_tokenizer(tokenizer, environment).is_some(),
+        simulated || native_client::draw::find_tokenizer(tokenizer, environment).is_some(),
         "no tokenizer.json of `{tokenizer}` in its folder or the Hugging Face cache"
     );
     if let Some(path) = &arguments.dataset_path {
@@ -241,8 +248,8 @@ fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
 }
 
 /// Puts what flags and the environment say over the settings of the file.
-pub(super) fn override_settings(settings: &mut Vec<config::Setting>, planning: &Planning, shell: &Shell) {
-    let definition = crate::cli::definition(&shell.environment);
+pub fn override_settings(settings: &mut Vec<config::Setting>, planning: &Planning, shell: &Shell) {
+    let definition = crate::command::arguments::definition(&shell.environment);
     let Some(command) = definition.find_subcommand("plan") else { return };
     let values: IndexMap<&str, Option<String>> = [
         ("suite", planning.suite.as_ref().map(|path| path.display().to_string())),

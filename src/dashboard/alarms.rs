@@ -8,9 +8,9 @@ use vllm_verdict::change_points::{self, Change, State};
 use vllm_verdict::metric::{self, Direction};
 use vllm_verdict::number;
 
-use super::data::{Commit, Page, Series, Shift};
+use super::overview::{FALSE_DISCOVERY_RATE, is_better, newest, relative, second};
+use super::page_data::{Commit, Page, Series, Shift};
 use super::series::Setting;
-use super::site::{FALSE_DISCOVERY_RATE, is_better, newest, relative, second};
 use crate::report::escape;
 
 /// The version of `alarms.json`.
@@ -230,9 +230,9 @@ fn row(alarm: &Alarm) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dashboard::cache::Kept;
-    use crate::dashboard::object::Name;
+    use crate::dashboard::record_object::Name;
     use crate::dashboard::series::tests::{name, object, pages, setting, sha};
+    use crate::dashboard::site_cache::Kept;
 
     fn noise(day: usize) -> f64 {
         1.0 + 0.004 * ((day * 7 % 5) as f64 - 2.0)

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-use super::data::{Page, Site, Summary};
+use super::page_data::{Page, Site, Summary};
 use crate::report::escape;
 
 const STYLE: &str = include_str!("site/site.css");
@@ -182,7 +182,7 @@ fn frame(frame: &Frame) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dashboard::data::LastCommit;
+    use crate::dashboard::page_data::LastCommit;
 
     fn site(model: &str) -> Site {
         let last = LastCommit { sha: "a".repeat(40), date: "2026-08-03T14:05:00Z".into() };

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 use vllm_verdict::change_points::{self, Windows};
 use vllm_verdict::metric::{self, Direction};
 
-use super::cache::Kept;
-use super::data::{Commit, Page, Series, Shift};
-use super::object::{Name, date};
+use super::page_data::{Commit, Page, Series, Shift};
+use super::record_object::{Name, date};
+use super::site_cache::Kept;
 
 /// Longest readable part of an id, in characters for each of its words.
 const SLUG: usize = 40;
@@ -211,7 +211,7 @@ fn id(words: &[&str], more: &[&str]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::dashboard::object::Run;
+    use crate::dashboard::record_object::Run;
 
     pub(in crate::dashboard) fn setting() -> Setting {
         Setting {

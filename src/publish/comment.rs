@@ -1,10 +1,14 @@
 //! The one comment of a configuration on a pull request: found by its marker and its author, edited rather than
 //! repeated. Anyone can write the marker, so the author decides; two jobs can write at once, so the oldest stays.
 
+use crate::exit::Classify;
+use crate::report::markdown::marker;
+use crate::system::github::root;
+use anyhow::Context;
 use serde::Deserialize;
 
-use super::github::Github;
-use super::transport::{Posting, Request};
+use crate::system::github::Github;
+use crate::system::github_transport::{Posting, Request};
 
 /// Who writes with a workflow's own token.
 const ACTIONS_LOGIN: &str = "github-actions[bot]";
@@ -33,18 +37,37 @@ pub struct Posted {
     pub shortened: bool,
 }
 
+/// The text of our comment with the id `id`, where there is one.
+///
+/// # Errors
+/// The comments cannot be read (exit 4).
+pub async fn existing(github: &Github, repository: &str, number: u64, id: &str) -> anyhow::Result<Option<String>> {
+    let thread = Thread { github, root: root(repository)?, number, marker: marker(id) };
+    thread.text().await.with_context(|| format!("cannot read the comments of {repository}#{number}")).world()
+}
+
+/// Leaves exactly one comment of ours with the id `id` on the pull request, saying `body`. The marker is put before a
+/// body that lacks it.
+///
+/// # Errors
+/// The comment cannot be written (exit 4).
+pub async fn stick(github: &Github, repository: &str, number: u64, id: &str, body: &str) -> anyhow::Result<Posted> {
+    let thread = Thread { github, root: root(repository)?, number, marker: marker(id) };
+    thread.stick(body).await.with_context(|| format!("cannot comment on {repository}#{number}")).world()
+}
+
 /// The comments of one pull request, as far as they carry one marker.
-pub(super) struct Thread<'a> {
-    pub github: &'a Github,
+struct Thread<'a> {
+    github: &'a Github,
     /// Path of the repository.
-    pub root: String,
-    pub number: u64,
-    pub marker: String,
+    root: String,
+    number: u64,
+    marker: String,
 }
 
 impl Thread<'_> {
     /// Leaves one comment of ours, saying `body`.
-    pub async fn stick(&self, body: &str) -> anyhow::Result<Posted> {
+    async fn stick(&self, body: &str) -> anyhow::Result<Posted> {
         let body = if body.starts_with(&self.marker) { body.to_owned() } else { format!("{}\n{body}", self.marker) };
         let author = self.author().await?;
         let ours = self.ours(&author).await?;
@@ -68,7 +91,7 @@ impl Thread<'_> {
     }
 
     /// Text of our comment, where there is one.
-    pub async fn text(&self) -> anyhow::Result<Option<String>> {
+    async fn text(&self) -> anyhow::Result<Option<String>> {
         let ours = self.ours(&self.author().await?).await?;
         Ok(ours.into_iter().next().and_then(|comment| comment.body))
     }

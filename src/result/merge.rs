@@ -5,7 +5,8 @@ use serde_json::{Map, Number, Value};
 use vllm_verdict::repetition::Outcome;
 use vllm_verdict::statistics::median;
 
-use super::{CaseFiles, Folder, parse};
+use super::case_files::{CaseFiles, Folder};
+use super::parse;
 
 /// One folder of several repetitions. Of every case: each number is the median over the repetitions that measured it,
 /// arrays stand one after another, and all else (date, commands) is that of the last. A case that was never measured

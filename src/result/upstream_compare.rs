@@ -14,7 +14,7 @@ use vllm_verdict::v1::{Comparison, Subject};
 use vllm_verdict::{Input, compare};
 
 use crate::exit::Classify;
-use crate::result::table::{self, Cell, METRICS, Record, TEST_NAME};
+use crate::result::upstream_table::{self, Cell, METRICS, Record, TEST_NAME};
 
 /// What tells one serving row from another, of the columns that all rows have; the test's name where none has any.
 const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# of max concurrency.", "qps"];
@@ -23,8 +23,8 @@ const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# o
 /// with its values and its change. Rows with the same key are averaged; a row of one file alone is `not measured`.
 /// A text that is no such file is the user's mistake.
 pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: VerdictConfig) -> anyhow::Result<Comparison> {
-    let base = table::read(base).context("cannot read base's benchmark_results.json").mistake()?;
-    let head = table::read(head).context("cannot read head's benchmark_results.json").mistake()?;
+    let base = upstream_table::read(base).context("cannot read base's benchmark_results.json").mistake()?;
+    let head = upstream_table::read(head).context("cannot read head's benchmark_results.json").mistake()?;
     Ok(compare_records(&base, &head, subject, verdict))
 }
 
@@ -39,7 +39,7 @@ pub fn compare_layouts(
     verdict: &VerdictConfig,
 ) -> anyhow::Result<Vec<Comparison>> {
     let mut layouts: BTreeMap<(i64, i64), Vec<Record>> = BTreeMap::new();
-    for record in table::read(text).context("cannot read the benchmark_results.json").mistake()? {
+    for record in upstream_table::read(text).context("cannot read the benchmark_results.json").mistake()? {
         let size = |column: &str| match record.get(column) {
             Some(Some(Cell::Integer(size))) => Some(*size),
             Some(Some(Cell::Float(size))) => Some(*size as i64),
@@ -71,7 +71,7 @@ fn compare_records(base: &[Record], head: &[Record], subject: Subject, verdict: 
     let cases = names
         .into_values()
         .filter_map(|name| {
-            let kind = crate::result::kind_of(&name)?;
+            let kind = crate::result::case_files::kind_of(&name)?;
             Some(vllm_verdict::v1::CaseFacts::named(&name, kind))
         })
         .collect();
@@ -100,7 +100,7 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
     for record in records {
         let cell = |column: &str| record.get(column).and_then(Option::as_ref);
         let Some(test) = cell(TEST_NAME).map(Cell::to_string) else { continue };
-        let Some(kind) = crate::result::kind_of(&test) else { continue };
+        let Some(kind) = crate::result::case_files::kind_of(&test) else { continue };
         let parts: Vec<String> = key.iter().filter_map(|column| cell(column)).map(Cell::to_string).collect();
         let id = if kind == Kind::Serving && !parts.is_empty() { parts.join(" ") } else { test.clone() };
         let taken = names.iter().any(|(other, name)| *name == test && *other != id);

@@ -9,9 +9,10 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use vllm_load::sim::{self, Pace, Simulation};
-use vllm_perf::client::{self, ServingResult, arguments, draw};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
+use vllm_perf::plan::serve_flags;
+use vllm_perf::run::native_client::{self, ServingResult, draw};
 
 type Object = IndexMap<String, Value>;
 
@@ -46,8 +47,8 @@ async fn start(simulation: Simulation) -> u16 {
 }
 
 async fn measure(port: u16, flags: &str) -> anyhow::Result<ServingResult> {
-    let arguments = arguments::parse(&words(&format!("--port {port} {flags}"))).unwrap();
-    client::run(&arguments, &Environment::default(), |_, _| ()).await
+    let arguments = serve_flags::parse(&words(&format!("--port {port} {flags}"))).unwrap();
+    native_client::run(&arguments, &Environment::default(), |_, _| ()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +196,7 @@ async fn the_simulated_executable_writes_what_vllm_bench_writes() {
         let path = path.to_str().unwrap();
         let command =
             format!("bench {kind} --output-json {path} --model m --load-format dummy --enforce-eager {flags}");
-        vllm_perf::sim_vllm::run(words(&command), &env).await.unwrap();
+        vllm_perf::command::sim_vllm::run(words(&command), &env).await.unwrap();
         let result = read(path);
         assert_eq!(result.keys().cloned().collect::<Vec<_>>(), upstreams_keys(&format!("{kind}_tinyllama_tp1")));
         result
@@ -233,7 +234,7 @@ async fn bench_serve_of_the_simulated_executable_writes_the_keys_of_vllms_result
          --port {port}",
         folder.path().display()
     );
-    vllm_perf::sim_vllm::run(words(&command), &Environment::default()).await.unwrap();
+    vllm_perf::command::sim_vllm::run(words(&command), &Environment::default()).await.unwrap();
     let result = read(folder.path().join("case.json"));
     let name = "serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8";
     let (upstreams, ours) = (upstreams_keys(name), result.keys().cloned().collect::<Vec<_>>());
@@ -252,7 +253,7 @@ async fn what_cannot_be_simulated_is_the_users_mistake() {
         "bench serve --model m --lora-modules a",
         "serve --port 0",
     ] {
-        let error = vllm_perf::sim_vllm::run(words(command), &Environment::default()).await.unwrap_err();
+        let error = vllm_perf::command::sim_vllm::run(words(command), &Environment::default()).await.unwrap_err();
         assert_eq!(exit::of(&error), Exit::Mistake, "{command}: {error:#}");
     }
 }

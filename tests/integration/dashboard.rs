@@ -26,7 +26,7 @@ fn measured(store: &Path, number: u32, factor: f64) -> PathBuf {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let mut lines = String::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let mut record: vllm_perf::record::Record = serde_json::from_str(line).unwrap();
+        let mut record: vllm_perf::report::records::Record = serde_json::from_str(line).unwrap();
         // What differs from night to night on a quiet machine.
         let night = 1.0 + 0.004 * f64::from(number * 7 % 5);
         record.metric.benchmark_values.iter_mut().for_each(|value| *value *= night * factor);

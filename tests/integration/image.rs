@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use vllm_perf::fingerprint::Surroundings;
+use vllm_perf::run::fingerprint::Surroundings;
 
 use super::run::{SUITE, comparison, run, text};
 

@@ -180,7 +180,7 @@ fn every_input_is_a_flag_and_reaches_it_through_its_variable() {
 
 /// The long flags of `run`, `publish` and `verdict`, and the variable of each.
 fn flags() -> BTreeMap<String, String> {
-    let definition = vllm_perf::cli::definition(&vllm_perf::environment::Environment::default());
+    let definition = vllm_perf::command::arguments::definition(&vllm_perf::environment::Environment::default());
     let commands = ["run", "publish", "verdict"].map(|name| definition.find_subcommand(name).unwrap());
     let arguments = commands.into_iter().flat_map(clap::Command::get_arguments);
     arguments

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use vllm_perf::ci::event::{CiRun, CompletedRun};
 use vllm_perf::environment::{Environment, Secret};
-use vllm_perf::event::{CiRun, CompletedRun};
 use vllm_perf::exit::{self, Exit};
-use vllm_perf::publish::buildkite::{Agent, Style};
-use vllm_perf::publish::github::{Action, Github, Patience, PullRequest, marker};
-use vllm_perf::publish::{CommentFailure, Outcome, Publication, comment_id, publish};
+use vllm_perf::publish::comment::{self, Action};
+use vllm_perf::publish::{CommentFailure, Publication, comment_id, publish};
+use vllm_perf::report::markdown::marker;
+use vllm_perf::system::buildkite_agent::{Agent, Style};
+use vllm_perf::system::delivery::Delivery;
+use vllm_perf::system::github::{Github, Patience, PullRequest};
 use vllm_verdict::v1::{Comparison, Event, LabelsSource, Provider};
 
 use crate::fake_github::{ACTIONS_TOKEN, FakeGithub, PERSON_TOKEN, Pull, READ_TOKEN, Trouble};
@@ -63,7 +66,7 @@ async fn a_comment_is_created_then_edited_and_left_alone_where_nothing_changed()
     let github = github(&fake, ACTIONS_TOKEN);
     let mut actions = Vec::new();
     for body in ["first", "second", "second\n"] {
-        actions.push(github.sticky_comment(REPOSITORY, 42, ID, body).await.unwrap());
+        actions.push(comment::stick(&github, REPOSITORY, 42, ID, body).await.unwrap());
     }
     assert_eq!(
         actions.iter().map(|posted| posted.action).collect::<Vec<_>>(),
@@ -71,8 +74,8 @@ async fn a_comment_is_created_then_edited_and_left_alone_where_nothing_changed()
     );
     assert_eq!(comments(&fake), [ours("second")]);
     assert!(actions.iter().all(|posted| posted.url == actions[0].url), "{actions:?}");
-    assert_eq!(github.existing_comment(REPOSITORY, 42, ID).await.unwrap(), Some(ours("second").1));
-    assert_eq!(github.existing_comment(REPOSITORY, 42, "000000000000").await.unwrap(), None);
+    assert_eq!(comment::existing(&github, REPOSITORY, 42, ID).await.unwrap(), Some(ours("second").1));
+    assert_eq!(comment::existing(&github, REPOSITORY, 42, "000000000000").await.unwrap(), None);
     assert_eq!(fake.violations(), none());
     let writes: Vec<_> = fake.requests().into_iter().filter(|request| !request.starts_with("GET")).collect();
     assert_eq!(writes, [format!("POST {COMMENTS}"), "PATCH /repos/octo-org/octo-repo/issues/comments/1001".to_owned()]);
@@ -87,7 +90,7 @@ async fn our_comment_is_found_behind_250_others_and_no_link_header_is_followed()
         }
         world.comment(42, "github-actions[bot]", true, &ours("old").1);
     });
-    let posted = github(&fake, ACTIONS_TOKEN).sticky_comment(REPOSITORY, 42, ID, "new").await.unwrap();
+    let posted = comment::stick(&github(&fake, ACTIONS_TOKEN), REPOSITORY, 42, ID, "new").await.unwrap();
     assert_eq!(posted.action, Action::Edited);
     let all = comments(&fake);
     assert_eq!((all.len(), all.last()), (251, Some(&ours("new"))));
@@ -109,7 +112,7 @@ async fn a_marker_planted_by_a_stranger_is_never_touched() {
     });
     let github = github(&fake, ACTIONS_TOKEN);
     for text in ["one", "two"] {
-        github.sticky_comment(REPOSITORY, 42, ID, text).await.unwrap();
+        comment::stick(&github, REPOSITORY, 42, ID, text).await.unwrap();
     }
     let all = comments(&fake);
     assert_eq!(all[0], ("stranger".to_owned(), planted.clone()));
@@ -124,7 +127,7 @@ async fn a_persons_token_edits_that_persons_comment_alone() {
     fake.world(|world| world.comment(42, "github-actions[bot]", true, &ours("of the workflow").1));
     let github = github(&fake, PERSON_TOKEN);
     for text in ["one", "two"] {
-        github.sticky_comment(REPOSITORY, 42, ID, text).await.unwrap();
+        comment::stick(&github, REPOSITORY, 42, ID, text).await.unwrap();
     }
     let person = ("perf-person".to_owned(), ours("two").1);
     assert_eq!(comments(&fake), [ours("of the workflow"), person]);
@@ -140,8 +143,8 @@ async fn two_jobs_at_once_leave_one_comment() {
         fake.world(|world| world.meet(2));
         let (one, two) = (github(&fake, ACTIONS_TOKEN), github(&fake, ACTIONS_TOKEN));
         let both = tokio::join!(
-            one.sticky_comment(REPOSITORY, 42, ID, &first),
-            two.sticky_comment(REPOSITORY, 42, ID, &second),
+            comment::stick(&one, REPOSITORY, 42, ID, &first),
+            comment::stick(&two, REPOSITORY, 42, ID, &second),
         );
         both.0.unwrap();
         both.1.unwrap();
@@ -161,7 +164,7 @@ async fn duplicates_of_an_older_race_are_removed_with_the_next_edit() {
             world.comment(42, "github-actions[bot]", true, &ours(text).1);
         }
     });
-    let posted = github(&fake, ACTIONS_TOKEN).sticky_comment(REPOSITORY, 42, ID, "d").await.unwrap();
+    let posted = comment::stick(&github(&fake, ACTIONS_TOKEN), REPOSITORY, 42, ID, "d").await.unwrap();
     assert_eq!((posted.action, posted.duplicates_removed), (Action::Edited, 2));
     assert_eq!(comments(&fake), [ours("d")]);
 }
@@ -169,7 +172,7 @@ async fn duplicates_of_an_older_race_are_removed_with_the_next_edit() {
 #[tokio::test]
 async fn a_missing_permission_is_explained_and_asked_for_once() {
     let fake = fake_with_pull().await;
-    let error = github(&fake, READ_TOKEN).sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap_err();
+    let error = comment::stick(&github(&fake, READ_TOKEN), REPOSITORY, 42, ID, "text").await.unwrap_err();
     assert_eq!(exit::of(&error), Exit::World);
     insta::assert_snapshot!(format!("{error:#}"), @"cannot comment on octo-org/octo-repo#42: the token is not allowed to POST /repos/octo-org/octo-repo/issues/42/comments (Resource not accessible by integration): give the job `permissions: {pull-requests: write}`; for a pull request from a fork or from Dependabot the token only ever reads, so comment from a `workflow_run` workflow");
     let posts = fake.requests().into_iter().filter(|request| request.starts_with("POST")).count();
@@ -186,8 +189,8 @@ async fn rate_limits_and_server_errors_are_waited_out() {
         world.fault("PATCH", "/comments", Trouble::BadGateway);
     });
     let github = github(&fake, ACTIONS_TOKEN);
-    assert_eq!(github.sticky_comment(REPOSITORY, 42, ID, "one").await.unwrap().action, Action::Created);
-    assert_eq!(github.sticky_comment(REPOSITORY, 42, ID, "two").await.unwrap().action, Action::Edited);
+    assert_eq!(comment::stick(&github, REPOSITORY, 42, ID, "one").await.unwrap().action, Action::Created);
+    assert_eq!(comment::stick(&github, REPOSITORY, 42, ID, "two").await.unwrap().action, Action::Edited);
     assert_eq!(comments(&fake), [ours("two")]);
     assert_eq!(fake.violations(), none());
 }
@@ -216,13 +219,13 @@ async fn a_post_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
     let fake = fake_with_pull().await;
     fake.world(|world| world.fault("POST", "/comments", Trouble::AnswerLost));
     let github = github(&fake, ACTIONS_TOKEN);
-    github.sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap();
+    comment::stick(&github, REPOSITORY, 42, ID, "text").await.unwrap();
     assert_eq!(comments(&fake), [ours("text")]);
     fake.world(|world| {
         world.comments.clear();
         world.fault("POST", "/comments", Trouble::BadGateway);
     });
-    github.sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap();
+    comment::stick(&github, REPOSITORY, 42, ID, "text").await.unwrap();
     assert_eq!(comments(&fake), [ours("text")]);
 }
 
@@ -231,12 +234,12 @@ async fn a_comment_that_vanished_while_it_was_edited_is_written_anew() {
     let fake = fake_with_pull().await;
     let github = github(&fake, ACTIONS_TOKEN);
     fake.world(|world| world.comment(7, "github-actions[bot]", true, "of another pull request"));
-    github.sticky_comment(REPOSITORY, 42, ID, "one").await.unwrap();
+    comment::stick(&github, REPOSITORY, 42, ID, "one").await.unwrap();
     fake.world(|world| {
         world.fault("PATCH", "/comments", Trouble::NotFound);
         world.fault("PATCH", "/comments", Trouble::NotFound);
     });
-    let posted = github.sticky_comment(REPOSITORY, 42, ID, "two").await.unwrap();
+    let posted = comment::stick(&github, REPOSITORY, 42, ID, "two").await.unwrap();
     assert_eq!(posted.action, Action::Created);
     assert_eq!(comments(&fake).last(), Some(&ours("two")));
 }
@@ -246,12 +249,12 @@ async fn a_text_that_github_finds_too_long_becomes_its_headline() {
     let fake = fake_with_pull().await;
     let body = format!("### vLLM performance on `cpu`: 2 regressed\n\n{}", "| row |\n".repeat(40_000));
     let github = github(&fake, ACTIONS_TOKEN);
-    let posted = github.sticky_comment(REPOSITORY, 42, ID, &body).await.unwrap();
+    let posted = comment::stick(&github, REPOSITORY, 42, ID, &body).await.unwrap();
     assert!(posted.shortened);
     fake.world(|world| world.fault("PATCH", "/comments", Trouble::TooLong));
-    assert!(github.sticky_comment(REPOSITORY, 42, ID, "### one line").await.unwrap().shortened);
+    assert!(comment::stick(&github, REPOSITORY, 42, ID, "### one line").await.unwrap().shortened);
     fake.world(|world| world.comments.clear());
-    github.sticky_comment(REPOSITORY, 42, ID, &body).await.unwrap();
+    comment::stick(&github, REPOSITORY, 42, ID, &body).await.unwrap();
     insta::assert_snapshot!(comments(&fake)[0].1, @r"
     <!-- vllm-perf:v1 id=3f9c0a1b2c4d -->
     ### vLLM performance on `cpu`: 2 regressed
@@ -272,7 +275,7 @@ async fn the_token_is_in_no_error_even_where_github_repeats_it() {
     let wrong = github_with_wrong_token(&fake);
     let errors = [
         github.labels(REPOSITORY, 42).await.unwrap_err(),
-        github.sticky_comment(REPOSITORY, 42, ID, "text").await.unwrap_err(),
+        comment::stick(&github, REPOSITORY, 42, ID, "text").await.unwrap_err(),
         github.labels(REPOSITORY, 43).await.unwrap_err(),
         github.labels("octo-org/../user", 43).await.unwrap_err(),
         wrong.labels(REPOSITORY, 42).await.unwrap_err(),
@@ -462,13 +465,13 @@ async fn a_fork_pull_request_is_never_commented_from_the_run_job() {
     let fake = fake_with_pull().await;
     let step = Step::new(Event { fork: true, ..event("pull_request", Some(42)) });
     let report = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
-    let Outcome::Left(reason) = &report.comment else { panic!("{report}") };
+    let Delivery::Left(reason) = &report.comment else { panic!("{report}") };
     assert!(reason.starts_with("the pull request comes from a fork"), "{reason}");
     assert_eq!((fake.requests(), step.summary().as_str()), (none(), "### summary\n"));
     let report = Step::new(event("pull_request", Some(42))).publish(None, None).await.unwrap();
-    assert_eq!(report.comment, Outcome::Left("there is no GitHub token".to_owned()));
+    assert_eq!(report.comment, Delivery::Left("there is no GitHub token".to_owned()));
     let report = Step::new(event("push", None)).publish(None, None).await.unwrap();
-    assert_eq!(report.comment, Outcome::Left("the event has no pull request".to_owned()));
+    assert_eq!(report.comment, Delivery::Left("the event has no pull request".to_owned()));
 }
 
 #[tokio::test]
@@ -484,7 +487,7 @@ async fn the_run_of_a_fork_is_commented_from_the_workflow_run_job() {
 
     step.run.completed_run = Some(CompletedRun { conclusion: Some("cancelled".to_owned()), ..completed() });
     let report = step.publish(Some(&github), None).await.unwrap();
-    assert_eq!(report.comment, Outcome::Left("the completed run was cancelled".to_owned()));
+    assert_eq!(report.comment, Delivery::Left("the completed run was cancelled".to_owned()));
     assert_eq!(fake.violations(), none());
 }
 
@@ -510,7 +513,7 @@ async fn a_comment_that_fails_keeps_the_summary_and_the_flag_decides_the_exit() 
     let fake = fake_with_pull().await;
     let step = Step::new(event("pull_request", Some(42)));
     let report = step.publish(Some(&github(&fake, READ_TOKEN)), None).await.unwrap();
-    assert!(matches!(&report.comment, Outcome::Failed(why) if why.contains("pull-requests: write")), "{report}");
+    assert!(matches!(&report.comment, Delivery::Failed(why) if why.contains("pull-requests: write")), "{report}");
     assert_eq!(step.summary(), "### summary\n");
     assert_eq!(report.exit(CommentFailure::Warn), Exit::Done);
     assert_eq!(report.exit(CommentFailure::Error), Exit::World);
@@ -638,7 +641,7 @@ async fn a_report_of_2000_cases_is_cut_to_what_each_place_takes_and_keeps_its_he
         assert!((least..=most).contains(&text.len()), "{} of {most}", text.len());
     }
     let fake = fake_with_pull().await;
-    let posted = github(&fake, ACTIONS_TOKEN).sticky_comment(REPOSITORY, 42, ID, &text).await.unwrap();
+    let posted = comment::stick(&github(&fake, ACTIONS_TOKEN), REPOSITORY, 42, ID, &text).await.unwrap();
     assert!(!posted.shortened);
     let all = comments(&fake);
     let (author, body) = &all[0];

@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use vllm_perf::report::terminal;
-use vllm_perf::result::{self, Folder};
+use vllm_perf::result;
+use vllm_perf::result::case_files::Folder;
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::metric::Direction;
 use vllm_verdict::noise::{AaRun, Noise};

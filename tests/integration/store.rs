@@ -11,15 +11,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use vllm_perf::ci::event::{CiRun, github_event};
 use vllm_perf::environment::Environment;
-use vllm_perf::event::{CiRun, github};
-use vllm_perf::noise_store;
-use vllm_perf::publish::Outcome;
-use vllm_perf::publish::github::Patience;
-use vllm_perf::publish::upload::{self, Destination, Upload};
-use vllm_perf::publish::uploader::Uploader;
-use vllm_perf::record::Record;
-use vllm_perf::store::Store;
+use vllm_perf::publish::record_upload::{self, Destination, Upload};
+use vllm_perf::report::records::Record;
+use vllm_perf::system::delivery::Delivery;
+use vllm_perf::system::github::Patience;
+use vllm_perf::system::noise_store;
+use vllm_perf::system::store::Store;
+use vllm_perf::system::uploader::Uploader;
 use vllm_verdict::noise::{AaRun, Noise};
 use vllm_verdict::v1::Device;
 
@@ -254,9 +254,9 @@ impl Uploading {
         Self { api, uploader: Destination::Uploader(uploader), folder, server }
     }
 
-    async fn outcome(&self, retry: bool) -> Outcome {
+    async fn outcome(&self, retry: bool) -> Delivery {
         let payload = r#"{"ref": "refs/heads/main", "repository": {"full_name": "vllm-project/vllm"}, "after": "SHA"}"#;
-        let event = github::parse("push", &payload.replace("SHA", SHA), &Environment::default()).unwrap().0;
+        let event = github_event::parse("push", &payload.replace("SHA", SHA), &Environment::default()).unwrap().0;
         let (run, branches) = (CiRun::default(), ["main".to_owned()]);
         let upload = Upload {
             folder: self.folder.path(),
@@ -267,8 +267,8 @@ impl Uploading {
             destination: Some(&self.uploader),
         };
         match retry {
-            false => upload::records(&upload).await.unwrap(),
-            true => upload::retry(&upload).await.unwrap(),
+            false => record_upload::records(&upload).await.unwrap(),
+            true => record_upload::retry(&upload).await.unwrap(),
         }
     }
 
@@ -293,7 +293,7 @@ async fn an_upload_api_that_stumbles_gets_every_object_once() {
     {
         let uploading = Uploading::to(answers).await;
         let outcome = uploading.outcome(false).await;
-        assert!(matches!(&outcome, Outcome::Done(_)), "{answers:?}: {outcome}");
+        assert!(matches!(&outcome, Delivery::Done(_)), "{answers:?}: {outcome}");
         assert_eq!(uploading.spool(), 0);
         uploading.is_whole();
         let again = uploading.outcome(false).await.to_string();
@@ -311,7 +311,7 @@ async fn what_the_api_does_not_take_is_kept_or_refused_by_name_and_a_retry_sends
         (&[200, HANGS, HANGS, HANGS], "no answer of the upload API: "),
     ] {
         let uploading = Uploading::to(answers).await;
-        let Outcome::Failed(first) = uploading.outcome(false).await else { panic!("{answers:?}") };
+        let Delivery::Failed(first) = uploading.outcome(false).await else { panic!("{answers:?}") };
         assert!(first.starts_with("1 uploaded, 0 already there, 0 refused, 1 kept in the spool"), "{first}");
         assert!(first.contains(&format!("\n  kept: {}: {said}", key("org_b"))), "{first}");
         assert!(first.contains("--retry` uploads what was kept") && !first.contains("hunter2"), "{first}");
@@ -324,7 +324,7 @@ async fn what_the_api_does_not_take_is_kept_or_refused_by_name_and_a_retry_sends
         uploading.is_whole();
     }
     let uploading = Uploading::to(&[400, 409]).await;
-    let Outcome::Failed(refused) = uploading.outcome(false).await else { panic!() };
+    let Delivery::Failed(refused) = uploading.outcome(false).await else { panic!() };
     assert!(refused.starts_with("0 uploaded, 1 already there, 1 refused, 0 kept"), "{refused}");
     assert!(refused.contains(&format!("refused: {}: the upload API answered 400", key("org_a"))), "{refused}");
     assert_eq!(uploading.spool(), 0);

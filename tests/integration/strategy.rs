@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use vllm_perf::bench::time::Times;
-use vllm_perf::fingerprint::Surroundings;
-use vllm_perf::journal::{Entry, Journal};
-use vllm_perf::search::Summary;
+use vllm_perf::plan::concurrency_search::Summary;
+use vllm_perf::run::fingerprint::Surroundings;
+use vllm_perf::run::journal::{Entry, Journal};
+use vllm_perf::run::time_spent::Times;
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::noise::{self, AaRow, AaRun, MeasuredOn};
 use vllm_verdict::strategy::{Phase, Strategy};

@@ -3,11 +3,10 @@
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
 
 use super::tokenizer::Tokenizer;
 use super::{Content, Prompt};
-use serde::{Deserialize, Serialize};
-
 use crate::generator::numpy::Generator;
 
 /// How many prompts, and how long prompts and answers are, in tokens.

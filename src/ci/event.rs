@@ -1,0 +1,111 @@
+//! What CI says happened, as one neutral value. Parsing lives in `event/`; the decision what to do about it in `trigger`.
+
+pub mod buildkite_event;
+pub mod github_event;
+pub mod local_event;
+
+use crate::names::{commit, is_label};
+use std::path::PathBuf;
+
+use vllm_verdict::v1::Provider;
+
+use crate::environment::Environment;
+
+/// The CI run that we are in: where to link and where to write. Never part of an output folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CiRun {
+    /// Page of this run.
+    pub run_url: Option<String>,
+    /// Base URL of pages on GitHub, without a trailing slash (`https://github.com`).
+    pub server_url: Option<String>,
+    /// Base URL of GitHub's API, without a trailing slash.
+    pub api_url: Option<String>,
+    /// Workflow or pipeline, and job or step: they tell one configuration's comment from another's.
+    pub workflow: Option<String>,
+    /// The job within the workflow, or the step of the pipeline.
+    pub job: Option<String>,
+    /// File that GitHub shows as the job summary.
+    pub step_summary: Option<PathBuf>,
+    /// File that takes the step's outputs.
+    pub output: Option<PathBuf>,
+    /// The run that a `workflow_run` event tells about.
+    pub completed_run: Option<CompletedRun>,
+}
+
+/// The run that ended, as a `workflow_run` event tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletedRun {
+    /// Event that had started it.
+    pub event: String,
+    /// How it ended: `success`, `failure`, `cancelled`, ...
+    pub conclusion: Option<String>,
+    /// Head commit of it.
+    pub head_sha: String,
+    /// Head branch of it.
+    pub head_branch: String,
+    /// `owner/name` that holds the head branch; `None` where it was deleted.
+    pub head_repository: Option<String>,
+    /// Pull requests that GitHub names; always empty for forks.
+    pub pull_requests: Vec<u64>,
+    /// Page of that run.
+    pub url: Option<String>,
+}
+
+/// Most labels of one pull request: GitHub's own limit.
+const LABELS: usize = 100;
+/// Which CI we are in: it says so itself, with `GITHUB_ACTIONS=true` or `BUILDKITE=true`.
+pub fn detect(env: &Environment) -> Provider {
+    if env.get("GITHUB_ACTIONS") == Some("true") {
+        Provider::Github
+    } else if env.get("BUILDKITE") == Some("true") {
+        Provider::Buildkite
+    } else {
+        Provider::Local
+    }
+}
+
+/// The labels among `names`; others are left out, because no configured label can equal them.
+fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    names.into_iter().filter(|name| is_label(name)).take(LABELS).map(str::to_owned).collect()
+}
+
+/// The pull request that a merge queue tests, out of its branch `gh-readonly-queue/<base>/pr-<number>-<commit>`.
+fn queued_pull_request(branch: &str) -> Option<u64> {
+    let (_, last) = branch.strip_prefix("gh-readonly-queue/")?.rsplit_once('/')?;
+    let (number, tip) = last.strip_prefix("pr-")?.split_once('-')?;
+    commit(tip)?;
+    number.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ci_says_who_it_is_and_silence_is_a_persons_machine() {
+        for (variables, provider) in [
+            (vec![("GITHUB_ACTIONS", "true")], Provider::Github),
+            (vec![("BUILDKITE", "true")], Provider::Buildkite),
+            (vec![("GITHUB_ACTIONS", "false"), ("CI", "true")], Provider::Local),
+            (vec![], Provider::Local),
+        ] {
+            assert_eq!(detect(&variables.into_iter().collect()), provider);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_label_is_left_out() {
+        let long = "x".repeat(51);
+        let names = ["ready", "", "`rm -rf`", "🐛 bug", "a, b", &long, "perf: cpu/arm64", "<!-- -->", "a\nb"];
+        assert_eq!(labels(names), ["ready", "perf: cpu/arm64"]);
+    }
+
+    #[test]
+    fn a_merge_queue_branch_names_its_pull_request() {
+        let sha = "929f8209d40f77f4abc622a499c93a83babdbe64";
+        assert_eq!(queued_pull_request(&format!("gh-readonly-queue/main/pr-104-{sha}")), Some(104));
+        assert_eq!(queued_pull_request(&format!("gh-readonly-queue/release/v1/pr-7-{sha}")), Some(7));
+        assert_eq!(queued_pull_request("gh-readonly-queue/main/pr-104-929f82"), None);
+        assert_eq!(queued_pull_request("main"), None);
+    }
+}

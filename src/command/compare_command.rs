@@ -1,0 +1,256 @@
+//! `vllm-perf compare`: what was measured before, base against head.
+
+use crate::command::arguments::DeviceChoice;
+use crate::command::arguments::device_choice;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::collections::HashMap;
+use std::path::Path;
+use std::path::PathBuf;
+use vllm_verdict::capacity::Statistic;
+
+use anyhow::{Context, Result, anyhow};
+use serde::Serialize;
+use vllm_verdict::Input;
+use vllm_verdict::capacity::{self, Capacity, Limits};
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::noise::Noise;
+use vllm_verdict::v1::{CaseFacts, Comparison, Device, SideFacts, Subject};
+
+use super::base_settings;
+use super::run_command::conclude;
+use crate::ci::event::CiRun;
+use crate::command::arguments::Format;
+use crate::exit::{Classify, Exit};
+use crate::plan::Plan;
+use crate::plan::config::Config;
+use crate::report::terminal;
+use crate::result::case_files::Folder;
+use crate::result::{self, upstream_compare};
+use crate::system::noise_store;
+use crate::system::output::OutputFolder;
+use crate::system::shell::Shell;
+use crate::system::store::Store;
+
+/// What `--format json` prints: `comparison.json`, and the capacities where limits were given.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    capacity: Vec<Capacity>,
+}
+
+/// Prints the comparison; writes its renderings where `--out` asks for them.
+pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
+    let (config, _) = base_settings::of_checkout(arguments.config.as_deref())?;
+    let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
+    let comparisons = match &arguments.head {
+        None => layouts(&arguments.base, &config)?,
+        Some(head) if is_table(&arguments.base) && is_table(head) => vec![tables(&arguments.base, head, &config)?],
+        Some(head) => vec![folders(arguments, head, &config, shell).await?],
+    };
+    let limits = Limits {
+        ttft_ms: arguments.ttft_max_ms,
+        tpot_ms: arguments.tpot_max_ms,
+        slack: arguments.sla_slack / 100.0,
+        statistic: arguments.sla_statistic,
+    };
+    let answer = |comparison| Answer { comparison, capacity: capacity::capacities(comparison, &limits) };
+    let answers: Vec<Answer> = comparisons.iter().map(answer).collect();
+    match (arguments.format, answers.as_slice()) {
+        (Format::Text, answers) => {
+            for Answer { comparison, capacity } in answers {
+                shell.print(&terminal::table(comparison, shell.width));
+                if !capacity.is_empty() {
+                    shell.print(&terminal::capacity(capacity));
+                }
+            }
+        }
+        (Format::Json, [answer]) if arguments.head.is_some() => shell.print_json(answer)?,
+        (Format::Json, answers) => shell.print_json(&answers)?,
+    }
+    if let Some(out) = &arguments.out {
+        for (number, comparison) in (1..).zip(&comparisons) {
+            let folder = if comparisons.len() == 1 { out.clone() } else { out.join(format!("{number:02}")) };
+            conclude::write_reports(&CiRun::default(), comparison, &OutputFolder::at(&folder), shell)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()
+}
+
+/// The parallel layouts of one `benchmark_results.json`.
+fn layouts(file: &Path, config: &Config) -> Result<Vec<Comparison>> {
+    if file.is_dir() {
+        return Err(anyhow!("`{}` is a folder: give a second one to compare it with", file.display())).mistake();
+    }
+    let subject = |sides: [&str; 2]| subject(sides.map(|side| format!("{} ({side})", file.display())));
+    upstream_compare::compare_layouts(&read(file)?, subject, &config.verdict)
+        .with_context(|| format!("cannot split `{}`", file.display()))
+}
+
+/// Two of upstream's `benchmark_results.json`.
+fn tables(base: &Path, head: &Path, config: &Config) -> Result<Comparison> {
+    let subject = subject([base, head].map(|path| path.display().to_string()));
+    upstream_compare::compare_tables(&read(base)?, &read(head)?, subject, config.verdict.clone())
+}
+
+/// Two output folders, results folders, or folders of repetitions.
+async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &Shell) -> Result<Comparison> {
+    let base = arguments.base.as_path();
+    let base_folders = result::repetitions(base)?;
+    let head_folders = result::repetitions(head)?;
+    let planned_pairs = u32::try_from(base_folders.len().max(head_folders.len())).unwrap_or(u32::MAX);
+    let repetitions = |folders: &[Folder]| folders.iter().map(Folder::repetition).collect();
+    let plans = [plan_of(base)?, plan_of(head)?];
+    let cases = measured_by(&plans, result::facts(base_folders.iter().chain(&head_folders)));
+    let subject =
+        Subject { device: device(arguments, &plans)?, ..subject([base, head].map(|path| path.display().to_string())) };
+    Ok(vllm_verdict::compare(Input {
+        noise: known_noise(arguments, subject.device.as_ref(), config, shell).await?,
+        subject,
+        cases,
+        base: repetitions(&base_folders),
+        head: repetitions(&head_folders),
+        skipped: Vec::new(),
+        planned_pairs,
+        seed: 0,
+        verdict: config.verdict.clone(),
+        looks: Vec::new(),
+    }))
+}
+
+/// The plan of the run that a folder is from: in the output folder itself, or in the one that it is a side of.
+fn plan_of(folder: &Path) -> Result<Option<Plan>> {
+    let beside = folder.parent().filter(|_| folder.ends_with("base") || folder.ends_with("head"));
+    let plans = std::iter::once(folder).chain(beside).map(|root| OutputFolder::at(root).plan());
+    let Some(path) = plans.into_iter().find(|path| path.is_file()) else { return Ok(None) };
+    serde_json::from_str(&read(&path)?).with_context(|| format!("cannot read `{}`", path.display())).mistake().map(Some)
+}
+
+/// The cases with their client, where the plans know it.
+fn measured_by(plans: &[Option<Plan>], mut cases: Vec<CaseFacts>) -> Vec<CaseFacts> {
+    let planned = plans.iter().flatten().flat_map(|plan| &plan.cases);
+    let clients: HashMap<&str, MeasuredBy> = planned.map(|case| (case.name.as_str(), case.measured_by)).collect();
+    for case in &mut cases {
+        case.measured_by = clients.get(case.name.as_str()).copied().unwrap_or(case.measured_by);
+    }
+    cases
+}
+
+/// What was measured on: as the flags say, or else as the plans do, where they agree.
+fn device(arguments: &CompareArgs, plans: &[Option<Plan>; 2]) -> Result<Option<Device>> {
+    let planned = match plans {
+        [Some(base), Some(head)] if base.device == head.device => Some(base.device.clone()),
+        _ => None,
+    };
+    match (arguments.device.0, &arguments.device_type) {
+        (None, None) => Ok(planned),
+        (Some(name), Some(device_type)) => {
+            let image_suffix = name.image_suffix().to_owned();
+            Ok(Some(Device { name, device_type: device_type.clone(), count: 1, image_suffix }))
+        }
+        // Without --noise nobody asks; a variable may be set for the other commands.
+        _ if arguments.noise.is_none() => Ok(planned),
+        _ => Err(anyhow!("--device and --device-type go together: both say whose noise it is")).mistake(),
+    }
+}
+
+/// What the store knows. A store that was asked for must be read; one that is only configured may be out of reach.
+async fn known_noise(
+    arguments: &CompareArgs,
+    device: Option<&Device>,
+    config: &Config,
+    shell: &Shell,
+) -> Result<Noise> {
+    let Some(place) = arguments.noise.as_ref().or(config.store.as_ref()) else { return Ok(Noise::default()) };
+    let asked = arguments.noise.is_some();
+    let read = async |device| {
+        let store = Store::open(place, &shell.environment)?;
+        if asked && !store.is_there() {
+            return Err(anyhow!("--noise: `{place}` is no folder")).mistake();
+        }
+        noise_store::read(&store, device).await
+    };
+    match device {
+        Some(device) => match read(device).await {
+            Err(error) if !asked => {
+                shell.say(&format!("uncalibrated: {error:#}"));
+                Ok(Noise::default())
+            }
+            noise => noise,
+        },
+        None if asked => {
+            Err(anyhow!("--noise: what was measured on is not known: give --device and --device-type")).mistake()
+        }
+        _ => Ok(Noise::default()),
+    }
+}
+
+fn subject([base, head]: [String; 2]) -> Subject {
+    let side = |target| Some(SideFacts { target, ..SideFacts::default() });
+    Subject { version: crate::VERSION.to_owned(), base: side(base), head: side(head), ..Subject::default() }
+}
+
+/// `vllm-perf compare`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf compare vllm-perf-out/base vllm-perf-out/head")]
+pub struct CompareArgs {
+    /// Output folder, results folder (01/ 02/ ... in it are repetitions), or upstream's benchmark_results.json
+    #[arg(value_name = "BASE")]
+    pub base: PathBuf,
+    /// The same, of head; without it BASE is a benchmark_results.json, split by its parallel layouts
+    #[arg(value_name = "HEAD")]
+    pub head: Option<PathBuf>,
+    /// Store with the noise of A/A runs: a folder, file:///, s3://, gs:// or az:// [default: the config's]
+    #[arg(long, env = "VLLM_PERF_NOISE", value_name = "STORE")]
+    pub noise: Option<String>,
+    /// What was measured on, for --noise [default: what the output folder's plan says]
+    #[arg(long, env = "VLLM_PERF_DEVICE", value_name = "NAME", default_value = "auto", hide_default_value = true, value_parser = device_choice)]
+    pub device: DeviceChoice,
+    /// Its device type, e.g. `NVIDIA H100`
+    #[arg(long, env = "VLLM_PERF_DEVICE_TYPE", value_name = "TYPE")]
+    pub device_type: Option<String>,
+    /// Show the largest concurrency with at most this TTFT (ms)
+    #[arg(long, env = "VLLM_PERF_TTFT_MAX_MS", value_name = "MS", value_parser = limit)]
+    pub ttft_max_ms: Option<f64>,
+    /// Show the largest concurrency with at most this TPOT (ms)
+    #[arg(long, env = "VLLM_PERF_TPOT_MAX_MS", value_name = "MS", value_parser = limit)]
+    pub tpot_max_ms: Option<f64>,
+    /// Slack above these limits (percent)
+    #[arg(long, env = "VLLM_PERF_SLA_SLACK", value_name = "PERCENT", default_value_t = 5.0, value_parser = slack)]
+    pub sla_slack: f64,
+    /// What is held against these limits: p99 or median
+    #[arg(long, env = "VLLM_PERF_SLA_STATISTIC", default_value = "p99", hide_possible_values = true, value_parser = statistics())]
+    pub sla_statistic: Statistic,
+    /// text or json
+    #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+    /// Write comparison.json, comment.md, summary.md, annotation.md and report.html into this folder
+    #[arg(long, env = "VLLM_PERF_COMPARE_OUT", value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Config file, in place of vllm-perf.yml
+    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+fn limit(text: &str) -> Result<f64, String> {
+    number(text).filter(|value| *value > 0.0).ok_or_else(|| "expected a number of milliseconds above 0".to_owned())
+}
+
+fn slack(text: &str) -> Result<f64, String> {
+    let percent = number(text.trim_end_matches('%').trim_end());
+    percent.filter(|value| *value >= 0.0).ok_or_else(|| "expected a percentage of 0 or more, such as `5`".to_owned())
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+fn statistics() -> impl TypedValueParser<Value = Statistic> {
+    PossibleValuesParser::new(Statistic::ALL.map(Statistic::as_str)).try_map(|text| text.parse::<Statistic>())
+}

@@ -1,0 +1,143 @@
+//! Whose records they are: what flags and variables say, else what CI says, else what git and the machine do.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use vllm_verdict::v1::{Device, Event, Provider};
+
+use crate::environment::Environment;
+use crate::exit::Classify;
+use crate::plan::config::RecordsConfig;
+use crate::report::records::{Identity, Runner};
+use crate::system::{git, host};
+
+/// The identity of what was measured on `device`. What nobody knows is left empty: the records are refused for it.
+///
+/// # Errors
+/// The user's mistake: git does not know the commit's date, and nobody else says it.
+pub async fn identity(
+    said: &IdentityArgs,
+    event: Option<&Event>,
+    device: Device,
+    config: &RecordsConfig,
+    environment: &Environment,
+) -> Result<Identity> {
+    let of_event = |field: fn(&Event) -> &Option<String>| event.and_then(|event| field(event).clone());
+    let number = |name: &str| environment.get(name).and_then(|text| text.parse::<u64>().ok());
+    // Buildkite's ids are UUIDs; the number of a build grows, as the number of a run must.
+    let build = match (event.map(|event| event.provider), config.build_number_offset) {
+        (Some(Provider::Buildkite), Some(offset)) => number("BUILDKITE_BUILD_NUMBER").map(|build| offset + build),
+        _ => None,
+    };
+    let commit = said.commit.clone().or_else(|| of_event(|it| &it.head_sha)).unwrap_or_default();
+    let timestamp = match said.timestamp {
+        Some(timestamp) => timestamp,
+        None if commit.is_empty() => 0,
+        None => committed(&commit).await.mistake()?,
+    };
+    let attempt = number("GITHUB_RUN_ATTEMPT").and_then(|attempt| u32::try_from(attempt).ok());
+    Ok(Identity {
+        repository: said.repository.clone().or_else(|| of_event(|it| &it.repository)).unwrap_or_default(),
+        branch: said.branch.clone().or_else(|| of_event(|it| &it.branch)).unwrap_or_default(),
+        commit,
+        timestamp,
+        workflow_id: said.workflow_id.or_else(|| number("GITHUB_RUN_ID")).or(build).unwrap_or_default(),
+        job_id: said.job_id.or(build).unwrap_or_default(),
+        run_attempt: said.run_attempt.or(attempt).unwrap_or(1),
+        runner: runner(device)?,
+    })
+}
+
+/// What `run` is told by variables: those of the flags of `records`.
+pub fn said(environment: &Environment) -> IdentityArgs {
+    let number = |name: &str| environment.get(name).and_then(|text| text.parse().ok());
+    IdentityArgs {
+        branch: environment.get("VLLM_PERF_BRANCH").map(str::to_owned),
+        timestamp: number("VLLM_PERF_TIMESTAMP"),
+        workflow_id: number("VLLM_PERF_WORKFLOW_ID"),
+        job_id: number("VLLM_PERF_JOB_ID"),
+        run_attempt: number("VLLM_PERF_RUN_ATTEMPT").and_then(|attempt| u32::try_from(attempt).ok()),
+        ..IdentityArgs::default()
+    }
+}
+
+/// When the commit was made, in seconds since 1970.
+async fn committed(commit: &str) -> Result<u64> {
+    let unknown = || format!("git does not know the date of the commit `{commit}`: give --timestamp SECONDS");
+    let date: jiff::Timestamp = git::date(commit).await.with_context(unknown)?.parse().with_context(unknown)?;
+    u64::try_from(date.as_second()).with_context(unknown)
+}
+
+fn runner(device: Device) -> Result<Runner> {
+    let host = host::host()?;
+    let accelerator = !device.name.is_cpu();
+    Ok(Runner {
+        name: device.name.as_str().to_owned(),
+        gpu_info: if accelerator { device.device_type.clone() } else { String::new() },
+        gpu_count: if accelerator { device.count } else { 0 },
+        device_type: device.device_type,
+        cpu_info: std::env::consts::ARCH.to_owned(),
+        cpu_count: host.cores,
+        avail_mem_in_gb: host.memory_gib as u32,
+    })
+}
+
+/// Whose records they are, where CI does not say or says otherwise.
+#[derive(Debug, Default, Args)]
+pub struct IdentityArgs {
+    /// OWNER/NAME, in place of the event's
+    #[arg(long, env = "VLLM_PERF_REPOSITORY", value_name = "NAME")]
+    pub repository: Option<String>,
+    /// Branch, in place of the event's
+    #[arg(long, env = "VLLM_PERF_BRANCH", value_name = "NAME")]
+    pub branch: Option<String>,
+    /// Full commit hash, in place of the event's
+    #[arg(long, env = "VLLM_PERF_COMMIT", value_name = "HASH")]
+    pub commit: Option<String>,
+    /// Date of the commit, in place of what git says (seconds since 1970)
+    #[arg(long, env = "VLLM_PERF_TIMESTAMP", value_name = "SECONDS")]
+    pub timestamp: Option<u64>,
+    /// The CI run, a number that grows, in place of GITHUB_RUN_ID
+    #[arg(long, env = "VLLM_PERF_WORKFLOW_ID", value_name = "N")]
+    pub workflow_id: Option<u64>,
+    /// The job of the run (number)
+    #[arg(long, env = "VLLM_PERF_JOB_ID", value_name = "N")]
+    pub job_id: Option<u64>,
+    /// Which try of the run, in place of GITHUB_RUN_ATTEMPT (number)
+    #[arg(long, env = "VLLM_PERF_RUN_ATTEMPT", value_name = "N")]
+    pub run_attempt: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use vllm_verdict::v1::DeviceName;
+
+    use super::*;
+
+    async fn of(environment: &Environment, config: &RecordsConfig) -> Identity {
+        let device = Device { name: DeviceName::Cpu, device_type: "x".into(), count: 1, image_suffix: "-cpu".into() };
+        let (event, _) = crate::ci::event::buildkite_event::parse(environment);
+        let said = IdentityArgs { timestamp: Some(1), ..said(environment) };
+        identity(&said, Some(&event), device, config, environment).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_buildkite_build_has_a_number_where_the_config_or_a_variable_gives_one() {
+        let build = [
+            ("BUILDKITE_REPO", "https://github.com/vllm-project/vllm.git"),
+            ("BUILDKITE_BRANCH", "main"),
+            ("BUILDKITE_COMMIT", "0123456789abcdef0123456789abcdef01234567"),
+            ("BUILDKITE_BUILD_NUMBER", "7"),
+            ("BUILDKITE_BUILD_ID", "0190-uuid"),
+        ];
+        let environment: Environment = build.into_iter().collect();
+        let none = of(&environment, &RecordsConfig::default()).await;
+        assert!(none.check().unwrap_err().to_string().contains("ids are UUIDs"));
+        let config = RecordsConfig { build_number_offset: Some(30_000_000_000), ..RecordsConfig::default() };
+        let offset = of(&environment, &config).await;
+        assert_eq!((offset.workflow_id, offset.job_id), (30_000_000_007, 30_000_000_007));
+        offset.check().unwrap();
+        let variables = build.into_iter().chain([("VLLM_PERF_WORKFLOW_ID", "5"), ("VLLM_PERF_JOB_ID", "6")]).collect();
+        let said = of(&variables, &config).await;
+        assert_eq!((said.workflow_id, said.job_id), (5, 6));
+    }
+}

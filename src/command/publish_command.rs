@@ -1,0 +1,171 @@
+//! `vllm-perf publish`: comment, job summary or annotation, artifacts and records, from an output folder.
+
+use crate::command::arguments::EventArgs;
+use crate::publish::CommentFailure;
+use crate::system::step_files;
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use vllm_verdict::v1::{Comparison, Event, Provider, Verdict};
+
+use super::{base_settings, prepare};
+use crate::ci::workflow_commands::{self, Level, Notice};
+use crate::environment::Environment;
+use crate::exit::{Classify, Exit};
+use crate::plan::config::Config;
+use crate::publish::record_upload::{self, Destination, Upload};
+use crate::publish::{self, Publication, artifact};
+use crate::report::finding::{self, Finding};
+use crate::report::{Links, markdown};
+use crate::system::buildkite_agent::Agent;
+use crate::system::delivery::Delivery;
+use crate::system::git;
+use crate::system::github::Patience;
+use crate::system::shell::Shell;
+use crate::system::store::Store;
+use crate::system::uploader::Uploader;
+
+/// Publishes. A comment that cannot be written does not lose the results.
+pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
+    let environment = &shell.environment;
+    let (event, ci) = prepare::event(&arguments.event, &[], environment)?;
+    // Only records of main need settings; those of a pull request are not asked.
+    let config = match event.pull_request.is_none() && ci.completed_run.is_none() {
+        true => base_settings::of_checkout(arguments.config.as_deref())?.0,
+        false => Config::default(),
+    };
+    let branches = config.trigger.branches.as_slice();
+    if arguments.retry {
+        let destination = destination(arguments, &config, environment)?;
+        let (folder, destination) = (arguments.out.as_path(), destination.as_ref());
+        let outcome =
+            record_upload::retry(&Upload { folder, event: &event, run: &ci, commit: None, branches, destination })
+                .await
+                .world()?;
+        shell.print(&format!("records: {outcome}"));
+        return Ok(if matches!(outcome, Delivery::Failed(_)) { Exit::World } else { Exit::Done });
+    }
+    let comparison = artifact::read(&arguments.out)?;
+    // Credentials are asked for where there is something to send.
+    let destination = match record_upload::no_records(&event, &ci, branches) {
+        Some(_) => None,
+        None => destination(arguments, &config, environment)
+            .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}")))),
+    };
+    let commit = measured(&event, &comparison).await;
+    let links = Links {
+        run: ci.completed_run.as_ref().and_then(|run| run.url.clone()).or_else(|| ci.run_url.clone()),
+        artifact: arguments.artifact_url.clone(),
+        server: ci.server_url.clone(),
+        repository: event.repository.clone(),
+    };
+    let id = publish::comment_id(&ci, comparison.subject.device.as_ref());
+    let github = prepare::github(&arguments.event, &ci, environment)?;
+    let agent = (event.provider == Provider::Buildkite)
+        .then(|| Agent::new(Path::new("buildkite-agent"), environment, Duration::from_secs(1)));
+    let report = publish::publish(&Publication {
+        event: &event,
+        run: &ci,
+        commit: commit.as_deref(),
+        comparison: &comparison,
+        comment_id: &id,
+        comment: &|moved_to| markdown::comment(&comparison, &links, &id, moved_to),
+        summary: &markdown::summary(&comparison, &links),
+        annotation: &markdown::annotation(&comparison, &links),
+        folder: &arguments.out,
+        github: github.as_ref(),
+        agent: agent.as_ref(),
+        destination: destination.as_ref(),
+        branches,
+    })
+    .await?;
+    if event.provider == Provider::Github {
+        shell.print(&workflow_commands::commands(&notices(&comparison)));
+    }
+    shell.print(&report.to_string());
+    if let (Some(path), Some(url)) = (&ci.output, &report.comment_url) {
+        step_files::append_outputs(path, &[("comment-url", url)])?;
+    }
+    Ok(report.exit(arguments.comment_failure))
+}
+
+/// The commit that was measured: a scheduled run may name one of its branch's older commits.
+async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
+    let head = event.head_sha.clone()?;
+    let measured = comparison.subject.head.as_ref().and_then(|head| head.commit.clone());
+    match measured {
+        Some(commit) if commit != head && git::is_before(&commit, &head).await => Some(commit),
+        _ => Some(head),
+    }
+}
+
+/// Where records go: to the API where one is named, else to the store. A flag goes before the config.
+fn destination(arguments: &PublishArgs, config: &Config, environment: &Environment) -> Result<Option<Destination>> {
+    let uploader = |url: &str| Uploader::new(url, environment, Patience::default()).map(Destination::Uploader);
+    let store = |place: &str| Store::open(place, environment).map(Destination::Store);
+    match (&arguments.uploader, &arguments.store, &config.records.uploader, &config.store) {
+        (Some(url), ..) | (None, None, Some(url), _) => uploader(url).map(Some),
+        (_, Some(place), ..) | (_, _, _, Some(place)) => store(place).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// What GitHub shows on the page of the run.
+fn notices(comparison: &Comparison) -> Vec<Notice> {
+    let notice = |finding: Finding| {
+        let (verdict, metric, case, sentence) = match finding {
+            Finding::Changed(row) => (row.verdict, row.label.clone(), row.case.clone(), row.why.clone()),
+            Finding::Unmeasured(none) => {
+                (Verdict::NotMeasured, none.metrics, none.case.to_owned(), none.reason.to_owned())
+            }
+        };
+        let level = match verdict {
+            Verdict::Regressed => Level::Error,
+            Verdict::NotMeasured => Level::Warning,
+            Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
+        };
+        Notice { level, title: format!("{}: {metric}", verdict.as_str()), message: format!("{case}: {sentence}") }
+    };
+    finding::findings(comparison).into_iter().map(notice).collect()
+}
+
+/// `vllm-perf publish`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf publish vllm-perf-out")]
+pub struct PublishArgs {
+    /// Output folder of a run; read strictly, never executed
+    #[arg(env = "VLLM_PERF_OUT", value_name = "OUT", default_value = "vllm-perf-out")]
+    pub out: PathBuf,
+    /// What happened.
+    #[command(flatten)]
+    pub event: EventArgs,
+    /// Page of the uploaded artifact, to link
+    #[arg(long, env = "VLLM_PERF_ARTIFACT_URL", value_name = "URL")]
+    pub artifact_url: Option<String>,
+    /// Store for the records of main, in place of the config's: a folder, file:///, s3://, gs:// or az://
+    #[arg(long, env = "VLLM_PERF_STORE", value_name = "STORE")]
+    pub store: Option<String>,
+    /// API that takes the records in place of a store (VLLM_PERF_UPLOADER_USERNAME and _PASSWORD are its credentials)
+    #[arg(long, env = "VLLM_PERF_UPLOADER", value_name = "URL")]
+    pub uploader: Option<String>,
+    /// Upload the records that did not arrive before, and do nothing else
+    #[arg(long, env = "VLLM_PERF_RETRY", value_parser = BoolishValueParser::new())]
+    pub retry: bool,
+    /// Config file, in place of vllm-perf.yml
+    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// warn or error, where the comment cannot be written
+    #[arg(
+        long,
+        env = "VLLM_PERF_COMMENT_FAILURE",
+        value_enum,
+        default_value = "warn",
+        value_name = "HOW",
+        hide_possible_values = true
+    )]
+    pub comment_failure: CommentFailure,
+}

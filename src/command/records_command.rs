@@ -1,0 +1,159 @@
+//! `vllm-perf records`: dashboard records from a results folder or from an import, printed or added to a store.
+
+use crate::command::arguments::EventArgs;
+use crate::command::identity_flags::IdentityArgs;
+use crate::command::planning_flags::DeviceArgs;
+use crate::system::probe;
+use clap::Args;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use vllm_verdict::v1::{Device, Provider};
+
+use super::identity_flags::identity;
+use super::{base_settings, prepare};
+use crate::ci::event;
+use crate::environment::Environment;
+use crate::exit::{Classify, Exit};
+use crate::plan::config::Config;
+use crate::plan::device;
+use crate::report::records::{self, Identity, Records};
+use crate::result;
+use crate::system::output;
+use crate::system::shell::Shell;
+use crate::system::store::{Added, Store};
+
+/// Longest import that is read, in bytes.
+const IMPORT_LIMIT: u64 = 256 << 20;
+
+/// Prints one record a line, or writes them to a file or adds them to a store. Cases that may not be published are named on
+/// standard error, and then the exit code is 3.
+pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
+    let (config, _) = base_settings::of_checkout(arguments.config.as_deref())?;
+    let records = match arguments.results.extension().is_some_and(|extension| extension == "js") {
+        true => import(arguments, &config, shell).await?,
+        false => {
+            let folder = result::read_folder(&arguments.results).mistake()?;
+            let identity = own(arguments, &config, shell).await?;
+            records::records(&identity, &folder.cases, config.records.rules).mistake()?
+        }
+    };
+    if let Some(place) = &arguments.store {
+        add(&records, &Store::open(place, &shell.environment)?, shell).await?;
+    } else {
+        let lines: String = records::objects(&records.records)?.into_values().collect();
+        match &arguments.output {
+            Some(path) => output::write(path, lines.as_bytes()).world()?,
+            None => shell.print(&lines),
+        }
+    }
+    tell(&records, shell);
+    if records == Records::default() {
+        shell.say(&format!("`{}` holds nothing to make records of", arguments.results.display()));
+    }
+    Ok(if records.refused.is_empty() { Exit::Done } else { Exit::Unmeasured })
+}
+
+/// Says what has no records of its own, and why.
+pub fn tell(records: &Records, shell: &Shell) {
+    for collision in &records.collisions {
+        shell.say(&format!(
+            "{} stands for {} in the dashboard, which cannot tell them apart",
+            collision.kept,
+            collision.dropped.join(", ")
+        ));
+    }
+    for (case, reason) in &records.refused {
+        shell.say(&format!("{case} is not published: {reason}"));
+    }
+}
+
+async fn add(records: &Records, store: &Store, shell: &Shell) -> Result<()> {
+    let (mut written, mut there) = (0, 0);
+    for (key, lines) in records::objects(&records.records)? {
+        match store.add(&key.to_string(), lines.as_bytes()).await? {
+            Added::Written => written += 1,
+            Added::AlreadyThere => {
+                there += 1;
+                shell.say(&format!("already there, left as it is: {key}"));
+            }
+        }
+    }
+    shell.print(&format!("{written} objects added to `{}`, {there} already there", store.place()));
+    Ok(())
+}
+
+/// The identity of a results folder.
+async fn own(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Identity> {
+    let environment = &shell.environment;
+    let event = match arguments.event.provider.named().unwrap_or_else(|| event::detect(environment)) {
+        Provider::Local => None,
+        _ => Some(prepare::event(&arguments.event, &[], environment)?.0),
+    };
+    let device = device(arguments, config, shell)?;
+    identity(&arguments.identity, event.as_ref(), device, &config.records, environment).await
+}
+
+fn device(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Device> {
+    let said = &arguments.device;
+    let probe = probe::probe(&shell.environment);
+    device::resolve(said.name.0, said.device_type.as_deref(), said.device_count, &config.devices, &probe)
+}
+
+/// The records of github-action-benchmark's data.js.
+async fn import(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Records> {
+    let said = &arguments.device;
+    if said.name.0.is_none() || said.device_type.is_none() {
+        return Err(anyhow!("a data.js does not say what it was measured on: give --device and --device-type"))
+            .mistake();
+    }
+    let cannot = || format!("cannot import `{}`", arguments.results.display());
+    let text = read(&arguments.results).with_context(cannot).mistake()?;
+    // Commit, date and numbers are the file's; the machine of today is not the one that measured.
+    let (device, environment) = (device(arguments, config, shell)?, Environment::default());
+    let mut base = identity(&arguments.identity, None, device, &config.records, &environment).await?;
+    (base.runner.cpu_info, base.runner.cpu_count, base.runner.avail_mem_in_gb) = Default::default();
+    records::import(&text, &base, arguments.model.as_deref(), config.records.rules.collision)
+        .with_context(cannot)
+        .mistake()
+}
+
+fn read(path: &Path) -> Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    anyhow::ensure!(size <= IMPORT_LIMIT, "it has {size} bytes; at most {IMPORT_LIMIT} are read");
+    Ok(std::fs::read_to_string(path)?)
+}
+
+/// `vllm-perf records`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "Example:\n  vllm-perf records results/ --repository vllm-project/vllm --branch main --commit \"$(git rev-parse HEAD)\" \\\n    --workflow-id 20362340534 --job-id 58585533990 --device cpu\n\n  vllm-perf records data.js --store file:///srv/vllm-perf --device cpu --device-type AMD_EPYC_9654_96c --model opt-125m",
+    after_help = "A data.js is github-action-benchmark's. Of its benches, those whose name holds a metric of the dashboard (median_ttft_ms, \"Median TTFT\", p99_tpot, tokens_per_second, latency ...) become records; tp2, qps_4, concurrency_8 and random_128_16 in the rest of the name become parameters. The others are named. A run's number is the date of the measurement."
+)]
+pub struct RecordsArgs {
+    /// Results folder, ours or upstream's, or a data.js
+    #[arg(value_name = "RESULTS")]
+    pub results: PathBuf,
+    /// Where the event comes from.
+    #[command(flatten)]
+    pub event: EventArgs,
+    /// Whose records they are.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+    /// What it was measured on.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Model of a data.js, in place of the name of each suite in it
+    #[arg(long, env = "VLLM_PERF_MODEL", value_name = "NAME")]
+    pub model: Option<String>,
+    /// Store that they are added to, in place of standard output: a folder, file:///, s3://, gs:// or az://
+    #[arg(long, env = "VLLM_PERF_RECORDS_STORE", value_name = "STORE", conflicts_with = "output")]
+    pub store: Option<String>,
+    /// File for all records, in place of standard output
+    #[arg(long, env = "VLLM_PERF_RECORDS_OUTPUT", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Config file, in place of vllm-perf.yml
+    #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}

@@ -1,0 +1,52 @@
+//! `vllm-perf report`: upstream's tables, and a page, from a results folder.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use std::path::PathBuf;
+use vllm_verdict::noise::Noise;
+use vllm_verdict::v1::Subject;
+
+use crate::exit::{Classify, Exit};
+use crate::plan::config::Config;
+use crate::report::{Links, html, upstream_files};
+use crate::system::shell::Shell;
+use crate::system::{host, output};
+use crate::{VERSION, result};
+
+/// Writes the files into the folder.
+pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
+    let folder = result::read_folder(&arguments.results).mistake()?;
+    let host = host::host().ok();
+    let comparison = vllm_verdict::compare(vllm_verdict::Input {
+        subject: Subject { version: VERSION.to_owned(), ..Subject::default() },
+        cases: result::facts([&folder]),
+        base: Vec::new(),
+        head: vec![folder.repetition()],
+        skipped: Vec::new(),
+        planned_pairs: 1,
+        seed: 0,
+        verdict: Config::default().verdict,
+        noise: Noise::default(),
+        looks: Vec::new(),
+    });
+    let files = [
+        ("benchmark_results.json", upstream_files::json(&folder).context("cannot write the report")?),
+        ("benchmark_results.md", upstream_files::markdown(&folder, host.as_ref()).context("cannot write the report")?),
+        ("report.html", html::page(&comparison, &Links::default())),
+    ];
+    for (name, text) in files {
+        let path = arguments.results.join(name);
+        output::write(&path, text.as_bytes()).context("cannot write the report").world()?;
+        shell.print(&path.display().to_string());
+    }
+    Ok(Exit::Done)
+}
+
+/// `vllm-perf report`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf report results/")]
+pub struct ReportArgs {
+    /// Results folder, ours or upstream's; the files are written into it
+    #[arg(value_name = "RESULTS")]
+    pub results: PathBuf,
+}

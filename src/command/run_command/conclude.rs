@@ -1,0 +1,124 @@
+//! The end of a run: what people and programs read, and the exit that tells whether everything was measured.
+
+use crate::system::step_files;
+use anyhow::{Context, Result};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase};
+use vllm_verdict::v1::{Comparison, Provider};
+
+use super::head_records;
+use crate::ci::event::CiRun;
+use crate::exit::{Classify, Exit};
+use crate::plan::Plan;
+use crate::plan::config::Config;
+use crate::report::{Links, html, markdown, terminal, upstream_files};
+use crate::result::case_files::Folder;
+use crate::run::collect;
+use crate::run::journal::{Entry, Journal};
+use crate::system::host;
+use crate::system::output::{self, OutputFolder};
+use crate::system::shell::Shell;
+use crate::{publish, result};
+
+/// Writes what people and programs read, prints the table, and says by the exit whether everything was measured.
+pub(super) async fn conclude(
+    ci: &CiRun,
+    config: &Config,
+    plan: &Plan,
+    comparison: &Comparison,
+    out: &OutputFolder,
+    journal: &Journal,
+    shell: &Shell,
+) -> Result<Exit> {
+    let comment = write_reports(ci, comparison, out, shell)?;
+    let merged = write_results(out, journal)?;
+    head_records::write(&merged, plan, config, out, shell).await?;
+    shell.print(&terminal::table(comparison, shell.width));
+    if plan.event.provider == Provider::Local {
+        shell.print(&format!(
+            "The comment that `vllm-perf publish` would post (`{}`):\n\n{comment}",
+            out.file("comment.md").display()
+        ));
+    }
+    if let Some(path) = &ci.output {
+        let verdict = comparison.verdict.as_str();
+        let device = plan.device.name.as_str();
+        let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, Some(&plan.device)));
+        step_files::append_outputs(
+            path,
+            &[
+                ("ran", "true"),
+                ("verdict", verdict),
+                ("regressed", &comparison.counts.regressed.to_string()),
+                ("improved", &comparison.counts.improved.to_string()),
+                (
+                    "report-dir",
+                    &out.root().canonicalize().unwrap_or_else(|_| out.root().to_owned()).display().to_string(),
+                ),
+                ("artifact-name", &artifact),
+            ],
+        )?;
+    }
+    // A probe of a search may fail: it was to find out where things do.
+    let planned = |entry: &&Entry| plan.cases.iter().any(|case| case.name == entry.case);
+    let ran = || journal.entries().iter().filter(planned);
+    let failed = ran().filter(|entry| entry.failed.is_some()).count();
+    if failed > 0 {
+        shell.say(&format!("{failed} of {} case runs gave no numbers; the others are kept", ran().count()));
+        return Ok(Exit::Unmeasured);
+    }
+    if comparison.counts.not_measured > 0 {
+        shell.say(&format!("{} primary rows have no value on one side", comparison.counts.not_measured));
+        return Ok(Exit::Unmeasured);
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes the comparison and its renderings; returns the comment.
+pub fn write_reports(ci: &CiRun, comparison: &Comparison, out: &OutputFolder, shell: &Shell) -> Result<String> {
+    let repository = comparison.subject.event.as_ref().and_then(|event| event.repository.clone());
+    let links = Links { run: ci.run_url.clone(), artifact: None, server: ci.server_url.clone(), repository };
+    let comment =
+        markdown::comment(comparison, &links, &publish::comment_id(ci, comparison.subject.device.as_ref()), None);
+    let json = serde_json::to_string_pretty(comparison).context("cannot write the comparison")?;
+    for (name, text) in [
+        ("comparison.json", json.as_str()),
+        ("comment.md", &comment),
+        ("summary.md", &markdown::summary(comparison, &links)),
+        ("annotation.md", &markdown::annotation(comparison, &links)),
+        ("report.html", &html::page(comparison, &links)),
+    ] {
+        output::write(&out.file(name), text.as_bytes()).world()?;
+    }
+    shell.say(&format!("report: {}", out.file("report.html").display()));
+    Ok(comment)
+}
+
+/// Writes `results/`: head's results, merged over the repetitions, as upstream's folder.
+fn write_results(out: &OutputFolder, journal: &Journal) -> Result<Folder> {
+    let mut folders = Vec::new();
+    for pass in collect::passes(journal, Side::Head) {
+        folders.push(result::read_folder(&out.pass(Side::Head, pass))?);
+    }
+    let screen = out.pass(Side::Head, Pass { phase: Phase::Screen, pair: 1 });
+    if screen.is_dir() {
+        // Of the cases that were not repeated, the screen's numbers are all there is.
+        let mut screen = result::read_folder(&screen)?;
+        screen.cases.retain(|name, _| !folders.iter().any(|folder| folder.cases.contains_key(name)));
+        folders.push(screen);
+    }
+    let merged = result::merge(&folders);
+    let mut files = merged.files()?;
+    files.push((
+        "benchmark_results.json".to_owned(),
+        upstream_files::json(&merged).context("cannot write the results")?,
+    ));
+    files.push((
+        "benchmark_results.md".to_owned(),
+        upstream_files::markdown(&merged, host::host().ok().as_ref()).context("cannot write the results")?,
+    ));
+    for (name, text) in files {
+        output::write(&out.results().join(name), text.as_bytes()).world()?;
+    }
+    Ok(merged)
+}

@@ -1,0 +1,49 @@
+//! Dashboard records of head in the output folder. That CI does not say enough for them fails no run.
+
+use anyhow::Result;
+use vllm_verdict::v1::Provider;
+
+use crate::command::{identity_flags, records_command};
+use crate::exit::Classify;
+use crate::plan::Plan;
+use crate::plan::config::Config;
+use crate::report::records::{self, Records};
+use crate::result::case_files::Folder;
+use crate::system::output::{self, OutputFolder};
+use crate::system::shell::Shell;
+
+/// Writes `records/benchmark_results_<model>.json`, one record a line; or says why there are none.
+pub(super) async fn write(
+    results: &Folder,
+    plan: &Plan,
+    config: &Config,
+    out: &OutputFolder,
+    shell: &Shell,
+) -> Result<()> {
+    match of(results, plan, config, shell).await {
+        Ok(records) => {
+            for (key, lines) in records::objects(&records.records)? {
+                output::write(&out.records().join(key.file_name()), lines.as_bytes()).world()?;
+            }
+            records_command::tell(&records, shell);
+        }
+        Err(error) => shell.say(&format!("no dashboard records: {error:#}")),
+    }
+    Ok(())
+}
+
+async fn of(results: &Folder, plan: &Plan, config: &Config, shell: &Shell) -> Result<Records> {
+    let head = plan.sides.head.as_ref();
+    if plan.event.provider == Provider::Local {
+        anyhow::bail!("this is no CI run; `vllm-perf records RESULTS` makes them with an identity that you give");
+    }
+    if head.is_some_and(|head| !head.server_args.is_empty()) {
+        anyhow::bail!("head was measured with server arguments of its own");
+    }
+    let mut said = identity_flags::said(&shell.environment);
+    said.commit = head.and_then(|head| head.commit.clone());
+    let device = plan.device.clone();
+    let identity =
+        identity_flags::identity(&said, Some(&plan.event), device, &config.records, &shell.environment).await?;
+    records::records(&identity, &results.cases, config.records.rules)
+}

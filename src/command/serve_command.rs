@@ -1,0 +1,99 @@
+//! `vllm-perf bench serve`: the load client alone, with the flags and the output of `vllm bench serve`.
+
+use clap::Args;
+use clap::Subcommand;
+use std::task::Poll;
+
+use anyhow::{Result, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::exit::{Classify, Exit};
+use crate::plan::serve_flags;
+use crate::run::native_client::{self, ServingResult, serving_summary};
+use crate::system::interrupt::interrupt;
+use crate::system::shell::Shell;
+
+/// Measures the server that the words name, prints what `vllm bench serve` prints, and writes what it writes.
+pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
+    let arguments = serve_flags::parse(words).mistake()?;
+    let interrupted = interrupt();
+    tokio::pin!(interrupted);
+    // The handlers are there before anyone is told that something began.
+    let ready = std::future::poll_fn(|context| Poll::Ready(interrupted.as_mut().poll(context))).await;
+    if let Poll::Ready(signal) = ready {
+        return Ok(Exit::Signal(signal));
+    }
+    shell.print(&serving_summary::opening(&arguments));
+    let bar = (shell.terminal && !arguments.disable_tqdm).then(bar);
+    let measuring = native_client::run(&arguments, &shell.environment, |ended, total| {
+        if let Some(bar) = &bar {
+            bar.set_length(total as u64);
+            bar.set_position(ended as u64);
+        }
+    });
+    let result = tokio::select! {
+        result = measuring => result?,
+        // Files are written whole and after the last request: there is none yet.
+        signal = &mut interrupted => return Ok(Exit::Signal(signal)),
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    shell.print(&serving_summary::block(&result));
+    let saved = native_client::save(&arguments, &result, &shell.environment).world()?;
+    if let Some(path) = saved {
+        shell.say(&format!("wrote {}", path.display()));
+    }
+    for warning in result.warnings() {
+        shell.say(&format!("warning: {warning}"));
+    }
+    whole(&result).unmeasured().map(|()| Exit::Done)
+}
+
+/// A load with failed requests measured something else than what was asked.
+fn whole(result: &ServingResult) -> Result<()> {
+    let failures: Vec<_> = result.failures().iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let (failed, total) = (result.summary.failed, result.answers.len());
+    Err(anyhow!("{failed} of {total} requests failed ({})", failures.join(", ")))
+}
+
+fn bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len} requests, {per_sec}, {eta} left");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// `vllm-perf bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure a running server, as `vllm bench serve` does: same flags, same output, same files
+    #[command(
+        before_help = "Example:\n  vllm-perf bench serve --model meta-llama/Llama-3.1-8B --port 8000 --num-prompts 200 --max-concurrency 16",
+        after_help = SERVE
+    )]
+    Serve(ServeArgs),
+}
+
+const SERVE: &str = "\
+Flags of `vllm bench serve`, with its defaults. A flag that is missing here is refused by name.
+  Server:      --base-url | --host --port, --endpoint, --backend vllm|openai|openai-chat, --header KEY=VALUE
+               --ready-check-timeout-sec (s), --stall-timeout-sec (s an answer may be silent; ours alone)
+  Model:       --model, --served-model-name, --tokenizer
+  Prompts:     --dataset-name random|sharegpt|sonnet|custom, --dataset-path, --num-prompts, --seed
+               --random-input-len, --random-output-len (tokens), --random-range-ratio
+  Load:        --request-rate (requests/s, or inf), --burstiness, --max-concurrency, --num-warmups, --ramp-up-strategy
+  Sampling:    --temperature, --top-p, --top-k, --ignore-eos, --extra-body JSON
+  Result:      --save-result, --save-detailed, --result-dir, --result-filename, --metadata KEY=VALUE
+               --percentile-metrics, --metric-percentiles, --goodput METRIC:MS
+Times are in milliseconds. Connections are opened before the clock starts. Exit code 3: a request failed.";
+
+/// `vllm-perf bench serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Flags of `vllm bench serve`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0.., value_name = "FLAGS")]
+    pub words: Vec<String>,
+}

@@ -1,0 +1,78 @@
+//! `vllm-perf verdict`: the last step in CI.
+
+use anyhow::Result;
+use clap::Args;
+use clap::ValueEnum;
+use serde::Serialize;
+use std::path::PathBuf;
+use vllm_verdict::v1::{Comparison, Counts, Row, Verdict};
+
+use crate::command::arguments::Format;
+use crate::exit::Exit;
+use crate::publish::artifact;
+use crate::report::{finding, terminal};
+use crate::system::shell::Shell;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    verdict: Verdict,
+    counts: Counts,
+    rows: Vec<&'a Row>,
+}
+
+/// Prints the verdict of an output folder and exits by it.
+pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
+    let comparison = artifact::read(&arguments.out)?;
+    match arguments.format {
+        Format::Text => shell.print(&terminal::verdict(&comparison, shell.width)),
+        Format::Json => shell.print_json(&Answer {
+            verdict: comparison.verdict,
+            counts: comparison.counts,
+            rows: finding::primary(&comparison).filter(|row| row.verdict <= Verdict::Improved).collect(),
+        })?,
+    }
+    Ok(if fails(&comparison, arguments.fail_on) { Exit::Verdict } else { Exit::Done })
+}
+
+fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
+    let Counts { regressed, inconclusive, screened, not_measured, .. } = comparison.counts;
+    let known = matches!(comparison.verdict, Verdict::Improved | Verdict::Unchanged);
+    match fail_on {
+        FailOn::Never => false,
+        FailOn::Regressed => regressed > 0,
+        FailOn::Inconclusive => !known || regressed + inconclusive + screened + not_measured > 0,
+    }
+}
+
+/// Which verdict fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Exit 1 when a primary row regressed.
+    Regressed,
+    /// Exit 1 unless everything is known to be no worse.
+    Inconclusive,
+    /// Always exit 0.
+    Never,
+}
+
+/// `vllm-perf verdict`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:\n  vllm-perf verdict vllm-perf-out --fail-on regressed")]
+pub struct VerdictArgs {
+    /// Output folder of a run
+    #[arg(env = "VLLM_PERF_OUT", value_name = "OUT", default_value = "vllm-perf-out")]
+    pub out: PathBuf,
+    /// regressed, inconclusive (also fails on regressed and not measured) or never
+    #[arg(
+        long,
+        env = "VLLM_PERF_FAIL_ON",
+        value_enum,
+        default_value = "regressed",
+        value_name = "VERDICT",
+        hide_possible_values = true
+    )]
+    pub fail_on: FailOn,
+    /// text or json
+    #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+}

@@ -1,0 +1,166 @@
+//! Which image holds vLLM at a commit, for a device; and image references in parts. Pure.
+
+use crate::names::is_full_hash;
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, ensure};
+use vllm_verdict::v1::{Device, DeviceName};
+
+use crate::exit::Classify;
+use crate::plan::config::ImagesConfig;
+
+/// Which of vLLM's pipelines built an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// That of pull requests.
+    PullRequest,
+    /// That of main.
+    Main,
+}
+
+/// `<repository>:<commit><suffix>`. ROCm images have a repository of their own.
+///
+/// # Errors
+/// The user's mistake (exit 2): `commit` is not a full hash, or the config makes it no image reference.
+pub fn reference(device: &Device, commit: &str, source: Source, images: &ImagesConfig) -> anyhow::Result<String> {
+    let repository = match (device.name, source) {
+        (DeviceName::Rocm, _) => &images.rocm,
+        (_, Source::PullRequest) => &images.pull_request,
+        (_, Source::Main) => &images.main,
+    };
+    let reference = format!("{repository}:{commit}{}", device.image_suffix);
+    let checked = || {
+        ensure!(is_full_hash(commit), "`{commit}` is not a full commit hash (40 hexadecimal digits)");
+        reference.parse::<Reference>()
+    };
+    checked().with_context(|| format!("cannot name the image of `{commit}`")).mistake()?;
+    Ok(reference)
+}
+
+/// The commit that the tag of `reference` begins with, where it is one of vLLM's.
+pub fn commit_of(reference: &str) -> Option<&str> {
+    let tag = reference.rsplit_once(':')?.1;
+    tag.get(..40).filter(|commit| is_full_hash(commit) && !tag[40..].starts_with(|c: char| c.is_ascii_alphanumeric()))
+}
+
+/// An image reference in parts, as the registry API takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Host of the registry, with its port if it has one.
+    pub registry: String,
+    /// Path of the repository.
+    pub repository: String,
+    /// Tag or digest.
+    pub version: String,
+}
+
+impl FromStr for Reference {
+    type Err = anyhow::Error;
+
+    /// Docker's rules: no host is Docker Hub, one word there is `library/`, no tag is `latest`, a digest beats a tag.
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
+        let (name, tag) = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (name, None),
+        };
+        let (registry, repository) = match name.split_once('/') {
+            Some((host, path)) if host == "localhost" || host.contains(['.', ':']) => (host, path.to_owned()),
+            Some(_) => ("docker.io", name.to_owned()),
+            None => ("docker.io", format!("library/{name}")),
+        };
+        let host = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+        let component = |part: &str| !part.starts_with(['.', '-']) && !part.is_empty() && part.bytes().all(letter);
+        let tagged = |tag: &str| {
+            let letters = tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+            letters && (1..=128).contains(&tag.len()) && !tag.starts_with(['.', '-'])
+        };
+        let hashed = |digest: &str| {
+            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+            hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let valid = registry.bytes().all(host)
+            && repository.split('/').all(component)
+            && tag.is_none_or(tagged)
+            && digest.is_none_or(hashed);
+        ensure!(valid, "`{text}` is not an image reference: expected [HOST/]REPOSITORY[:TAG][@sha256:DIGEST]");
+        let version = digest.or(tag).unwrap_or("latest").to_owned();
+        Ok(Self { registry: registry.to_owned(), repository, version })
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.version.contains(':') { '@' } else { ':' };
+        write!(f, "{}/{}{separator}{}", self.registry, self.repository, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::exit::{self, Exit};
+
+    const COMMIT: &str = "1da94e673c257373280026f75ceb4effac80e892";
+
+    fn images() -> ImagesConfig {
+        ImagesConfig {
+            pull_request: "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo".to_owned(),
+            main: "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo".to_owned(),
+            rocm: "docker.io/rocm/vllm-ci".to_owned(),
+            wait: Duration::from_secs(5400),
+        }
+    }
+
+    fn device(name: DeviceName) -> Device {
+        Device { name, device_type: "x".to_owned(), count: 1, image_suffix: name.image_suffix().to_owned() }
+    }
+
+    #[test]
+    fn every_device_has_its_image() {
+        for (name, source, expected) in [
+            (DeviceName::Cuda, Source::PullRequest, "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:{}"),
+            (DeviceName::Cpu, Source::PullRequest, "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:{}-cpu"),
+            (DeviceName::Arm64Cpu, Source::Main, "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:{}-arm64-cpu"),
+            (DeviceName::Hpu, Source::Main, "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:{}-hpu"),
+            (DeviceName::Rocm, Source::PullRequest, "docker.io/rocm/vllm-ci:{}"),
+        ] {
+            let image = reference(&device(name), COMMIT, source, &images()).unwrap();
+            assert_eq!(image, expected.replace("{}", COMMIT));
+            assert_eq!(commit_of(&image), Some(COMMIT));
+        }
+    }
+
+    #[test]
+    fn only_a_full_hash_names_an_image() {
+        for bad in ["1da94e6", "main", "", &COMMIT.to_uppercase(), &format!("{COMMIT}0"), &format!("{COMMIT} -v /:/h")]
+        {
+            let error = reference(&device(DeviceName::Cpu), bad, Source::Main, &images()).unwrap_err();
+            assert_eq!(exit::of(&error), Exit::Mistake, "{bad}");
+        }
+        assert_eq!(commit_of("reg:5000/a:latest"), None);
+        assert_eq!(commit_of(&format!("a:{COMMIT}0")), None);
+    }
+
+    #[test]
+    fn references_read_as_docker_reads_them() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (text, expected) in [
+            ("alpine", "docker.io/library/alpine:latest".to_owned()),
+            ("rocm/vllm-ci:x", "docker.io/rocm/vllm-ci:x".to_owned()),
+            ("localhost/a", "localhost/a:latest".to_owned()),
+            ("127.0.0.1:5000/a/b:c-cpu", "127.0.0.1:5000/a/b:c-cpu".to_owned()),
+            ("[::1]:5000/a", "[::1]:5000/a:latest".to_owned()),
+            (&format!("ghcr.io/a/b:1@{digest}"), format!("ghcr.io/a/b@{digest}")),
+        ] {
+            assert_eq!(text.parse::<Reference>().unwrap().to_string(), expected);
+        }
+        for bad in ["", "A", "a/../b", "a b", "a:", "a@sha256:12", "a:b c", "-v", "ghcr.io/", "a//b", "host.io/-x"] {
+            assert!(bad.parse::<Reference>().is_err(), "{bad}");
+        }
+    }
+}

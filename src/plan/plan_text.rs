@@ -1,0 +1,133 @@
+//! The plan for a person's eye: what was decided, and every command as one line that can be pasted. Pure.
+
+use std::fmt::Write;
+
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::strategy::Strategy;
+
+use super::{Plan, SidePlan};
+use crate::plan::concurrency_search::Search;
+use crate::plan::suite::{Case, Command};
+
+/// `plan --format text`. A plan that runs nothing shows no commands.
+pub fn text(plan: &Plan) -> String {
+    let mut text = String::new();
+    // Writing to a `String` cannot fail.
+    let _ = write(&mut text, plan);
+    text
+}
+
+fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    let decision = if plan.trigger.run { "run" } else { "skip" };
+    writeln!(out, "decision  {decision}: {}", plan.trigger.reason)?;
+    writeln!(out, "event     {}", event(plan))?;
+    let device = &plan.device;
+    let unit = if device.name.is_cpu() { "NUMA node" } else { "device" };
+    writeln!(out, "device    {}: {}, {}", device.name, device.device_type, counted(device.count as usize, unit))?;
+    if !plan.trigger.run {
+        return Ok(());
+    }
+    match &plan.recorded_base {
+        Some(folder) => writeln!(out, "base      recorded: head of the run in `{}`", folder.display())?,
+        None => writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?,
+    }
+    writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
+    for (reference, state) in &plan.images {
+        writeln!(out, "image     {reference}: {state}")?;
+    }
+    let pairs = counted(plan.pairs as usize, "interleaved pair");
+    let runs = match plan.strategy {
+        Strategy::Paired => pairs,
+        Strategy::Screen => format!("a screen of every case, then {pairs} of those that look changed"),
+        Strategy::Sequential => format!("{pairs}, then as many again of the undecided cases"),
+        Strategy::Single => counted(plan.pairs as usize, "repetition"),
+    };
+    writeln!(out, "runs      {runs}, seed {}", plan.seed)?;
+
+    if let Some(search) = &plan.search {
+        let Search { ttft_ms, tpot_ms, max_probes, max_concurrency } = search;
+        writeln!(
+            out,
+            "search    the largest concurrency up to {max_concurrency} with p99 TTFT <= {ttft_ms} ms and p99 TPOT <= {tpot_ms} ms, at most {max_probes} probes a test and rate"
+        )?;
+    }
+
+    let servers = servers(&plan.cases);
+    let native = plan.cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();
+    let cases = counted(plan.cases.len(), "case");
+    let (on, by_vllm) = (counted(servers.len(), "server"), plan.cases.len() - native);
+    writeln!(out, "cases     {cases} on {on}: {native} measured by our client, {by_vllm} by vllm bench")?;
+
+    for (index, (server, cases)) in servers.iter().enumerate() {
+        let count = counted(cases.len(), "case");
+        writeln!(out, "\nserver {} of {}, {count}\n  $ {}", index + 1, servers.len(), server.line(&[]))?;
+        for case in cases {
+            write_case(out, case)?;
+        }
+    }
+    for kind in [Kind::Latency, Kind::Startup, Kind::Throughput] {
+        let cases: Vec<&Case> = plan.cases.iter().filter(|case| case.kind == kind).collect();
+        if !cases.is_empty() {
+            writeln!(out, "\n{}, {}", kind.as_str(), counted(cases.len(), "case"))?;
+        }
+        for case in cases {
+            write_case(out, case)?;
+        }
+    }
+    if !plan.skipped.is_empty() {
+        writeln!(out, "\nleft out")?;
+    }
+    for skipped in &plan.skipped {
+        writeln!(out, "  {}: {}", skipped.name, skipped.reason)?;
+    }
+    Ok(())
+}
+
+fn write_case(out: &mut String, case: &Case) -> std::fmt::Result {
+    writeln!(out, "  {}\n    $ {}", case.name, case.client.line(&[]))
+}
+
+/// The distinct servers in the order of the plan, each with its cases.
+fn servers(cases: &[Case]) -> Vec<(&Command, Vec<&Case>)> {
+    let mut servers: Vec<(&Command, Vec<&Case>)> = Vec::new();
+    for case in cases {
+        let Some(server) = &case.server else { continue };
+        match servers.iter_mut().find(|(known, _)| *known == server) {
+            Some((_, cases)) => cases.push(case),
+            None => servers.push((server, vec![case])),
+        }
+    }
+    servers
+}
+
+fn event(plan: &Plan) -> String {
+    let event = &plan.event;
+    let mut words = vec![event.name.clone()];
+    words.extend(event.pull_request.map(|number| format!("#{number}")));
+    words.extend(event.repository.as_ref().map(|repository| format!("of {repository}")));
+    words.extend(event.head_sha.as_ref().map(|commit| format!("at {commit}")));
+    if event.fork {
+        words.push("from a fork".to_owned());
+    }
+    let mut text = words.join(" ");
+    if !event.labels.is_empty() {
+        text = format!("{text}, labels {}", event.labels.join(", "));
+    }
+    text
+}
+
+fn side(side: Option<&SidePlan>) -> String {
+    let Some(side) = side else { return "none".to_owned() };
+    let mut text = side.target.to_string();
+    if let Some(commit) = side.commit.as_ref().filter(|commit| !text.contains(commit.as_str())) {
+        text = format!("{text} for {commit}");
+    }
+    if !side.server_args.is_empty() {
+        text = format!("{text}\n          server with {}", shell_words::join(&side.server_args));
+    }
+    text
+}
+
+fn counted(count: usize, unit: &str) -> String {
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}

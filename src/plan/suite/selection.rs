@@ -1,0 +1,160 @@
+//! Which tests and cases of a suite are wanted: upstream's variables and our `--only`, read once.
+
+use std::str::FromStr;
+
+use anyhow::{Context, ensure};
+use regex::Regex;
+
+use super::parameters;
+use super::test_file::Test;
+use crate::environment::Environment;
+use crate::exit::Classify;
+
+/// What to keep of a suite, and how many prompts each case sends.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// `--only`: keeps cases whose name it matches anywhere.
+    pub only: Option<Regex>,
+    /// `TEST_SELECTOR`: keeps tests whose name it matches anywhere.
+    pub test_selector: Option<Regex>,
+    /// `MODEL_FILTER`: keeps tests of exactly this model.
+    pub model_filter: Option<String>,
+    /// `DTYPE_FILTER`: keeps tests that name exactly this dtype.
+    pub dtype_filter: Option<String>,
+    /// `PROMPTS_PER_CONCURRENCY`: prompts of a case are its concurrency times this, instead of the file's number.
+    pub prompts_per_concurrency: Option<u64>,
+    /// `MIN_NUM_PROMPTS`: at least this many then.
+    pub min_num_prompts: u64,
+    /// `MAX_NUM_PROMPTS`: at most this many then.
+    pub max_num_prompts: u64,
+    /// `REMOTE_HOST`: the server that the client talks to.
+    pub remote_host: Option<String>,
+    /// `REMOTE_PORT`: its port.
+    pub remote_port: Option<u16>,
+    /// Whether the server runs elsewhere, so that this machine's device count says nothing. True with `REMOTE_HOST`;
+    /// to be set for a `remote:` target.
+    pub remote: bool,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            only: None,
+            test_selector: None,
+            model_filter: None,
+            dtype_filter: None,
+            prompts_per_concurrency: None,
+            min_num_prompts: 1,
+            max_num_prompts: 1_000_000,
+            remote_host: None,
+            remote_port: None,
+            remote: false,
+        }
+    }
+}
+
+impl Selection {
+    /// Upstream's variables in `env`, and `--only`.
+    ///
+    /// # Errors
+    /// The user's mistake (exit 2): not a regular expression, not a number; the text names the variable.
+    pub fn read(env: &Environment, only: Option<&str>) -> anyhow::Result<Self> {
+        Self::from_variables(env, only).mistake()
+    }
+
+    fn from_variables(env: &Environment, only: Option<&str>) -> anyhow::Result<Self> {
+        let default = Self::default();
+        let text = |name| env.get(name).map(str::to_owned);
+        Ok(Self {
+            only: only.map(|pattern| regex("--only", pattern)).transpose()?,
+            test_selector: env.get("TEST_SELECTOR").map(|pattern| regex("TEST_SELECTOR", pattern)).transpose()?,
+            model_filter: text("MODEL_FILTER"),
+            dtype_filter: text("DTYPE_FILTER"),
+            prompts_per_concurrency: number(env, "PROMPTS_PER_CONCURRENCY")?,
+            min_num_prompts: number(env, "MIN_NUM_PROMPTS")?.unwrap_or(default.min_num_prompts),
+            max_num_prompts: number(env, "MAX_NUM_PROMPTS")?.unwrap_or(default.max_num_prompts),
+            remote_host: text("REMOTE_HOST"),
+            remote_port: number(env, "REMOTE_PORT")?,
+            remote: env.get("REMOTE_HOST").is_some(),
+        })
+    }
+
+    /// Why the variables leave this test out, if they do.
+    pub(super) fn reason_to_skip(&self, test: &Test) -> Option<String> {
+        if let Some(selector) = self.test_selector.as_ref().filter(|selector| !selector.is_match(&test.name)) {
+            return Some(format!("does not match TEST_SELECTOR `{selector}`"));
+        }
+        let client = test.load.as_ref().map(|load| parameters::text(&load.client, "model"));
+        let other = self.model_filter.as_ref().filter(|model| **model != test.model && client.as_ref() != Some(model));
+        if let Some(model) = other {
+            return Some(format!("its model `{}` is not MODEL_FILTER `{model}`", test.model));
+        }
+        let dtype = parameters::text(&test.parameters, "dtype");
+        match self.dtype_filter.as_ref() {
+            Some(wanted) if *wanted != dtype => Some(format!("its dtype `{dtype}` is not DTYPE_FILTER `{wanted}`")),
+            _ => None,
+        }
+    }
+
+    /// `--num-prompts` of a case, where it follows from the concurrency.
+    pub(crate) fn num_prompts(&self, concurrency: u64) -> Option<u64> {
+        let prompts = concurrency.saturating_mul(self.prompts_per_concurrency?);
+        Some(prompts.max(self.min_num_prompts).min(self.max_num_prompts))
+    }
+
+    /// The words that send the client to the remote server.
+    pub(super) fn remote_words(&self) -> impl Iterator<Item = String> {
+        let host = self.remote_host.as_ref().map(|host| format!("--host={host}"));
+        let port = self.remote_port.filter(|_| host.is_some()).map(|port| format!("--port={port}"));
+        host.into_iter().chain(port)
+    }
+}
+
+fn regex(name: &str, pattern: &str) -> anyhow::Result<Regex> {
+    Regex::new(pattern).with_context(|| format!("{name} `{pattern}` is not a regular expression"))
+}
+
+fn number<T: FromStr + Default + PartialEq>(env: &Environment, name: &str) -> anyhow::Result<Option<T>> {
+    let Some(text) = env.get(name) else { return Ok(None) };
+    let number = text.parse().ok().filter(|number| *number != T::default());
+    ensure!(number.is_some(), "{name} must be a whole number from 1, not `{text}`");
+    Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{self, Exit};
+
+    fn selection(variables: &[(&str, &str)]) -> anyhow::Result<Selection> {
+        Selection::read(&variables.iter().copied().collect(), None)
+    }
+
+    #[test]
+    fn prompts_follow_the_concurrency_between_both_bounds() {
+        let bounds = [("PROMPTS_PER_CONCURRENCY", "5"), ("MIN_NUM_PROMPTS", "20"), ("MAX_NUM_PROMPTS", "100")];
+        let bounded = selection(&bounds).unwrap();
+        assert_eq!([1, 8, 64].map(|concurrency| bounded.num_prompts(concurrency)), [Some(20), Some(40), Some(100)]);
+        assert_eq!(selection(&[]).unwrap().num_prompts(8), None);
+    }
+
+    #[test]
+    fn a_port_without_a_host_is_upstreams_nothing() {
+        let words = |variables: &[_]| selection(variables).unwrap().remote_words().collect::<Vec<_>>();
+        assert_eq!(words(&[("REMOTE_HOST", "gpu1"), ("REMOTE_PORT", "9000")]), ["--host=gpu1", "--port=9000"]);
+        assert_eq!(words(&[("REMOTE_PORT", "9000")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bad_variable_is_named_and_is_the_users_mistake() {
+        for (name, value, expected) in [
+            ("TEST_SELECTOR", "a(", "TEST_SELECTOR `a(` is not a regular expression"),
+            ("PROMPTS_PER_CONCURRENCY", "0", "PROMPTS_PER_CONCURRENCY must be a whole number from 1, not `0`"),
+            ("MAX_NUM_PROMPTS", "many", "MAX_NUM_PROMPTS must be a whole number from 1, not `many`"),
+            ("REMOTE_PORT", "70000", "REMOTE_PORT must be a whole number from 1, not `70000`"),
+        ] {
+            let error = selection(&[(name, value)]).unwrap_err();
+            assert_eq!((error.to_string().as_str(), exit::of(&error)), (expected, Exit::Mistake));
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The test files: which ones a device has, their texts, and the tests in them. Only [`read`] touches the world.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Number, Value};
+use vllm_verdict::case::Kind;
+use vllm_verdict::v1::DeviceName;
+
+use super::parameters::Parameters;
+use super::strict_json;
+use crate::environment::Environment;
+
+/// A test file as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuiteFile {
+    /// What its tests measure.
+    pub kind: Kind,
+    /// Its path, for messages.
+    pub path: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// The file of one kind of test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileName {
+    /// What its tests measure.
+    pub kind: Kind,
+    /// Its name within the suite's folder.
+    pub name: String,
+    /// The variable that names it, where the name is not upstream's.
+    pub variable: Option<&'static str>,
+}
+
+/// The file of every kind, in upstream's order: `SERVING_JSON` and its like where set, else `<kind>-tests<suffix>.json`.
+pub fn file_names(env: &Environment, device: DeviceName) -> Vec<FileName> {
+    let file = |kind: Kind| {
+        let variable = match kind {
+            Kind::Serving => "SERVING_JSON",
+            Kind::Latency => "LATENCY_JSON",
+            Kind::Startup => "STARTUP_JSON",
+            Kind::Throughput => "THROUGHPUT_JSON",
+        };
+        match env.get(variable) {
+            Some(name) => FileName { kind, name: name.to_owned(), variable: Some(variable) },
+            None => {
+                let name = format!("{}-tests{}.json", kind.as_str(), device.suite_suffix());
+                FileName { kind, name, variable: None }
+            }
+        }
+    };
+    Kind::ALL.map(file).to_vec()
+}
+
+/// One test of a file, defaults merged in.
+#[derive(Debug)]
+pub(super) struct Test {
+    path: String,
+    pub name: String,
+    pub kind: Kind,
+    pub model: String,
+    /// `server_parameters` of a serving test, `parameters` of the others.
+    pub parameters: Parameters,
+    /// Variables of the server, or of the whole benchmark.
+    pub env: Parameters,
+    /// Serving tests only.
+    pub load: Option<Load>,
+}
+
+/// The load of a serving test.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub client: Parameters,
+    /// Request rates, as texts.
+    pub rates: Vec<String>,
+    concurrencies: Option<Vec<u64>>,
+}
+
+impl Test {
+    /// File and test, for messages.
+    pub fn place(&self) -> String {
+        place(&self.path, &self.name)
+    }
+
+    /// The field that holds `parameters`.
+    pub fn section(&self) -> &'static str {
+        if self.load.is_some() { "server_parameters" } else { "parameters" }
+    }
+}
+
+impl Load {
+    /// The concurrencies: the file's, or the number of prompts alone.
+    pub fn concurrencies(&self) -> anyhow::Result<Vec<u64>> {
+        if let Some(list) = &self.concurrencies {
+            return Ok(list.clone());
+        }
+        match crate::plan::suite::parameters::value(&self.client, "num_prompts").and_then(Value::as_u64) {
+            Some(prompts) if prompts > 0 => Ok(vec![prompts]),
+            _ => bail!("`max_concurrency_list` is missing, and so is `client_parameters.num_prompts`, its default"),
+        }
+    }
+}
+
+fn place(path: &str, test: &str) -> String {
+    format!("{path}: test `{test}`")
+}
+
+/// The tests of `file`, in its order.
+pub(super) fn tests(file: &SuiteFile) -> anyhow::Result<Vec<Test>> {
+    let path = &file.path;
+    let content = strict_json::parse(path, &file.text)?;
+    let (defaults, tests) = match (content, file.kind) {
+        (Value::Array(tests), _) => (Serving::default(), tests),
+        (Value::Object(object), Kind::Serving) => {
+            let mut fields = Fields { place: path.clone(), object };
+            let defaults = fields.optional("defaults", "an object")?.unwrap_or_default();
+            let tests = fields.required("tests", "an array of tests")?;
+            fields.finish(&["defaults", "tests"])?;
+            let mut defaults = Fields { place: format!("{path}: `defaults`"), object: defaults };
+            let merged = Serving::take(&mut defaults)?;
+            defaults.finish(Serving::FIELDS)?;
+            (merged, tests)
+        }
+        (_, Kind::Serving) => bail!("{path}: expected an array of tests, or an object with `defaults` and `tests`"),
+        _ => bail!("{path}: expected an array of tests"),
+    };
+    let mut names = HashSet::new();
+    let mut parsed = Vec::with_capacity(tests.len());
+    for (index, test) in tests.into_iter().enumerate() {
+        let test = self::test(file, index, test, &defaults)?;
+        ensure!(names.insert(test.name.clone()), "{}: `test_name` stands twice: names must be unique", test.place());
+        parsed.push(test);
+    }
+    Ok(parsed)
+}
+
+fn test(file: &SuiteFile, index: usize, test: Value, defaults: &Serving) -> anyhow::Result<Test> {
+    let position = format!("{}: test {}", file.path, index + 1);
+    let Value::Object(object) = test else { bail!("{position}: expected an object, not {test}") };
+    refuse_foreign_format(&file.path, &object)?;
+    let mut fields = Fields { place: position, object };
+    let name: String = fields.required("test_name", "a text")?;
+    fields.place = place(&file.path, &name);
+    check_name(file.kind, &name).with_context(|| fields.place.clone())?;
+
+    if file.kind == Kind::Serving {
+        let serving = Serving::take(&mut fields)?.over(defaults);
+        fields.finish(&[&["test_name"], Serving::FIELDS].concat())?;
+        let rates = serving.rates.filter(|rates| !rates.is_empty()).with_context(|| {
+            format!("{}: `qps_list` is missing: give the test or the defaults a list like [1, \"inf\"]", fields.place)
+        })?;
+        let rates = rates.iter().map(Rate::text).collect::<anyhow::Result<_>>().context(fields.place.clone())?;
+        let concurrencies = serving.concurrencies;
+        ensure!(
+            concurrencies.as_ref().is_none_or(|list| !list.is_empty() && !list.contains(&0)),
+            "{}: `max_concurrency_list` must hold whole numbers from 1",
+            fields.place
+        );
+        let parameters = serving.server.unwrap_or_default();
+        let model = model(&parameters, "server_parameters").context(fields.place)?;
+        let load = Load { client: serving.client.unwrap_or_default(), rates, concurrencies };
+        let env = serving.env.unwrap_or_default();
+        return Ok(Test { path: file.path.clone(), name, kind: file.kind, model, parameters, env, load: Some(load) });
+    }
+    let parameters = fields.required("parameters", "an object")?;
+    let env = fields.optional("environment_variables", "an object")?.unwrap_or_default();
+    fields.finish(&["test_name", "parameters", "environment_variables"])?;
+    let model = model(&parameters, "parameters").context(fields.place)?;
+    Ok(Test { path: file.path.clone(), name, kind: file.kind, model, parameters, env, load: None })
+}
+
+fn model(parameters: &Parameters, section: &str) -> anyhow::Result<String> {
+    match parameters.get("model") {
+        Some(Value::String(model)) if !model.is_empty() && !model.contains(char::is_whitespace) => Ok(model.clone()),
+        None => bail!("`{section}.model` is missing"),
+        Some(other) => bail!("`{section}.model` must be the name or the path of a model, not {other}"),
+    }
+}
+
+/// A name begins with its kind and, because result files carry it, holds nothing that a path would read.
+fn check_name(kind: Kind, name: &str) -> anyhow::Result<()> {
+    let prefix = format!("{}_", kind.as_str());
+    ensure!(name.starts_with(&prefix), "`test_name` must begin with `{prefix}`");
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+=@,:".contains(&byte);
+    ensure!(name.bytes().all(harmless), "`test_name` may hold only letters, digits and ._-+=@,: as files carry it");
+    ensure!(name.len() <= 180, "`test_name` may be 180 characters long, as files carry it");
+    Ok(())
+}
+
+fn refuse_foreign_format(path: &str, test: &Parameters) -> anyhow::Result<()> {
+    if !test.contains_key("common_parameters") {
+        return Ok(());
+    }
+    let format = if test.contains_key("genai_perf_input_parameters") {
+        "genai-perf"
+    } else {
+        "nightly (vLLM against other engines)"
+    };
+    bail!(
+        "{path}: this is upstream's {format} format (tests with `common_parameters`), which is not run: \
+         give a file of serving, latency, startup or throughput tests"
+    )
+}
+
+/// The fields of a serving test that `defaults` may hold too.
+#[derive(Debug, Default)]
+struct Serving {
+    rates: Option<Vec<Rate>>,
+    concurrencies: Option<Vec<u64>>,
+    env: Option<Parameters>,
+    server: Option<Parameters>,
+    client: Option<Parameters>,
+}
+
+impl Serving {
+    const FIELDS: &'static [&'static str] =
+        &["qps_list", "max_concurrency_list", "server_environment_variables", "server_parameters", "client_parameters"];
+
+    fn take(fields: &mut Fields) -> anyhow::Result<Self> {
+        Ok(Self {
+            rates: fields.optional("qps_list", "a list of request rates: numbers or \"inf\"")?,
+            concurrencies: fields.optional("max_concurrency_list", "a list of whole numbers")?,
+            env: fields.optional("server_environment_variables", "an object")?,
+            server: fields.optional("server_parameters", "an object")?,
+            client: fields.optional("client_parameters", "an object")?,
+        })
+    }
+
+    fn over(self, defaults: &Self) -> Self {
+        Self {
+            rates: self.rates.or_else(|| defaults.rates.clone()),
+            concurrencies: self.concurrencies.or_else(|| defaults.concurrencies.clone()),
+            env: merged(&defaults.env, self.env),
+            server: merged(&defaults.server, self.server),
+            client: merged(&defaults.client, self.client),
+        }
+    }
+}
+
+/// A shallow merge in the order of the defaults; the test wins.
+fn merged(defaults: &Option<Parameters>, test: Option<Parameters>) -> Option<Parameters> {
+    let mut merged = defaults.clone().unwrap_or_default();
+    merged.extend(test.unwrap_or_default());
+    Some(merged)
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Rate {
+    Number(Number),
+    Text(String),
+}
+
+impl Rate {
+    fn text(&self) -> anyhow::Result<String> {
+        let text = match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+        };
+        let positive = text.parse::<f64>().is_ok_and(|rate| rate > 0.0 && rate.is_finite());
+        ensure!(text == "inf" || positive, "`qps_list` must hold numbers above 0 or \"inf\", not `{text}`");
+        Ok(text)
+    }
+}
+
+/// The fields of an object, taken one by one so that an error can name place and field.
+struct Fields {
+    place: String,
+    object: Parameters,
+}
+
+impl Fields {
+    fn optional<T: DeserializeOwned>(&mut self, field: &str, expected: &str) -> anyhow::Result<Option<T>> {
+        match self.object.shift_remove(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => T::deserialize(&value)
+                .map(Some)
+                .map_err(|_| anyhow!("{}: `{field}` must be {expected}, not {value}", self.place)),
+        }
+    }
+
+    fn required<T: DeserializeOwned>(&mut self, field: &str, expected: &str) -> anyhow::Result<T> {
+        self.optional(field, expected)?.with_context(|| format!("{}: `{field}` is missing", self.place))
+    }
+
+    fn finish(&self, known: &[&str]) -> anyhow::Result<()> {
+        match self.object.keys().next() {
+            None => Ok(()),
+            Some(key) => bail!("{}: unknown field `{key}`: expected one of {}", self.place, known.join(", ")),
+        }
+    }
+}

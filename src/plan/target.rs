@@ -1,0 +1,124 @@
+//! What can serve: an image, an executable, a running server, or the simulated one. `target/` starts and stops them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use url::Url;
+use vllm_load::sim::Pace;
+
+/// Something that can serve, as a user names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Target {
+    /// `image:REF`: a container image.
+    Image(String),
+    /// `local[:PATH]`: a vllm executable on this machine.
+    Local(PathBuf),
+    /// `remote:URL`: a server that runs already.
+    Remote(Url),
+    /// `sim[:key=value,...]`: the simulated vLLM; the text after the colon.
+    Sim(String),
+}
+
+impl FromStr for Target {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (scheme, rest) = text.split_once(':').map_or((text, None), |(scheme, rest)| (scheme, Some(rest)));
+        match (scheme, rest) {
+            ("image", Some(reference)) if !reference.is_empty() => Ok(Self::Image(reference.to_owned())),
+            ("local", None) => Ok(Self::Local(PathBuf::from("vllm"))),
+            ("local", Some(path)) if !path.is_empty() => Ok(Self::Local(PathBuf::from(path))),
+            ("remote", Some(url)) if !url.is_empty() => {
+                let url = Url::parse(url).with_context(|| format!("`{}` is not a URL", without_user(url)))?;
+                if !matches!(url.scheme(), "http" | "https") {
+                    bail!("`{}` is not an http or https URL", without_user(url.as_str()));
+                }
+                if !url.username().is_empty() || url.password().is_some() || url.path() != "/" || url.query().is_some()
+                {
+                    bail!("a remote target is scheme, host and port alone, such as remote:http://127.0.0.1:8000");
+                }
+                Ok(Self::Remote(url))
+            }
+            ("sim", rest) => {
+                let pace = rest.unwrap_or_default();
+                pace.parse::<Pace>().with_context(|| format!("`{text}` has no pace"))?;
+                Ok(Self::Sim(pace.to_owned()))
+            }
+            _ => bail!("`{text}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]"),
+        }
+    }
+}
+
+/// A target as a person typed it, for an error: what stands before an `@` may be a password.
+pub fn without_user(text: &str) -> String {
+    match text.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((_, rest)))) => format!("{scheme}://***@{rest}"),
+        _ => text.to_owned(),
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(reference) => write!(f, "image:{reference}"),
+            Self::Local(path) if path.as_os_str() == "vllm" => f.write_str("local"),
+            Self::Local(path) => write!(f, "local:{}", path.display()),
+            Self::Remote(url) => write!(f, "remote:{url}"),
+            Self::Sim(pace) if pace.is_empty() => f.write_str("sim"),
+            Self::Sim(pace) => write!(f, "sim:{pace}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> anyhow::Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_reads_back_as_it_was_written() {
+        for text in [
+            "image:reg:5000/a/b:c-cpu",
+            "local",
+            "local:/opt/vllm",
+            "remote:http://127.0.0.1:8000/",
+            "sim",
+            "sim:itl=10ms",
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_target_is_not_shown() {
+        for text in ["http://user:secret@127.0.0.1:9", "ftp://user:secret@h/", "http://user:se@cret@h:x"] {
+            let error = format!("{:#}", format!("remote:{text}").parse::<Target>().unwrap_err());
+            assert!(!error.contains("cret"), "{error}");
+        }
+        assert_eq!(without_user("remote:http://u:p@h:9/"), "remote:http://***@h:9/");
+        assert_eq!(without_user("image:a/b@sha256:c"), "image:a/b@sha256:c");
+    }
+
+    #[test]
+    fn what_is_not_a_target_says_what_one_is() {
+        let error = "docker:x".parse::<Target>().unwrap_err().to_string();
+        assert!(error.contains("expected image:REF, local[:PATH], remote:URL or sim"), "{error}");
+    }
+}

@@ -1,0 +1,292 @@
+//! Reads the comparison of an output folder that may come from a stranger's pull request: one file by its exact name,
+//! bounded before it is parsed, parsed strictly, and checked before anything is shown. Nothing in it is executed.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use nix::fcntl::OFlag;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use vllm_verdict::v1::{Comparison, SCHEMA};
+
+use crate::exit::Classify;
+use crate::names::{is_hash, is_repository};
+
+/// The one file that is read.
+const FILE: &str = "comparison.json";
+/// Bytes of it: ten times a report of 500 rows.
+const FILE_LIMIT: u64 = 8 << 20;
+/// Bytes of one text: a command to run again, at its longest.
+const TEXT_LIMIT: usize = 16 << 10;
+/// Bytes of a name: case, test, metric, unit.
+const NAME_LIMIT: usize = 300;
+/// Entries of one list.
+const LIST_LIMIT: usize = 10_000;
+
+/// Reads `comparison.json` of a folder. Errors (the user's mistake): a file that is missing, too large, a link or no
+/// comparison of this version; a text or list over its bound; a value that a comparison cannot have.
+pub fn read(folder: &Path) -> anyhow::Result<Comparison> {
+    let path = folder.join(FILE);
+    let read = || {
+        let text = contents(&path)?;
+        serde_json::from_str::<Bounded>(&text)?;
+        let comparison: Comparison = serde_json::from_str(&text)?;
+        check(&comparison)?;
+        vllm_verdict::recheck(&comparison)?;
+        Ok(comparison)
+    };
+    read().map_err(|error: anyhow::Error| error.context(format!("cannot read {}", path.display()))).mistake()
+}
+
+fn contents(path: &Path) -> anyhow::Result<String> {
+    // Not followed if it is a link, not waited for if it is a pipe.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = match opened {
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
+            bail!("it is a symbolic link; only a plain file is read")
+        }
+        opened => opened.context("is this the output folder of a run?")?,
+    };
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "it is not a plain file");
+    ensure!(metadata.len() <= FILE_LIMIT, "it has {} bytes; at most {FILE_LIMIT} are read", metadata.len());
+    text(file)
+}
+
+fn text(file: File) -> anyhow::Result<String> {
+    let mut text = String::new();
+    file.take(FILE_LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Any JSON whose texts and lists keep to their bounds; its values are dropped.
+struct Bounded;
+
+impl<'de> Deserialize<'de> for Bounded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bounded {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bounded JSON")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self, E> {
+        if text.len() > TEXT_LIMIT {
+            return Err(E::custom(format!("a text of {} bytes: at most {TEXT_LIMIT}", text.len())));
+        }
+        Ok(self)
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self, E> {
+        if number.is_finite() { Ok(self) } else { Err(E::custom(format!("{number} is not a finite number"))) }
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+        let mut entries = 0;
+        while list.next_element::<Self>()?.is_some() {
+            entries += 1;
+            if entries > LIST_LIMIT {
+                return Err(A::Error::custom(format!("a list of more than {LIST_LIMIT} entries")));
+            }
+        }
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+/// What the types cannot say.
+fn check(comparison: &Comparison) -> anyhow::Result<()> {
+    ensure!(comparison.schema == SCHEMA, "its schema is `{}`: expected `{SCHEMA}`", shown(&comparison.schema));
+    for case in &comparison.cases {
+        name("case", &case.name)?;
+        name("test", &case.test)?;
+        label("model", &case.model)?;
+        label("request rate", case.request_rate.as_deref().unwrap_or_default())?;
+    }
+    for row in &comparison.rows {
+        ensure!(
+            comparison.cases.iter().any(|case| case.name == row.case),
+            "a row names the case `{}`, which is not listed",
+            shown(&row.case)
+        );
+        name("metric", &row.metric)?;
+        label("metric label", &row.label)?;
+        label("unit", &row.unit)?;
+        let values = row.base.iter().chain(&row.head).chain([&row.min_effect, &row.n0]);
+        let changes = [row.estimate, row.deviation, row.low, row.high, row.p, row.q, row.detectable, row.s0];
+        for value in values.copied().chain(changes.into_iter().flatten()) {
+            ensure!(value.is_finite(), "the row {} of {} holds the number {value}", row.metric, row.case);
+        }
+    }
+    for skipped in &comparison.skipped {
+        label("skipped test", &skipped.name)?;
+    }
+    let subject = &comparison.subject;
+    if let Some(event) = &subject.event {
+        let repository = event.repository.as_deref().unwrap_or("owner/name");
+        ensure!(is_repository(repository), "`{}` is not a repository", shown(repository));
+        for commit in event.head_sha.iter().chain(&event.base_sha) {
+            ensure!(is_hash(commit), "`{}` is not a commit hash", shown(commit));
+        }
+        for text in event.labels.iter().chain(&event.branch).chain(&event.base_branch).chain(&event.action) {
+            label("label or branch", text)?;
+        }
+    }
+    for side in subject.base.iter().chain(&subject.head) {
+        if let Some(commit) = &side.commit {
+            ensure!(is_hash(commit), "`{}` is not a commit hash", shown(commit));
+        }
+        label("version", side.vllm_version.as_deref().unwrap_or_default())?;
+    }
+    if let Some(device) = &subject.device {
+        label("device type", &device.device_type)?;
+    }
+    Ok(())
+}
+
+/// A name that files carry: it must not lead a path elsewhere.
+fn name(what: &str, text: &str) -> anyhow::Result<()> {
+    label(what, text)?;
+    let leads_elsewhere = text.contains("..") || text.contains(['/', '\\']);
+    ensure!(!text.is_empty() && !leads_elsewhere, "the {what} name `{}` could lead a path elsewhere", shown(text));
+    Ok(())
+}
+
+fn label(what: &str, text: &str) -> anyhow::Result<()> {
+    ensure!(text.len() <= NAME_LIMIT, "a {what} has {} bytes: at most {NAME_LIMIT}", text.len());
+    ensure!(!text.chars().any(char::is_control), "the {what} `{}` holds control characters", shown(text));
+    Ok(())
+}
+
+/// A stranger's text, fit for an error: short, on one line, and no escape sequences.
+fn shown(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const REAL: &str = include_str!("../../tests/data/comparison/comparison.json");
+
+    fn refusal_of(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), text);
+        sentence(folder.path())
+    }
+
+    fn sentence(folder: &Path) -> String {
+        let error = read(folder).unwrap_err();
+        assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
+        format!("{error:#}").replace(&folder.display().to_string(), "OUT")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test writes the file that it then reads")]
+    fn put(folder: &Path, text: &str) {
+        fs::write(folder.join(FILE), text).unwrap();
+    }
+
+    /// The real comparison with one text replaced; the text must be there.
+    fn tampered(from: &str, to: &str) -> String {
+        assert!(REAL.contains(from), "{from}");
+        REAL.replacen(from, to, 1)
+    }
+
+    #[test]
+    fn a_real_comparison_is_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), REAL);
+        let comparison = read(folder.path()).unwrap();
+        assert_eq!((comparison.rows.len(), comparison.cases.len()), (10, 2));
+        assert_eq!(comparison, serde_json::from_str(REAL).unwrap());
+    }
+
+    #[test]
+    fn a_field_of_a_newer_version_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), &tampered("\"schema\":", "\"comment\": \"**approved**\", \"schema\":"));
+        assert_eq!(read(folder.path()).unwrap(), serde_json::from_str(REAL).unwrap());
+    }
+
+    #[test]
+    fn tamperings_are_refused_each_with_a_sentence() {
+        let many_rows = format!("\"base\": [{}0.0]", "1.0,".repeat(10_000));
+        let refusals = [
+            refusal_of(&tampered("\"high\": 0.", "\"high\": 1e999, \"was\": 0.")),
+            refusal_of(&tampered("comparison/v1", "comparison/v2")),
+            refusal_of(&tampered("\"why\": \"", &format!("\"why\": \"{}", "A".repeat(20_000)))),
+            refusal_of(&tampered("\"why\": \"", &format!("\"why\": \"{}", "A".repeat(10 << 20)))),
+            refusal_of(&tampered("\"name\": \"serving_", "\"name\": \"../../serving_")),
+            refusal_of(&tampered("\"head\": [", &format!("{many_rows}, \"head\": ["))),
+            refusal_of(&tampered("\"case\": \"serving_", "\"case\": \"other_")),
+            refusal_of(&tampered("\"repository\": \"", "\"repository\": \"evil/../")),
+            refusal_of(&REAL[..REAL.len() / 2]),
+            refusal_of(&tampered("\"unit\": \"", "\"unit\": \"\\u001b]8;;x")),
+        ];
+        insta::assert_snapshot!(refusals.join("\n"), @r"
+        cannot read OUT/comparison.json: number out of range at line 125 column 16
+        cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
+        cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 130 column 20032
+        cannot read OUT/comparison.json: it has 10496625 bytes; at most 8388608 are read
+        cannot read OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead a path elsewhere
+        cannot read OUT/comparison.json: a list of more than 10000 entries at line 115 column 40016
+        cannot read OUT/comparison.json: a row names the case `other_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`, which is not listed
+        cannot read OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
+        cannot read OUT/comparison.json: EOF while parsing a value at line 239 column 3
+        cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` holds control characters
+        ");
+    }
+
+    #[test]
+    fn a_link_a_folder_a_pipe_and_nothing_at_all_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let missing = sentence(folder.path());
+        symlink("/etc/passwd", &path).unwrap();
+        let link = sentence(folder.path());
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let directory = sentence(folder.path());
+        fs::remove_dir(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let pipe = sentence(folder.path());
+        insta::assert_snapshot!([missing, link, directory, pipe].join("\n"), @r"
+        cannot read OUT/comparison.json: is this the output folder of a run?: No such file or directory (os error 2)
+        cannot read OUT/comparison.json: it is a symbolic link; only a plain file is read
+        cannot read OUT/comparison.json: it is not a plain file
+        cannot read OUT/comparison.json: it is not a plain file
+        ");
+    }
+}

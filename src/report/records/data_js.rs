@@ -1,0 +1,317 @@
+//! github-action-benchmark's `data.js` as records, so that a project's history comes along. Pure. Its benches have free names
+//! and units: those that name a metric of the dashboard are taken, the others are told of.
+
+use anyhow::{Context, Result, ensure};
+use indexmap::IndexMap;
+use regex::Regex;
+use serde::Deserialize;
+use vllm_verdict::case::Kind;
+
+use super::{Fact, Identity, Point, Records, check_name, record_parameters};
+use crate::plan::config::record_rules::Choice;
+
+/// What the file assigns its data to.
+const VARIABLE: &str = "window.BENCHMARK_DATA";
+/// Longest name that a message repeats, in characters.
+const SHOWN: usize = 100;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data {
+    #[serde(default)]
+    repo_url: String,
+    entries: IndexMap<String, Vec<Measured>>,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    commit: Commit,
+    /// Milliseconds since 1970.
+    date: u64,
+    benches: Vec<Bench>,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    id: String,
+    timestamp: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Bench {
+    name: String,
+    value: f64,
+    #[serde(default)]
+    unit: String,
+}
+
+/// The records of every commit of a `data.js`. `base` says what the file does not: branch, device, and the repository where
+/// it is another than the file's. The model is `model`, or the name of each suite in the file. A run's number is the
+/// date of its measurement in seconds, which is below GitHub's of today.
+///
+/// # Errors
+/// The text is no such file, or `base` lacks something that records need.
+pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) -> Result<Records> {
+    let assigned = text.trim_start_matches('\u{feff}').trim().strip_prefix(VARIABLE).map(str::trim_start);
+    let json = assigned
+        .and_then(|rest| rest.strip_prefix('='))
+        .with_context(|| format!("it does not begin with `{VARIABLE} =`"))?;
+    let data: Data = serde_json::from_str(json.trim().trim_end_matches(';')).context("its data cannot be read")?;
+    let words = Words::new()?;
+    let mut base = base.clone();
+    if base.repository.is_empty() {
+        let path = data.repo_url.trim_end_matches('/').rsplit('/').take(2).collect::<Vec<_>>();
+        base.repository = path.into_iter().rev().collect::<Vec<_>>().join("/");
+    }
+    let mut runs = IndexMap::<String, (Identity, Vec<Point>)>::new();
+    let mut refused = IndexMap::<(String, String), usize>::new();
+    let mut refuse = |name: &str, reason: String| *refused.entry((shown(name), reason)).or_default() += 1;
+    for (suite, measurements) in &data.entries {
+        let model = model.unwrap_or(suite);
+        check_name(model)?;
+        for measured in measurements {
+            let seconds = measured.date / 1000;
+            let said = measured.commit.timestamp.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            let committed = said.and_then(|date| u64::try_from(date.as_second()).ok()).unwrap_or(seconds);
+            let commit = measured.commit.id.to_lowercase();
+            let ids = Identity { commit, timestamp: committed, workflow_id: seconds, job_id: seconds, ..base.clone() };
+            if let Err(error) = ids.check() {
+                // What is missing of every commit is the user's to say.
+                ensure!(!crate::names::is_full_hash(&ids.commit) || seconds == 0, error);
+                refuse(&measured.commit.id, format!("{error:#}"));
+                continue;
+            }
+            let (identity, points) = runs.entry(ids.commit.clone()).or_insert_with(|| (ids.clone(), Vec::new()));
+            *identity = ids;
+            for bench in &measured.benches {
+                match words.point(model, bench) {
+                    Ok(point) => {
+                        // Measured again: the later one counts.
+                        points.retain(|it| {
+                            (&it.model, &it.case, &it.metrics[0].0) != (&point.model, &point.case, &point.metrics[0].0)
+                        });
+                        points.push(point);
+                    }
+                    Err(error) => refuse(&bench.name, format!("{error:#}")),
+                }
+            }
+        }
+    }
+    let mut records = Records::default();
+    for (identity, points) in runs.into_values() {
+        records.keep(points, &identity, choice);
+    }
+    let mut told = Vec::new();
+    records.collisions.retain(|collision| {
+        !told.contains(collision) && {
+            told.push(collision.clone());
+            true
+        }
+    });
+    let times = |number: usize| if number == 1 { String::new() } else { format!(" ({number} times)") };
+    records.refused =
+        refused.into_iter().map(|((name, why), number)| (name, format!("{why}{}", times(number)))).collect();
+    Ok(records)
+}
+
+fn shown(name: &str) -> String {
+    name.chars().filter(|character| !character.is_control()).take(SHOWN).collect()
+}
+
+/// How the names of benches say what vLLM's own names of cases do.
+struct Words {
+    rate: Regex,
+    concurrency: Regex,
+    tensor_parallel: Regex,
+    lengths: Regex,
+}
+
+impl Words {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            rate: Regex::new(r"(?i)(?:^|[^a-z0-9])qps[_= :-]*(inf|[0-9]+(?:\.[0-9]+)?)")?,
+            concurrency: Regex::new(r"(?i)concurrency[_= :-]*([0-9]{1,9})")?,
+            tensor_parallel: Regex::new(r"(?i)(?:^|[^a-z0-9])tp[_= :-]*([0-9]{1,4})")?,
+            lengths: Regex::new(r"(?i)random[_= :-]+([0-9]{1,9})[_x/-]([0-9]{1,9})")?,
+        })
+    }
+
+    fn point(&self, model: &str, bench: &Bench) -> Result<Point> {
+        let (metric, kind, case) = metric(&bench.name).context("its name holds no metric of the dashboard")?;
+        let value = bench.value * scale(&metric, kind, &bench.unit)?;
+        ensure!(value.is_finite() && value > 0.0, "its value is {}", bench.value);
+        let found = |pattern: &Regex, at: usize| Some(pattern.captures(&bench.name)?.get(at)?.as_str().to_owned());
+        let number = |pattern: &Regex, at| found(pattern, at).and_then(|text| text.parse::<u64>().ok());
+        let mut args = record_parameters::Parameters {
+            tensor_parallel_size: found(&self.tensor_parallel, 1).and_then(|text| text.parse().ok()),
+            max_concurrency: number(&self.concurrency, 1),
+            ..Default::default()
+        };
+        let (input, output) = (number(&self.lengths, 1), number(&self.lengths, 2));
+        match kind {
+            Kind::Latency => (args.input_len, args.output_len) = (input, output),
+            _ => (args.random_input_len, args.random_output_len) = (input, output),
+        }
+        if kind == Kind::Serving {
+            args.request_rate = found(&self.rate, 1).map(|text| record_parameters::rate(Some(&text)));
+        }
+        let info = crate::report::records::BenchmarkInfo {
+            args,
+            compilation_mode: String::new(),
+            optimization_level: String::new(),
+            use_compile: !case.contains("eager"),
+        };
+        let facts = [("case", case.clone()), ("imported", "github-action-benchmark".to_owned())];
+        let facts = facts.into_iter().map(|(name, text)| (name.to_owned(), Fact::Text(text))).collect();
+        Ok(Point { case, model: model.to_owned(), info, metrics: vec![(metric, vec![value])], facts })
+    }
+}
+
+/// The metric that a name holds, its kind, and the rest of the name: the case.
+fn metric(name: &str) -> Option<(String, Kind, String)> {
+    let lower = name.chars().take(crate::report::records::NAME_LENGTH).collect::<String>().to_lowercase();
+    let mut words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let mut take = |wanted: &[&str]| {
+        let at = words.windows(wanted.len()).rposition(|window| window == wanted)?;
+        Some(words.drain(at..at + wanted.len()).count())
+    };
+    let statistics =
+        [("median", "median"), ("p50", "median"), ("mean", "mean"), ("avg", "mean"), ("std", "std"), ("p99", "p99")];
+    let latencies = ["ttft", "tpot", "itl"];
+    let (metric, kind) = if let Some(latency) = latencies.into_iter().find(|word| take(&[word]).is_some()) {
+        let (_, statistic) = statistics.into_iter().find(|(word, _)| take(&[word]).is_some())?;
+        take(&["ms"]);
+        (format!("{statistic}_{latency}_ms"), Kind::Serving)
+    } else {
+        let named: [(&[&str], &str, Kind); 12] = [
+            (&["avg", "cold", "startup", "time"], "avg_cold_startup_time", Kind::Startup),
+            (&["avg", "warm", "startup", "time"], "avg_warm_startup_time", Kind::Startup),
+            (&["avg", "cold", "compilation", "time"], "avg_cold_compilation_time", Kind::Startup),
+            (&["avg", "warm", "compilation", "time"], "avg_warm_compilation_time", Kind::Startup),
+            (&["tokens", "per", "second"], "tokens_per_second", Kind::Throughput),
+            (&["tok", "s"], "tokens_per_second", Kind::Throughput),
+            (&["tokens", "s"], "tokens_per_second", Kind::Throughput),
+            (&["requests", "per", "second"], "requests_per_second", Kind::Throughput),
+            (&["req", "s"], "requests_per_second", Kind::Throughput),
+            (&["avg", "latency"], "latency", Kind::Latency),
+            (&["mean", "latency"], "latency", Kind::Latency),
+            (&["latency"], "latency", Kind::Latency),
+        ];
+        let (wanted, metric, kind) = named.into_iter().find(|(wanted, _, _)| take(wanted).is_some())?;
+        // A percentile of a latency is not what the dashboard calls latency.
+        if wanted == ["latency"] && words.iter().any(|word| word.starts_with('p') || ["median", "std"].contains(word)) {
+            return None;
+        }
+        (metric.to_owned(), kind)
+    };
+    let case = if words.is_empty() { kind.as_str().to_owned() } else { words.join("_") };
+    Some((metric, kind, case))
+}
+
+/// What a value in this unit is multiplied by to be in the metric's: milliseconds, seconds, or a rate.
+fn scale(metric: &str, kind: Kind, unit: &str) -> Result<f64> {
+    let unit = unit.trim().to_lowercase();
+    if kind == Kind::Throughput {
+        let rate = unit.is_empty() || unit.contains("/s") || unit.contains("per s");
+        ensure!(rate, "its unit `{}` is no rate per second", shown(&unit));
+        return Ok(1.0);
+    }
+    let is_milliseconds = metric.ends_with("_ms");
+    let seconds = match unit.as_str() {
+        "" => return Ok(1.0),
+        "s" | "sec" | "second" | "seconds" => 1.0,
+        "ms" | "millisecond" | "milliseconds" => 1e-3,
+        "us" | "µs" | "μs" | "microseconds" => 1e-6,
+        "ns" | "nanoseconds" => 1e-9,
+        _ => anyhow::bail!("its unit `{}` is no time", shown(&unit)),
+    };
+    Ok(if is_milliseconds { seconds * 1e3 } else { seconds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::records::record_identity::tests::identity;
+
+    /// As github-action-benchmark writes it; its README's fields.
+    const DATA: &str = r#"window.BENCHMARK_DATA = {
+  "lastUpdate": 1790000100000,
+  "repoUrl": "https://github.com/vllm-project/vllm",
+  "entries": {
+    "opt-125m": [
+      {
+        "commit": {"author": {"email": "a@b"}, "distinct": true, "id": "0123456789abcdef0123456789abcdef01234567",
+          "message": "<script>", "timestamp": "2026-09-21T22:13:20+09:00", "url": "https://github.com/vllm-project/vllm/commit/0"},
+        "date": 1790000000000,
+        "tool": "customSmallerIsBetter",
+        "benches": [
+          {"name": "serving_opt_tp2_random_128_16_qps_0.5_concurrency_8 / Median TTFT", "value": 0.0417, "unit": "s"},
+          {"name": "serving_opt_tp2_random_128_16_qps_0.5_concurrency_8 / p99_tpot_ms", "value": 12.5, "unit": "ms", "range": "± 1"},
+          {"name": "latency_opt_tp1", "value": 1.25, "unit": "s", "extra": "10 iterations"},
+          {"name": "throughput_opt tokens_per_second", "value": 2180, "unit": "tokens/s"},
+          {"name": "wheel size", "value": 300, "unit": "MB"},
+          {"name": "p99 latency", "value": 2, "unit": "s"},
+          {"name": "mean ITL", "value": 2, "unit": "furlongs"}
+        ]
+      },
+      {"commit": {"id": "short"}, "date": 1790000050000, "tool": "x", "benches": []}
+    ]
+  }
+};"#;
+
+    fn imported(text: &str) -> Records {
+        import(text, &Identity { workflow_id: 0, job_id: 0, ..identity() }, None, Choice::default()).unwrap()
+    }
+
+    #[test]
+    fn benches_that_name_a_metric_become_records_and_the_others_are_named() {
+        let records = imported(DATA);
+        let shown: Vec<String> = (records.records.iter())
+            .map(|it| {
+                let args = serde_json::to_string(&it.benchmark.extra_info.args).unwrap();
+                format!("{} {:?} {args}", it.metric.name, it.metric.benchmark_values)
+            })
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        median_ttft_ms [41.7] {"request_rate":0.5,"tensor_parallel_size":2,"random_input_len":128,"random_output_len":16,"max_concurrency":8}
+        p99_tpot_ms [12.5] {"request_rate":0.5,"tensor_parallel_size":2,"random_input_len":128,"random_output_len":16,"max_concurrency":8}
+        latency [1.25] {"tensor_parallel_size":1}
+        tokens_per_second [2180.0] {}
+        "#);
+        let refused: Vec<String> = records.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        insta::assert_snapshot!(refused.join("\n"), @r"
+        wheel size: its name holds no metric of the dashboard
+        p99 latency: its name holds no metric of the dashboard
+        mean ITL: its unit `furlongs` is no time
+        short: `short` is no full commit hash: --commit with 40 hexadecimal digits
+        ");
+        let first = &records.records[0];
+        assert_eq!((first.timestamp, first.workflow_id, first.job_id), (1_789_996_400, 1_790_000_000, 1_790_000_000));
+    }
+
+    #[test]
+    fn a_commit_that_was_measured_again_has_its_later_value() {
+        let entry = |value: u32| {
+            format!(
+                r#"{{"commit": {{"id": "{}"}}, "date": 1790000000000, "benches": [{{"name": "latency", "value": {value}, "unit": "s"}}]}}"#,
+                "a".repeat(40)
+            )
+        };
+        let text = format!(r#"window.BENCHMARK_DATA={{"entries": {{"m": [{}, {}]}}}}"#, entry(1), entry(2));
+        let records = imported(&text);
+        assert_eq!(records.records.len(), 1);
+        assert_eq!(records.records[0].metric.benchmark_values, [2.0]);
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_refused() {
+        for text in ["", "{}", "window.BENCHMARK_DATA = [", "window.BENCHMARK_DATA = {\"entries\": []}"] {
+            assert!(import(text, &identity(), None, Choice::default()).is_err(), "{text}");
+        }
+        let hostile = DATA.replace("opt-125m", "<script>");
+        assert!(import(&hostile, &identity(), None, Choice::default()).is_err());
+        let unknown = Identity { branch: String::new(), ..identity() };
+        let error = import(DATA, &unknown, None, Choice::default()).unwrap_err();
+        assert!(format!("{error:#}").contains("--branch"), "{error:#}");
+    }
+}

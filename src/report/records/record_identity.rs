@@ -1,0 +1,145 @@
+//! Whose records they are: commit, CI run and runner; and where they go in a store. Pure.
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::NAME_LENGTH;
+
+/// What every record of a run says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `owner/name`.
+    pub repository: String,
+    /// Branch of the commit.
+    pub branch: String,
+    /// Full hash of the commit.
+    pub commit: String,
+    /// The commit's date, in seconds since 1970; the same for every record of a commit.
+    pub timestamp: u64,
+    /// The CI run, a number that grows: GitHub's run id.
+    pub workflow_id: u64,
+    /// The job of that run.
+    pub job_id: u64,
+    /// Which try of that run.
+    pub run_attempt: u32,
+    /// What measured.
+    pub runner: Runner,
+}
+
+/// What measured. Its key in the dashboard is name and type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runner {
+    /// `cuda`, `rocm`, `hpu`, `xpu`, `cpu` or `arm64-cpu`.
+    pub name: String,
+    /// Device type.
+    #[serde(rename = "type")]
+    pub device_type: String,
+    /// Architecture of the processor.
+    pub cpu_info: String,
+    /// Logical processors.
+    pub cpu_count: u32,
+    /// Memory, in GiB.
+    pub avail_mem_in_gb: u32,
+    /// Device type of the accelerator; empty where there is none.
+    pub gpu_info: String,
+    /// Accelerators.
+    pub gpu_count: u32,
+}
+
+impl Identity {
+    /// Whether the database takes it.
+    ///
+    /// # Errors
+    /// What is missing or of another form, and the flag that gives it.
+    pub fn check(&self) -> Result<()> {
+        let (owner, name) = self.repository.split_once('/').unwrap_or_default();
+        ensure!(
+            !owner.is_empty() && !name.is_empty() && !name.contains('/'),
+            "`{}` is no repository: --repository OWNER/NAME",
+            self.repository
+        );
+        ensure!(!self.branch.is_empty(), "the branch is not known: --branch NAME");
+        for (text, flag) in [
+            (&self.repository, "--repository"),
+            (&self.branch, "--branch"),
+            (&self.runner.device_type, "--device-type"),
+        ] {
+            let length = text.chars().count();
+            let right = length <= NAME_LENGTH && !text.contains(char::is_control);
+            ensure!(right, "{flag} has {length} characters or control characters among them: at most {NAME_LENGTH}");
+        }
+        ensure!(
+            crate::names::is_full_hash(&self.commit),
+            "`{}` is no full commit hash: --commit with 40 hexadecimal digits",
+            self.commit
+        );
+        ensure!(self.timestamp > 0, "the commit's date is not known: --timestamp SECONDS");
+        for (id, flag, hint) in [
+            (
+                self.workflow_id,
+                "--workflow-id (VLLM_PERF_WORKFLOW_ID)",
+                "the dashboard orders runs by a number that grows, as GitHub's run id does",
+            ),
+            (self.job_id, "--job-id (VLLM_PERF_JOB_ID)", "on GitHub it is `${{ job.check_run_id }}`"),
+        ] {
+            ensure!(
+                id > 0,
+                "no number for {flag}: {hint}; where ids are UUIDs, as on Buildkite, give one of the same range, or \
+                 `records: {{build_number_offset: N}}` in the config"
+            );
+        }
+        ensure!(
+            !self.runner.name.is_empty() && !self.runner.device_type.is_empty(),
+            "the device is not known: --device"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(in crate::report::records) mod tests {
+    use super::*;
+
+    pub(in crate::report::records) fn identity() -> Identity {
+        Identity {
+            repository: "vllm-project/vllm".into(),
+            branch: "main".into(),
+            commit: "0123456789abcdef0123456789abcdef01234567".into(),
+            timestamp: 1_790_000_000,
+            workflow_id: 20_362_340_534,
+            job_id: 58_585_533_990,
+            run_attempt: 1,
+            runner: Runner {
+                name: "cpu".into(),
+                device_type: "AMD_EPYC_2c".into(),
+                cpu_info: "x86_64".into(),
+                cpu_count: 2,
+                avail_mem_in_gb: 24,
+                ..Runner::default()
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_flag() {
+        type Change = fn(&mut Identity);
+        let changes: [(Change, &str); 9] = [
+            (|it| it.branch = "x".repeat(10_000), "--branch has 10000 characters"),
+            (|it| it.runner.device_type = "a\nb".into(), "--device-type"),
+            (|it| it.repository = "vllm".into(), "--repository"),
+            (|it| it.branch.clear(), "--branch"),
+            (|it| it.commit.truncate(7), "--commit"),
+            (|it| it.timestamp = 0, "--timestamp"),
+            (|it| it.workflow_id = 0, "--workflow-id"),
+            (|it| it.job_id = 0, "--job-id"),
+            (|it| it.runner.name.clear(), "--device"),
+        ];
+        for (change, flag) in changes {
+            let mut identity = identity();
+            change(&mut identity);
+            let error = identity.check().unwrap_err().to_string();
+            assert!(error.contains(flag), "{error}");
+        }
+        identity().check().unwrap();
+    }
+}

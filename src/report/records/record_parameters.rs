@@ -1,0 +1,166 @@
+//! The parameters of a case that are published: those of its command that the dashboard reads, and a few that explain
+//! them. Pure.
+
+use serde::{Deserialize, Serialize};
+use vllm_verdict::case::Kind;
+
+use super::BenchmarkInfo;
+use crate::result::case_files::CaseFiles;
+use crate::result::flags;
+
+/// Parameters of a case. A parameter that its kind of benchmark lacks is absent; defaults are upstream's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parameters {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_rate: Option<Rate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensor_parallel_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_input_len: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_output_len: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_len: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_len: Option<u64>,
+    /// Requests under way at most; not part of the dashboard's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u64>,
+    /// Not part of the dashboard's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_prompts: Option<u64>,
+    /// Not part of the dashboard's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<u64>,
+    /// Not part of the dashboard's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset_name: Option<String>,
+    /// Not part of the dashboard's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+}
+
+/// Requests a second; JSON has no infinity, so that is a word.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rate {
+    /// Finite.
+    PerSecond(f64),
+    /// `inf`.
+    Unlimited(String),
+}
+
+impl Parameters {
+    /// What the dashboard tells cases apart by.
+    pub fn key(&self) -> impl PartialEq + use<'_> {
+        (
+            &self.request_rate,
+            self.tensor_parallel_size,
+            (self.random_input_len, self.random_output_len),
+            (self.input_len, self.output_len),
+        )
+    }
+}
+
+/// How a case was run, from its commands.
+pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
+    let commands = &files.commands;
+    let command = match files.kind {
+        Kind::Serving => &commands.client_command,
+        Kind::Latency => &commands.latency_command,
+        Kind::Startup => &commands.startup_command,
+        Kind::Throughput => &commands.throughput_command,
+    };
+    let flags = flags(command.as_deref().unwrap_or_default());
+    let text = |flag: &str| flags.get(flag).filter(|value| !value.is_empty()).cloned();
+    let count = |flag: &str| text(flag).and_then(|value| value.parse::<u64>().ok());
+    // `--metadata key=value ...`: `flags` keeps the first value only, so the words are read again.
+    let metadata = |key: &str| {
+        let command = command.as_deref().unwrap_or_default();
+        command.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
+    };
+    let engine_parallel = || text("--tensor-parallel-size").or_else(|| text("-tp")).unwrap_or_else(|| "1".to_owned());
+    let args = match files.kind {
+        Kind::Serving => Parameters {
+            request_rate: Some(rate(text("--request-rate").as_deref())),
+            tensor_parallel_size: metadata("tensor_parallel_size").and_then(|value| value.parse().ok()),
+            random_input_len: Some(count("--random-input-len").unwrap_or(1024)),
+            random_output_len: Some(count("--random-output-len").unwrap_or(128)),
+            max_concurrency: count("--max-concurrency"),
+            num_prompts: Some(count("--num-prompts").unwrap_or(1000)),
+            dataset_name: Some(text("--dataset-name").unwrap_or_else(|| "random".to_owned())),
+            ..Parameters::default()
+        },
+        Kind::Latency => Parameters {
+            tensor_parallel_size: engine_parallel().parse().ok(),
+            input_len: Some(count("--input-len").unwrap_or(32)),
+            output_len: Some(count("--output-len").unwrap_or(128)),
+            batch_size: Some(count("--batch-size").unwrap_or(8)),
+            dtype: text("--dtype"),
+            ..Parameters::default()
+        },
+        Kind::Throughput => Parameters {
+            tensor_parallel_size: engine_parallel().parse().ok(),
+            random_input_len: Some(count("--random-input-len").unwrap_or(1024)),
+            random_output_len: Some(count("--random-output-len").unwrap_or(128)),
+            input_len: count("--input-len"),
+            output_len: count("--output-len"),
+            num_prompts: Some(count("--num-prompts").unwrap_or(1000)),
+            dataset_name: text("--dataset-name"),
+            dtype: text("--dtype"),
+            ..Parameters::default()
+        },
+        Kind::Startup => Parameters {
+            tensor_parallel_size: engine_parallel().parse().ok(),
+            dtype: text("--dtype"),
+            ..Parameters::default()
+        },
+    };
+    let compilation_mode = metadata("compilation_config.mode").unwrap_or_default();
+    BenchmarkInfo {
+        use_compile: compilation_mode != "0" && !case.contains("eager"),
+        optimization_level: metadata("optimization_level").unwrap_or_default(),
+        compilation_mode,
+        args,
+    }
+}
+
+pub(super) fn rate(text: Option<&str>) -> Rate {
+    match text.and_then(|text| text.parse::<f64>().ok()).filter(|rate| rate.is_finite()) {
+        Some(rate) => Rate::PerSecond(rate),
+        None => Rate::Unlimited("inf".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vllm_verdict::repetition::Outcome;
+
+    use super::*;
+    use crate::result::Commands;
+
+    fn serving(client: &str) -> BenchmarkInfo {
+        let commands = Commands { client_command: Some(client.to_owned()), ..Commands::default() };
+        let files = CaseFiles { kind: Kind::Serving, text: None, commands, outcome: Outcome::Failed(String::new()) };
+        info("serving_a_qps_1_concurrency_2", &files)
+    }
+
+    #[test]
+    fn parameters_have_upstreams_defaults_and_a_rate_is_a_number_or_inf() {
+        let info = serving(
+            "vllm bench serve --model m --request-rate 4 --metadata tensor_parallel_size=2 compilation_config.mode=0",
+        );
+        assert_eq!(
+            serde_json::to_string(&info.args).unwrap(),
+            r#"{"request_rate":4.0,"tensor_parallel_size":2,"random_input_len":1024,"random_output_len":128,"num_prompts":1000,"dataset_name":"random"}"#
+        );
+        assert!(!info.use_compile);
+        assert_eq!(serving("vllm bench serve").args.request_rate, Some(Rate::Unlimited("inf".into())));
+    }
+
+    #[test]
+    fn a_secret_of_the_command_is_in_no_parameter() {
+        let info = serving("vllm bench serve --header 'Authorization=Bearer hf_secret' --model m");
+        assert!(!serde_json::to_string(&info).unwrap().contains("secret"));
+    }
+}

@@ -1,0 +1,85 @@
+//! The files of one repetition, read: what each case left.
+use crate::result::Commands;
+use crate::result::Document;
+use anyhow::Context;
+use indexmap::IndexMap;
+use vllm_verdict::case::Kind;
+use vllm_verdict::repetition::Outcome;
+use vllm_verdict::repetition::Repetition;
+use vllm_verdict::v1::CaseFacts;
+
+/// One repetition, as its files tell it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Folder {
+    /// What each case left, by name; sorted by name when read.
+    pub cases: IndexMap<String, CaseFiles>,
+}
+
+/// What a case left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseFiles {
+    /// What it measures.
+    pub kind: Kind,
+    /// `<case>.json`, where there is one.
+    pub text: Option<String>,
+    /// `<case>.commands`; empty where there is none.
+    pub commands: Commands,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Folder {
+    /// How every case ended.
+    pub fn repetition(&self) -> Repetition {
+        self.cases.iter().map(|(name, case)| (name.clone(), case.outcome.clone())).collect()
+    }
+
+    /// The files of a folder that holds these cases: name and text.
+    pub fn files(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let mut files = Vec::new();
+        for (name, case) in &self.cases {
+            files.extend(case.text.iter().map(|text| (format!("{name}.json"), text.clone())));
+            let commands = serde_json::to_string_pretty(&case.commands)
+                .with_context(|| format!("cannot write the commands of `{name}`"))?;
+            files.push((format!("{name}.commands"), commands));
+        }
+        Ok(files)
+    }
+}
+
+/// What is known of the cases of some folders, each once: by kind and test, then request rate and concurrency, as
+/// numbers. Who measured is not in the files; upstream's client is assumed.
+pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts> {
+    let mut facts: IndexMap<&str, CaseFacts> = IndexMap::new();
+    for (name, case) in folders.into_iter().flat_map(|folder| &folder.cases) {
+        let known = facts.entry(name).or_insert_with(|| CaseFacts::named(name, case.kind));
+        if known.model.is_empty() {
+            known.model = model(case).unwrap_or_default();
+        }
+    }
+    let mut facts: Vec<CaseFacts> = facts.into_values().collect();
+    facts.sort_by(|a, b| {
+        let rate = |facts: &CaseFacts| facts.request_rate.as_deref().map_or(0.0, |rate| rate.parse().unwrap_or(0.0));
+        (a.kind as u8, &a.test)
+            .cmp(&(b.kind as u8, &b.test))
+            .then(f64::total_cmp(&rate(a), &rate(b)))
+            .then(a.max_concurrency.cmp(&b.max_concurrency))
+            .then(a.name.cmp(&b.name))
+    });
+    facts
+}
+
+fn model(case: &CaseFiles) -> Option<String> {
+    case.commands.model().or_else(|| {
+        let document = Document::read(case.kind, case.text.as_deref()?).ok()?;
+        document.model().map(str::to_owned)
+    })
+}
+
+/// The kind that a case's name begins with; `None` for the other files of a folder.
+pub(crate) fn kind_of(case: &str) -> Option<Kind> {
+    if case.ends_with(".pytorch") || case.ends_with("_sla_summary") {
+        return None;
+    }
+    Kind::ALL.into_iter().find(|kind| case.strip_prefix(kind.as_str()).is_some_and(|rest| rest.starts_with('_')))
+}

@@ -1,0 +1,115 @@
+//! One case: measured by our own client or by vLLM's, its files written, its outcome read back.
+
+use crate::plan::serve_flags;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::repetition::Outcome;
+
+use super::server_start::Running;
+use super::session::SideBench;
+use crate::environment::Environment;
+use crate::exit::Classify;
+use crate::plan::suite::{self, Case};
+use crate::result;
+use crate::run::native_client;
+use crate::system::output;
+use crate::system::process::Processes;
+
+/// What measuring a case needs.
+pub struct CaseRun<'a> {
+    /// The side.
+    pub bench: &'a SideBench,
+    /// Who starts processes.
+    pub processes: &'a Processes,
+    /// Folder of the repetition.
+    pub folder: &'a Path,
+    /// How long it may take.
+    pub limit: Duration,
+    /// For the native client.
+    pub environment: &'a Environment,
+}
+
+impl CaseRun<'_> {
+    /// Measures `case`. What goes wrong in it is its outcome; an error is a folder that cannot be written.
+    pub async fn measure(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
+        let commands = suite::commands_json(case, &self.bench.launch.gpu_type, &self.bench.plan.server_args);
+        output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
+        if case.kind == Kind::Serving && server.is_none() {
+            return Ok(Outcome::Failed("it has no server".to_owned()));
+        }
+        let measured = match (case.measured_by, server) {
+            (MeasuredBy::Native, Some(server)) => self.native(case, server).await,
+            (_, server) => self.vllm(case, server).await,
+        };
+        let ended = match server {
+            Some(server) => server.ended().await,
+            None => None,
+        };
+        let outcome = match (measured, ended) {
+            (Ok(outcome), None) => outcome,
+            (Ok(_), Some(reason)) => Outcome::Failed(reason),
+            (Err(error), None) => Outcome::Failed(format!("{error:#}")),
+            (Err(error), Some(reason)) => Outcome::Failed(format!("{reason}; {error:#}")),
+        };
+        if let Outcome::Failed(_) = outcome {
+            // What a failed case wrote is kept, but must not pass for a result.
+            let result = self.folder.join(format!("{}.json", case.name));
+            let _ = std::fs::rename(&result, result.with_extension("json.failed"));
+        }
+        Ok(outcome)
+    }
+
+    async fn native(&self, case: &Case, server: &Running) -> Result<Outcome> {
+        let mut argv = suite::placed(&case.client.argv, &self.folder.display().to_string());
+        argv.extend(["--base-url".to_owned(), server.url.clone()]);
+        let arguments = serve_flags::parse(argv.get(3..).unwrap_or_default())
+            .with_context(|| format!("the native client cannot measure `{}`", case.name))?;
+        let run = native_client::run(&arguments, self.environment, |_, _| {});
+        let measured = tokio::time::timeout(self.limit, run)
+            .await
+            .with_context(|| format!("it did not end within {}", crate::duration::text(self.limit)))??;
+        let path = self.folder.join(format!("{}.json", case.name));
+        let text = measured.to_json(arguments.save_detailed);
+        output::write(&path, text.as_bytes())?;
+        let outcome = result::parse(case.kind, &text)?;
+        if !matches!(outcome, Outcome::Failed(_)) {
+            let records = native_client::pytorch::records(&measured)?;
+            output::write(&path.with_extension("pytorch.json"), records.as_bytes())?;
+        }
+        Ok(outcome)
+    }
+
+    async fn vllm(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
+        let launch = &self.bench.launch;
+        let invocation = match server {
+            Some(server) => launch.client(&case.client, self.folder, &server.url, server.container.as_deref()),
+            None => {
+                let name = format!(
+                    "vllm-perf-{}-{}",
+                    launch.run,
+                    case.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+                );
+                launch.benchmark(&case.client, self.folder, &name)
+            }
+        };
+        let path = self.folder.join(format!("{}.json", case.name));
+        // What an interrupted run left is no result of this one.
+        let _ = std::fs::remove_file(&path);
+        let log = self.folder.join(format!("{}.log", case.name));
+        let process = self.processes.start(&invocation, &log).await?;
+        let status = process.wait(self.limit).await?;
+        if !status.success() {
+            return Ok(Outcome::Failed(format!("`vllm bench` ended with {status} (log: {}.log)", case.name)));
+        }
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            return Ok(Outcome::Failed(format!(
+                "`vllm bench` ended well but wrote no result (log: {}.log)",
+                case.name
+            )));
+        };
+        result::parse(case.kind, &text)
+    }
+}

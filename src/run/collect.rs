@@ -1,0 +1,82 @@
+//! What was measured so far, from the journal and the result files.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use vllm_verdict::case::Kind;
+use vllm_verdict::repetition::{Outcome, Repetition};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{Pass, Phase};
+
+use crate::exit::Classify;
+use crate::plan::Plan;
+use crate::result;
+use crate::run::fingerprint::{Fingerprint, Surroundings};
+use crate::run::journal::{Entry, Journal};
+use crate::system::output::OutputFolder;
+
+/// Name of the file that tells what a repetition was measured on.
+pub const ENVIRONMENT: &str = "environment.json";
+
+/// The repetitions of a side that verdicts use, in order. A case that never ran is absent.
+///
+/// # Errors
+/// When a result file that the journal names cannot be read.
+pub fn repetitions(plan: &Plan, output: &OutputFolder, journal: &Journal, side: Side) -> Result<Vec<Repetition>> {
+    passes(journal, side).into_iter().map(|pass| repetition(plan, output, journal, side, pass)).collect()
+}
+
+/// What the screen gave, base and head; `None` where there was none.
+///
+/// # Errors
+/// When a result file that the journal names cannot be read.
+pub fn screen(plan: &Plan, output: &OutputFolder, journal: &Journal) -> Result<Option<[Repetition; 2]>> {
+    let pass = Pass { phase: Phase::Screen, pair: 1 };
+    if !journal.entries().iter().any(|entry| entry.phase == Phase::Screen) {
+        return Ok(None);
+    }
+    let of = |side| repetition(plan, output, journal, side, pass);
+    Ok(Some([of(Side::Base)?, of(Side::Head)?]))
+}
+
+/// The passes of a side that verdicts use: all from the first to the last.
+pub fn passes(journal: &Journal, side: Side) -> Vec<Pass> {
+    let counts = |entry: &&Entry| entry.side == side && matches!(entry.phase, Phase::Pairs | Phase::MorePairs);
+    let last = |phase: Phase| {
+        let of_phase = journal.entries().iter().filter(counts).filter(move |entry| entry.phase == phase);
+        of_phase.map(|entry| entry.repetition).max()
+    };
+    let pairs = last(Phase::Pairs).unwrap_or_default();
+    let more = last(Phase::MorePairs).unwrap_or(pairs);
+    (1..=pairs)
+        .map(|pair| Pass { phase: Phase::Pairs, pair })
+        .chain((pairs + 1..=more).map(|pair| Pass { phase: Phase::MorePairs, pair }))
+        .collect()
+}
+
+fn repetition(plan: &Plan, output: &OutputFolder, journal: &Journal, side: Side, pass: Pass) -> Result<Repetition> {
+    let folder = output.pass(side, pass);
+    let mut outcomes = Repetition::new();
+    for case in &plan.cases {
+        let Some(entry) = journal.find(side, pass, &case.name) else { continue };
+        let outcome = match &entry.failed {
+            Some(reason) => Outcome::Failed(reason.clone()),
+            None => outcome(&folder, case.kind, &case.name)?,
+        };
+        outcomes.insert(case.name.clone(), outcome);
+    }
+    Ok(outcomes)
+}
+
+/// How a case that has a result ended.
+pub fn outcome(folder: &Path, kind: Kind, case: &str) -> Result<Outcome> {
+    let path = folder.join(format!("{case}.json"));
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display())).world()?;
+    result::parse(kind, &text).with_context(|| format!("cannot read `{}`", path.display())).unmeasured()
+}
+
+/// What the repetition in `folder` was measured on, where it was written down.
+pub fn fingerprint(folder: &Path) -> Option<Fingerprint> {
+    let text = std::fs::read_to_string(folder.join(ENVIRONMENT)).ok()?;
+    serde_json::from_str::<Surroundings>(&text).ok().map(|surroundings| surroundings.fingerprint)
+}

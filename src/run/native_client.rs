@@ -1,0 +1,250 @@
+//! `bench serve` by our own client: from a command of `vllm bench serve` to its result and its files. The load itself is
+//! run by `vllm-load`.
+
+pub mod draw;
+pub mod pytorch;
+pub mod serving_file;
+pub mod serving_metrics;
+pub mod serving_summary;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use vllm_load::prompts::Prompt;
+use vllm_load::{Limits, Load, Request, Server, arrivals, open_files};
+
+use crate::environment::Environment;
+use crate::exit::Classify;
+use crate::plan::serve_flags::Arguments;
+
+pub use serving_metrics::ServingResult;
+
+/// Pause between two tries of the first request.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Measures the server that `arguments` name. `progress` gets how many requests have ended, and of how many.
+///
+/// With a ready check one request that is not measured goes first, as in `vllm bench serve`; the warm-ups follow it.
+///
+/// # Errors
+/// The command cannot be (exit 2), or the server does not answer the ready check (exit 3). Requests that fail later are
+/// in the result.
+pub async fn run(
+    arguments: &Arguments,
+    env: &Environment,
+    progress: impl Fn(usize, usize) + Send + Sync,
+) -> Result<ServingResult> {
+    let prompts = tokio::task::spawn_blocking({
+        let (arguments, env) = (arguments.clone(), env.clone());
+        move || draw::draw(&arguments, &env)
+    });
+    let prompts = prompts.await.context("cannot draw prompts")??;
+    let load = load(arguments, env, &prompts)?;
+    open_files::allow(load.connections() as u64).mistake()?;
+    // Only the counts are needed from here on; the texts are in the requests.
+    let input_tokens: Vec<u64> = prompts.into_iter().map(|prompt| prompt.tokens as u64).collect();
+
+    if arguments.ready_check_timeout_sec > 0 {
+        let first = load.first_repeated(1).context("no prompts")?;
+        check(&first, Duration::from_secs(arguments.ready_check_timeout_sec)).await?;
+    }
+    if arguments.num_warmups > 0 {
+        let warm_ups = load.first_repeated(arguments.num_warmups).context("no prompts")?;
+        vllm_load::run(&warm_ups, |_, _| ()).await?;
+    }
+
+    let mut run = vllm_load::run(&load, progress).await?;
+    for (answer, tokens) in run.answers.iter_mut().zip(input_tokens) {
+        if answer.input_tokens == 0 {
+            answer.input_tokens = tokens;
+        }
+    }
+    Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check))
+}
+
+/// The load that `arguments` describe.
+fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<Load> {
+    let url = arguments.url().context("cannot make a URL of --host, --port and --endpoint").mistake()?;
+    let headers = headers(arguments, env).mistake()?;
+    let server = Server::new(url, headers);
+    let (count, burstiness, seed) = (prompts.len(), arguments.burstiness, arguments.seed);
+    let due = match arguments.ramp_up() {
+        Some(ramp) => ramp.arrivals(count, burstiness, seed),
+        None => arrivals::arrivals(count, arguments.request_rate, burstiness, seed),
+    };
+    let sampling = arguments.sampling();
+    let request = |((index, prompt), due)| {
+        let body = arguments.backend.api().body(arguments.model_name(), prompt, &sampling)?;
+        let bytes = match &arguments.request_id_prefix {
+            Some(prefix) => server.identified(&format!("{prefix}{index}")).mistake()?.request(&body),
+            None => server.request(&body),
+        };
+        Ok(Request { due, bytes })
+    };
+    let requests = prompts.iter().enumerate().zip(due).map(request).collect::<Result<_>>()?;
+    let silence = Duration::from_secs(arguments.stall_timeout_sec);
+    let limits = Limits { max_concurrency: arguments.max_concurrency, silence };
+    Ok(Load { server, requests, limits, keep_texts: arguments.save_detailed })
+}
+
+fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    if let Some(key) = env.secret("OPENAI_API_KEY") {
+        let value = HeaderValue::from_str(&format!("Bearer {}", key.expose()));
+        let mut value = value.map_err(|_| anyhow!("OPENAI_API_KEY has characters that no header can carry"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    for (name, value) in &arguments.header {
+        let bad = || format!("`--header {name}=...` is not a header");
+        headers.insert(HeaderName::try_from(name).with_context(bad)?, HeaderValue::try_from(value).with_context(bad)?);
+    }
+    Ok(headers)
+}
+
+/// Sends one request, again and again for at most `limit`, until it is answered.
+async fn check(load: &Load, limit: Duration) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let answers = vllm_load::run(load, |_, _| ()).await?.answers;
+        let Some(failure) = answers.into_iter().find_map(|answer| answer.failure) else { return Ok(()) };
+        if begin.elapsed() >= limit {
+            return Err(anyhow!("the first request to {} failed: {failure}", load.server.url())).unmeasured();
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a result says when it was measured")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// Writes the result where `--save-result` or `--append-result` wants it and says where; `None` without them. Records
+/// for the dashboard stand beside it where `SAVE_TO_PYTORCH_BENCHMARK_FORMAT` is set, as `vllm bench serve` has it.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn save(arguments: &Arguments, result: &ServingResult, env: &Environment) -> Result<Option<PathBuf>> {
+    if !arguments.save_result && !arguments.append_result {
+        return Ok(None);
+    }
+    let name = arguments.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
+    let path = arguments.result_dir.clone().unwrap_or_default().join(name);
+    let mut text = String::new();
+    if arguments.append_result && path.is_file() {
+        text = std::fs::read_to_string(&path).with_context(|| format!("cannot add to {}", path.display()))?;
+        text.push('\n');
+    }
+    text.push_str(&result.to_json(arguments.save_detailed));
+    write(&path, text.as_bytes())?;
+    if env.get("SAVE_TO_PYTORCH_BENCHMARK_FORMAT").is_some_and(|set| !set.is_empty()) {
+        write(&path.with_extension("pytorch.json"), pytorch::records(result)?.as_bytes())?;
+    }
+    Ok(Some(path))
+}
+
+/// Upstream's name for a result without `--result-filename`.
+fn file_name(arguments: &Arguments, date: &str) -> PathBuf {
+    let label = arguments.label.as_deref().unwrap_or(arguments.backend.as_str());
+    let concurrency = arguments.max_concurrency.map(|n| format!("-concurrency{n}")).unwrap_or_default();
+    let model = arguments.model.rsplit('/').next().unwrap_or_default();
+    let rate = match arguments.ramp_up() {
+        Some(ramp) => format!("ramp-up-{}-{}qps-{}qps", ramp.strategy, ramp.start, ramp.end),
+        None => format!("{:?}qps", arguments.request_rate),
+    };
+    PathBuf::from(format!("{label}-{rate}{concurrency}-{model}-{date}.json"))
+}
+
+/// Writes a whole file or none: a temporary name, then a rename. Missing folders are made.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let cannot = || format!("cannot write {}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(cannot)?;
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".part");
+    File::create(&temporary).and_then(|mut file| file.write_all(bytes)).with_context(cannot)?;
+    std::fs::rename(&temporary, path).with_context(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::serve_flags;
+
+    fn arguments(text: &str) -> Arguments {
+        serve_flags::parse(&shell_words::split(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_result_without_a_name_gets_upstreams() {
+        let name = |text: &str| file_name(&arguments(text), "20261124-111844").display().to_string();
+        assert_eq!(name("--model org/tiny"), "openai-infqps-tiny-20261124-111844.json");
+        assert_eq!(
+            name("--model tiny --label main --request-rate 4 --max-concurrency 8"),
+            "main-4.0qps-concurrency8-tiny-20261124-111844.json"
+        );
+        assert_eq!(
+            name("--model tiny --ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 9"),
+            "openai-ramp-up-linear-1qps-9qps-tiny-20261124-111844.json"
+        );
+    }
+
+    #[test]
+    fn results_stand_alone_or_a_line_each_and_records_only_where_they_are_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = format!("--model m --result-dir {} --result-filename r.json", folder.path().display());
+        let result = |flags: &str| {
+            let arguments = arguments(flags);
+            (arguments.clone(), ServingResult::new(arguments, now(), Vec::new(), 1.0))
+        };
+        let none = Environment::default();
+        let (arguments, unsaved) = result(&flags);
+        assert_eq!(save(&arguments, &unsaved, &none).unwrap(), None);
+        let (arguments, appended) = result(&format!("{flags} --append-result"));
+        for _ in 0..2 {
+            save(&arguments, &appended, &none).unwrap();
+        }
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("r.json").lines().collect::<Vec<_>>(), [appended.to_json(false), appended.to_json(false)]);
+        assert!(!folder.path().join("r.pytorch.json").exists());
+        let env: Environment = [("SAVE_TO_PYTORCH_BENCHMARK_FORMAT", "1")].into_iter().collect();
+        let (arguments, saved) = result(&format!("{flags} --save-result"));
+        save(&arguments, &saved, &env).unwrap();
+        assert_eq!(read("r.json"), saved.to_json(false));
+        assert_eq!(read("r.pytorch.json"), pytorch::records(&saved).unwrap());
+    }
+
+    #[test]
+    fn every_request_has_its_own_id_where_a_prefix_is_given() {
+        let prompt = Prompt { content: vllm_load::prompts::Content::Tokens(vec![1]), tokens: 1, output_tokens: 1 };
+        let requests = |flags: &str| {
+            let load = load(&arguments(flags), &Environment::default(), &[prompt.clone(), prompt.clone()]);
+            load.map(|load| {
+                load.requests
+                    .iter()
+                    .map(|request| String::from_utf8_lossy(&request.bytes).into_owned())
+                    .collect::<Vec<_>>()
+            })
+        };
+        let with = requests("--model m --request-id-prefix run7-").unwrap();
+        assert!(with[0].contains("\r\nx-request-id: run7-0\r\n") && with[1].contains("\r\nx-request-id: run7-1\r\n"));
+        assert!(!requests("--model m").unwrap()[0].contains("x-request-id"));
+        let error = requests("--model m --request-id-prefix 'a\nb'").unwrap_err();
+        assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
+    }
+
+    #[test]
+    fn the_api_key_is_sent_and_never_printed() {
+        let env: Environment = [("OPENAI_API_KEY", "sk-hidden")].into_iter().collect();
+        let headers = headers(&arguments("--model m --header x-run=7 x-team=perf"), &env).unwrap();
+        assert_eq!(headers["authorization"], "Bearer sk-hidden");
+        assert_eq!((&headers["x-run"], &headers["x-team"]), (&HeaderValue::from(7), &HeaderValue::from_static("perf")));
+        assert!(!format!("{headers:?}").contains("hidden"));
+    }
+}

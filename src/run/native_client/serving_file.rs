@@ -1,0 +1,275 @@
+//! The result file of `vllm bench serve`: same keys, types and order, then the keys of ours. Pure.
+
+use indexmap::IndexMap;
+use jiff::SignedDuration;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use vllm_load::ramp::RampUpStrategy;
+use vllm_load::{Answer, SelfCheck};
+
+use super::serving_metrics::{ServingResult, output_tokens};
+
+/// A number of requests a second; infinite is the word `inf`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Rate {
+    Finite(f64),
+    Infinite(&'static str),
+}
+
+/// The result file, in upstream's order.
+#[derive(Serialize)]
+struct File<'a> {
+    date: String,
+    endpoint_type: &'static str,
+    backend: &'static str,
+    label: Option<&'a str>,
+    model_id: &'a str,
+    tokenizer_id: &'a str,
+    num_prompts: usize,
+    #[serde(flatten)]
+    metadata: IndexMap<&'a str, &'a str>,
+    request_rate: Rate,
+    burstiness: f64,
+    max_concurrency: Option<usize>,
+    #[serde(flatten)]
+    ramp_up: Option<RampUpFlags>,
+    duration: f64,
+    completed: usize,
+    failed: usize,
+    total_input_tokens: u64,
+    total_output_tokens: u64,
+    request_throughput: f64,
+    request_goodput: Option<f64>,
+    output_throughput: f64,
+    total_token_throughput: f64,
+    #[serde(flatten)]
+    lengths_and_times: Option<LengthsAndTimes>,
+    latencies: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_times: Option<Vec<f64>>,
+    queue_times: Vec<f64>,
+    #[serde(flatten)]
+    texts: Option<Texts<'a>>,
+    max_output_tokens_per_s: f64,
+    max_concurrent_requests: usize,
+    rtfx: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rps_change_events: Option<Vec<RateChange>>,
+    #[serde(flatten)]
+    statistics: &'a IndexMap<String, f64>,
+}
+
+/// What `--ramp-up-strategy` adds after the traffic.
+#[derive(Serialize)]
+struct RampUpFlags {
+    ramp_up_strategy: RampUpStrategy,
+    ramp_up_start_rps: u32,
+    ramp_up_end_rps: u32,
+}
+
+/// When the request rate reached a whole number.
+#[derive(Serialize)]
+struct RateChange {
+    rps: u32,
+    timestamp: String,
+}
+
+/// What `--save-detailed` adds before the latencies.
+#[derive(Serialize)]
+struct LengthsAndTimes {
+    input_lens: Vec<u64>,
+    output_lens: Vec<u64>,
+    ttfts: Vec<f64>,
+    itls: Vec<Vec<f64>>,
+}
+
+/// What `--save-detailed` adds after the queue times.
+#[derive(Serialize)]
+struct Texts<'a> {
+    generated_texts: Vec<&'a str>,
+    errors: Vec<String>,
+}
+
+impl ServingResult {
+    /// When the request rate reached each whole number.
+    fn rate_changes(&self) -> Option<Vec<RateChange>> {
+        let began = self.ended - SignedDuration::from_secs_f64(self.summary.duration);
+        let moment = |index: Option<usize>| {
+            let answer = index.and_then(|index| self.answers.get(index));
+            let due = answer.map_or(0.0, |answer| answer.due);
+            (began + SignedDuration::from_secs_f64(due)).strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()
+        };
+        let changes = self.arguments.ramp_up()?.changes(self.answers.len());
+        Some(changes.into_iter().map(|(rps, index)| RateChange { rps, timestamp: moment(index) }).collect())
+    }
+
+    /// The result file of `vllm bench serve`: same keys, types and order, then the keys of ours. `detailed` adds each
+    /// request's own numbers.
+    pub fn to_json(&self, detailed: bool) -> String {
+        let mut map = self.to_map(detailed);
+        if let Ok(Value::Object(own)) = serde_json::to_value(self.own()) {
+            map.extend(own);
+        }
+        Value::Object(map).to_string()
+    }
+
+    /// Upstream's keys alone, before they are printed.
+    pub(in crate::run::native_client) fn to_map(&self, detailed: bool) -> Map<String, Value> {
+        let Self { arguments, answers, summary, .. } = self;
+        let numbers = |of: fn(&Answer) -> f64| answers.iter().map(of).collect::<Vec<_>>();
+        let backend = arguments.backend.as_str();
+        let rate = arguments.request_rate;
+        let file = File {
+            date: self.date(),
+            endpoint_type: backend,
+            backend,
+            label: arguments.label.as_deref(),
+            model_id: &arguments.model,
+            tokenizer_id: arguments.tokenizer_id(),
+            num_prompts: arguments.num_prompts,
+            metadata: arguments.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            request_rate: if rate.is_infinite() { Rate::Infinite("inf") } else { Rate::Finite(rate) },
+            burstiness: arguments.burstiness,
+            max_concurrency: arguments.max_concurrency,
+            ramp_up: arguments.ramp_up().map(|ramp| RampUpFlags {
+                ramp_up_strategy: ramp.strategy,
+                ramp_up_start_rps: ramp.start,
+                ramp_up_end_rps: ramp.end,
+            }),
+            duration: summary.duration,
+            completed: summary.completed,
+            failed: summary.failed,
+            total_input_tokens: summary.total_input_tokens,
+            total_output_tokens: summary.total_output_tokens,
+            request_throughput: summary.request_throughput,
+            request_goodput: summary.request_goodput,
+            output_throughput: summary.output_throughput,
+            total_token_throughput: summary.total_token_throughput,
+            lengths_and_times: detailed.then(|| LengthsAndTimes {
+                input_lens: answers.iter().map(|answer| answer.input_tokens).collect(),
+                output_lens: answers
+                    .iter()
+                    .map(|answer| if answer.failure.is_none() { output_tokens(answer) } else { 0 })
+                    .collect(),
+                ttfts: numbers(Answer::ttft),
+                itls: answers.iter().map(|answer| answer.itls().collect()).collect(),
+            }),
+            latencies: numbers(Answer::latency),
+            start_times: detailed.then(|| numbers(|answer| answer.sent)),
+            queue_times: numbers(Answer::queued),
+            texts: detailed.then(|| Texts {
+                generated_texts: answers.iter().map(|answer| answer.text.as_str()).collect(),
+                errors: answers
+                    .iter()
+                    .map(|answer| answer.failure.as_ref().map(ToString::to_string).unwrap_or_default())
+                    .collect(),
+            }),
+            max_output_tokens_per_s: summary.max_output_tokens_per_s,
+            max_concurrent_requests: summary.max_concurrent_requests,
+            rtfx: 0.0,
+            rps_change_events: self.rate_changes(),
+            statistics: &summary.statistics,
+        };
+        // Through a value: metadata with the name of a key shares that key instead of standing there twice. Strings and
+        // finite numbers always print.
+        match serde_json::to_value(file) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(),
+        }
+    }
+
+    /// The keys of ours, where the client measured itself.
+    fn own(&self) -> Option<Own> {
+        let check = self.check.clone()?;
+        let warnings = self.warnings();
+        Some(Own { failures: self.failures(), check, warnings })
+    }
+}
+
+/// The keys of ours in a result file. They stand behind upstream's, which ignores them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Own {
+    /// How many requests failed, by kind.
+    pub failures: IndexMap<String, usize>,
+    /// What the client measured of itself.
+    #[serde(flatten)]
+    pub check: SelfCheck,
+    /// Why these numbers may not be what they seem.
+    pub warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use indexmap::IndexMap;
+
+    use crate::run::native_client::serving_metrics::tests::{REAL, asked, real};
+
+    type Object = IndexMap<String, serde_json::Value>;
+
+    #[test]
+    fn a_real_result_is_computed_again_from_its_requests_to_nine_digits() {
+        let theirs: Object = serde_json::from_str(REAL).unwrap();
+        let ours: Object = serde_json::from_str(&real().to_json(true)).unwrap();
+        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+        for (key, theirs) in &theirs {
+            let ours = &ours[key];
+            match (theirs.as_f64(), ours.as_f64()) {
+                (Some(a), Some(b)) => assert!((a - b).abs() <= 1e-9 * a.abs(), "{key}: {a} {b}"),
+                _ => assert_eq!(theirs, ours, "{key}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_detail_the_keys_are_those_of_upstreams_run() {
+        const UPSTREAM: &str = include_str!(
+            "../../../tests/data/results/upstream-run/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json"
+        );
+        let theirs: Object = serde_json::from_str(UPSTREAM).unwrap();
+        let ours: Object = serde_json::from_str(&real().to_json(false)).unwrap();
+        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_ramp_up_stands_in_the_result_with_the_moments_of_its_changes() {
+        let ramp = "--ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 3";
+        let result = asked(ramp);
+        let map = result.to_map(false);
+        let keys: Vec<&String> = map.keys().skip_while(|key| *key != "max_concurrency").take(5).collect();
+        let flags = ["max_concurrency", "ramp_up_strategy", "ramp_up_start_rps", "ramp_up_end_rps", "duration"];
+        assert_eq!(keys, flags);
+        let changes = map["rps_change_events"].as_array().unwrap();
+        assert_eq!(changes.iter().map(|change| change["rps"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+        // The load took 2.86 s.
+        assert_eq!(changes[0]["timestamp"], "2026-11-24T12:49:18.139882");
+        assert!(!real().to_map(false).contains_key("rps_change_events"));
+    }
+
+    #[test]
+    fn whatever_is_asked_for_has_the_keys_and_types_of_vllms() {
+        const QUEUES: &str = include_str!("../../../tests/data/results/options/queues-and-goodput.json");
+        const RAMP_UP: &str = include_str!("../../../tests/data/results/options/ramp-up-chat.json");
+        for (theirs, flags) in [
+            (
+                QUEUES,
+                "--request-rate 40 --goodput ttft:25 e2el:300 --metric-percentiles 50,99,99.9 --percentile-metrics \
+                 ttft,tpot,itl,e2el,client_queue_time,e2el_including_client_queue --metadata tensor_parallel_size=1",
+            ),
+            (
+                RAMP_UP,
+                "--backend openai-chat --endpoint /v1/chat/completions --label main --metadata tensor_parallel_size=1 \
+                 --ramp-up-strategy linear --ramp-up-start-rps 8 --ramp-up-end-rps 20",
+            ),
+        ] {
+            let theirs: Object = serde_json::from_str(theirs).unwrap();
+            let ours = asked(flags).to_map(true);
+            assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+            for (key, theirs) in &theirs {
+                let ours = &ours[key];
+                let kinds = [theirs, ours].map(|value| (std::mem::discriminant(value), value.is_f64()));
+                assert_eq!(kinds[0], kinds[1], "{key}: {theirs} {ours}");
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What `vllm bench serve` prints at the end: same labels, order and widths, so that whatever reads one reads the other.
+//! Pure.
+
+use std::fmt::Display;
+
+use super::serving_metrics::{ServingResult, Summary};
+use crate::plan::serve_flags::Arguments;
+
+/// Columns of the block.
+const WIDTH: usize = 50;
+
+/// Most failures that are told one by one.
+const MOST_ERRORS: usize = 10;
+
+/// Sections of the block: the timing's key, its name, and its title.
+const SECTIONS: [(&str, &str, &str); 6] = [
+    ("ttft", "TTFT", "Time to First Token"),
+    ("tpot", "TPOT", "Time per Output Token (excl. 1st token)"),
+    ("itl", "ITL", "Inter-token Latency"),
+    ("e2el", "E2EL", "End-to-end Latency"),
+    ("client_queue_time", "Client Queue Time", "Client-side Queueing"),
+    ("e2el_including_client_queue", "E2EL incl. Client Queue", "Queue-inclusive End-to-end Latency"),
+];
+
+/// What is said before the load begins.
+pub fn opening(arguments: &Arguments) -> String {
+    let (rate, burstiness) = (arguments.request_rate, arguments.burstiness);
+    let process = if burstiness == 1.0 { "Poisson process" } else { "Gamma distribution" };
+    let concurrency = arguments.max_concurrency.map_or("None".to_owned(), |most| most.to_string());
+    let traffic = match arguments.ramp_up() {
+        Some(ramp) => format!(
+            "Traffic ramp-up strategy: {}.\nWill increase RPS from {} to {} RPS over the duration of the benchmark.",
+            ramp.strategy, ramp.start, ramp.end
+        ),
+        None => format!("Traffic request rate: {rate:?}"),
+    };
+    format!(
+        "Starting main benchmark run...\n{traffic}\nBurstiness factor: {burstiness:?} ({process})\n\
+         Maximum request concurrency: {concurrency}\n"
+    )
+}
+
+/// The block. Where nothing was measured it has counts alone: a time of 0 would be a lie.
+pub fn block(result: &ServingResult) -> String {
+    let ServingResult { arguments, summary, .. } = result;
+    let mut text = errors(result);
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    line(title(" Serving Benchmark Result ", '='));
+    line(count("Successful requests:", summary.completed));
+    line(count("Failed requests:", summary.failed));
+    if let Some(most) = arguments.max_concurrency {
+        line(count("Maximum request concurrency:", most));
+    }
+    if arguments.request_rate.is_finite() {
+        line(number("Request rate configured (RPS):", arguments.request_rate));
+    }
+    line(number("Benchmark duration (s):", summary.duration));
+    if summary.completed > 0 {
+        measured(summary, &mut line);
+    }
+    line("=".repeat(WIDTH));
+    text
+}
+
+fn measured(summary: &Summary, line: &mut impl FnMut(String)) {
+    line(count("Total input tokens:", summary.total_input_tokens));
+    line(count("Total generated tokens:", summary.total_output_tokens));
+    line(number("Request throughput (req/s):", summary.request_throughput));
+    if let Some(goodput) = summary.request_goodput {
+        line(number("Request goodput (req/s):", goodput));
+    }
+    line(number("Output token throughput (tok/s):", summary.output_throughput));
+    line(number("Peak output token throughput (tok/s):", summary.max_output_tokens_per_s));
+    line(number("Peak concurrent requests:", summary.max_concurrent_requests as f64));
+    line(number("Total token throughput (tok/s):", summary.total_token_throughput));
+    for (key, name, header) in SECTIONS {
+        let ending = format!("_{key}_ms");
+        let of_this = |(id, value): (&String, &f64)| Some((statistic(id.strip_suffix(&ending)?)?, *value));
+        let statistics: Vec<_> = summary.statistics.iter().filter_map(of_this).collect();
+        if !statistics.is_empty() {
+            line(title(header, '-'));
+        }
+        for (statistic, value) in statistics {
+            line(number(&format!("{statistic} {name} (ms):"), value));
+        }
+    }
+}
+
+/// The name of a statistic that is printed; the deviation is not.
+fn statistic(id: &str) -> Option<String> {
+    match id {
+        "mean" => Some("Mean".to_owned()),
+        "median" => Some("Median".to_owned()),
+        _ => id.strip_prefix('p').filter(|p| p.parse::<f64>().is_ok()).map(|p| format!("P{p}")),
+    }
+}
+
+fn errors(result: &ServingResult) -> String {
+    let failures = result.answers.iter().filter_map(|answer| answer.failure.as_ref());
+    let lines: String =
+        failures.take(MOST_ERRORS).enumerate().map(|(i, failure)| format!("Error {i}: {failure}\n")).collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("Failed requests during benchmark run detected (capping to {MOST_ERRORS}):\n{lines}")
+}
+
+fn title(text: &str, fill: char) -> String {
+    let space = WIDTH.saturating_sub(text.chars().count());
+    let fill = |count| std::iter::repeat_n(fill, count).collect::<String>();
+    format!("{}{text}{}", fill(space / 2), fill(space - space / 2))
+}
+
+fn count(label: &str, value: impl Display) -> String {
+    format!("{label:<40} {:<10}", value.to_string())
+}
+
+fn number(label: &str, value: f64) -> String {
+    count(label, format_args!("{value:.2}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use vllm_load::{Answer, Failure};
+
+    use super::*;
+    use crate::plan::serve_flags;
+    use crate::run::native_client::serving_metrics::tests::arrivals;
+
+    fn result(command: &str, answers: Vec<Answer>) -> ServingResult {
+        let arguments = serve_flags::parse(&shell_words::split(command).unwrap()).unwrap();
+        ServingResult::new(arguments, jiff::Timestamp::UNIX_EPOCH, answers, 2.0)
+    }
+
+    fn answer() -> Answer {
+        let tokens = arrivals(0.1, &[0.02; 4]);
+        Answer { tokens, input_tokens: 8, output_tokens: 5, ..Answer::default() }
+    }
+
+    #[test]
+    fn the_block_has_upstreams_labels_order_and_widths() {
+        let command = "--model m --max-concurrency 8 --request-rate 4 --metric-percentiles 50,99.9";
+        let text = block(&result(command, vec![answer(), answer()]));
+        assert!(text.lines().all(|line| line.chars().count() >= WIDTH), "{text}");
+        let trimmed: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        insta::assert_snapshot!(trimmed, @r"
+        ============ Serving Benchmark Result ============
+        Successful requests:                     2
+        Failed requests:                         0
+        Maximum request concurrency:             8
+        Request rate configured (RPS):           4.00
+        Benchmark duration (s):                  2.00
+        Total input tokens:                      16
+        Total generated tokens:                  10
+        Request throughput (req/s):              1.00
+        Output token throughput (tok/s):         5.00
+        Peak output token throughput (tok/s):    10.00
+        Peak concurrent requests:                2.00
+        Total token throughput (tok/s):          13.00
+        ---------------Time to First Token----------------
+        Mean TTFT (ms):                          100.00
+        Median TTFT (ms):                        100.00
+        P50 TTFT (ms):                           100.00
+        P99.9 TTFT (ms):                         100.00
+        -----Time per Output Token (excl. 1st token)------
+        Mean TPOT (ms):                          20.00
+        Median TPOT (ms):                        20.00
+        P50 TPOT (ms):                           20.00
+        P99.9 TPOT (ms):                         20.00
+        ---------------Inter-token Latency----------------
+        Mean ITL (ms):                           20.00
+        Median ITL (ms):                         20.00
+        P50 ITL (ms):                            20.00
+        P99.9 ITL (ms):                          20.00
+        ==================================================
+        ");
+    }
+
+    #[test]
+    fn failures_are_told_and_where_nothing_was_measured_there_are_no_zeros() {
+        let failed = Answer { failure: Some(Failure::Status(503, "busy".to_owned())), ..Answer::default() };
+        let text = block(&result("--model m", vec![failed]));
+        insta::assert_snapshot!(text.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>(), @r"
+        Failed requests during benchmark run detected (capping to 10):
+        Error 0: the server answered 503: busy
+        ============ Serving Benchmark Result ============
+        Successful requests:                     0
+        Failed requests:                         1
+        Benchmark duration (s):                  2.00
+        ==================================================
+        ");
+    }
+
+    #[test]
+    fn the_opening_says_how_the_load_will_be() {
+        let opening = |command: &str| opening(&result(command, Vec::new()).arguments);
+        insta::assert_snapshot!(opening("--model m --max-concurrency 8"), @r"
+        Starting main benchmark run...
+        Traffic request rate: inf
+        Burstiness factor: 1.0 (Poisson process)
+        Maximum request concurrency: 8
+        ");
+        insta::assert_snapshot!(opening("--model m --request-rate 4 --burstiness 0.5"), @r"
+        Starting main benchmark run...
+        Traffic request rate: 4.0
+        Burstiness factor: 0.5 (Gamma distribution)
+        Maximum request concurrency: None
+        ");
+    }
+}

@@ -1,0 +1,46 @@
+//! A base that was measured before: head of an earlier run, from its output folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use vllm_verdict::repetition::Repetition;
+use vllm_verdict::side::Side;
+use vllm_verdict::v1::{Comparison, SideFacts};
+
+use crate::exit::Classify;
+use crate::result;
+use crate::run::collect;
+use crate::run::fingerprint::Fingerprint;
+
+/// Head of an earlier run.
+pub struct Recorded {
+    folder: PathBuf,
+    /// What it was.
+    pub facts: SideFacts,
+    /// Its repetitions, in order.
+    pub repetitions: Vec<Repetition>,
+}
+
+impl Recorded {
+    /// Reads an output folder.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("comparison.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read `{}`: did the run that is to be base finish?", path.display()))
+            .mistake()?;
+        let comparison: Comparison =
+            serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
+        let unknown = SideFacts { target: folder.display().to_string(), ..SideFacts::default() };
+        let repetitions = result::repetitions(folder)?.iter().map(result::Folder::repetition).collect();
+        Ok(Self { folder: folder.to_owned(), facts: comparison.subject.head.unwrap_or(unknown), repetitions })
+    }
+
+    /// What its repetitions were measured on, where they tell.
+    pub fn fingerprints(&self) -> impl Iterator<Item = (Side, u32, Fingerprint)> {
+        let of = |number: u32| {
+            let folder = self.folder.join(Side::Head.as_str()).join(format!("{number:02}"));
+            Some((Side::Base, number, collect::fingerprint(&folder)?))
+        };
+        (1..=self.repetitions.len() as u32).filter_map(of)
+    }
+}

@@ -1,0 +1,166 @@
+//! The output folder of a run: opened once, by one program at a time, and never over what an earlier run left.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::side::Side;
+
+use crate::exit::Classify;
+use crate::plan::Plan;
+use crate::plan::suite::Case;
+use crate::run::journal::Journal;
+use crate::system::output::{self, OutputFolder};
+use crate::system::shell::Shell;
+
+/// Opens the output folder: a new one, or what an interrupted run left. An earlier finished run is moved aside, never lost.
+pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
+    let root = out.root().display();
+    if resume {
+        let text = std::fs::read_to_string(out.plan())
+            .with_context(|| format!("nothing to resume: cannot read `{}`", out.plan().display()))
+            .mistake()?;
+        let before: Plan =
+            serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", out.plan().display())).mistake()?;
+        let mut wanted = plan;
+        if let Some(fallback) = &before.fallback
+            && wanted.sides.base.as_ref().and_then(|base| base.commit.as_ref()) == Some(&fallback.wanted)
+        {
+            wanted.sides.base.clone_from(&before.sides.base);
+        }
+        if !is_same(&before, &wanted) {
+            return Err(anyhow!("`{root}` holds a run of another plan: resume it with the flags that it began with"))
+                .mistake();
+        }
+        let lock = lock(out)?;
+        return Ok((before, Journal::resume(&out.journal())?, lock));
+    }
+    let begun = std::fs::metadata(out.journal()).is_ok_and(|journal| journal.len() > 0);
+    if begun && !out.comparison().exists() {
+        return Err(anyhow!("`{root}` holds a run that did not finish: go on with --resume, or give another --out"))
+            .mistake();
+    }
+    if begun {
+        let aside = aside(out.root());
+        std::fs::rename(out.root(), &aside).with_context(|| format!("cannot move `{root}` aside")).world()?;
+        shell.say(&format!("the run that was in `{root}` is now in `{}`", aside.display()));
+    }
+    std::fs::create_dir_all(out.root()).with_context(|| format!("cannot make the folder `{root}`")).world()?;
+    let lock = lock(out)?;
+    let text = serde_json::to_string_pretty(&plan).context("cannot write the plan")?;
+    output::write(&out.plan(), text.as_bytes()).world()?;
+    let journal = Journal::create(&out.journal())?;
+    Ok((plan, journal, lock))
+}
+
+/// Whether a run of `plan` can go on with the results of `before`. Who measures is decided once: what a run brings into
+/// the model cache must not change it.
+fn is_same(before: &Plan, plan: &Plan) -> bool {
+    let cases = |plan: &Plan| -> Vec<Case> {
+        plan.cases.iter().cloned().map(|case| Case { measured_by: MeasuredBy::Vllm, ..case }).collect()
+    };
+    (&before.sides, &before.recorded_base, &before.device) == (&plan.sides, &plan.recorded_base, &plan.device)
+        && before.search == plan.search
+        && (before.strategy, before.pairs, before.seed) == (plan.strategy, plan.pairs, plan.seed)
+        && cases(before) == cases(plan)
+}
+
+/// The digest of each side's image when the run began, in `images.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Digests {
+    base: Option<String>,
+    head: Option<String>,
+}
+
+/// Keeps the digest of a side's image, and refuses another one than the run began with: its tag has moved since.
+pub fn check_digest(out: &OutputFolder, side: Side, reference: &str, digest: &str) -> Result<()> {
+    let path = out.file("images.json");
+    let kept = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+    let mut digests: Digests = kept.unwrap_or_default();
+    let known = match side {
+        Side::Base => &mut digests.base,
+        Side::Head => &mut digests.head,
+    };
+    match known.as_deref() {
+        Some(before) if before == digest => Ok(()),
+        Some(before) => Err(anyhow!(
+            "{reference} is not the image that this run began with: it was {before} and is {digest}; begin a new run"
+        ))
+        .mistake(),
+        None => {
+            *known = Some(digest.to_owned());
+            let text = serde_json::to_string_pretty(&digests).context("cannot keep the digest of an image")?;
+            output::write(&path, text.as_bytes()).world()
+        }
+    }
+}
+
+/// Where the last run that was moved aside from `root` is, if one was.
+pub fn latest_aside(root: &Path) -> Option<PathBuf> {
+    let free = aside(root);
+    let number: u32 = free.extension()?.to_str()?.parse().ok()?;
+    (number > 1).then(|| free.with_extension((number - 1).to_string()))
+}
+
+/// The first name beside `root` that is free.
+fn aside(root: &Path) -> PathBuf {
+    let name = root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    (1_u32..)
+        .map(|number| root.with_file_name(format!("{name}.{number}")))
+        .find(|path| !path.exists())
+        .unwrap_or_default()
+}
+
+fn lock(out: &OutputFolder) -> Result<File> {
+    let root = out.root().display();
+    let folder = File::open(out.root()).with_context(|| format!("cannot open `{root}`")).world()?;
+    folder
+        .try_lock()
+        .map_err(|_| anyhow!("another vllm-perf is at work in `{root}`: wait for it, or give another --out"))
+        .mistake()?;
+    Ok(folder)
+}
+
+/// Identifies the runs of one output folder: containers that a killed one left are found by it. Random, so that folders
+/// with equal paths on two machines that share an engine differ.
+pub fn run_id(out: &OutputFolder) -> Result<String> {
+    let path = out.file(".run");
+    if let Ok(id) = std::fs::read_to_string(&path)
+        && id.len() == 12
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        return Ok(id);
+    }
+    let id = format!("{:012x}", rand::random::<u64>() >> 16);
+    output::write(&path, id.as_bytes()).world()?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_that_moved_since_the_run_began_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = OutputFolder::at(folder.path());
+        let check = |side, digest| check_digest(&out, side, "vllm:nightly", digest).map_err(|error| error.to_string());
+        assert_eq!(check(Side::Base, "sha256:a"), Ok(()));
+        assert_eq!(check(Side::Head, "sha256:b"), Ok(()));
+        assert_eq!(check(Side::Base, "sha256:a"), Ok(()));
+        assert!(check(Side::Head, "sha256:c").unwrap_err().contains("it was sha256:b and is sha256:c"));
+    }
+
+    #[test]
+    fn the_run_before_is_the_last_that_was_moved_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        assert_eq!(latest_aside(&root), None);
+        for name in ["out.1", "out.2"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        assert_eq!(latest_aside(&root), Some(folder.path().join("out.2")));
+    }
+}

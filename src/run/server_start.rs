@@ -1,0 +1,112 @@
+//! One server of one side: start it, wait until it answers, end it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::session::SideBench;
+use crate::plan::suite::Command;
+use crate::plan::target::Target;
+use crate::system::process::{Process, Processes};
+
+/// A server that answers.
+pub struct Running {
+    /// Where it answers, as others reach it.
+    pub url: String,
+    /// The container that it runs in.
+    pub container: Option<String>,
+    process: Option<Process>,
+}
+
+impl Running {
+    /// Why it no longer runs, if it ended by itself.
+    pub async fn ended(&self) -> Option<String> {
+        let process = self.process.as_ref()?;
+        let status = process.ended().await.ok().flatten()?;
+        Some(format!("the server ended with {status}"))
+    }
+
+    /// Ends the server, unless it is somebody else's.
+    pub async fn stop(self) {
+        if let Some(process) = self.process {
+            process.stop().await;
+        }
+    }
+}
+
+/// Starts a server and waits until `GET /v1/models` answers 200.
+pub async fn start(
+    bench: &mut SideBench,
+    processes: &Processes,
+    server: &Command,
+    folder: &Path,
+    log: &Path,
+    name: &str,
+    limit: Duration,
+) -> Result<Running> {
+    let running = match &bench.plan.target {
+        Target::Remote(url) => {
+            Running { url: url.as_str().trim_end_matches('/').to_owned(), container: None, process: None }
+        }
+        _ => {
+            let port = free_port().await?;
+            let invocation = bench.launch.server(server, &bench.plan.server_args, port, folder, name);
+            let process = processes.start(&invocation, log).await?;
+            Running { url: format!("http://127.0.0.1:{port}"), container: invocation.container, process: Some(process) }
+        }
+    };
+    match wait_until_ready(&running, limit).await {
+        Ok(version) => {
+            if version.is_some() {
+                bench.facts.vllm_version = version;
+            }
+            Ok(running)
+        }
+        Err(error) => {
+            running.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// A port of loopback that was free a moment ago.
+async fn free_port() -> Result<u16> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.context("cannot find a free port")?;
+    Ok(listener.local_addr().context("cannot find a free port")?.port())
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+}
+
+/// Polls the server; the version that it reports, if it does.
+async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<String>> {
+    let base = &running.url;
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .no_proxy()
+        .build()
+        .context("cannot build an HTTP client")?;
+    let begun = Instant::now();
+    loop {
+        if let Some(reason) = running.ended().await {
+            bail!("{reason}");
+        }
+        if let Ok(response) = http.get(format!("{base}/v1/models")).send().await
+            && response.status() == reqwest::StatusCode::OK
+        {
+            let version = match http.get(format!("{base}/version")).send().await {
+                Ok(response) => response.json::<Version>().await.ok().map(|answer| answer.version),
+                Err(_) => None,
+            };
+            return Ok(version);
+        }
+        if begun.elapsed() > limit {
+            bail!("it did not answer {base}/v1/models within {}", crate::duration::text(limit));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,173 @@
+//! Where the time of a run went: one line for each pass in `passes.jsonl`, and their sums.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use vllm_verdict::case::Kind;
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::Phase;
+use vllm_verdict::v1::{PhaseTime, SideTime};
+
+use crate::exit::Classify;
+use crate::system::output;
+
+/// Where the time of one pass over cases on one side went, in seconds of wall time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// From starting servers to their first answers.
+    pub server_start: f64,
+    /// Clients and benchmarks at work before and after what they measure.
+    pub client_start: f64,
+    /// Under load, measured.
+    pub measuring: f64,
+    /// The whole pass.
+    pub total: f64,
+}
+
+/// One line of `passes.jsonl`. A pass that was interrupted has a line for each of its parts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PassTime {
+    /// The phase.
+    pub phase: Phase,
+    /// Number of the pair.
+    pub pair: u32,
+    /// The side.
+    pub side: Side,
+    /// How many servers were started.
+    pub servers: u32,
+    /// How many cases were measured.
+    pub cases: u32,
+    /// Where its time went.
+    #[serde(flatten)]
+    pub spent: Spent,
+    /// Whether what it measured counts.
+    pub kept: bool,
+}
+
+/// The times of all passes, kept in a file.
+#[derive(Debug)]
+pub struct Times {
+    path: PathBuf,
+    passes: Vec<PassTime>,
+}
+
+impl Times {
+    /// Reads what an interrupted run left. A line that cannot be read is dropped: times are no results.
+    pub fn open(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let passes = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Self { path: path.to_owned(), passes }
+    }
+
+    /// Adds a pass.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn add(&mut self, pass: PassTime) -> Result<()> {
+        self.passes.push(pass);
+        let mut text = String::new();
+        for pass in &self.passes {
+            text.push_str(&serde_json::to_string(pass).context("cannot write the time of a pass")?);
+            text.push('\n');
+        }
+        output::write(&self.path, text.as_bytes()).world()
+    }
+
+    /// The passes, in the order in which they ran.
+    pub fn passes(&self) -> &[PassTime] {
+        &self.passes
+    }
+
+    /// How long each phase took, in order.
+    pub fn phases(&self) -> Vec<PhaseTime> {
+        let mut phases: Vec<PhaseTime> = Vec::new();
+        for PassTime { phase, spent, .. } in &self.passes {
+            match phases.iter_mut().find(|known| known.phase == *phase) {
+                Some(known) => {
+                    known.passes += 1;
+                    known.seconds += spent.total;
+                }
+                None => phases.push(PhaseTime { phase: *phase, passes: 1, seconds: spent.total }),
+            }
+        }
+        phases.sort_by_key(|phase| phase.phase);
+        phases
+    }
+
+    /// Where the time of each side went, the warm-up aside. Measuring that did not count is other time.
+    pub fn sides(&self) -> Vec<SideTime> {
+        [Side::Base, Side::Head]
+            .into_iter()
+            .filter_map(|side| {
+                let passes = || self.passes.iter().filter(|pass| pass.side == side && pass.phase != Phase::WarmUp);
+                let sum = |of: fn(&PassTime) -> f64| passes().map(of).sum::<f64>();
+                let server_start = sum(|pass| pass.spent.server_start);
+                let client_start = sum(|pass| pass.spent.client_start);
+                let measuring = sum(|pass| if pass.kept { pass.spent.measuring } else { 0.0 });
+                let other = (sum(|pass| pass.spent.total) - server_start - client_start - measuring).max(0.0);
+                passes().next().map(|_| SideTime { side, server_start, client_start, measuring, other })
+            })
+            .collect()
+    }
+}
+
+/// How long a benchmark measured, in seconds, by its own result; `None` where the result does not tell.
+pub fn measured(kind: Kind, result: &str) -> Option<f64> {
+    #[derive(Deserialize)]
+    struct Told {
+        duration: Option<f64>,
+        elapsed_time: Option<f64>,
+        #[serde(default)]
+        latencies: Vec<f64>,
+    }
+    let told: Told = serde_json::from_str(result).ok()?;
+    match kind {
+        Kind::Serving => told.duration,
+        Kind::Throughput => told.elapsed_time,
+        Kind::Latency => Some(told.latencies.iter().sum()),
+        // Starting is what it measures.
+        Kind::Startup => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(phase: Phase, side: Side, measuring: f64, total: f64) -> PassTime {
+        let spent = Spent { server_start: 2.0, client_start: 1.0, measuring, total };
+        PassTime { phase, pair: 1, side, servers: 1, cases: 2, spent, kept: true }
+    }
+
+    #[test]
+    fn times_are_summed_by_phase_and_by_side_over_an_interruption() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passes.jsonl");
+        let mut times = Times::open(&path);
+        times.add(pass(Phase::WarmUp, Side::Base, 1.0, 10.0)).unwrap();
+        times.add(pass(Phase::Pairs, Side::Base, 5.0, 9.0)).unwrap();
+        let mut times = Times::open(&path);
+        times.add(PassTime { kept: false, ..pass(Phase::Pairs, Side::Head, 6.0, 11.0) }).unwrap();
+        times.add(pass(Phase::Pairs, Side::Head, 5.0, 9.5)).unwrap();
+
+        let phases: Vec<_> = times.phases().iter().map(|phase| (phase.phase, phase.passes, phase.seconds)).collect();
+        assert_eq!(phases, [(Phase::WarmUp, 1, 10.0), (Phase::Pairs, 3, 29.5)]);
+        let time = |side, server_start, client_start, measuring, other| SideTime {
+            side,
+            server_start,
+            client_start,
+            measuring,
+            other,
+        };
+        assert_eq!(times.sides(), [time(Side::Base, 2.0, 1.0, 5.0, 1.0), time(Side::Head, 4.0, 2.0, 5.0, 9.5)]);
+    }
+
+    #[test]
+    fn a_result_tells_how_long_it_measured() {
+        assert_eq!(measured(Kind::Serving, r#"{"duration": 12.5, "completed": 3}"#), Some(12.5));
+        assert_eq!(measured(Kind::Latency, r#"{"avg_latency": 1.5, "latencies": [1, 2]}"#), Some(3.0));
+        assert_eq!(measured(Kind::Throughput, r#"{"elapsed_time": 7.0}"#), Some(7.0));
+        assert_eq!(measured(Kind::Startup, "{}"), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! Publishing on Buildkite, through the agent's own command: annotations, artifacts and meta-data.
+//! Limits: Buildkite's agent, `clicommand/annotate.go` and `clicommand/meta_data_set.go`.
+
+use crate::ci::workflow_commands::neutralised;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::delivery::Delivery;
+use crate::environment::Environment;
+use crate::exit::Classify;
+
+/// Bytes of an annotation that the agent takes.
+const ANNOTATION_LIMIT: usize = 1 << 20;
+/// Bytes of a context that the agent takes.
+const CONTEXT_LIMIT: usize = 100;
+/// Bytes of a meta-data value that Buildkite takes.
+const META_DATA_LIMIT: usize = 100_000;
+/// How often a command of the agent is tried; the agent itself tries its requests several times.
+const ATTEMPTS: u32 = 3;
+
+/// What the agent needs besides `BUILDKITE_*`: to be found, to connect, and to reach the artifact store. No other
+/// variable is passed on, so no other secret is.
+const PASSED_ON: [&str; 19] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+];
+
+/// The command `buildkite-agent`.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    program: PathBuf,
+    environment: Vec<(String, String)>,
+    second: Duration,
+}
+
+/// Colour of an annotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Green.
+    Success,
+    /// Blue.
+    Info,
+    /// Orange.
+    Warning,
+    /// Red.
+    Error,
+}
+
+impl Style {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Agent {
+    /// `program` is a path, or a name that is looked for on `PATH`. `second` is how long a second of waiting between
+    /// attempts lasts: a second, and less in tests.
+    pub fn new(program: &Path, environment: &Environment, second: Duration) -> Self {
+        let passed_on = |name: &str| name.starts_with("BUILDKITE_") || PASSED_ON.contains(&name);
+        let environment = environment
+            .iter()
+            .filter(|(name, _)| passed_on(name))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Self { program: program.to_owned(), environment, second }
+    }
+
+    /// Shows `body` on the build's page; one annotation a context, later ones replace it.
+    /// Errors: a body or context over the agent's limits, the agent failed after the retries.
+    pub async fn annotate(&self, context: &str, style: Style, body: &str) -> anyhow::Result<Delivery> {
+        if context.is_empty() || context.len() > CONTEXT_LIMIT {
+            bail!("an annotation's context has 1 to {CONTEXT_LIMIT} bytes, `{context}` has {}", context.len());
+        }
+        if body.trim().is_empty() || body.len() > ANNOTATION_LIMIT {
+            bail!("an annotation has 1 to {ANNOTATION_LIMIT} bytes, this one has {}", body.len());
+        }
+        let arguments = ["annotate", "--context", context, "--style", style.as_str()];
+        let ended =
+            self.run(&arguments, body, None, Duration::from_secs(60)).await.context("cannot annotate the build")?;
+        Ok(ended.outcome(format!("annotation `{context}`")))
+    }
+
+    /// Uploads every file of a folder; artifacts are named from the folder's own name on.
+    /// Errors: a folder name that the agent would read as a pattern, the agent failed after the retries.
+    pub async fn upload(&self, folder: &Path) -> anyhow::Result<Delivery> {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.is_empty() || name.contains(['*', '?', '[', ']', '{', '}', ';', '\\', '!']) {
+            return Err(anyhow!("cannot upload {}: its name is a pattern to the agent", folder.display())).mistake();
+        }
+        if !folder.is_dir() {
+            return Err(anyhow!("cannot upload {}: it is not a folder", folder.display())).mistake();
+        }
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let pattern = format!("{name}/**/*");
+        let arguments = ["artifact", "upload", &pattern];
+        let ended = self
+            .run(&arguments, "", parent, Duration::from_secs(600))
+            .await
+            .with_context(|| format!("cannot upload {}", folder.display()))?;
+        Ok(ended.outcome(format!("artifacts `{pattern}`")))
+    }
+
+    /// Sets a value that later steps of the build can read.
+    /// Errors: a blank or oversized value, the agent failed after the retries.
+    pub async fn set_meta_data(&self, key: &str, value: &str) -> anyhow::Result<Delivery> {
+        if value.trim().is_empty() || value.len() > META_DATA_LIMIT {
+            bail!("the meta-data `{key}` has {} bytes: expected 1 to {META_DATA_LIMIT}, not blank", value.len());
+        }
+        let arguments = ["meta-data", "set", key];
+        let ended = self
+            .run(&arguments, value, None, Duration::from_secs(60))
+            .await
+            .with_context(|| format!("cannot set the meta-data `{key}`"))?;
+        Ok(ended.outcome(format!("meta-data `{key}`")))
+    }
+
+    async fn run(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        folder: Option<&Path>,
+        limit: Duration,
+    ) -> anyhow::Result<Ended> {
+        let mut attempt = 1;
+        loop {
+            let once = tokio::time::timeout(limit, self.once(arguments, input, folder)).await;
+            match once.unwrap_or_else(|_| Err(anyhow!("no end in {} s", limit.as_secs()))) {
+                Ok(ended) => return Ok(ended),
+                Err(error) if attempt == ATTEMPTS => {
+                    return Err(error.context(format!("buildkite-agent failed {ATTEMPTS} times"))).world();
+                }
+                Err(_) => tokio::time::sleep(self.second * attempt).await,
+            }
+            attempt += 1;
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the agent's own command is the way to publish on Buildkite")]
+    async fn once(&self, arguments: &[&str], input: &str, folder: Option<&Path>) -> anyhow::Result<Ended> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        if let Some(folder) = folder {
+            command.current_dir(folder);
+        }
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ended::Missing),
+            Err(error) => return Err(error).context("cannot start buildkite-agent"),
+        };
+        let stdin = child.stdin.take();
+        let feed = async {
+            // An agent that fails before it reads closes the pipe: its exit code says more than the broken pipe.
+            if let Some(mut stdin) = stdin {
+                let _ = stdin.write_all(input.as_bytes()).await;
+            }
+        };
+        let (_, output) = tokio::join!(feed, child.wait_with_output());
+        let output = output.context("cannot wait for buildkite-agent")?;
+        if !output.status.success() {
+            let said = neutralised(&String::from_utf8_lossy(&output.stderr));
+            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+            bail!("{}: {}", output.status, last.trim().chars().take(300).collect::<String>());
+        }
+        Ok(Ended::Done)
+    }
+}
+
+enum Ended {
+    Done,
+    Missing,
+}
+
+impl Ended {
+    fn outcome(self, what: String) -> Delivery {
+        match self {
+            Self::Done => Delivery::Done(what),
+            Self::Missing => Delivery::Left(format!("{what}: buildkite-agent is not on PATH")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_can_neither_open_a_group_nor_draw_a_link() {
+        let log = "--- fake\nok --- not\r+++ fake\n\x1b]1339;url=https://evil.example\x07text\n\x1b_bk;t=1\x07--- late\n\x1b]8;;open\nnext \x1b[31mred\x1b[0m";
+        assert_eq!(neutralised(log), "  --- fake\nok --- not\r  +++ fake\ntext\n  --- late\n\nnext \x1b[31mred\x1b[0m");
+    }
+
+    #[test]
+    fn the_agent_gets_its_own_variables_and_no_token_of_others() {
+        let environment: Environment =
+            [("BUILDKITE_JOB_ID", "j"), ("GITHUB_TOKEN", "ghs_hidden"), ("HF_TOKEN", "hf"), ("PATH", "/bin")]
+                .into_iter()
+                .collect();
+        let agent = Agent::new(Path::new("buildkite-agent"), &environment, Duration::ZERO);
+        let names: Vec<_> = agent.environment.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["BUILDKITE_JOB_ID", "PATH"]);
+    }
+
+    #[tokio::test]
+    async fn without_an_agent_nothing_fails_and_the_reason_is_told() {
+        let agent = Agent::new(Path::new("/nowhere/buildkite-agent"), &Environment::default(), Duration::ZERO);
+        let outcome = agent.annotate("vllm-perf-1", Style::Error, "body").await.unwrap();
+        assert_eq!(outcome, Delivery::Left("annotation `vllm-perf-1`: buildkite-agent is not on PATH".to_owned()));
+    }
+}

@@ -1,0 +1,74 @@
+//! The files of a model on this machine. World: files. Nothing is downloaded.
+
+use std::path::{Path, PathBuf};
+
+use crate::environment::Environment;
+
+/// The folder of a model: `model` itself where it is one, else its snapshot in the cache of Hugging Face that
+/// `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` or `HOME` leads to. `None` where it is not on this machine.
+pub fn folder(model: &str, env: &Environment) -> Option<PathBuf> {
+    let local = Path::new(model);
+    if local.is_dir() {
+        return Some(local.to_owned());
+    }
+    let hub = env
+        .get("HF_HUB_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| env.get("HF_HOME").map(|home| Path::new(home).join("hub")))
+        .or_else(|| env.get("XDG_CACHE_HOME").map(|cache| Path::new(cache).join("huggingface/hub")))
+        .or_else(|| env.get("HOME").map(|home| Path::new(home).join(".cache/huggingface/hub")))?;
+    let repository = hub.join(format!("models--{}", model.replace('/', "--")));
+    let revision = std::fs::read_to_string(repository.join("refs/main")).ok()?;
+    let snapshot = repository.join("snapshots").join(revision.trim());
+    snapshot.is_dir().then_some(snapshot)
+}
+
+/// The files of a model's folder that a server reads, in the order of their names. Weights that are there in more than
+/// one format are read as safetensors.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    let is = |path: &Path, extension: &str| path.extension().is_some_and(|it| it == extension);
+    if files.iter().any(|file| is(file, "safetensors")) {
+        files.retain(|file| !["bin", "gguf", "pt", "pth", "h5", "msgpack"].iter().any(|other| is(file, other)));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_a_folder_or_a_snapshot_in_the_cache() {
+        let home = tempfile::tempdir().unwrap();
+        let repository = home.path().join("hub/models--org--tiny");
+        let snapshot = repository.join("snapshots/abc123");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(repository.join("refs")).unwrap();
+        let env: Environment = [("HF_HOME", home.path().to_str().unwrap())].into_iter().collect();
+        assert_eq!(folder("org/tiny", &env), None);
+        crate::system::output::write(&repository.join("refs/main"), b"abc123\n").unwrap();
+        assert_eq!(folder("org/tiny", &env), Some(snapshot));
+        assert_eq!(folder("org/other", &env), None);
+        let local = repository.to_str().unwrap();
+        assert_eq!(folder(local, &env), Some(repository.clone()));
+    }
+
+    #[test]
+    fn weights_in_two_formats_are_read_in_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["pytorch_model.bin", "config.json"] {
+            crate::system::output::write(&folder.path().join(name), b"x").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("original")).unwrap();
+        let names = || -> Vec<String> {
+            files(folder.path()).iter().map(|path| path.file_name().unwrap().display().to_string()).collect()
+        };
+        assert_eq!(names(), ["config.json", "pytorch_model.bin"]);
+        crate::system::output::write(&folder.path().join("model-00001-of-00001.safetensors"), b"x").unwrap();
+        assert_eq!(names(), ["config.json", "model-00001-of-00001.safetensors"]);
+        assert_eq!(files(&folder.path().join("none")), Vec::<PathBuf>::new());
+    }
+}

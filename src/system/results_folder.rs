@@ -1,0 +1,211 @@
+//! Folders of result files, one folder a repetition. World: reads files, and nothing else. The folder may be a
+//! stranger's: links are not followed, and no file may be larger than [`LIMIT`].
+
+use crate::result::case_files::CaseFiles;
+use crate::result::case_files::Folder;
+use crate::result::case_files::kind_of;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use vllm_verdict::repetition::Outcome;
+
+use crate::exit::Classify;
+use crate::result::{Commands, parse};
+
+/// Largest file that is read, in bytes: 64 MiB. A detailed result has about 1 kB a request of 32 tokens.
+pub const LIMIT: u64 = 64 << 20;
+
+/// Reads `<case>.json` and `<case>.commands` of one repetition; other files are left alone. A result that cannot be
+/// read is a failed case with the reason, so that the others still count.
+pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
+    let mut names = Vec::new();
+    for entry in entries(dir)? {
+        let is_file = entry.file_type().with_context(|| format!("cannot read {}", entry.path().display()))?.is_file();
+        names.extend(entry.file_name().into_string().ok().filter(|_| is_file));
+    }
+    names.sort();
+    let mut folder = Folder::default();
+    for name in &names {
+        let Some(case) = name.strip_suffix(".json").or_else(|| name.strip_suffix(".commands")) else { continue };
+        let Some(kind) = kind_of(case).filter(|_| !folder.cases.contains_key(case)) else { continue };
+        let read = |suffix: &str| {
+            let file = format!("{case}.{suffix}");
+            names.binary_search(&file).ok().map(|_| read_text(&dir.join(file))).transpose()
+        };
+        let commands = match read("commands")? {
+            Some(text) => serde_json::from_str(&text)
+                .with_context(|| format!("cannot read {}", dir.join(format!("{case}.commands")).display()))?,
+            None => Commands::default(),
+        };
+        let text = read("json")?;
+        let outcome = match &text {
+            Some(text) => parse(kind, text).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}"))),
+            None => Outcome::Failed("the benchmark left no result file".to_owned()),
+        };
+        folder.cases.insert(case.to_owned(), CaseFiles { kind, text, commands, outcome });
+    }
+    Ok(folder)
+}
+
+/// Reads the repetitions of a folder: its `01/ 02/ ...` in order, or else the folder itself as the only one. Of an
+/// output folder, those of head. A folder without a single result is the user's mistake.
+pub fn repetitions(dir: &Path) -> anyhow::Result<Vec<Folder>> {
+    let head = dir.join("head");
+    let dir = if head.is_dir() { &head } else { dir };
+    let mut numbered: Vec<(u32, PathBuf)> = Vec::new();
+    for entry in entries(dir)? {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        numbered.extend(number.filter(|_| entry.path().is_dir()).map(|number| (number, entry.path())));
+    }
+    numbered.sort();
+    let folders = match numbered.is_empty() {
+        true => vec![read_folder(dir)?],
+        false => numbered.iter().map(|(_, path)| read_folder(path)).collect::<anyhow::Result<_>>()?,
+    };
+    if folders.iter().all(|folder| folder.cases.is_empty()) {
+        return Err(anyhow!(
+            "{} holds no results: expected serving_<test>_qps_<rate>_concurrency_<n>.json and the like, or folders 01/ 02/ ... of them",
+            dir.display()
+        ))
+        .mistake();
+    }
+    Ok(folders)
+}
+
+fn entries(dir: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
+    fs::read_dir(dir)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("cannot read the results folder {}", dir.display()))
+        .mistake()
+}
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
+    let length = read.with_context(|| format!("cannot read {}", path.display()))?;
+    if length as u64 > LIMIT {
+        bail!("{} is larger than {} MiB", path.display(), LIMIT >> 20);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use vllm_verdict::case::Kind;
+    use vllm_verdict::v1::CaseFacts;
+
+    use super::*;
+    use crate::result::case_files::{facts, kind_of};
+
+    const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run");
+
+    #[test]
+    fn an_upstream_folder_is_its_cases_without_records_and_tables() {
+        let folder = read_folder(Path::new(UPSTREAM)).unwrap();
+        insta::assert_snapshot!(folder.cases.keys().cloned().collect::<Vec<_>>().join("\n"), @r"
+        latency_tinyllama_tp1
+        serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_1
+        serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_4
+        serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8
+        serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_1
+        serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4
+        serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8
+        startup_tinyllama_tp1
+        throughput_tinyllama_tp1
+        ");
+        assert!(folder.cases.values().all(|case| matches!(case.outcome, Outcome::Measured(_))));
+        assert!(folder.cases.values().all(|case| case.commands.gpu_type == "cpu"));
+        assert!(facts([&folder]).iter().all(|facts| facts.model == "models/tiny-llama"));
+    }
+
+    #[test]
+    fn a_case_that_left_no_result_or_half_of_one_has_failed_and_the_others_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = read_folder(Path::new(UPSTREAM)).unwrap();
+        for (name, text) in folder.files().unwrap() {
+            match name.as_str() {
+                "latency_tinyllama_tp1.json" => continue,
+                "startup_tinyllama_tp1.json" => write(&dir.path().join(name), &text[..100]),
+                _ => write(&dir.path().join(name), &text),
+            }
+        }
+        let read = read_folder(dir.path()).unwrap();
+        assert_eq!(read.cases.len(), folder.cases.len());
+        let failures: Vec<&Outcome> =
+            read.cases.values().map(|case| &case.outcome).filter(|it| matches!(it, Outcome::Failed(_))).collect();
+        insta::assert_debug_snapshot!(failures, @r#"
+        [
+            Failed(
+                "the benchmark left no result file",
+            ),
+            Failed(
+                "cannot read the result as one of `startup`: EOF while parsing a list at line 4 column 22",
+            ),
+        ]
+        "#);
+    }
+
+    #[test]
+    fn numbered_folders_are_repetitions_in_numeric_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in ["10", "02", "01", "notes"] {
+            let folder = dir.path().join("head").join(number);
+            fs::create_dir_all(&folder).unwrap();
+            write(&folder.join("throughput_x.json"), &format!(r#"{{"tokens_per_second": {}}}"#, number.len()));
+            write(&folder.join(format!("latency_{number}.commands")), "{}");
+        }
+        let repetitions = repetitions(dir.path()).unwrap();
+        let first: Vec<&str> = repetitions.iter().map(|folder| folder.cases.keys().next().unwrap().as_str()).collect();
+        assert_eq!(first, ["latency_01", "latency_02", "latency_10"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_or_empty_is_a_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path().to_owned(), dir.path().join("missing")] {
+            let error = repetitions(&path).unwrap_err();
+            assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(
+            format!("{UPSTREAM}/latency_tinyllama_tp1.json"),
+            dir.path().join("latency_tinyllama_tp1.json"),
+        )
+        .unwrap();
+        assert!(read_folder(dir.path()).unwrap().cases.is_empty());
+    }
+
+    #[test]
+    fn a_name_tells_test_rate_and_concurrency_and_numbers_sort_as_numbers() {
+        let named = |name: &str| {
+            let facts = CaseFacts::named(name, kind_of(name).unwrap());
+            (facts.test, facts.request_rate, facts.max_concurrency)
+        };
+        assert_eq!(named("serving_a_qps_0.5_concurrency_16"), ("serving_a".into(), Some("0.5".into()), Some(16)));
+        assert_eq!(named("serving_a_qps_inf"), ("serving_a".into(), Some("inf".into()), None));
+        assert_eq!(named("latency_a_qps_1"), ("latency_a_qps_1".into(), None, None));
+        let mut folder = Folder::default();
+        for concurrency in [16, 4] {
+            let case = CaseFiles {
+                kind: Kind::Serving,
+                text: None,
+                commands: Commands::default(),
+                outcome: Outcome::Failed(String::new()),
+            };
+            folder.cases.insert(format!("serving_a_qps_inf_concurrency_{concurrency}"), case);
+        }
+        let order: Vec<Option<u64>> = facts([&folder]).iter().map(|facts| facts.max_concurrency).collect();
+        assert_eq!(order, [Some(4), Some(16)]);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test lays out the folder that it reads")]
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+    }
+}
