@@ -20,7 +20,7 @@ use serde::Deserialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use tempfile::TempDir;
 use vllm_load::numbers::{mean, percentile, sorted};
-use vllm_load::sim::trace::Traced;
+use vllm_load::sim::TracedAnswer;
 
 const OURS: &str = env!("CARGO_BIN_EXE_vllm-perf");
 const MODEL: &str = "tests/data/tiny-llama";
@@ -223,12 +223,12 @@ fn truth(upstream: Option<&str>) -> Result<()> {
 /// The true mean TTFT and the true p99 of the ITL, in milliseconds.
 fn true_times(trace: &Path) -> Result<(f64, f64)> {
     let text = std::fs::read_to_string(trace)?;
-    let answers = text.lines().map(serde_json::from_str).collect::<Result<Vec<Traced>, _>>()?;
+    let answers = text.lines().map(serde_json::from_str).collect::<Result<Vec<TracedAnswer>, _>>()?;
     let milliseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e3;
-    let first = |answer: &Traced| answer.tokens_us.first().map(|first| milliseconds(answer.accepted_us, *first));
+    let first = |answer: &TracedAnswer| answer.tokens_us.first().map(|first| milliseconds(answer.accepted_us, *first));
     let ttfts: Vec<f64> = answers.iter().filter_map(first).collect();
     let gaps =
-        |answer: &Traced| answer.tokens_us.windows(2).map(|two| milliseconds(two[0], two[1])).collect::<Vec<_>>();
+        |answer: &TracedAnswer| answer.tokens_us.windows(2).map(|two| milliseconds(two[0], two[1])).collect::<Vec<_>>();
     let itls: Vec<f64> = answers.iter().flat_map(gaps).collect();
     Ok((mean(&ttfts), percentile(&sorted(&itls), 99.0)))
 }

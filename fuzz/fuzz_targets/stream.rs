@@ -1,5 +1,6 @@
-//! The bytes of an answer, as the load client reads them: HTTP, events, chunks. Nothing panics, and what is found does not
-//! depend on where the reads end, nor on what came before it. The first byte says how much of an answer stands before the rest, and where that is cut.
+//! Fuzzes the parsers of the load client: HTTP, events, chunks. Nothing panics, and the result depends neither on where the
+//! reads end nor on earlier chunks. The first byte of the input selects a head that is put before the rest, and the size of
+//! the reads.
 
 #![no_main]
 
@@ -10,16 +11,16 @@ mod response;
 #[path = "../../crates/load/src/stream.rs"]
 mod stream;
 
-use response::{Piece, Response};
 use libfuzzer_sys::fuzz_target;
-use stream::{Chunk, Chunks, Event, Events};
+use response::{Piece, ResponseParser};
+use stream::{Chunk, ChunkParser, StreamItem, StreamParser};
 
 const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 const UNSIZED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
-/// What was found: statuses, tokens, `[DONE]`s, token counts, the end, or an error.
+/// What was parsed: statuses, tokens, `[DONE]`s, token counts, the end, or an error.
 #[derive(Debug, Default, PartialEq)]
-struct Found {
+struct Parsed {
     status: Option<u16>,
     texts: Vec<String>,
     done: usize,
@@ -37,53 +38,54 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(at_once, read(whole.chunks(cut)));
 });
 
-fn read<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Found {
-    let mut found = Found::default();
-    let (mut answer, mut events, mut chunks) = (Response::default(), Events::default(), Chunks::default());
+fn read<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Parsed {
+    let mut parsed = Parsed::default();
+    let (mut response, mut stream) = (ResponseParser::default(), StreamParser::default());
+    let mut chunks = ChunkParser::default();
     for bytes in reads {
-        if step(bytes, &mut answer, &mut events, &mut chunks, &mut found).is_err() {
-            found.broken = true;
+        if step(bytes, &mut response, &mut stream, &mut chunks, &mut parsed).is_err() {
+            parsed.broken = true;
         }
-        if found.broken || found.ended {
+        if parsed.broken || parsed.ended {
             break;
         }
     }
-    found
+    parsed
 }
 
 fn step(
     mut input: &[u8],
-    answer: &mut Response,
-    events: &mut Events,
-    chunks: &mut Chunks,
-    found: &mut Found,
+    response: &mut ResponseParser,
+    stream: &mut StreamParser,
+    chunks: &mut ChunkParser,
+    parsed: &mut Parsed,
 ) -> Result<(), String> {
     loop {
-        match answer.next(&mut input)? {
-            Piece::Head(status) => found.status = Some(status),
+        match response.next(&mut input)? {
+            Piece::Head(status) => parsed.status = Some(status),
             Piece::Body(bytes) => {
-                events.push(bytes)?;
-                while let Some(event) = events.next_event() {
-                    let Event::Data(data) = event else {
-                        found.done += 1;
+                stream.push(bytes)?;
+                while let Some(item) = stream.next_item() {
+                    let StreamItem::Data(data) = item else {
+                        parsed.done += 1;
                         continue;
                     };
-                    let alone = Chunk::parse(data).map(|chunk| (chunk.has_token(), chunk.text().into_owned(), chunk.usage));
+                    let content = |chunk: &Chunk<'_>| (chunk.has_token(), chunk.text().into_owned(), chunk.usage);
+                    let alone = Chunk::parse(data).as_ref().map(content).ok();
                     let chunk = chunks.read(data);
-                    let beside = chunk.as_ref().map(|chunk| (chunk.has_token(), chunk.text().into_owned(), chunk.usage));
-                    assert_eq!(alone.as_ref().ok(), beside.ok().as_ref());
+                    assert_eq!(alone, chunk.as_ref().map(content).ok());
                     let chunk = chunk?;
                     if chunk.has_token() {
-                        found.texts.push(chunk.text().into_owned());
+                        parsed.texts.push(chunk.text().into_owned());
                     }
                     if let Some(usage) = chunk.usage {
-                        found.usage.push(usage.completion_tokens);
+                        parsed.usage.push(usage.completion_tokens);
                     }
                 }
             }
-            Piece::More => return Ok(()),
+            Piece::NeedMore => return Ok(()),
             Piece::End => {
-                found.ended = true;
+                parsed.ended = true;
                 return Ok(());
             }
         }

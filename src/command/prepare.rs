@@ -236,12 +236,12 @@ fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
         return Ok(());
     }
     let arguments = serve_flags::parse(case.client.argv.get(3..).unwrap_or_default())?;
-    let tokenizer = arguments.tokenizer_id();
+    let tokenizer = arguments.model.tokenizer_id();
     ensure!(
         simulated || native_client::draw::find_tokenizer(tokenizer, environment).is_some(),
         "no tokenizer.json of `{tokenizer}` in its folder or the Hugging Face cache"
     );
-    if let Some(path) = &arguments.dataset_path {
+    if let Some(path) = &arguments.dataset.dataset_path {
         ensure!(path.is_file(), "no file {} on this machine", path.display());
     }
     Ok(())

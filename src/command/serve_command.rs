@@ -1,10 +1,9 @@
-//! `vllm-perf bench serve`: the load client alone, with the flags and the output of `vllm bench serve`.
+//! `vllm-perf bench serve`: the load client, with the flags and the output of `vllm bench serve`.
 
-use clap::Args;
-use clap::Subcommand;
 use std::task::Poll;
 
 use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Classify, Exit};
@@ -13,18 +12,18 @@ use crate::run::native_client::{self, ServingResult, serving_summary};
 use crate::system::interrupt::interrupt;
 use crate::system::shell::Shell;
 
-/// Measures the server that the words name, prints what `vllm bench serve` prints, and writes what it writes.
+/// Measures a server, with the output and the files of `vllm bench serve`.
 pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
     let arguments = serve_flags::parse(words).mistake()?;
     let interrupted = interrupt();
     tokio::pin!(interrupted);
-    // The handlers are there before anyone is told that something began.
+    // The signal handlers are set before anything is printed.
     let ready = std::future::poll_fn(|context| Poll::Ready(interrupted.as_mut().poll(context))).await;
     if let Poll::Ready(signal) = ready {
         return Ok(Exit::Signal(signal));
     }
     shell.print(&serving_summary::opening(&arguments));
-    let bar = (shell.terminal && !arguments.disable_tqdm).then(bar);
+    let bar = (shell.terminal && !arguments.result.disable_tqdm).then(bar);
     let measuring = native_client::run(&arguments, &shell.environment, |ended, total| {
         if let Some(bar) = &bar {
             bar.set_length(total as u64);
@@ -33,7 +32,7 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
     });
     let result = tokio::select! {
         result = measuring => result?,
-        // Files are written whole and after the last request: there is none yet.
+        // Files are written after the last request, so there is none yet.
         signal = &mut interrupted => return Ok(Exit::Signal(signal)),
     };
     if let Some(bar) = bar {
@@ -47,11 +46,11 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
     for warning in result.warnings() {
         shell.say(&format!("warning: {warning}"));
     }
-    whole(&result).unmeasured().map(|()| Exit::Done)
+    check_complete(&result).unmeasured().map(|()| Exit::Done)
 }
 
-/// A load with failed requests measured something else than what was asked.
-fn whole(result: &ServingResult) -> Result<()> {
+/// A result with failed requests does not describe the requested load.
+fn check_complete(result: &ServingResult) -> Result<()> {
     let failures: Vec<_> = result.failures().iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
     if failures.is_empty() {
         return Ok(());
@@ -78,9 +77,9 @@ pub enum BenchCommand {
 }
 
 const SERVE: &str = "\
-Flags of `vllm bench serve`, with its defaults. A flag that is missing here is refused by name.
+Flags of `vllm bench serve`, with its defaults. Any other flag is an error that names it.
   Server:      --base-url | --host --port, --endpoint, --backend vllm|openai|openai-chat, --header KEY=VALUE
-               --ready-check-timeout-sec (s), --stall-timeout-sec (s an answer may be silent; ours alone)
+               --ready-check-timeout-sec (s), --stall-timeout-sec (s without data; not in `vllm bench serve`)
   Model:       --model, --served-model-name, --tokenizer
   Prompts:     --dataset-name random|sharegpt|sonnet|custom, --dataset-path, --num-prompts, --seed
                --random-input-len, --random-output-len (tokens), --random-range-ratio

@@ -1,12 +1,12 @@
-//! `vllm-perf sim-server`: the simulated vLLM server alone.
+//! `vllm-perf sim-server`: the simulated vLLM server.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use vllm_load::open_files;
-use vllm_load::sim::fault::Fault;
-use vllm_load::sim::{self, Pace, Simulation};
+use vllm_load::sim::{self, Fault, Pace, Simulation};
 
 use crate::exit::{Classify, Exit};
 use crate::run::native_client::draw::find_tokenizer;
@@ -19,10 +19,10 @@ pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Resu
         .await
         .with_context(|| format!("cannot listen on 127.0.0.1:{}", arguments.port))
         .world()?;
-    let address = listener.local_addr().context("cannot tell the port").world()?;
+    let address = listener.local_addr().context("cannot read the port").world()?;
     shell.print(&format!("http://{address}"));
     open_files::raise();
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let (model, faults, trace) = (arguments.model.clone(), arguments.fault.clone(), arguments.trace.clone());
     let model_folder = find_tokenizer(&model, &shell.environment);
     let simulation = Simulation { pace, model, model_folder, faults, trace };
@@ -38,25 +38,25 @@ pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Resu
 #[derive(Debug, Args)]
 #[command(
     before_help = "Example:\n  vllm-perf sim-server --port 8000 --pace ttft=100ms,itl=20ms --trace truth.jsonl",
-    after_help = "Check a client against the truth: each line of the trace is one answer, with `request`, `accepted_us` and \
-        `tokens_us`, in microseconds of one clock. Time to first token is the first of `tokens_us` less `accepted_us`.\n\
+    after_help = "Check the times of a client against the trace: each line is one answer, with `request`, `accepted_us` and \
+        `tokens_us`, in microseconds of one clock. Time to first token is the first of `tokens_us` minus `accepted_us`.\n\
         Faults: status-NNN, stall, reset, close, bad-utf8, split-utf8, error, no-token, no-usage, no-done, big-event.\n\
-        Stop it with Ctrl-C; it ends well."
+        Stop it with Ctrl-C."
 )]
 pub struct SimServerArgs {
-    /// Port on 127.0.0.1; 0 takes a free one and prints it
+    /// Port on 127.0.0.1; 0 selects a free one
     #[arg(long, env = "VLLM_PERF_SIM_PORT", value_name = "PORT", default_value_t = 8000)]
     pub port: u16,
-    /// Pace: ttft, itl and startup with unit (0: as fast as it can), jitter (relative), seed, max-num-seqs (requests)
+    /// Pace: ttft, itl and startup with unit (0: as fast as possible), jitter (relative), seed, max-num-seqs (requests)
     #[arg(long, env = "VLLM_PERF_SIM", value_name = "PACE", default_value = "")]
     pub pace: String,
-    /// Model name to answer to
+    /// Name of its model
     #[arg(long, env = "VLLM_PERF_SIM_MODEL", value_name = "NAME", default_value = "sim")]
     pub model: String,
-    /// File for the true times of every answer, one line of JSON each
+    /// File for the true times, one line of JSON for each answer
     #[arg(long, env = "VLLM_PERF_SIM_TRACE", value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// What goes wrong: KIND@N with the Nth request, KIND@* with every one (repeatable)
+    /// Fault: KIND@N for the Nth request, KIND@* for every request (repeatable)
     #[arg(long, env = "VLLM_PERF_SIM_FAULT", value_name = "KIND@N", value_delimiter = ',')]
     pub fault: Vec<Fault>,
 }

@@ -1,46 +1,47 @@
-//! The command line of `vllm bench serve`, as far as the native client can run it. What it cannot run is refused by name
-//! and never ignored.
+//! The command line of `vllm bench serve`, as far as the native client supports it. Any other flag or value is an error that
+//! names it; none is ignored.
 
 mod flag_checks;
 mod flag_definitions;
 mod flag_values;
+mod load_flags;
+mod prompt_flags;
+mod result_flags;
+mod server_flags;
 
 use std::cell::RefCell;
 use std::fmt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches};
-use serde_json::Value;
-use url::Url;
-use vllm_load::prompts::{Shape, SonnetLengths};
-use vllm_load::ramp::RampUp;
-use vllm_load::{Api, Sampling};
 
 pub use flag_definitions::Arguments;
 pub use flag_values::{Backend, DatasetName, Objective, Timing};
-pub use vllm_load::prompts::RangeRatio;
-pub use vllm_load::ramp::RampUpStrategy;
+pub use load_flags::{LoadFlags, SamplingFlags};
+pub use prompt_flags::{DatasetFlags, LengthFlags};
+pub use result_flags::ResultFlags;
+pub use server_flags::{ModelFlags, ServerFlags};
 
 thread_local! {
-    /// Building the definition costs as much as ten parses, and a plan parses each of its cases.
+    /// The definition is built once for each thread: that takes as long as ten parses, and a plan parses all its cases.
     static DEFINITION: RefCell<Command> = RefCell::new(Arguments::command().disable_help_flag(true));
 }
 
-/// Why the native client does not run a command.
+/// Why the native client cannot run a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unsupported {
-    /// A flag that only `vllm bench serve` has.
+    /// A flag that only `vllm bench serve` supports.
     Flag(String),
-    /// A value (backend, data set, metric, ...) that only `vllm bench serve` has.
+    /// A value (backend, data set, metric, ...) that only `vllm bench serve` supports.
     Value {
         /// The flag.
         flag: String,
         /// Its value.
         value: String,
-        /// What is supported.
+        /// The supported values.
         supported: String,
     },
-    /// A command that `vllm bench serve` would refuse too, and why.
+    /// Why a command is not valid for `vllm bench serve` either.
     Invalid(String),
 }
 
@@ -58,10 +59,10 @@ impl fmt::Display for Unsupported {
 
 impl std::error::Error for Unsupported {}
 
-/// Reads what follows `bench serve`. Flags may be spelled with `-` or `_`.
+/// Parses the words after `bench serve`. Flags may be spelled with `-` or `_`.
 ///
 /// # Errors
-/// The first thing that the native client cannot do.
+/// The first flag or value that the native client does not support, or that is not valid.
 pub fn parse(argv: &[String]) -> Result<Arguments, Unsupported> {
     let words = argv.iter().map(|word| dashed(word));
     let matches = DEFINITION.with_borrow_mut(|definition| definition.try_get_matches_from_mut(words));
@@ -103,87 +104,12 @@ fn refusal(error: &clap::Error) -> Unsupported {
     }
 }
 
-impl Arguments {
-    /// Where requests go.
-    ///
-    /// # Errors
-    /// Host or endpoint do not make a URL.
-    pub fn url(&self) -> Result<Url, url::ParseError> {
-        let base = match &self.base_url {
-            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-            None if self.host.contains(':') && !self.host.starts_with('[') => {
-                format!("http://[{}]:{}", self.host, self.port)
-            }
-            None => format!("http://{}:{}", self.host, self.port),
-        };
-        Url::parse(&format!("{base}{}", self.endpoint))
-    }
-
-    /// Where the tokenizer is looked for.
-    pub fn tokenizer_id(&self) -> &str {
-        self.tokenizer.as_deref().unwrap_or(&self.model)
-    }
-
-    /// The model, as the server names it.
-    pub fn model_name(&self) -> &str {
-        self.served_model_name.as_deref().unwrap_or(&self.model)
-    }
-
-    /// The random prompts that are asked for.
-    pub fn shape(&self) -> Shape {
-        Shape {
-            prompts: self.num_prompts,
-            input_len: self.random_input_len,
-            output_len: self.random_output_len,
-            prefix_len: self.random_prefix_len,
-            range: self.random_range_ratio,
-            seed: self.seed,
-        }
-    }
-
-    /// Lengths of a sonnet data set.
-    pub fn sonnet_lengths(&self) -> SonnetLengths {
-        SonnetLengths { input: self.sonnet_input_len, output: self.sonnet_output_len, prefix: self.sonnet_prefix_len }
-    }
-
-    /// Tokens of every answer of a custom data set; `None`: those of the file.
-    pub fn custom_output_len(&self) -> Option<usize> {
-        usize::try_from(self.custom_output_len).ok()
-    }
-
-    /// How the request rate grows, if it does.
-    pub fn ramp_up(&self) -> Option<RampUp> {
-        let (strategy, start, end) = (self.ramp_up_strategy?, self.ramp_up_start_rps?, self.ramp_up_end_rps?);
-        Some(RampUp { strategy, start, end })
-    }
-
-    /// Metrics that get statistics.
-    pub fn timings(&self) -> &[Timing] {
-        self.percentile_metrics.as_deref().unwrap_or(&[Timing::Ttft, Timing::Tpot, Timing::Itl])
-    }
-
-    /// What a body says beside the prompt: whether answers run to their full length, sampling parameters, then the extra
-    /// fields, which win.
-    pub fn sampling(&self) -> Sampling {
-        let logprobs = self.logprobs.filter(|_| self.backend.api() == Api::Completions);
-        let set = [
-            ("logprobs", logprobs.map(Value::from)),
-            ("ignore_eos", self.ignore_eos.then_some(Value::from(true))),
-            ("top_p", self.top_p.map(Value::from)),
-            ("top_k", self.top_k.map(Value::from)),
-            ("min_p", self.min_p.map(Value::from)),
-            ("temperature", self.temperature.map(Value::from)),
-            ("frequency_penalty", self.frequency_penalty.map(Value::from)),
-            ("presence_penalty", self.presence_penalty.map(Value::from)),
-            ("repetition_penalty", self.repetition_penalty.map(Value::from)),
-        ];
-        let set = set.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)));
-        set.chain(self.extra_body.clone().unwrap_or_default()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+    use vllm_load::prompts::{RandomPrompts, RangeRatio};
+    use vllm_load::{Api, RampUp, RampUpStrategy};
+
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
@@ -201,27 +127,36 @@ mod tests {
         --dataset-name random --random-input-len 256 --random-output-len 16";
 
     #[test]
-    fn the_command_of_upstreams_suite_is_understood() {
+    fn the_command_of_upstreams_suite_is_parsed() {
         let arguments = parse(&words(UPSTREAM)).unwrap();
-        assert_eq!(arguments.backend, Backend::Vllm);
-        assert_eq!(arguments.request_rate, f64::INFINITY);
-        assert_eq!(arguments.max_concurrency, Some(8));
-        assert_eq!(arguments.shape(), Shape { prompts: 60, input_len: 256, output_len: 16, ..Shape::default() });
-        assert_eq!(arguments.metadata[1], ("compilation_config.mode".to_owned(), String::new()));
-        assert_eq!(arguments.timings(), [Timing::Ttft, Timing::Tpot, Timing::Itl]);
-        assert_eq!(arguments.url().unwrap().as_str(), "http://127.0.0.1:8000/v1/completions");
-        assert_eq!(Value::from(arguments.sampling()).to_string(), r#"{"ignore_eos":true,"temperature":0.0}"#);
+        assert_eq!(arguments.server.backend, Backend::Vllm);
+        assert_eq!(arguments.load.request_rate, f64::INFINITY);
+        assert_eq!(arguments.load.max_concurrency, Some(8));
+        assert_eq!(
+            arguments.lengths.random_prompts(&arguments.dataset),
+            RandomPrompts { prompts: 60, input_len: 256, output_len: 16, ..RandomPrompts::default() }
+        );
+        assert_eq!(arguments.result.metadata[1], ("compilation_config.mode".to_owned(), String::new()));
+        assert_eq!(arguments.result.timings(), [Timing::Ttft, Timing::Tpot, Timing::Itl]);
+        assert_eq!(arguments.server.url().unwrap().as_str(), "http://127.0.0.1:8000/v1/completions");
+        assert_eq!(
+            Value::from(arguments.sampling.fields(Api::Completions)).to_string(),
+            r#"{"ignore_eos":true,"temperature":0.0}"#
+        );
     }
 
     #[test]
-    fn both_spellings_are_one_flag_and_values_are_left_alone() {
+    fn both_spellings_are_the_same_flag_and_values_are_not_changed() {
         let arguments = parse(&words("--model a_b --num_prompts=7 --served_model_name=c_d --top-k -1")).unwrap();
-        assert_eq!((arguments.num_prompts, arguments.model.as_str(), arguments.model_name()), (7, "a_b", "c_d"));
-        assert_eq!(arguments.top_k, Some(-1));
+        assert_eq!(
+            (arguments.dataset.num_prompts, arguments.model.model.as_str(), arguments.model.model_name()),
+            (7, "a_b", "c_d")
+        );
+        assert_eq!(arguments.sampling.top_k, Some(-1));
     }
 
     #[test]
-    fn every_flag_of_a_long_command_says_what_it_means() {
+    fn every_flag_of_a_long_command_is_parsed() {
         let arguments = parse(&words(
             "--model m --num-prompts 4 --ramp-up-strategy exponential --ramp-up-start-rps 1 --ramp-up-end-rps 8 \
              --goodput ttft:200 e2el:1500.5 --min-p 0.1 --frequency-penalty -0.5 --presence-penalty 1 \
@@ -231,50 +166,50 @@ mod tests {
         ))
         .unwrap();
         let ramp = RampUp { strategy: RampUpStrategy::Exponential, start: 1, end: 8 };
-        assert_eq!(arguments.ramp_up(), Some(ramp));
-        assert_eq!(arguments.goodput.len(), 2);
-        assert_eq!(arguments.goodput[1], Objective { timing: Timing::E2el, milliseconds: 1500.5 });
-        assert_eq!(arguments.timings(), [Timing::E2el, Timing::ClientQueueTime]);
-        assert_eq!(arguments.metric_percentiles, [50.0, 99.9]);
+        assert_eq!(arguments.load.ramp_up(), Some(ramp));
+        assert_eq!(arguments.result.goodput.len(), 2);
+        assert_eq!(arguments.result.goodput[1], Objective { timing: Timing::E2el, milliseconds: 1500.5 });
+        assert_eq!(arguments.result.timings(), [Timing::E2el, Timing::ClientQueueTime]);
+        assert_eq!(arguments.result.metric_percentiles, [50.0, 99.9]);
         let range = RangeRatio::Each { input: 0.1, output: 0.2 };
-        let shape = Shape { prompts: 4, input_len: 64, output_len: 9, prefix_len: 8, range, seed: 0 };
-        assert_eq!(arguments.shape(), shape);
-        insta::assert_snapshot!(Value::from(arguments.sampling()), @r#"{"logprobs":2,"ignore_eos":true,"top_p":0.5,"min_p":0.1,"frequency_penalty":-0.5,"presence_penalty":1.0,"repetition_penalty":1.1,"seed":7}"#);
+        let expected = RandomPrompts { prompts: 4, input_len: 64, output_len: 9, prefix_len: 8, range, seed: 0 };
+        assert_eq!(arguments.lengths.random_prompts(&arguments.dataset), expected);
+        insta::assert_snapshot!(Value::from(arguments.sampling.fields(Api::Completions)), @r#"{"logprobs":2,"ignore_eos":true,"top_p":0.5,"min_p":0.1,"frequency_penalty":-0.5,"presence_penalty":1.0,"repetition_penalty":1.1,"seed":7}"#);
     }
 
     #[test]
-    fn a_list_that_is_given_twice_is_the_second_one() {
+    fn the_last_of_two_lists_is_used() {
         let arguments =
             parse(&words("--model m --metadata a=1 b=2 --header --metadata c=3 --goodput ttft:1 --goodput e2el:2"))
                 .unwrap();
-        assert_eq!(arguments.metadata, [("c".to_owned(), "3".to_owned())]);
-        assert_eq!((arguments.header.len(), arguments.goodput.len()), (0, 1));
+        assert_eq!(arguments.result.metadata, [("c".to_owned(), "3".to_owned())]);
+        assert_eq!((arguments.server.header.len(), arguments.result.goodput.len()), (0, 1));
     }
 
     #[test]
-    fn the_general_lengths_are_those_of_every_data_set() {
+    fn the_general_lengths_apply_to_every_data_set() {
         let arguments =
             parse(&words("--model m --output-len 9 --custom-output-len 30 --sharegpt-output-len 40")).unwrap();
-        assert_eq!((arguments.custom_output_len(), arguments.sharegpt_output_len), (Some(9), Some(9)));
+        assert_eq!((arguments.lengths.custom_output_len(), arguments.lengths.sharegpt_output_len), (Some(9), Some(9)));
         let arguments = parse(&words("--model m --dataset-name custom --dataset-path a.jsonl --custom-output-len -1"));
-        assert_eq!(arguments.unwrap().custom_output_len(), None);
+        assert_eq!(arguments.unwrap().lengths.custom_output_len(), None);
     }
 
     #[test]
-    fn only_random_prompts_imply_that_answers_run_to_their_full_length() {
-        assert!(parse(&words("--model m")).unwrap().ignore_eos);
+    fn only_random_prompts_imply_ignore_eos() {
+        assert!(parse(&words("--model m")).unwrap().sampling.ignore_eos);
         let custom = parse(&words("--model m --dataset-name custom --dataset-path a.jsonl")).unwrap();
-        assert!(!custom.ignore_eos && custom.sampling().is_empty());
+        assert!(!custom.sampling.ignore_eos && custom.sampling.fields(Api::Completions).is_empty());
     }
 
     #[test]
-    fn log_probabilities_are_a_field_of_completions_alone() {
+    fn log_probabilities_are_a_field_of_completions_only() {
         let chat = "--model m --backend openai-chat --endpoint /v1/chat/completions --logprobs 2";
-        assert!(!parse(&words(chat)).unwrap().sampling().contains_key("logprobs"));
+        assert!(!parse(&words(chat)).unwrap().sampling.fields(Api::Chat).contains_key("logprobs"));
     }
 
     #[test]
-    fn what_only_vllm_can_do_is_refused_by_name() {
+    fn the_error_of_an_unsupported_flag_or_value_names_it() {
         insta::assert_snapshot!(refused("--lora-modules a b"), @"`--lora-modules` is a flag of `vllm bench serve` that the native client lacks");
         insta::assert_snapshot!(refused("--hf_split=test"), @"`--hf-split` is a flag of `vllm bench serve` that the native client lacks");
         insta::assert_snapshot!(refused("--profile"), @"`--profile` is a flag of `vllm bench serve` that the native client lacks");
@@ -285,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_says_which() {
+    fn the_error_of_an_invalid_value_names_it() {
         insta::assert_snapshot!(refused("--num-prompts many"), @"not a command of bench serve: invalid value 'many' for '--num-prompts <NUM_PROMPTS>': invalid digit found in string");
         insta::assert_snapshot!(refused("--num-prompts 0"), @"not a command of bench serve: `--num-prompts 0` measures nothing: expected at least 1");
         insta::assert_snapshot!(refused("--request-rate 0"), @"not a command of bench serve: `--request-rate 0` is less than 0.000001 a second");
@@ -294,10 +229,10 @@ mod tests {
         insta::assert_snapshot!(refused("--random-range-ratio 1.5"), @"not a command of bench serve: invalid value '1.5' for '--random-range-ratio <RATIO>': expected at least 0 and less than 1");
         insta::assert_snapshot!(refused("--goodput itl:5"), @"not a command of bench serve: invalid value 'itl:5' for '--goodput <METRIC:MS>...': `itl` is none of ttft, tpot and e2el");
         insta::assert_snapshot!(refused("--dataset-name sharegpt"), @"not a command of bench serve: `--dataset-name sharegpt` needs --dataset-path FILE");
-        insta::assert_snapshot!(refused("--dataset-path a.json"), @"not a command of bench serve: `--dataset-path a.json` is of no use to random prompts: give --dataset-name too");
-        insta::assert_snapshot!(refused("--custom-output-len 0"), @"not a command of bench serve: `--custom-output-len 0` is neither -1, the file's own lengths, nor at least 1");
+        insta::assert_snapshot!(refused("--dataset-path a.json"), @"not a command of bench serve: `--dataset-path a.json` has no effect on random prompts: give --dataset-name too");
+        insta::assert_snapshot!(refused("--custom-output-len 0"), @"not a command of bench serve: `--custom-output-len 0` is neither -1 (the lengths of the file) nor at least 1");
         insta::assert_snapshot!(refused("--ramp-up-strategy linear"), @"not a command of bench serve: --ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps");
-        insta::assert_snapshot!(refused("--ramp-up-strategy linear --ramp-up-start-rps 0 --ramp-up-end-rps 5"), @"not a command of bench serve: `--ramp-up-start-rps 0` would never send its first request: expected at least 1");
+        insta::assert_snapshot!(refused("--ramp-up-strategy linear --ramp-up-start-rps 0 --ramp-up-end-rps 5"), @"not a command of bench serve: `--ramp-up-start-rps 0` would never send the first request: expected at least 1");
         insta::assert_snapshot!(refused("--ramp-up-strategy linear --ramp-up-start-rps 6 --ramp-up-end-rps 5"), @"not a command of bench serve: `--ramp-up-start-rps 6` is more than `--ramp-up-end-rps 5`");
         insta::assert_snapshot!(refused("--ramp-up-strategy linear --request-rate 3"), @"not a command of bench serve: `--request-rate 3` and --ramp-up-strategy exclude each other");
         insta::assert_snapshot!(parse(&[]).unwrap_err(), @"not a command of bench serve: the following required arguments were not provided: --model <MODEL>");

@@ -72,7 +72,7 @@ impl CaseRun<'_> {
             .await
             .with_context(|| format!("it did not end within {}", crate::duration::text(self.limit)))??;
         let path = self.folder.join(format!("{}.json", case.name));
-        let text = measured.to_json(arguments.save_detailed);
+        let text = measured.to_json(arguments.result.save_detailed);
         output::write(&path, text.as_bytes())?;
         let outcome = result::parse(case.kind, &text)?;
         if !matches!(outcome, Outcome::Failed(_)) {

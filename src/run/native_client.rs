@@ -1,5 +1,5 @@
-//! `bench serve` by our own client: from a command of `vllm bench serve` to its result and its files. The load itself is
-//! run by `vllm-load`.
+//! The native client: from a command of `vllm bench serve` to its result and its files. The crate `vllm-load` runs the
+//! load.
 
 pub mod draw;
 pub mod pytorch;
@@ -7,32 +7,32 @@ pub mod serving_file;
 pub mod serving_metrics;
 pub mod serving_summary;
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use vllm_load::open_files::{self, OpenFilesError};
 use vllm_load::prompts::Prompt;
-use vllm_load::{Limits, Load, Request, Server, arrivals, open_files};
+use vllm_load::{Limits, Load, Request, Server, arrivals};
 
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags::Arguments;
+use crate::system::output;
 
 pub use serving_metrics::ServingResult;
 
-/// Pause between two tries of the first request.
+/// Pause between two attempts of the ready check.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Measures the server that `arguments` name. `progress` gets how many requests have ended, and of how many.
+/// Measures the server of `arguments`. `progress` is called with the number of finished requests and the number of all
+/// requests.
 ///
-/// With a ready check one request that is not measured goes first, as in `vllm bench serve`; the warm-ups follow it.
+/// As in `vllm bench serve`, the ready check and the warm-ups come first and are not measured.
 ///
 /// # Errors
-/// The command cannot be (exit 2), or the server does not answer the ready check (exit 3). Requests that fail later are
-/// in the result.
+/// The command is not valid (exit 2), or the ready check fails (exit 3). Requests that fail later are in the result.
 pub async fn run(
     arguments: &Arguments,
     env: &Environment,
@@ -44,16 +44,16 @@ pub async fn run(
     });
     let prompts = prompts.await.context("cannot draw prompts")??;
     let load = load(arguments, env, &prompts)?;
-    open_files::allow(load.connections() as u64).mistake()?;
-    // Only the counts are needed from here on; the texts are in the requests.
+    open_files::allow(load.connections() as u64).map_err(name_concurrency).mistake()?;
+    // The texts are in the requests; only the counts are needed below.
     let input_tokens: Vec<u64> = prompts.into_iter().map(|prompt| prompt.tokens as u64).collect();
 
-    if arguments.ready_check_timeout_sec > 0 {
+    if arguments.load.ready_check_timeout_sec > 0 {
         let first = load.first_repeated(1).context("no prompts")?;
-        check(&first, Duration::from_secs(arguments.ready_check_timeout_sec)).await?;
+        ready_check(&first, Duration::from_secs(arguments.load.ready_check_timeout_sec)).await?;
     }
-    if arguments.num_warmups > 0 {
-        let warm_ups = load.first_repeated(arguments.num_warmups).context("no prompts")?;
+    if arguments.load.num_warmups > 0 {
+        let warm_ups = load.first_repeated(arguments.load.num_warmups).context("no prompts")?;
         vllm_load::run(&warm_ups, |_, _| ()).await?;
     }
 
@@ -66,48 +66,56 @@ pub async fn run(
     Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check))
 }
 
-/// The load that `arguments` describe.
+/// The load of `arguments`.
 fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<Load> {
-    let url = arguments.url().context("cannot make a URL of --host, --port and --endpoint").mistake()?;
+    let url = arguments.server.url().context("cannot make a URL of --host, --port and --endpoint").mistake()?;
     let headers = headers(arguments, env).mistake()?;
     let server = Server::new(url, headers);
-    let (count, burstiness, seed) = (prompts.len(), arguments.burstiness, arguments.seed);
-    let due = match arguments.ramp_up() {
+    let (count, burstiness, seed) = (prompts.len(), arguments.load.burstiness, arguments.dataset.seed);
+    let due = match arguments.load.ramp_up() {
         Some(ramp) => ramp.arrivals(count, burstiness, seed),
-        None => arrivals::arrivals(count, arguments.request_rate, burstiness, seed),
+        None => arrivals(count, arguments.load.request_rate, burstiness, seed),
     };
-    let sampling = arguments.sampling();
+    let sampling = arguments.sampling.fields(arguments.server.backend.api());
     let request = |((index, prompt), due)| {
-        let body = arguments.backend.api().body(arguments.model_name(), prompt, &sampling)?;
-        let bytes = match &arguments.request_id_prefix {
-            Some(prefix) => server.identified(&format!("{prefix}{index}")).mistake()?.request(&body),
+        let body = arguments.server.backend.api().body(arguments.model.model_name(), prompt, &sampling)?;
+        let bytes = match &arguments.server.request_id_prefix {
+            Some(prefix) => server.with_request_id(&format!("{prefix}{index}")).mistake()?.request(&body),
             None => server.request(&body),
         };
         Ok(Request { due, bytes })
     };
     let requests = prompts.iter().enumerate().zip(due).map(request).collect::<Result<_>>()?;
-    let silence = Duration::from_secs(arguments.stall_timeout_sec);
-    let limits = Limits { max_concurrency: arguments.max_concurrency, silence };
-    Ok(Load { server, requests, limits, keep_texts: arguments.save_detailed })
+    let stall_timeout = Duration::from_secs(arguments.load.stall_timeout_sec);
+    let limits = Limits { max_concurrency: arguments.load.max_concurrency, stall_timeout };
+    Ok(Load { server, requests, limits, keep_texts: arguments.result.save_detailed })
+}
+
+/// The limit of open files is the result of the concurrency, which a flag can lower.
+fn name_concurrency(error: OpenFilesError) -> anyhow::Error {
+    match error {
+        OpenFilesError::HardLimit { .. } => anyhow!("{error}, or lower --max-concurrency"),
+        OpenFilesError::System(_) => error.into(),
+    }
 }
 
 fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     if let Some(key) = env.secret("OPENAI_API_KEY") {
         let value = HeaderValue::from_str(&format!("Bearer {}", key.expose()));
-        let mut value = value.map_err(|_| anyhow!("OPENAI_API_KEY has characters that no header can carry"))?;
+        let mut value = value.map_err(|_| anyhow!("OPENAI_API_KEY has characters that are not allowed in a header"))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
-    for (name, value) in &arguments.header {
+    for (name, value) in &arguments.server.header {
         let bad = || format!("`--header {name}=...` is not a header");
         headers.insert(HeaderName::try_from(name).with_context(bad)?, HeaderValue::try_from(value).with_context(bad)?);
     }
     Ok(headers)
 }
 
-/// Sends one request, again and again for at most `limit`, until it is answered.
-async fn check(load: &Load, limit: Duration) -> Result<()> {
+/// Repeats `load` for at most `limit`, until no request fails.
+async fn ready_check(load: &Load, limit: Duration) -> Result<()> {
     let begin = Instant::now();
     loop {
         let answers = vllm_load::run(load, |_, _| ()).await?.answers;
@@ -119,57 +127,45 @@ async fn check(load: &Load, limit: Duration) -> Result<()> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a result says when it was measured")]
+#[expect(clippy::disallowed_methods, reason = "a result has the time of its measurement")]
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
-/// Writes the result where `--save-result` or `--append-result` wants it and says where; `None` without them. Records
-/// for the dashboard stand beside it where `SAVE_TO_PYTORCH_BENCHMARK_FORMAT` is set, as `vllm bench serve` has it.
+/// Writes the result if `--save-result` or `--append-result` is given, and gives its path. If the variable
+/// `SAVE_TO_PYTORCH_BENCHMARK_FORMAT` is set, writes records for the dashboard next to it, as `vllm bench serve` does.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn save(arguments: &Arguments, result: &ServingResult, env: &Environment) -> Result<Option<PathBuf>> {
-    if !arguments.save_result && !arguments.append_result {
+    if !arguments.result.save_result && !arguments.result.append_result {
         return Ok(None);
     }
-    let name = arguments.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
-    let path = arguments.result_dir.clone().unwrap_or_default().join(name);
+    let name = arguments.result.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
+    let path = arguments.result.result_dir.clone().unwrap_or_default().join(name);
     let mut text = String::new();
-    if arguments.append_result && path.is_file() {
-        text = std::fs::read_to_string(&path).with_context(|| format!("cannot add to {}", path.display()))?;
+    if arguments.result.append_result && path.is_file() {
+        text = std::fs::read_to_string(&path).with_context(|| format!("cannot append to {}", path.display()))?;
         text.push('\n');
     }
-    text.push_str(&result.to_json(arguments.save_detailed));
-    write(&path, text.as_bytes())?;
+    text.push_str(&result.to_json(arguments.result.save_detailed));
+    output::write(&path, text.as_bytes())?;
     if env.get("SAVE_TO_PYTORCH_BENCHMARK_FORMAT").is_some_and(|set| !set.is_empty()) {
-        write(&path.with_extension("pytorch.json"), pytorch::records(result)?.as_bytes())?;
+        output::write(&path.with_extension("pytorch.json"), pytorch::records(result)?.as_bytes())?;
     }
     Ok(Some(path))
 }
 
-/// Upstream's name for a result without `--result-filename`.
+/// The name of `vllm bench serve` for a result without `--result-filename`.
 fn file_name(arguments: &Arguments, date: &str) -> PathBuf {
-    let label = arguments.label.as_deref().unwrap_or(arguments.backend.as_str());
-    let concurrency = arguments.max_concurrency.map(|n| format!("-concurrency{n}")).unwrap_or_default();
-    let model = arguments.model.rsplit('/').next().unwrap_or_default();
-    let rate = match arguments.ramp_up() {
+    let label = arguments.result.label.as_deref().unwrap_or(arguments.server.backend.as_str());
+    let concurrency = arguments.load.max_concurrency.map(|n| format!("-concurrency{n}")).unwrap_or_default();
+    let model = arguments.model.model.rsplit('/').next().unwrap_or_default();
+    let rate = match arguments.load.ramp_up() {
         Some(ramp) => format!("ramp-up-{}-{}qps-{}qps", ramp.strategy, ramp.start, ramp.end),
-        None => format!("{:?}qps", arguments.request_rate),
+        None => format!("{:?}qps", arguments.load.request_rate),
     };
     PathBuf::from(format!("{label}-{rate}{concurrency}-{model}-{date}.json"))
-}
-
-/// Writes a whole file or none: a temporary name, then a rename. Missing folders are made.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let cannot = || format!("cannot write {}", path.display());
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(cannot)?;
-    }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".part");
-    File::create(&temporary).and_then(|mut file| file.write_all(bytes)).with_context(cannot)?;
-    std::fs::rename(&temporary, path).with_context(cannot)
 }
 
 #[cfg(test)]
@@ -182,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_without_a_name_gets_upstreams() {
+    fn a_result_without_a_name_has_that_of_vllm() {
         let name = |text: &str| file_name(&arguments(text), "20261124-111844").display().to_string();
         assert_eq!(name("--model org/tiny"), "openai-infqps-tiny-20261124-111844.json");
         assert_eq!(
@@ -196,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn results_stand_alone_or_a_line_each_and_records_only_where_they_are_asked_for() {
+    fn results_are_files_or_lines_and_records_are_written_on_request() {
         let folder = tempfile::tempdir().unwrap();
         let flags = format!("--model m --result-dir {} --result-filename r.json", folder.path().display());
         let result = |flags: &str| {
@@ -221,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_has_its_own_id_where_a_prefix_is_given() {
+    fn every_request_has_its_own_id_with_a_prefix() {
         let prompt = Prompt { content: vllm_load::prompts::Content::Tokens(vec![1]), tokens: 1, output_tokens: 1 };
         let requests = |flags: &str| {
             let load = load(&arguments(flags), &Environment::default(), &[prompt.clone(), prompt.clone()]);

@@ -309,7 +309,7 @@ async fn what_is_only_unusual_is_no_failure() {
     assert_eq!((result.summary.completed, result.summary.total_output_tokens), (4, 4 * 6));
     assert_eq!(result.summary.total_input_tokens, 4 * 4);
     let warnings = result.warnings();
-    let warning = "4 answers came without a token count: their pieces were counted instead";
+    let warning = "4 answers had no token count: their chunks were counted instead";
     assert!(warnings.iter().any(|text| text == warning), "{warnings:?}");
 }
 
@@ -331,7 +331,7 @@ async fn a_trace_has_the_true_times_of_every_answer_in_order() {
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
     let text = std::fs::read_to_string(&trace).unwrap();
-    let answers: Vec<sim::trace::Traced> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let answers: Vec<sim::TracedAnswer> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let counts: Vec<_> = answers.iter().map(|answer| (answer.request, answer.tokens_us.len())).collect();
     assert_eq!(counts, [(1, 4), (2, 2), (3, 4)]);
     for (answer, exchange) in answers.iter().zip(&result.answers) {

@@ -1,23 +1,23 @@
-//! What was seen of one request. All times of a run are seconds since its start, on one monotonic clock.
+//! What the client measured of one request. All times of a run are seconds since its start, on one monotonic clock.
 
 use crate::failure::Failure;
 
-/// One request and its answer, as the client saw them.
+/// One request and its answer, as measured by the client. Times are seconds since the start of the run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
     /// When the request was due.
     pub due: f64,
-    /// When it was sent: later than `due` where it waited for a free place or the client was late.
+    /// When it was sent: later than `due` if it waited for another request to finish or the client was late.
     pub sent: f64,
     /// When each event that carries a token arrived, in order.
     pub tokens: Vec<f64>,
-    /// Tokens in the prompt, as the server counts them; 0 where it does not say.
+    /// Tokens of the prompt by the server's count; 0 if the server sent none.
     pub input_tokens: u64,
-    /// Tokens in the answer, as the server counts them; 0 where it does not say.
+    /// Tokens of the answer by the server's count; 0 if the server sent none.
     pub output_tokens: u64,
-    /// The text of the answer, where the load asks to keep it.
+    /// The text of the answer, if [`Load::keep_texts`](crate::Load::keep_texts) is set.
     pub text: String,
-    /// Why the answer is incomplete.
+    /// Why the answer is incomplete; `None` for a complete one.
     pub failure: Option<Failure>,
 }
 

@@ -1,11 +1,11 @@
-//! When requests are due. Open loop: arrivals do not wait for answers. Pure: a seed gives the schedule that it gives
-//! `vllm bench serve`.
+//! When requests are due. The load is an open loop: due times do not depend on answers. A seed gives the same schedule as
+//! in `vllm bench serve`.
 
 use std::time::Duration;
 
 use crate::generator::numpy::Legacy;
 
-/// The lowest rate, in requests a second: one in eleven days.
+/// The lowest rate that [`arrivals`] supports, in requests a second: one request in eleven days.
 pub const LOWEST_RATE: f64 = 1e-6;
 
 /// Due times of `count` requests from the start of the load, at `rate` requests a second (infinite: all at once).
@@ -18,7 +18,7 @@ pub fn arrivals(count: usize, rate: f64, burstiness: f64, seed: u64) -> Vec<Dura
     }
     let gaps = gaps(count, burstiness, seed);
     let total: f64 = gaps.iter().sum();
-    // A burstiness next to 0 has gaps that are too small to tell from none.
+    // With a burstiness near 0 all gaps can round to 0.
     let scale = if total > 0.0 { count as f64 / rate / total } else { 0.0 };
     gaps.iter()
         .scan(0.0, |due, gap| {
@@ -28,7 +28,7 @@ pub fn arrivals(count: usize, rate: f64, burstiness: f64, seed: u64) -> Vec<Dura
         .collect()
 }
 
-/// Gaps of mean 1.
+/// Gaps with a mean of 1.
 pub(super) fn gaps(count: usize, burstiness: f64, seed: u64) -> Vec<f64> {
     if burstiness.is_infinite() {
         return vec![1.0; count];
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_the_schedule_of_vllm() {
+    fn a_seed_gives_the_schedule_of_vllm() {
         // numpy.random.seed(seed); four of numpy.random.gamma(burstiness, 1 / (rate * burstiness)), summed up, and scaled
         // to 4 / rate as vllm.benchmarks.serve.get_request does
         for (seed, rate, burstiness, expected) in [
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_a_schedule() {
+    fn the_same_seed_gives_the_same_schedule() {
         assert_eq!(arrivals(50, 4.0, 1.0, 3), arrivals(50, 4.0, 1.0, 3));
         assert_ne!(arrivals(50, 4.0, 1.0, 3), arrivals(50, 4.0, 1.0, 4));
     }

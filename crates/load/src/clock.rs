@@ -1,5 +1,6 @@
-//! A clock that wakes tasks well inside a tenth of a millisecond. tokio's timer ticks in whole milliseconds, too coarse
-//! for a schedule of thousands of requests a second; this one is a thread that sleeps until the next deadline.
+//! A timer that wakes tasks well within a tenth of a millisecond. tokio's timer has a resolution of one millisecond, which
+//! is too coarse for a schedule of thousands of requests a second. This timer is a thread that sleeps until the next
+//! deadline.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,41 +11,41 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-/// Wakes whoever waits on it, never before the time. Its thread ends with it.
+/// Wakes the tasks that wait on it, never early. Its thread ends when it is dropped.
 pub struct Clock(Sender<Alarm>);
 
 impl Clock {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// No thread can be started.
     pub fn start() -> io::Result<Self> {
         let (sender, receiver) = channel();
-        thread::Builder::new().name("clock".to_owned()).spawn(move || ring(&receiver))?;
+        thread::Builder::new().name("clock".to_owned()).spawn(move || run_timer(&receiver))?;
         Ok(Self(sender))
     }
 
-    /// Waits until `at`; at once where that has passed.
-    pub async fn until(&self, at: Instant) {
+    /// Waits until `at`; returns at once if that has passed.
+    pub async fn sleep_until(&self, at: Instant) {
         if at <= Instant::now() {
             return;
         }
         let (wake, woken) = oneshot::channel();
-        // The thread lives as long as `self`, so neither end can be gone.
+        // The thread lives as long as `self`, so neither end can be closed.
         if self.0.send(Alarm { at, wake }).is_ok() {
             let _ = woken.await;
         }
     }
 }
 
-/// Asks the system to wake this thread when its time has come, instead of up to 50 us later to save power.
+/// Asks the system to wake this thread at its deadlines. By default it may wake it up to 50 us later to save power.
 pub fn wake_exactly() {
     #[cfg(target_os = "linux")]
-    // Where it is refused, deadlines are met a little later.
+    // If the system refuses, deadlines are met a little later.
     let _ = nix::sys::prctl::set_timerslack(1);
 }
 
-fn ring(alarms: &Receiver<Alarm>) {
+fn run_timer(alarms: &Receiver<Alarm>) {
     wake_exactly();
     let mut waiting = BinaryHeap::new();
     loop {
@@ -60,7 +61,7 @@ fn ring(alarms: &Receiver<Alarm>) {
         let now = Instant::now();
         while waiting.peek().is_some_and(|Reverse(alarm)| alarm.at <= now) {
             if let Some(Reverse(alarm)) = waiting.pop() {
-                // Nobody waits any more where the client has gone.
+                // The waiting task may have been dropped.
                 let _ = alarm.wake.send(());
             }
         }
@@ -94,21 +95,22 @@ impl Ord for Alarm {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
 
+    use super::*;
+
     #[tokio::test]
-    async fn alarms_ring_in_the_order_of_their_times_and_never_early() {
+    async fn tasks_are_woken_in_the_order_of_their_times_and_never_early() {
         let clock = Clock::start().unwrap();
         let start = Instant::now();
-        let rung = std::sync::Mutex::new(Vec::new());
+        let woken = std::sync::Mutex::new(Vec::new());
         let wait = async |milliseconds: u64| {
             let at = start + Duration::from_millis(milliseconds);
-            clock.until(at).await;
+            clock.sleep_until(at).await;
             assert!(Instant::now() >= at);
-            rung.lock().unwrap().push(milliseconds);
+            woken.lock().unwrap().push(milliseconds);
         };
         tokio::join!(wait(60), wait(0), wait(30));
-        assert_eq!(*rung.lock().unwrap(), [0, 30, 60]);
+        assert_eq!(*woken.lock().unwrap(), [0, 30, 60]);
     }
 }

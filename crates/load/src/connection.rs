@@ -2,78 +2,77 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context as Poll, Poll as State, Waker};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::ConfigVerifierExt;
+use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
 /// Longest time to open a connection.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a connection may lie idle before it is not used again. uvicorn closes one after 5 s, and a request that is
-/// sent while that happens is lost.
-const IDLE: Duration = Duration::from_secs(3);
+/// A connection that was idle for longer is not reused. uvicorn closes an idle connection after 5 s, and a request that is
+/// sent at that moment is lost.
+const REUSED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How many connections are opened at a time: below the usual backlog of a listening server.
 const OPENED_AT_ONCE: usize = 64;
 
-/// Bytes of what a connection reads at once.
-const BUFFER: usize = 16 << 10;
+/// Size of the read buffer of a connection, in bytes.
+const BUFFER_BYTES: usize = 16 << 10;
 
-/// What requests and answers go over.
+/// A byte stream: TCP, or TLS over TCP.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// An open connection.
 pub struct Connection {
-    /// The connection itself.
     pub wire: Box<dyn Wire>,
-    /// What was read last.
+    /// The bytes of the last read.
     pub buffer: Box<[u8]>,
 }
 
 impl Connection {
-    /// Whether the server has neither closed it nor said anything unasked.
+    /// Whether the server has neither closed it nor sent anything without a request.
     fn is_quiet(&mut self) -> bool {
         let mut buffer = [0];
-        let mut context = Poll::from_waker(Waker::noop());
+        let mut context = TaskContext::from_waker(Waker::noop());
         let read = std::pin::Pin::new(&mut self.wire).poll_read(&mut context, &mut ReadBuf::new(&mut buffer));
-        matches!(read, State::Pending)
+        matches!(read, Poll::Pending)
     }
 }
 
-/// Where a server is, and its connections that no request uses.
+/// The addresses of a server, and the open connections that no request uses.
 pub struct Connections {
     addresses: Vec<SocketAddr>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// Each with the time since when it is idle; `None` for one that was never used.
+    /// Each with the time of its last use; `None` if it was never used.
     idle: Mutex<Vec<(Option<Instant>, Connection)>>,
 }
 
 impl Connections {
-    /// Looks the server up. Nothing is opened.
+    /// Resolves the address of the server. No connection is opened.
     ///
     /// # Errors
-    /// The name has no address, or there are no certificates for https.
-    pub async fn to(url: &Url) -> Result<Self> {
+    /// The name cannot be resolved, or TLS cannot be set up for https.
+    pub async fn resolve(url: &Url) -> Result<Self> {
         let host = url.host().with_context(|| format!("`{url}` names no host"))?;
         let port = url.port_or_known_default().with_context(|| format!("`{url}` has no port"))?;
         let name = host.to_string().trim_matches(['[', ']']).to_owned();
         let found = tokio::net::lookup_host((name.as_str(), port)).await;
-        let addresses: Vec<_> = found.with_context(|| format!("cannot find the address of `{name}`"))?.collect();
+        let addresses: Vec<_> = found.with_context(|| format!("cannot resolve `{name}`"))?.collect();
         let tls = match url.scheme() {
             "http" => None,
             "https" => {
-                let mut config = rustls::ClientConfig::with_platform_verifier().context("cannot set up TLS")?;
+                let mut config = tls_config().context("cannot set up TLS")?;
                 config.alpn_protocols = vec![b"http/1.1".to_vec()];
-                let name = ServerName::try_from(name).context("cannot check the certificate of that host")?;
+                let name = ServerName::try_from(name).context("cannot check the certificate of the host")?;
                 Some((TlsConnector::from(Arc::new(config)), name))
             }
             other => bail!("`{other}` is neither http nor https"),
@@ -81,30 +80,30 @@ impl Connections {
         Ok(Self { addresses, tls, idle: Mutex::default() })
     }
 
-    /// Opens `count` connections for later. Those that cannot be had are left to the requests that need them, so that
-    /// the failure is theirs.
+    /// Opens `count` connections for later use. Errors are ignored: a request without a connection opens one itself and
+    /// reports the failure.
     pub async fn open_ahead(self: &Arc<Self>, count: usize) {
-        let mut left = count;
-        while left > 0 {
-            let batch = left.min(OPENED_AT_ONCE);
+        let mut remaining = count;
+        while remaining > 0 {
+            let batch = remaining.min(OPENED_AT_ONCE);
             let opened = futures_util::future::join_all((0..batch).map(|_| self.open())).await;
             let opened: Vec<_> = opened.into_iter().flatten().map(|connection| (None, connection)).collect();
             if opened.is_empty() {
                 return;
             }
             self.idle().extend(opened);
-            left -= batch;
+            remaining -= batch;
         }
     }
 
-    /// A connection that can be written to: one that lies ready, else a new one.
+    /// A connection that can be written to: an idle one, or else a new one.
     ///
     /// # Errors
-    /// The server does not take it within [`PATIENCE`].
+    /// The server does not accept it within [`CONNECT_TIMEOUT`].
     pub async fn take(&self) -> Result<Connection> {
         loop {
             let Some((since, mut connection)) = self.idle().pop() else { return self.open().await };
-            let fresh = since.is_none_or(|since| since.elapsed() < IDLE);
+            let fresh = since.is_none_or(|since| since.elapsed() < REUSED_WITHIN);
             if fresh && connection.is_quiet() {
                 return Ok(connection);
             }
@@ -117,22 +116,29 @@ impl Connections {
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(Option<Instant>, Connection)>> {
-        // A list of connections cannot be half-changed.
+        // A push or pop cannot leave the list half-changed.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn open(&self) -> Result<Connection> {
         let opening = async {
             let tcp = TcpStream::connect(self.addresses.as_slice()).await.context("cannot connect")?;
-            // Without it small requests wait for acknowledgements; where it fails the connection is gone anyway.
+            // Without it small requests wait for acknowledgements. If it fails, the connection is closed already.
             let _ = tcp.set_nodelay(true);
             let wire: Box<dyn Wire> = match &self.tls {
                 None => Box::new(tcp),
                 Some((tls, name)) => Box::new(tls.connect(name.clone(), tcp).await.context("cannot set up TLS")?),
             };
-            Ok(Connection { wire, buffer: vec![0; BUFFER].into_boxed_slice() })
+            Ok(Connection { wire, buffer: vec![0; BUFFER_BYTES].into_boxed_slice() })
         };
-        let opened = tokio::time::timeout(PATIENCE, opening).await;
-        opened.with_context(|| format!("not connected within {} s", PATIENCE.as_secs()))?
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await;
+        opened.with_context(|| format!("not connected within {} s", CONNECT_TIMEOUT.as_secs()))?
     }
+}
+
+/// TLS with the certificates of the system. The provider is named, so that no process-wide default is needed.
+fn tls_config() -> Result<rustls::ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_platform_verifier()?.with_no_client_auth())
 }

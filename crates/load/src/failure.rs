@@ -1,21 +1,21 @@
-//! Why a request gave no whole answer: what is counted by kind, and told. Pure.
+//! Why a request has no complete answer.
 
 use std::fmt;
 
-/// Why a request gave no whole answer.
+/// Why a request has no complete answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// No connection.
+    /// No connection could be opened.
     Connection(String),
-    /// The connection broke or was closed in the middle of the answer.
+    /// The connection broke or was closed before the end of the answer.
     Lost(String),
-    /// The answer was silent for so many seconds.
+    /// The server sent nothing for this many seconds.
     Stalled(u64),
-    /// A status other than 2xx, and the beginning of what came with it.
+    /// A status other than 2xx, and the beginning of its body.
     Status(u16, String),
-    /// The server reported an error inside the stream.
+    /// The server reported an error within the stream.
     Server(String),
-    /// Something that is not a completion chunk.
+    /// The answer is not a stream of completion chunks.
     Malformed(String),
     /// The stream ended without a token.
     NoToken,
@@ -26,7 +26,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The kind, for counting.
+    /// The kind, for counting: without details, except for the status code.
     pub fn kind(&self) -> String {
         match self {
             Self::Connection(_) => "no connection".to_owned(),

@@ -1,5 +1,5 @@
-//! The generators of numpy and Python, as far as vLLM's client draws from them, so that a seed means here what it means
-//! there.
+//! The random number generators of numpy and Python, as far as `vllm bench serve` uses them, so that a seed gives the
+//! same numbers.
 
 mod mersenne;
 pub mod numpy;

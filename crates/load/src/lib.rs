@@ -1,8 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
-pub mod answer;
-pub mod arrivals;
+mod answer;
+mod api;
+mod arrivals;
 mod clock;
 mod connection;
 mod failure;
@@ -11,16 +12,24 @@ mod load;
 pub mod numbers;
 pub mod open_files;
 pub mod prompts;
-pub mod ramp;
+mod ramp;
 mod request;
 mod response;
-pub mod self_check;
+mod runner;
+mod self_check;
 mod server;
 pub mod sim;
 mod stream;
 
+pub use http::HeaderMap;
+pub use url::Url;
+
 pub use answer::Answer;
+pub use api::{Api, Sampling};
+pub use arrivals::{LOWEST_RATE, arrivals};
 pub use failure::Failure;
-pub use load::{Limits, Load, Offered, Request, Run, run};
-pub use self_check::SelfCheck;
-pub use server::{Api, Sampling, Server};
+pub use load::{Limits, Load, Request};
+pub use ramp::{RampUp, RampUpStrategy};
+pub use runner::{OfferedRate, Run, run};
+pub use self_check::{LagSummary, SelfCheck};
+pub use server::Server;

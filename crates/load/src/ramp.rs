@@ -1,4 +1,4 @@
-//! A request rate that grows while the load lasts. Pure.
+//! A request rate that grows during the load.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use serde::Serialize;
 
 use crate::arrivals::gaps;
 
-/// From which rate to which, in requests a second, and how.
+/// A request rate that grows during the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RampUp {
-    /// By a number or by a factor.
+    /// How the rate grows.
     pub strategy: RampUpStrategy,
-    /// Rate of the first request; at least 1.
+    /// Rate at the first request, in requests a second; at least 1.
     pub start: u32,
-    /// Rate of the last request; at least `start`.
+    /// Rate at the last request, in requests a second; at least `start`.
     pub end: u32,
 }
 
 impl RampUp {
-    /// The rate at which request `index` of `count` is sent, in requests a second.
+    /// The rate at request `index` of `count`, in requests a second.
     pub fn rate(&self, index: usize, count: usize) -> f64 {
         let (start, end) = (f64::from(self.start), f64::from(self.end));
         let progress = index as f64 / count.saturating_sub(1).max(1) as f64;
@@ -29,8 +29,8 @@ impl RampUp {
         }
     }
 
-    /// Due times of `count` requests from the start of the load; gaps as in [`crate::arrivals::arrivals`], but not scaled
-    /// to a total.
+    /// Due times of `count` requests from the start of the load; gaps as in [`arrivals`](crate::arrivals()), but not
+    /// scaled to a total duration.
     pub fn arrivals(&self, count: usize, burstiness: f64, seed: u64) -> Vec<Duration> {
         let gaps = gaps(count, burstiness, seed);
         let gaps = gaps.iter().enumerate().map(|(index, gap)| gap / self.rate(index, count));
@@ -41,8 +41,8 @@ impl RampUp {
         .collect()
     }
 
-    /// Whole rates, and which of `count` requests reached each first: what vLLM calls changes of the rate. The first is
-    /// the rate at the start.
+    /// Every whole rate, and the index of the first of `count` requests that reached it (`None` for the rate at the
+    /// start). These are vLLM's "rate change events".
     pub fn changes(&self, count: usize) -> Vec<(u32, Option<usize>)> {
         let mut changes = vec![(self.start, None)];
         let mut last = self.start;
@@ -59,17 +59,17 @@ impl RampUp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RampUpStrategy {
-    /// By the same number each request.
+    /// By the same amount with each request.
     Linear,
-    /// By the same factor each request.
+    /// By the same factor with each request.
     Exponential,
 }
 
 impl RampUpStrategy {
-    /// All of them.
+    /// All strategies.
     pub const ALL: [Self; 2] = [Self::Linear, Self::Exponential];
 
-    /// vLLM's word for it.
+    /// vLLM's name of it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Linear => "linear",
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn every_whole_rate_is_a_change_once() {
+    fn every_whole_rate_is_one_change() {
         assert_eq!(LINEAR.changes(3), [(2, None), (3, Some(1)), (4, Some(1)), (5, Some(2)), (6, Some(2))]);
         assert_eq!(EXPONENTIAL.changes(2).len(), 16);
     }

@@ -1,112 +1,112 @@
-//! The HTTP side of an answer: its head, and where its body ends. Pure and incremental: bytes in as they arrive, pieces
-//! of the body out, without copies.
+//! An incremental parser of an HTTP/1.1 response: it takes bytes as they arrive and gives the parts of the body, without
+//! copying them.
 
-/// Longest head of an answer, in bytes.
+/// Longest head of a response, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
-/// Most headers of an answer.
+/// Most headers of a response.
 const HEADERS: usize = 64;
 
-/// Most bytes of what stands between two chunks: a size and its extensions, or one trailer.
+/// Longest line between two chunks, in bytes: a size with its extensions, or one trailer.
 const LINE_LIMIT: usize = 8 << 10;
 
-/// One step through an answer.
+/// One piece of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// The head is complete; its status.
+    /// The head is complete; this is its status.
     Head(u16),
-    /// Some of the body.
+    /// A part of the body.
     Body(&'a [u8]),
-    /// Nothing more until more arrives.
-    More,
-    /// The answer is complete.
+    /// All input is read and the response is not complete.
+    NeedMore,
+    /// The response is complete.
     End,
 }
 
-/// Follows one answer.
+/// Parses one response.
 #[derive(Debug, Default)]
-pub struct Response {
+pub struct ResponseParser {
     head: Vec<u8>,
-    part: Part,
-    /// Whether the server closes the connection after this answer.
+    state: State,
+    /// Whether the server closes the connection after this response.
     closes: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum State {
     #[default]
     Head,
-    /// Body of a known length; what is left of it.
+    /// A body of a known length; the bytes that remain.
     Sized(u64),
-    /// Body that ends with the connection.
+    /// A body that ends with the connection.
     Unsized,
-    /// The size of a chunk so far; `None` before its first digit.
+    /// In the size of a chunk: its value so far; `None` before the first digit.
     Size(Option<u64>),
-    /// What may stand behind the size up to the line's end, and how long that is.
+    /// After the size, up to the end of the line: the size, and the length of the extension so far.
     Extension(u64, usize),
-    /// What is left of a chunk.
+    /// In a chunk: the bytes that remain.
     Chunk(u64),
     /// The line end after a chunk.
     ChunkEnd,
-    /// Lines after the last chunk, up to an empty one; bytes of the line under way.
+    /// In the lines after the last chunk, up to an empty one: the length of the line so far.
     Trailer(usize),
     End,
 }
 
-impl Response {
-    /// Takes the next step through `input` and shortens it by what was read.
+impl ResponseParser {
+    /// Parses the next piece of `input` and removes the bytes that were read from its front.
     ///
     /// # Errors
-    /// It is not an answer of HTTP/1.1.
+    /// The input is not an HTTP/1.1 response.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Piece<'a>, String> {
         loop {
-            if self.part == Part::End {
+            if self.state == State::End {
                 return Ok(Piece::End);
             }
             if input.is_empty() {
-                return Ok(Piece::More);
+                return Ok(Piece::NeedMore);
             }
-            match self.part {
-                Part::Head => {
+            match self.state {
+                State::Head => {
                     if let Some(status) = self.take_head(input)? {
                         return Ok(Piece::Head(status));
                     }
                 }
-                Part::Sized(left) => {
-                    let body = take(input, left);
-                    self.part = match left - body.len() as u64 {
-                        0 => Part::End,
-                        left => Part::Sized(left),
+                State::Sized(remaining) => {
+                    let body = take(input, remaining);
+                    self.state = match remaining - body.len() as u64 {
+                        0 => State::End,
+                        remaining => State::Sized(remaining),
                     };
                     return Ok(Piece::Body(body));
                 }
-                Part::Unsized => return Ok(Piece::Body(std::mem::take(input))),
-                Part::Chunk(left) => {
-                    let body = take(input, left);
-                    self.part = match left - body.len() as u64 {
-                        0 => Part::ChunkEnd,
-                        left => Part::Chunk(left),
+                State::Unsized => return Ok(Piece::Body(std::mem::take(input))),
+                State::Chunk(remaining) => {
+                    let body = take(input, remaining);
+                    self.state = match remaining - body.len() as u64 {
+                        0 => State::ChunkEnd,
+                        remaining => State::Chunk(remaining),
                     };
                     return Ok(Piece::Body(body));
                 }
-                Part::Size(_) | Part::Extension(..) | Part::ChunkEnd | Part::Trailer(_) => {
+                State::Size(_) | State::Extension(..) | State::ChunkEnd | State::Trailer(_) => {
                     let (first, rest) = input.split_at(1);
                     *input = rest;
-                    self.part = between(self.part, first[0])?;
+                    self.state = after_byte(self.state, first[0])?;
                 }
-                Part::End => {}
+                State::End => {}
             }
         }
     }
 
-    /// Whether the end of the connection is the end of this answer.
+    /// Whether this response ends with the connection.
     pub fn ends_with_connection(&self) -> bool {
-        self.part == Part::Unsized
+        self.state == State::Unsized
     }
 
     /// Whether the connection can carry another request.
     pub fn keeps_connection(&self) -> bool {
-        self.part == Part::End && !self.closes
+        self.state == State::End && !self.closes
     }
 
     fn take_head(&mut self, input: &mut &[u8]) -> Result<Option<u16>, String> {
@@ -114,10 +114,10 @@ impl Response {
         self.head.extend_from_slice(input);
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut response = httparse::Response::new(&mut headers);
-        let length = match response.parse(&self.head).map_err(|error| format!("no HTTP answer: {error}"))? {
+        let length = match response.parse(&self.head).map_err(|error| format!("not an HTTP response: {error}"))? {
             httparse::Status::Complete(length) => length,
             httparse::Status::Partial if self.head.len() > HEAD_LIMIT => {
-                return Err(format!("the head of the answer is longer than {HEAD_LIMIT} bytes"));
+                return Err(format!("the head of the response is longer than {HEAD_LIMIT} bytes"));
             }
             httparse::Status::Partial => {
                 *input = &[];
@@ -125,21 +125,21 @@ impl Response {
             }
         };
         let status = response.code.unwrap_or_default();
-        let (part, closes) = framing(&response)?;
+        let (state, closes) = framing(&response)?;
         *input = input.get(length.saturating_sub(before)..).unwrap_or_default();
         self.head.clear();
-        // 100 and its like announce the answer proper.
+        // An informational response such as 100 comes before the final one.
         if (100..200).contains(&status) {
             return Ok(None);
         }
-        (self.part, self.closes) = (if matches!(status, 204 | 304) { Part::End } else { part }, closes);
+        (self.state, self.closes) = (if matches!(status, 204 | 304) { State::End } else { state }, closes);
         Ok(Some(status))
     }
 }
 
-/// How the body is framed, and whether the connection ends after it.
-fn framing(response: &httparse::Response) -> Result<(Part, bool), String> {
-    let mut part = None;
+/// The state after the head, and whether the server closes the connection.
+fn framing(response: &httparse::Response) -> Result<(State, bool), String> {
+    let mut state = None;
     let mut closes = response.version == Some(0);
     for header in response.headers.iter() {
         let value = String::from_utf8_lossy(header.value);
@@ -148,44 +148,44 @@ fn framing(response: &httparse::Response) -> Result<(Part, bool), String> {
             if !value.eq_ignore_ascii_case("chunked") {
                 return Err(format!("`transfer-encoding: {value}` is not chunked"));
             }
-            part = Some(Part::Size(None));
-        } else if header.name.eq_ignore_ascii_case("content-length") && part != Some(Part::Size(None)) {
-            let length = value.parse().map_err(|_| format!("`content-length: {value}` is no number"))?;
-            part = Some(if length == 0 { Part::End } else { Part::Sized(length) });
+            state = Some(State::Size(None));
+        } else if header.name.eq_ignore_ascii_case("content-length") && state != Some(State::Size(None)) {
+            let length = value.parse().map_err(|_| format!("`content-length: {value}` is not a number"))?;
+            state = Some(if length == 0 { State::End } else { State::Sized(length) });
         } else if header.name.eq_ignore_ascii_case("connection") {
             closes =
                 if closes { !value.eq_ignore_ascii_case("keep-alive") } else { value.eq_ignore_ascii_case("close") };
         }
     }
-    Ok((part.unwrap_or(Part::Unsized), closes))
+    Ok((state.unwrap_or(State::Unsized), closes))
 }
 
-/// The part that follows `byte`, which stands between chunks.
-fn between(part: Part, byte: u8) -> Result<Part, String> {
-    let broken = || format!("a broken chunk: byte {byte:#04x} where none may be");
-    let sized = |size| if size == 0 { Part::Trailer(0) } else { Part::Chunk(size) };
-    Ok(match (part, byte) {
-        (Part::Size(Some(size)) | Part::Extension(size, _), b'\n') => sized(size),
-        (Part::Size(size), _) => match (char::from(byte).to_digit(16), size) {
+/// The state after `byte`, which is outside the data of a chunk.
+fn after_byte(state: State, byte: u8) -> Result<State, String> {
+    let broken = || format!("a broken chunk: unexpected byte {byte:#04x}");
+    let sized = |size| if size == 0 { State::Trailer(0) } else { State::Chunk(size) };
+    Ok(match (state, byte) {
+        (State::Size(Some(size)) | State::Extension(size, _), b'\n') => sized(size),
+        (State::Size(size), _) => match (char::from(byte).to_digit(16), size) {
             (Some(digit), _) => {
                 let size = size.unwrap_or(0).checked_mul(16).and_then(|size| size.checked_add(u64::from(digit)));
-                Part::Size(Some(size.ok_or_else(broken)?))
+                State::Size(Some(size.ok_or_else(broken)?))
             }
-            (None, Some(size)) if matches!(byte, b'\r' | b';' | b' ' | b'\t') => Part::Extension(size, 0),
+            (None, Some(size)) if matches!(byte, b'\r' | b';' | b' ' | b'\t') => State::Extension(size, 0),
             _ => return Err(broken()),
         },
-        (Part::Extension(size, length), _) if length < LINE_LIMIT => Part::Extension(size, length + 1),
-        (Part::ChunkEnd, b'\r') => Part::ChunkEnd,
-        (Part::ChunkEnd, b'\n') => Part::Size(None),
-        (Part::Trailer(0), b'\n') => Part::End,
-        (Part::Trailer(_), b'\n') => Part::Trailer(0),
-        (Part::Trailer(length), b'\r') => Part::Trailer(length),
-        (Part::Trailer(length), _) if length < LINE_LIMIT => Part::Trailer(length + 1),
+        (State::Extension(size, length), _) if length < LINE_LIMIT => State::Extension(size, length + 1),
+        (State::ChunkEnd, b'\r') => State::ChunkEnd,
+        (State::ChunkEnd, b'\n') => State::Size(None),
+        (State::Trailer(0), b'\n') => State::End,
+        (State::Trailer(_), b'\n') => State::Trailer(0),
+        (State::Trailer(length), b'\r') => State::Trailer(length),
+        (State::Trailer(length), _) if length < LINE_LIMIT => State::Trailer(length + 1),
         _ => return Err(broken()),
     })
 }
 
-/// Takes at most `most` bytes off the front of `input`.
+/// Removes at most `most` bytes from the front of `input`.
 fn take<'a>(input: &mut &'a [u8], most: u64) -> &'a [u8] {
     let length = usize::try_from(most).unwrap_or(usize::MAX).min(input.len());
     let (taken, rest) = input.split_at(length);
@@ -197,15 +197,15 @@ fn take<'a>(input: &mut &'a [u8], most: u64) -> &'a [u8] {
 mod tests {
     use super::*;
 
-    /// The status, the body, whether the answer ended, and whether the connection can go on.
+    /// The status, the body, whether the response is complete, and whether the connection can be reused.
     fn read(pieces: &[&[u8]]) -> Result<(u16, String, bool, bool), String> {
-        let (mut answer, mut status, mut body, mut ended) = (Response::default(), 0, Vec::new(), false);
+        let (mut response, mut status, mut body, mut ended) = (ResponseParser::default(), 0, Vec::new(), false);
         for mut piece in pieces.iter().copied() {
             loop {
-                match answer.next(&mut piece)? {
+                match response.next(&mut piece)? {
                     Piece::Head(code) => status = code,
                     Piece::Body(bytes) => body.extend_from_slice(bytes),
-                    Piece::More => break,
+                    Piece::NeedMore => break,
                     Piece::End => {
                         ended = true;
                         break;
@@ -213,10 +213,10 @@ mod tests {
                 }
             }
         }
-        Ok((status, String::from_utf8_lossy(&body).into_owned(), ended, answer.keeps_connection()))
+        Ok((status, String::from_utf8_lossy(&body).into_owned(), ended, response.keeps_connection()))
     }
 
-    /// An answer as uvicorn sends it, and one with everything that the standard allows.
+    /// A response as uvicorn sends it, and one with everything that the standard allows.
     const CHUNKED: &[&str] = &[
         "HTTP/1.1 200 OK\r\ndate: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab\ncd\r\n1\r\ne\r\n0\r\n\r\n",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n\
@@ -224,7 +224,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_body_is_found_wherever_the_pieces_end() {
+    fn a_body_is_parsed_wherever_the_reads_end() {
         for text in CHUNKED.iter().map(|text| text.as_bytes()) {
             let expected = Ok((200, "ab\ncde".to_owned(), true, true));
             assert_eq!(read(&[text]), expected);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_an_error_and_never_a_panic() {
+    fn input_that_is_not_http_is_an_error_and_never_a_panic() {
         for wrong in [
             "hello\r\n\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",

@@ -1,5 +1,5 @@
-//! What the client measures of itself: how late it acts, and how much of its core it needs. A client that is late
-//! measures itself; then the result says so.
+//! What the client measures of itself: how late it acts, and how much of its core it uses. If the client is late, its times
+//! are not those of the server, and the result has a warning.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,43 +10,45 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::numbers::{percentile, sorted};
 
-/// How often the client looks at how late it is. Not a divisor of any usual pace, so that it does not fall in step.
+/// Interval at which the lag of reading is sampled. It divides no usual token interval, so that it is not in phase with
+/// tokens.
 const PROBE: Duration = Duration::from_micros(7_300);
 
-/// Largest p99 of a lag, as a share of the median TTFT, that goes without a warning.
-const LAG_SHARE: f64 = 0.05;
+/// Largest p99 of a lag without a warning, as a share of the median TTFT.
+const MOST_LAG_SHARE: f64 = 0.05;
 
-/// Largest share of its core that the client may need without a warning.
-const CPU_SHARE: f64 = 0.9;
+/// Largest share of its core without a warning.
+const MOST_CPU_SHARE: f64 = 0.9;
 
-/// Lags of one load, in seconds, as they are seen.
+/// Lags of one load, in seconds.
 #[derive(Debug, Default)]
-pub struct Seen {
-    /// From when a socket could have been read to when it would have been.
+pub struct LagSamples {
+    /// From when a socket could have been read to when it would have been read.
     read: Mutex<Vec<f64>>,
-    /// From when a request could have been sent to when it was.
+    /// From when a request could have been sent to when it was sent.
     send: Mutex<Vec<f64>>,
 }
 
-impl Seen {
-    /// Notes that a request was sent so many seconds after it could have been.
-    pub fn sent(&self, seconds: f64) {
+impl LagSamples {
+    /// Adds a request that was sent `seconds` after it could have been sent.
+    pub fn add_send(&self, seconds: f64) {
         self.send.lock().unwrap_or_else(PoisonError::into_inner).push(seconds);
     }
 
-    /// Looks at the lag of reading until it is dropped: whatever is late for a known time is late for a socket too.
+    /// Samples the lag of reading until it is dropped: a timer and a socket wake the client in the same way, so the
+    /// lateness at a known time is that of a read.
     pub async fn probe(self: Arc<Self>, clock: Arc<Clock>) {
         let mut due = Instant::now();
         loop {
             due = (due + PROBE).max(Instant::now());
-            clock.until(due).await;
+            clock.sleep_until(due).await;
             let late = due.elapsed().as_secs_f64();
             self.read.lock().unwrap_or_else(PoisonError::into_inner).push(late);
         }
     }
 }
 
-/// The CPU time of this thread so far, or of the process where the system does not tell.
+/// The CPU time of this thread so far; of the process on systems that do not count it for each thread.
 pub fn cpu_time() -> Duration {
     #[cfg(target_os = "linux")]
     let who = UsageWho::RUSAGE_THREAD;
@@ -58,55 +60,61 @@ pub fn cpu_time() -> Duration {
     Duration::from_micros(microseconds(usage.user_time()) + microseconds(usage.system_time()))
 }
 
-/// How late something was, in milliseconds.
+/// Percentiles of a lag, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
+pub struct LagSummary {
     /// The median.
     pub p50: f64,
     /// The 99th percentile.
     pub p99: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
 }
 
-impl Spread {
-    fn of(seconds: &[f64]) -> Option<Self> {
+impl LagSummary {
+    fn new(seconds: &[f64]) -> Option<Self> {
         let sorted = sorted(seconds);
         let max = sorted.last()? * 1000.0;
         Some(Self { p50: percentile(&sorted, 50.0) * 1000.0, p99: percentile(&sorted, 99.0) * 1000.0, max })
     }
 }
 
-/// What the client measured of itself while a load went on. Its fields are keys of the result beside upstream's.
+/// What the client measured of itself during a load. It serializes to three keys of a result, next to those of
+/// `vllm bench serve`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct SelfCheck {
-    /// From when an answer could have been read to when it would have been; `None` for loads that were too short to say.
-    pub client_lag_ms: Option<Spread>,
-    /// From when a request was due and had a place to when it was sent; `None` where nothing had to wait.
-    pub client_send_lag_ms: Option<Spread>,
-    /// CPU time of the client over the time that the load took. The client has one thread: 1 is all that it can have.
+    /// How late the client read answers; `None` for a load that was too short for a sample.
+    pub client_lag_ms: Option<LagSummary>,
+    /// How late the client sent requests that were due and within the concurrency limit; `None` if all requests were due
+    /// at once and none had to wait.
+    pub client_send_lag_ms: Option<LagSummary>,
+    /// CPU time of the client divided by the duration of the load. The client has one thread, so 1 is the maximum.
     pub client_cpu_share: f64,
 }
 
 impl SelfCheck {
-    /// Sums up a load of `seconds` that took `cpu`.
-    pub fn new(seen: &Seen, cpu: Duration, seconds: f64) -> Self {
-        let spread = |lags: &Mutex<Vec<f64>>| Spread::of(&lags.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Summarizes the samples of a load that took `seconds` and the CPU time `cpu`.
+    pub(crate) fn new(samples: &LagSamples, cpu: Duration, seconds: f64) -> Self {
+        let spread = |lags: &Mutex<Vec<f64>>| LagSummary::new(&lags.lock().unwrap_or_else(PoisonError::into_inner));
         let client_cpu_share = if seconds > 0.0 { cpu.as_secs_f64() / seconds } else { 0.0 };
-        Self { client_lag_ms: spread(&seen.read), client_send_lag_ms: spread(&seen.send), client_cpu_share }
+        Self { client_lag_ms: spread(&samples.read), client_send_lag_ms: spread(&samples.send), client_cpu_share }
     }
 
-    /// Why the numbers may be the client's and not the server's, given the median TTFT in milliseconds.
+    /// Warnings that the client may have distorted the results, given the median TTFT in milliseconds. Lags count from
+    /// 5 % of the median TTFT at the 99th percentile, and CPU time from 90 % of a core.
     pub fn warnings(&self, median_ttft_ms: f64) -> Vec<String> {
-        let late = |what: &str, spread: Option<Spread>| {
+        let lag_warning = |what: &str, spread: Option<LagSummary>| {
             let p99 = spread?.p99;
-            (p99 > LAG_SHARE * median_ttft_ms).then(|| {
+            (p99 > MOST_LAG_SHARE * median_ttft_ms).then(|| {
                 format!("the client {what} up to {p99:.2} ms late (p99), and the median TTFT is {median_ttft_ms:.2} ms")
             })
         };
         let share = self.client_cpu_share;
-        let busy = (share > CPU_SHARE).then(|| format!("the client needed {:.0} % of its core", share * 100.0));
-        [late("read", self.client_lag_ms), late("sent", self.client_send_lag_ms), busy].into_iter().flatten().collect()
+        let busy = (share > MOST_CPU_SHARE).then(|| format!("the client used {:.0} % of its core", share * 100.0));
+        [lag_warning("read", self.client_lag_ms), lag_warning("sent", self.client_send_lag_ms), busy]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -115,8 +123,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_is_late_or_busy_says_so_and_one_that_is_not_is_quiet() {
-        let spread = |p99| Some(Spread { p50: 0.1, p99, max: 9.0 });
+    fn a_client_that_is_late_or_busy_has_warnings_and_others_have_none() {
+        let spread = |p99| Some(LagSummary { p50: 0.1, p99, max: 9.0 });
         let lag = |read, send, cpu| SelfCheck {
             client_lag_ms: spread(read),
             client_send_lag_ms: spread(send),
@@ -127,15 +135,15 @@ mod tests {
         insta::assert_snapshot!(lag(5.5, 7.25, 0.97).warnings(100.0).join("\n"), @r"
         the client read up to 5.50 ms late (p99), and the median TTFT is 100.00 ms
         the client sent up to 7.25 ms late (p99), and the median TTFT is 100.00 ms
-        the client needed 97 % of its core
+        the client used 97 % of its core
         ");
     }
 
     #[test]
-    fn lags_are_summed_up_in_milliseconds() {
-        let seen = Seen::default();
-        (1..=101).for_each(|n| seen.sent(f64::from(n) / 1000.0));
-        let lag = SelfCheck::new(&seen, Duration::from_secs(1), 4.0);
+    fn lags_are_summarized_in_milliseconds() {
+        let samples = LagSamples::default();
+        (1..=101).for_each(|n| samples.add_send(f64::from(n) / 1000.0));
+        let lag = SelfCheck::new(&samples, Duration::from_secs(1), 4.0);
         assert_eq!((lag.client_lag_ms, lag.client_cpu_share), (None, 0.25));
         let send = lag.client_send_lag_ms.unwrap();
         assert_eq!((send.p50.round(), send.p99.round(), send.max), (51.0, 100.0, 101.0));

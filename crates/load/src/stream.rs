@@ -1,5 +1,5 @@
-//! Server-sent events, as completion endpoints stream them: bytes in as they arrive, events out. Pure and incremental;
-//! a chunk may end anywhere, inside a character included.
+//! An incremental parser of server-sent events, as completion endpoints stream them. The bytes of a read may end anywhere,
+//! also within a character.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,42 +8,42 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Longest event, in bytes: far beyond what a server says at once, far below what a machine can hold.
+/// Longest event, in bytes: much more than servers send in one event, and much less than the memory of a machine.
 const EVENT_LIMIT: usize = 32 << 20;
 
-/// One event.
+/// One event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// The `data` of an event, its lines joined by line feeds. Not yet known to be UTF-8.
+pub enum StreamItem<'a> {
+    /// The `data` of an event, its lines joined by line feeds. It is not checked to be UTF-8.
     Data(&'a [u8]),
-    /// `[DONE]`: nothing follows.
+    /// `[DONE]`, the end of the stream.
     Done,
 }
 
-/// Finds events in a stream of bytes. Lines end in LF or CRLF; comments and fields other than `data` are skipped.
+/// Splits a stream of bytes into events. Lines end in LF or CRLF; comments and fields other than `data` are skipped.
 #[derive(Debug, Default)]
-pub struct Events {
+pub struct StreamParser {
     buffer: Vec<u8>,
-    /// How much of `buffer` has been read.
+    /// Bytes of `buffer` that have been parsed.
     read: usize,
-    /// How much of `buffer` is known to hold no line end beyond `read`.
+    /// Bytes of `buffer` that have been searched for the end of a line.
     searched: usize,
-    /// `data` of the event under way, where that has several lines.
+    /// `data` so far of an event with several lines.
     data: Vec<u8>,
     has_data: bool,
 }
 
-/// Where the data of an event lies.
-enum Found {
+/// Where the data of an event is.
+enum DataLocation {
     InBuffer(std::ops::Range<usize>),
-    Gathered,
+    Joined,
 }
 
-impl Events {
-    /// Adds what arrived.
+impl StreamParser {
+    /// Adds the bytes of a read.
     ///
     /// # Errors
-    /// The event under way is longer than any that is meant.
+    /// The current event is too long.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.buffer.drain(..self.read);
         self.searched -= self.read;
@@ -55,16 +55,16 @@ impl Events {
         Ok(())
     }
 
-    /// The next whole event, or `None` until more bytes arrive.
-    pub fn next_event(&mut self) -> Option<Event<'_>> {
-        let data = match self.find()? {
-            Found::InBuffer(range) => self.buffer.get(range).unwrap_or_default(),
-            Found::Gathered => &self.data,
+    /// The next complete event; `None` if more bytes are needed.
+    pub fn next_item(&mut self) -> Option<StreamItem<'_>> {
+        let data = match self.next_data()? {
+            DataLocation::InBuffer(range) => self.buffer.get(range).unwrap_or_default(),
+            DataLocation::Joined => &self.data,
         };
-        Some(if data == b"[DONE]" { Event::Done } else { Event::Data(data) })
+        Some(if data == b"[DONE]" { StreamItem::Done } else { StreamItem::Data(data) })
     }
 
-    fn find(&mut self) -> Option<Found> {
+    fn next_data(&mut self) -> Option<DataLocation> {
         if !self.has_data {
             self.data.clear();
         }
@@ -74,20 +74,20 @@ impl Events {
             let line = self.line(begin, end);
             let Some(value) = line.strip_prefix(b"data:") else {
                 if line.is_empty() && std::mem::take(&mut self.has_data) {
-                    return Some(Found::Gathered);
+                    return Some(DataLocation::Joined);
                 }
                 continue;
             };
             let value = value.strip_prefix(b" ").unwrap_or(value);
             let to = begin + line.len();
             let value = to - value.len()..to;
-            // The end of an event mostly stands right behind its only line: then nothing is copied.
+            // Most events have one line and an empty line after it. Then nothing is copied.
             let rest = self.buffer.get(self.read..).unwrap_or_default();
             let blank = if rest.starts_with(b"\n") { 1 } else { 2 * usize::from(rest.starts_with(b"\r\n")) };
             if blank > 0 && !self.has_data {
                 self.read += blank;
                 self.searched = self.read;
-                return Some(Found::InBuffer(value));
+                return Some(DataLocation::InBuffer(value));
             }
             if self.has_data {
                 self.data.push(b'\n');
@@ -97,7 +97,7 @@ impl Events {
         }
     }
 
-    /// Moves past the next line and gives where its line feed stands.
+    /// Moves past the next line. Gives the position of its line feed.
     fn line_end(&mut self) -> Option<usize> {
         match memchr::memchr(b'\n', self.buffer.get(self.searched..)?) {
             Some(offset) => {
@@ -118,40 +118,40 @@ impl Events {
     }
 }
 
-/// What one event of a completion stream says, for both interfaces. Reading it allocates nothing.
+/// The data of one event of a completion stream, for both interfaces. Parsing it does not allocate.
 #[derive(Debug, Deserialize)]
 pub struct Chunk<'a> {
     #[serde(borrow, default)]
-    choices: First<'a>,
+    choices: FirstChoice<'a>,
     /// Token counts; vLLM sends them last, in an event without choices.
     pub usage: Option<Usage>,
-    /// What went wrong after the stream had begun.
+    /// An error after the stream began.
     pub error: Option<ErrorBody>,
 }
 
-/// Reads the chunks of one answer. From token to token a server changes the text and nothing else: what stands around it is
-/// read once and then only compared, which takes a tenth of the time.
+/// Parses the chunks of one answer. Between two tokens of an answer usually only the text differs: the rest is parsed once
+/// and then compared, which takes a tenth of the time.
 #[derive(Debug, Default)]
-pub struct Chunks {
-    /// A chunk that was read in full and says nothing but a token; empty before the first.
+pub struct ChunkParser {
+    /// A parsed chunk that has nothing but a token; empty before the first.
     known: Vec<u8>,
-    /// Where the text of that one lies, with its quotes.
+    /// The position of its text, with the quotes.
     text: std::ops::Range<usize>,
 }
 
-impl Chunks {
-    /// Reads the data of an event: what [`Chunk::parse`] gives.
+impl ChunkParser {
+    /// Parses the data of an event, with the same result as [`Chunk::parse`].
     ///
     /// # Errors
     /// Those of [`Chunk::parse`].
     pub fn read<'a>(&mut self, data: &'a [u8]) -> Result<Chunk<'a>, String> {
-        if let Some(chunk) = self.alike(data) {
+        if let Some(chunk) = self.parse_like_known(data) {
             return Ok(chunk);
         }
         let chunk = Chunk::parse(data)?;
         let plain = chunk.usage.is_none() && chunk.error.is_none();
         if let Some(text) = chunk.raw_text().filter(|text| plain && is_string(text)) {
-            // The text borrows from `data`: how far into it is the distance of the two.
+            // The text borrows from `data`, so the distance of the two pointers is its position.
             let from = (text.as_ptr() as usize).wrapping_sub(data.as_ptr() as usize);
             self.known.clear();
             self.known.extend_from_slice(data);
@@ -160,8 +160,8 @@ impl Chunks {
         Ok(chunk)
     }
 
-    /// The chunk, where it differs from the known one in its text alone.
-    fn alike<'a>(&self, data: &'a [u8]) -> Option<Chunk<'a>> {
+    /// The chunk, if it differs from the known one in its text only.
+    fn parse_like_known<'a>(&self, data: &'a [u8]) -> Option<Chunk<'a>> {
         if self.known.is_empty() {
             return None;
         }
@@ -170,7 +170,7 @@ impl Chunks {
         let text = std::str::from_utf8(text).ok().filter(|text| is_string(text))?;
         let text: &RawValue = serde_json::from_str(text).ok()?;
         let choice = Choice { text: Some(text), delta: None };
-        Some(Chunk { choices: First(Some(choice)), usage: None, error: None })
+        Some(Chunk { choices: FirstChoice(Some(choice)), usage: None, error: None })
     }
 }
 
@@ -178,9 +178,9 @@ fn is_string(json: &str) -> bool {
     json.len() >= 2 && json.starts_with('"') && json.ends_with('"')
 }
 
-/// The first of the choices.
+/// The first choice of a chunk.
 #[derive(Debug, Default)]
-struct First<'a>(Option<Choice<'a>>);
+struct FirstChoice<'a>(Option<Choice<'a>>);
 
 #[derive(Debug, Deserialize)]
 struct Choice<'a> {
@@ -196,48 +196,48 @@ struct Delta<'a> {
     content: Option<&'a RawValue>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for FirstChoice<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Choices;
         impl<'de> Visitor<'de> for Choices {
-            type Value = First<'de>;
+            type Value = FirstChoice<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of choices")
             }
 
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(First(None))
+                Ok(FirstChoice(None))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut choices: A) -> Result<Self::Value, A::Error> {
                 let first = choices.next_element()?;
                 while choices.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(First(first))
+                Ok(FirstChoice(first))
             }
         }
         deserializer.deserialize_any(Choices)
     }
 }
 
-/// Token counts of a request.
+/// Token counts of a request, by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Usage {
-    /// Tokens in.
+    /// Tokens of the prompt.
     pub prompt_tokens: Option<u64>,
-    /// Tokens out.
+    /// Tokens of the answer.
     pub completion_tokens: Option<u64>,
 }
 
-/// What went wrong, in the server's words.
+/// An error that the server reported.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub struct ErrorBody {
-    /// The server's words.
+    /// Its text.
     pub message: String,
 }
 
 impl<'a> Chunk<'a> {
-    /// Reads the data of an event.
+    /// Parses the data of an event.
     ///
     /// # Errors
     /// It is not UTF-8, or not the JSON of a completion chunk.
@@ -246,17 +246,17 @@ impl<'a> Chunk<'a> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Whether it carries a token; the text of that may be empty.
+    /// Whether it has a token; the text of the token may be empty.
     pub fn has_token(&self) -> bool {
         self.choices.0.is_some()
     }
 
-    /// The text of the first choice; empty where it has none.
+    /// The text of the first choice; empty if it has none.
     pub fn text(&self) -> Cow<'a, str> {
         self.raw_text().and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default()
     }
 
-    /// That text as it stands in the JSON.
+    /// That text as JSON.
     fn raw_text(&self) -> Option<&'a str> {
         let choice = self.choices.0.as_ref()?;
         choice.text.or(choice.delta.as_ref().and_then(|delta| delta.content)).map(RawValue::get)
@@ -268,52 +268,52 @@ mod tests {
     use super::*;
 
     fn texts(chunks: &[&[u8]]) -> Vec<String> {
-        let mut events = Events::default();
-        let mut found = Vec::new();
+        let mut parser = StreamParser::default();
+        let mut texts = Vec::new();
         for chunk in chunks {
-            events.push(chunk).unwrap();
-            while let Some(event) = events.next_event() {
-                found.push(match event {
-                    Event::Data(data) => String::from_utf8_lossy(data).into_owned(),
-                    Event::Done => "<done>".to_owned(),
+            parser.push(chunk).unwrap();
+            while let Some(item) = parser.next_item() {
+                texts.push(match item {
+                    StreamItem::Data(data) => String::from_utf8_lossy(data).into_owned(),
+                    StreamItem::Done => "<done>".to_owned(),
                 });
             }
         }
-        found
+        texts
     }
 
     const STREAM: &str =
         ": ping\n\nevent: token\r\ndata: {\"text\": \"h\u{e9}\"}\r\n\r\ndata:a\ndata: b\n\ndata: \n\ndata: [DONE]\n\n";
-    const FOUND: [&str; 4] = ["{\"text\": \"h\u{e9}\"}", "a\nb", "", "<done>"];
+    const PARSED: [&str; 4] = ["{\"text\": \"h\u{e9}\"}", "a\nb", "", "<done>"];
 
     #[test]
-    fn events_are_found_wherever_the_chunks_end() {
-        assert_eq!(texts(&[STREAM.as_bytes()]), FOUND);
-        assert_eq!(texts(&STREAM.as_bytes().chunks(1).collect::<Vec<_>>()), FOUND);
+    fn events_are_parsed_wherever_the_reads_end() {
+        assert_eq!(texts(&[STREAM.as_bytes()]), PARSED);
+        assert_eq!(texts(&STREAM.as_bytes().chunks(1).collect::<Vec<_>>()), PARSED);
         for cut in 0..STREAM.len() {
             let (left, right) = STREAM.as_bytes().split_at(cut);
-            assert_eq!(texts(&[left, right]), FOUND, "cut at byte {cut}");
+            assert_eq!(texts(&[left, right]), PARSED, "cut at byte {cut}");
         }
     }
 
     #[test]
-    fn a_line_as_long_as_a_book_is_one_event_and_one_without_end_is_an_error() {
+    fn a_long_line_is_one_event_and_a_line_without_end_is_an_error() {
         let long = format!("data: {}\n\n", "a".repeat(1 << 20));
         let found = texts(&long.as_bytes().chunks(1000).collect::<Vec<_>>());
         assert_eq!((found.len(), found[0].len()), (1, 1 << 20));
-        let mut events = Events::default();
+        let mut parser = StreamParser::default();
         let endless = vec![b'a'; 1 << 20];
-        let pushed = (0..64).map(|_| events.push(&endless).map(|()| events.next_event().is_none()));
+        let pushed = (0..64).map(|_| parser.push(&endless).map(|()| parser.next_item().is_none()));
         assert!(pushed.collect::<Result<Vec<_>, _>>().is_err());
     }
 
     #[test]
-    fn an_event_that_is_not_finished_is_not_given() {
+    fn an_incomplete_event_is_not_returned() {
         assert_eq!(texts(&[b"data: {\"a\"", b": 1}\n"]), Vec::<String>::new());
     }
 
     #[test]
-    fn vllms_chunks_of_both_interfaces_carry_tokens_then_usage() {
+    fn chunks_of_vllm_of_both_interfaces_have_tokens_and_then_usage() {
         let completion = br#"{"id":"cmpl-1","choices":[{"index":0,"text":" a","finish_reason":null}],"usage":null}"#;
         let chat = br#"{"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
         let usage = br#"{"choices":[],"usage":{"prompt_tokens":64,"total_tokens":96,"completion_tokens":32}}"#;
@@ -329,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_is_like_the_one_before_is_read_as_if_it_were_the_first() {
+    fn a_chunk_that_resembles_the_last_one_is_parsed_like_any_other() {
         let completion = |text: &str| format!(r#"{{"id":"a","choices":[{{"index":0,"text":{text}}}],"usage":null}}"#);
         let chat = |text: &str| format!(r#"{{"choices":[{{"delta":{{"content":{text}}}}}]}}"#);
-        assert!(Chunks::default().read(b"\"a text alone\"").is_err());
-        for shape in [&completion as &dyn Fn(&str) -> String, &chat] {
-            let mut chunks = Chunks::default();
-            // The last ones would end the text early, or are no text at all.
+        assert!(ChunkParser::default().read(b"\"a text alone\"").is_err());
+        for data_with in [&completion as &dyn Fn(&str) -> String, &chat] {
+            let mut chunks = ChunkParser::default();
+            // The last ones end the text early, or are not a text.
             for text in [
                 r#"" a""#,
                 r#""""#,
@@ -348,20 +348,20 @@ mod tests {
                 "\"",
                 r#""a\""#,
             ] {
-                let data = shape(text);
-                let told = |chunk: Chunk<'_>| (chunk.has_token(), chunk.text().into_owned(), chunk.usage);
-                let first = Chunk::parse(data.as_bytes()).map(told);
-                assert_eq!(chunks.read(data.as_bytes()).map(told), first, "{data}");
+                let data = data_with(text);
+                let content = |chunk: Chunk<'_>| (chunk.has_token(), chunk.text().into_owned(), chunk.usage);
+                let first = Chunk::parse(data.as_bytes()).map(content);
+                assert_eq!(chunks.read(data.as_bytes()).map(content), first, "{data}");
             }
             assert!(!chunks.known.is_empty());
             let broken =
-                shape("\"?\"").into_bytes().iter().map(|b| if *b == b'?' { 0xff } else { *b }).collect::<Vec<_>>();
+                data_with("\"?\"").into_bytes().iter().map(|b| if *b == b'?' { 0xff } else { *b }).collect::<Vec<_>>();
             assert!(chunks.read(&broken).is_err());
         }
     }
 
     #[test]
-    fn an_error_event_is_told_from_a_token_and_bad_utf8_is_an_error() {
+    fn an_error_event_is_not_a_token_and_invalid_utf8_is_an_error() {
         let chunk = Chunk::parse(br#"{"error":{"message":"engine died","type":"InternalServerError"}}"#).unwrap();
         assert_eq!(chunk.error.unwrap().message, "engine died");
         assert!(Chunk::parse(b"{\"choices\":[{\"text\":\"\xff\"}]}").is_err());

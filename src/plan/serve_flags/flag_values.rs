@@ -1,13 +1,14 @@
-//! Values of flags that are more than a word or a number.
+//! Values of flags, other than words and numbers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use vllm_load::Api;
 
-/// Interfaces, as upstream names its backends.
+/// A backend of `vllm bench serve`, which selects the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
@@ -20,7 +21,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Upstream's name.
+    /// Its name in vLLM.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vllm => "vllm",
@@ -29,7 +30,7 @@ impl Backend {
         }
     }
 
-    /// The interface that it stands for.
+    /// Its interface.
     pub fn api(self) -> Api {
         match self {
             Self::Vllm | Self::Openai => Api::Completions,
@@ -38,22 +39,22 @@ impl Backend {
     }
 }
 
-/// Where prompts come from.
+/// The kind of data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatasetName {
-    /// Random tokens of a vocabulary.
+    /// Random tokens.
     Random,
-    /// Conversations of the ShareGPT kind.
+    /// Conversations in the format of ShareGPT.
     Sharegpt,
-    /// JSON lines of one's own.
+    /// JSON lines.
     Custom,
-    /// Lines of a poem.
+    /// Lines of a text.
     Sonnet,
 }
 
 impl DatasetName {
-    /// Upstream's name.
+    /// Its name in vLLM.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Random => "random",
@@ -64,7 +65,7 @@ impl DatasetName {
     }
 }
 
-/// Times of a request that get statistics.
+/// A time of a request that has statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -77,18 +78,18 @@ pub enum Timing {
     Itl,
     /// End-to-end latency.
     E2el,
-    /// How long after its due time a request was sent; with --max-concurrency only.
+    /// From the due time of a request to its sending; with --max-concurrency only.
     ClientQueueTime,
-    /// Both of these; with --max-concurrency and a finite --request-rate only.
+    /// The sum of these two; with --max-concurrency and a finite --request-rate only.
     E2elIncludingClientQueue,
 }
 
 impl Timing {
-    /// All of them, in the order in which results have them.
+    /// All timings, in the order of a result.
     pub const ALL: [Self; 6] =
         [Self::Ttft, Self::Tpot, Self::Itl, Self::E2el, Self::ClientQueueTime, Self::E2elIncludingClientQueue];
 
-    /// The middle of the keys of results.
+    /// Its name in the keys of a result.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ttft => "ttft",
@@ -101,12 +102,11 @@ impl Timing {
     }
 }
 
-/// A time that a good request keeps.
+/// The longest time of a good request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Objective {
-    /// Of TTFT, TPOT and E2EL.
+    /// TTFT, TPOT or E2EL.
     pub timing: Timing,
-    /// The most that it may take.
     pub milliseconds: f64,
 }
 
@@ -129,6 +129,17 @@ impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.timing.as_str(), self.milliseconds)
     }
+}
+
+/// The parser of KEY=VALUE.
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// The parser of a JSON object.
+pub(super) fn json_object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))
 }
 
 #[cfg(test)]

@@ -1,76 +1,99 @@
-//! The prompts that a command of `bench serve` asks for, drawn from the data set that it names.
+//! The prompts of a command of `bench serve`.
 
-use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Map;
 use vllm_load::Api;
-use vllm_load::prompts::{self, Prompt, Selection, Tokenizer};
+use vllm_load::prompts::{self, Prompt, PromptError, Tokenizer};
 
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags::{Arguments, DatasetName};
 use crate::system::model_folder;
 
-/// The prompts that `arguments` ask for.
+/// The prompts of `arguments`.
 ///
 /// # Errors
-/// The tokenizer or the data set is not there or cannot be used (exit 2).
+/// The tokenizer or the data set is missing or not valid (exit 2).
 pub fn draw(arguments: &Arguments, env: &Environment) -> Result<Vec<Prompt>> {
-    let id = arguments.tokenizer_id();
+    let id = arguments.model.tokenizer_id();
     let tokenizer = open_tokenizer(id, env)?;
-    if arguments.dataset_name == DatasetName::Random {
-        if tokenizer.is_none() && arguments.backend.api() == Api::Chat {
-            return missing(id, "chat").mistake();
+    if arguments.dataset.dataset_name == DatasetName::Random {
+        if tokenizer.is_none() && arguments.server.backend.api() == Api::Chat {
+            return missing_tokenizer(id, "chat").mistake();
         }
-        return prompts::random(&arguments.shape(), tokenizer.as_ref()).mistake();
+        let spec = arguments.lengths.random_prompts(&arguments.dataset);
+        return prompts::random(&spec, tokenizer.as_ref()).map_err(name_flag).mistake();
     }
-    let Some(tokenizer) = tokenizer else { return missing(id, arguments.dataset_name.as_str()).mistake() };
+    let Some(tokenizer) = tokenizer else {
+        return missing_tokenizer(id, arguments.dataset.dataset_name.as_str()).mistake();
+    };
     from_file(arguments, &tokenizer).mistake()
 }
 
-fn missing<T>(id: &str, needs: &str) -> Result<T> {
+fn missing_tokenizer<T>(id: &str, needs: &str) -> Result<T> {
     bail!(
         "no tokenizer.json for `{id}` in its folder or the Hugging Face cache, and {needs} needs it: give --tokenizer FOLDER"
     )
 }
 
 fn from_file(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
-    let name = arguments.dataset_name.as_str();
-    let path = arguments.dataset_path.as_deref().with_context(|| format!("{name} needs --dataset-path FILE"))?;
-    let selection =
-        Selection { prompts: arguments.num_prompts, seed: arguments.seed, shuffle: !arguments.disable_shuffle };
-    let mut drawn = match arguments.dataset_name {
-        DatasetName::Random => bail!("random prompts come from no file"),
-        DatasetName::Sharegpt => prompts::sharegpt(path, &selection, arguments.sharegpt_output_len, tokenizer)?,
+    let name = arguments.dataset.dataset_name.as_str();
+    let path =
+        arguments.dataset.dataset_path.as_deref().with_context(|| format!("{name} needs --dataset-path FILE"))?;
+    let selection = arguments.dataset.selection();
+    let mut drawn = match arguments.dataset.dataset_name {
+        DatasetName::Random => bail!("random prompts have no file"),
+        DatasetName::Sharegpt => prompts::sharegpt(path, &selection, arguments.lengths.sharegpt_output_len, tokenizer),
         DatasetName::Custom => {
             let none = Map::new();
-            let variables = arguments.chat_template_kwargs.as_ref().unwrap_or(&none);
-            let template = (!arguments.skip_chat_template).then_some(variables);
-            prompts::custom(path, &selection, arguments.custom_output_len(), template, tokenizer)?
+            let variables = arguments.dataset.chat_template_kwargs.as_ref().unwrap_or(&none);
+            let template = (!arguments.dataset.skip_chat_template).then_some(variables);
+            prompts::custom(path, &selection, arguments.lengths.custom_output_len(), template, tokenizer)
         }
         DatasetName::Sonnet => {
-            let bare = arguments.backend.api() == Api::Chat;
-            prompts::sonnet(path, &selection, &arguments.sonnet_lengths(), bare, tokenizer)?
+            let bare = arguments.server.backend.api() == Api::Chat;
+            prompts::sonnet(path, &selection, &arguments.lengths.sonnet_lengths(), bare, tokenizer)
         }
-    };
+    }
+    .map_err(name_flag)?;
     if drawn.is_empty() {
         bail!("{} has no prompt that {name} can use: every one is too short, too long or missing", path.display());
     }
-    if !arguments.no_oversample {
+    if !arguments.dataset.no_oversample {
         prompts::repeat(&mut drawn, &selection);
     }
     Ok(drawn)
 }
 
-/// The tokenizer of `model`, or `None` where its files are not on this machine.
+/// Adds to an error the flag that fixes it.
+fn name_flag(error: PromptError) -> anyhow::Error {
+    let fix = match &error {
+        PromptError::NoTokens { .. } => "raise --random-input-len",
+        PromptError::UnreadableFile { .. } => "check --dataset-path",
+        PromptError::NotText { .. } => "use --client vllm",
+        PromptError::NoOutputLength { .. } => "add it, or give --custom-output-len",
+        PromptError::ShortInput { .. } => "raise --sonnet-input-len",
+        PromptError::LongLines { .. } => "raise --sonnet-input-len or lower --sonnet-prefix-len",
+        PromptError::NoChatTemplate { .. } => {
+            "give --skip-chat-template, or --tokenizer with the folder of a chat model"
+        }
+        PromptError::InvalidFile(_) | PromptError::ChatTemplate { .. } => return error.into(),
+    };
+    anyhow!("{:#}; {fix}", anyhow::Error::from(error))
+}
+
+/// The tokenizer of `model`; `None` if its files are not on this machine.
 ///
 /// # Errors
-/// A file of the tokenizer cannot be read (exit 2).
+/// A file of the tokenizer is not valid (exit 2).
 pub fn open_tokenizer(model: &str, env: &Environment) -> Result<Option<Tokenizer>> {
     find_tokenizer(model, env).map(|folder| Tokenizer::read(&folder)).transpose().mistake()
 }
 
-/// The folder of `model` where it holds a `tokenizer.json`.
-pub fn find_tokenizer(model: &str, env: &Environment) -> Option<std::path::PathBuf> {
+/// The folder of `model`, if it has a `tokenizer.json`.
+pub fn find_tokenizer(model: &str, env: &Environment) -> Option<PathBuf> {
     model_folder::folder(model, env).filter(|folder| folder.join("tokenizer.json").is_file())
 }
 
@@ -87,7 +110,7 @@ mod tests {
 
     const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 
-    /// What vLLM 0.32 makes of `flags`, written by `tests/data/datasets/parity.py`.
+    /// The prompts of vLLM 0.32 for `flags`, written by `tests/data/datasets/parity.py`.
     #[derive(Deserialize)]
     struct Expected {
         dataset: String,
@@ -156,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_data_set_is_said_with_its_place_and_the_fix() {
+    fn the_error_of_a_data_set_has_its_position_and_the_fix() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -168,16 +191,16 @@ mod tests {
                 refused(&format!("--model {DATA}/tiny-llama --dataset-name {dataset} --dataset-path {path} {flags}"));
             text.replace(&folder.path().display().to_string(), "FOLDER")
         };
-        insta::assert_snapshot!(of("sharegpt", "none.json", ""), @"cannot read none.json, the file of --dataset-path: No such file or directory (os error 2)");
+        insta::assert_snapshot!(of("sharegpt", "none.json", ""), @"cannot read none.json: No such file or directory (os error 2); check --dataset-path");
         insta::assert_snapshot!(of("sharegpt", &file("a.json", "[{\"conversations\": [\n  {\"value\": 7}]}]"), ""), @"FOLDER/a.json, line 2, column 13: invalid type: integer `7`, expected a string");
         insta::assert_snapshot!(of("sharegpt", &file("b.json", "[{\"conversations\": []}]"), ""), @"FOLDER/b.json has no prompt that sharegpt can use: every one is too short, too long or missing");
         let image = r#"[{"image": "cat.png", "conversations": [{"value": "what is on this picture?"}, {"value": "a cat on a red mat"}]}]"#;
-        insta::assert_snapshot!(of("sharegpt", &file("c.json", image), ""), @"conversation 1 of FOLDER/c.json has an image or a video, which only `vllm bench serve` sends: use --client vllm");
+        insta::assert_snapshot!(of("sharegpt", &file("c.json", image), ""), @"conversation 1 of FOLDER/c.json has an image or a video, and only text can be sent; use --client vllm");
         insta::assert_snapshot!(of("custom", &file("a.jsonl", "{\"prompt\": \"hi\"}\n\n{\"prompt\" \"hi\"}\n"), ""), @"FOLDER/a.jsonl, line 3, column 11: expected `:`");
         insta::assert_snapshot!(of("custom", &file("b.jsonl", "{\"text\": \"hi\"}\n"), ""), @"FOLDER/b.jsonl, line 1, column 14: missing field `prompt`");
-        insta::assert_snapshot!(of("custom", &file("c.jsonl", "{\"prompt\": \"hi\"}\n"), "--custom-output-len -1"), @"cannot use the custom data set: FOLDER/c.jsonl, line 1: no `output_tokens` of at least 1; add them, or give --custom-output-len");
+        insta::assert_snapshot!(of("custom", &file("c.jsonl", "{\"prompt\": \"hi\"}\n"), "--custom-output-len -1"), @"FOLDER/c.jsonl, line 1: no `output_tokens` of at least 1; add it, or give --custom-output-len");
         insta::assert_snapshot!(of("custom", &file("d.json", "{}"), ""), @"FOLDER/d.json is not named `*.jsonl`: the custom data set is JSON lines");
-        insta::assert_snapshot!(of("sonnet", &file("e.txt", "a rose\n"), "--sonnet-input-len 10"), @"`--sonnet-input-len 10` is not more than the 34 tokens that every prompt begins with");
+        insta::assert_snapshot!(of("sonnet", &file("e.txt", "a rose\n"), "--sonnet-input-len 10"), @"an input length of 10 is not more than the 34 tokens that every prompt begins with; raise --sonnet-input-len");
         insta::assert_snapshot!(refused("--model none --dataset-name custom --dataset-path a.jsonl"), @"no tokenizer.json for `none` in its folder or the Hugging Face cache, and custom needs it: give --tokenizer FOLDER");
         insta::assert_snapshot!(refused("--model none --backend openai-chat --endpoint /v1/chat/completions"), @"no tokenizer.json for `none` in its folder or the Hugging Face cache, and chat needs it: give --tokenizer FOLDER");
     }

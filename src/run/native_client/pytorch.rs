@@ -1,5 +1,5 @@
-//! The `.pytorch.json` that `vllm bench serve` writes with `SAVE_TO_PYTORCH_BENCHMARK_FORMAT`: one record a metric, with
-//! the same keys and types, whichever client measured. Pure.
+//! The `.pytorch.json` that `vllm bench serve` writes with `SAVE_TO_PYTORCH_BENCHMARK_FORMAT`: one record for each metric,
+//! with the same keys and types.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use super::serving_metrics::ServingResult;
 
-/// The arguments of `vllm bench serve` 0.32 at their defaults, those that the native client lacks included.
+/// The arguments of `vllm bench serve` 0.32 with their defaults, also those that the native client does not support.
 const DEFAULTS: &str = include_str!("arguments.json");
 
-/// The metrics that get a record, in upstream's order.
+/// The metrics with a record, in vLLM's order.
 const METRICS: [&str; 12] = [
     "median_ttft_ms",
     "mean_ttft_ms",
@@ -26,7 +26,7 @@ const METRICS: [&str; 12] = [
     "p99_itl_ms",
 ];
 
-/// What records leave out of the result.
+/// Keys of the result that are not in records.
 const LEFT_OUT: [&str; 4] = ["ttfts", "itls", "generated_texts", "errors"];
 
 #[derive(Serialize)]
@@ -39,11 +39,11 @@ struct Record<'a> {
 #[derive(Serialize)]
 struct Benchmark<'a> {
     name: &'static str,
-    extra_info: Conditions<'a>,
+    extra_info: ExtraInfo<'a>,
 }
 
 #[derive(Serialize)]
-struct Conditions<'a> {
+struct ExtraInfo<'a> {
     args: &'a Map<String, Value>,
     #[serde(rename = "compilation_config.mode")]
     compilation_mode: &'a Value,
@@ -66,10 +66,10 @@ struct Metric<'a> {
 /// The records of a result, as the text of the file. Headers are hidden.
 ///
 /// # Errors
-/// They cannot be printed as JSON.
+/// They cannot be serialized as JSON.
 pub fn records(result: &ServingResult) -> Result<String> {
     let arguments = &result.arguments;
-    let all = result.to_map(arguments.save_detailed);
+    let all = result.to_map(arguments.result.save_detailed);
     let mut args = args(result)?;
     let extra_info: Map<String, Value> = all
         .iter()
@@ -80,26 +80,26 @@ pub fn records(result: &ServingResult) -> Result<String> {
         args.insert("tensor_parallel_size".to_owned(), size.clone());
     }
     let none = Value::from("");
-    let said = |key| extra_info.get(key).unwrap_or(&none);
-    let file = arguments.result_filename.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let compilation_mode = said("compilation_config.mode");
+    let value = |key| extra_info.get(key).unwrap_or(&none);
+    let file = arguments.result.result_filename.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let compilation_mode = value("compilation_config.mode");
     let records = METRICS.into_iter().filter_map(|name| {
-        let value = all.get(name)?;
+        let measured = all.get(name)?;
         Some(Record {
             benchmark: Benchmark {
                 name: "vLLM benchmark",
-                extra_info: Conditions {
+                extra_info: ExtraInfo {
                     args: &args,
                     compilation_mode,
-                    optimization_level: said("optimization_level"),
+                    optimization_level: value("optimization_level"),
                     use_compile: compilation_mode != "0" && !file.contains("eager"),
                 },
             },
-            model: Model { name: &arguments.model },
-            metric: Metric { name, benchmark_values: [value], extra_info: &extra_info },
+            model: Model { name: &arguments.model.model },
+            metric: Metric { name, benchmark_values: [measured], extra_info: &extra_info },
         })
     });
-    serde_json::to_string(&records.collect::<Vec<_>>()).context("cannot print records")
+    serde_json::to_string(&records.collect::<Vec<_>>()).context("cannot serialize records")
 }
 
 /// Every argument of `vllm bench serve`, in its order.
@@ -109,8 +109,8 @@ fn args(result: &ServingResult) -> Result<Map<String, Value>> {
     if let Value::Object(given) = serde_json::to_value(&result.arguments).context(cannot)? {
         args.extend(given);
     }
-    // The lengths of data sets that only upstream has follow the general one too.
-    if let Some(length) = result.arguments.output_len {
+    // The general length also applies to data sets that only vLLM has.
+    if let Some(length) = result.arguments.lengths.output_len {
         for other in ["hf_output_len", "spec_bench_output_len", "prefix_repetition_output_len"] {
             args.insert(other.to_owned(), length.into());
         }
@@ -126,7 +126,7 @@ mod tests {
     use crate::plan::serve_flags;
     use crate::run::native_client::serving_metrics::tests::arrivals;
 
-    /// Written by vLLM 0.32, on the way of upstream's suite; lists are cut to two entries.
+    /// Written by vLLM 0.32 with a command of its benchmark suite; lists are shortened to two entries.
     const REAL: &str = include_str!("../../../tests/data/results/options/records.pytorch.json");
 
     fn ours(more: &str) -> String {
@@ -144,18 +144,18 @@ mod tests {
     }
 
     /// Keys in order, with the type of each value; of arrays that of the first entry.
-    fn shape(value: &Value) -> String {
+    fn type_text(value: &Value) -> String {
         match value {
             Value::Null => "null".to_owned(),
             Value::Bool(_) => "bool".to_owned(),
             Value::Number(number) if number.is_f64() => "float".to_owned(),
             Value::Number(_) => "int".to_owned(),
             Value::String(_) => "string".to_owned(),
-            Value::Array(values) => format!("[{}]", values.first().map(shape).unwrap_or_default()),
+            Value::Array(values) => format!("[{}]", values.first().map(type_text).unwrap_or_default()),
             Value::Object(map) => {
                 format!(
                     "{{{}}}",
-                    map.iter().map(|(key, value)| format!("{key}: {}\n", shape(value))).collect::<String>()
+                    map.iter().map(|(key, value)| format!("{key}: {}\n", type_text(value))).collect::<String>()
                 )
             }
         }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(ours.len(), theirs.len());
         for (ours, theirs) in ours.iter().zip(&theirs) {
             assert_eq!(ours["metric"]["name"], theirs["metric"]["name"]);
-            assert_eq!(shape(ours), shape(theirs));
+            assert_eq!(type_text(ours), type_text(theirs));
         }
     }
 

@@ -1,15 +1,14 @@
-//! The result file of `vllm bench serve`: same keys, types and order, then the keys of ours. Pure.
+//! The result file of `vllm bench serve`: the same keys, types and order, and after them the keys of vllm-perf.
 
 use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use vllm_load::ramp::RampUpStrategy;
-use vllm_load::{Answer, SelfCheck};
+use vllm_load::{Answer, RampUpStrategy, SelfCheck};
 
 use super::serving_metrics::{ServingResult, output_tokens};
 
-/// A number of requests a second; infinite is the word `inf`.
+/// A number of requests a second; infinity is the word `inf`.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Rate {
@@ -17,40 +16,17 @@ enum Rate {
     Infinite(&'static str),
 }
 
-/// The result file, in upstream's order.
+/// The result file, in vLLM's order.
 #[derive(Serialize)]
-struct File<'a> {
-    date: String,
-    endpoint_type: &'static str,
-    backend: &'static str,
-    label: Option<&'a str>,
-    model_id: &'a str,
-    tokenizer_id: &'a str,
-    num_prompts: usize,
+struct ResultFile<'a> {
     #[serde(flatten)]
-    metadata: IndexMap<&'a str, &'a str>,
-    request_rate: Rate,
-    burstiness: f64,
-    max_concurrency: Option<usize>,
+    benchmark: BenchmarkKeys<'a>,
     #[serde(flatten)]
-    ramp_up: Option<RampUpFlags>,
-    duration: f64,
-    completed: usize,
-    failed: usize,
-    total_input_tokens: u64,
-    total_output_tokens: u64,
-    request_throughput: f64,
-    request_goodput: Option<f64>,
-    output_throughput: f64,
-    total_token_throughput: f64,
+    traffic: TrafficKeys,
     #[serde(flatten)]
-    lengths_and_times: Option<LengthsAndTimes>,
-    latencies: Vec<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start_times: Option<Vec<f64>>,
-    queue_times: Vec<f64>,
+    totals: TotalKeys,
     #[serde(flatten)]
-    texts: Option<Texts<'a>>,
+    requests: RequestKeys<'a>,
     max_output_tokens_per_s: f64,
     max_concurrent_requests: usize,
     rtfx: f64,
@@ -60,9 +36,60 @@ struct File<'a> {
     statistics: &'a IndexMap<String, f64>,
 }
 
-/// What `--ramp-up-strategy` adds after the traffic.
+/// What was measured.
 #[derive(Serialize)]
-struct RampUpFlags {
+struct BenchmarkKeys<'a> {
+    date: String,
+    endpoint_type: &'static str,
+    backend: &'static str,
+    label: Option<&'a str>,
+    model_id: &'a str,
+    tokenizer_id: &'a str,
+    num_prompts: usize,
+    #[serde(flatten)]
+    metadata: IndexMap<&'a str, &'a str>,
+}
+
+/// The traffic that was requested.
+#[derive(Serialize)]
+struct TrafficKeys {
+    request_rate: Rate,
+    burstiness: f64,
+    max_concurrency: Option<usize>,
+    #[serde(flatten)]
+    ramp_up: Option<RampUpKeys>,
+}
+
+/// Totals over all requests.
+#[derive(Serialize)]
+struct TotalKeys {
+    duration: f64,
+    completed: usize,
+    failed: usize,
+    total_input_tokens: u64,
+    total_output_tokens: u64,
+    request_throughput: f64,
+    request_goodput: Option<f64>,
+    output_throughput: f64,
+    total_token_throughput: f64,
+}
+
+/// The numbers of each request; most of them only with `--save-detailed`.
+#[derive(Serialize)]
+struct RequestKeys<'a> {
+    #[serde(flatten)]
+    lengths_and_times: Option<LengthsAndTimes>,
+    latencies: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_times: Option<Vec<f64>>,
+    queue_times: Vec<f64>,
+    #[serde(flatten)]
+    texts: Option<Texts<'a>>,
+}
+
+/// The keys of `--ramp-up-strategy`.
+#[derive(Serialize)]
+struct RampUpKeys {
     ramp_up_strategy: RampUpStrategy,
     ramp_up_start_rps: u32,
     ramp_up_end_rps: u32,
@@ -75,7 +102,7 @@ struct RateChange {
     timestamp: String,
 }
 
-/// What `--save-detailed` adds before the latencies.
+/// The keys of `--save-detailed` before the latencies.
 #[derive(Serialize)]
 struct LengthsAndTimes {
     input_lens: Vec<u64>,
@@ -84,7 +111,7 @@ struct LengthsAndTimes {
     itls: Vec<Vec<f64>>,
 }
 
-/// What `--save-detailed` adds after the queue times.
+/// The keys of `--save-detailed` after the queue times.
 #[derive(Serialize)]
 struct Texts<'a> {
     generated_texts: Vec<&'a str>,
@@ -100,43 +127,74 @@ impl ServingResult {
             let due = answer.map_or(0.0, |answer| answer.due);
             (began + SignedDuration::from_secs_f64(due)).strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()
         };
-        let changes = self.arguments.ramp_up()?.changes(self.answers.len());
+        let changes = self.arguments.load.ramp_up()?.changes(self.answers.len());
         Some(changes.into_iter().map(|(rps, index)| RateChange { rps, timestamp: moment(index) }).collect())
     }
 
-    /// The result file of `vllm bench serve`: same keys, types and order, then the keys of ours. `detailed` adds each
-    /// request's own numbers.
+    /// The text of the result file. `detailed` adds the numbers of each request.
     pub fn to_json(&self, detailed: bool) -> String {
         let mut map = self.to_map(detailed);
-        if let Ok(Value::Object(own)) = serde_json::to_value(self.own()) {
-            map.extend(own);
+        if let Ok(Value::Object(keys)) = serde_json::to_value(self.client_keys()) {
+            map.extend(keys);
         }
         Value::Object(map).to_string()
     }
 
-    /// Upstream's keys alone, before they are printed.
+    /// vLLM's keys only, before they are serialized.
     pub(in crate::run::native_client) fn to_map(&self, detailed: bool) -> Map<String, Value> {
-        let Self { arguments, answers, summary, .. } = self;
-        let numbers = |of: fn(&Answer) -> f64| answers.iter().map(of).collect::<Vec<_>>();
-        let backend = arguments.backend.as_str();
-        let rate = arguments.request_rate;
-        let file = File {
+        let file = ResultFile {
+            benchmark: self.benchmark_keys(),
+            traffic: self.traffic_keys(),
+            totals: self.total_keys(),
+            requests: self.request_keys(detailed),
+            max_output_tokens_per_s: self.summary.max_output_tokens_per_s,
+            max_concurrent_requests: self.summary.max_concurrent_requests,
+            rtfx: 0.0,
+            rps_change_events: self.rate_changes(),
+            statistics: &self.summary.statistics,
+        };
+        // Through a value, so that metadata with the name of a key replaces it and no key is duplicated. Strings and
+        // finite numbers can always be serialized.
+        match serde_json::to_value(file) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(),
+        }
+    }
+
+    fn benchmark_keys(&self) -> BenchmarkKeys<'_> {
+        let arguments = &self.arguments;
+        let backend = arguments.server.backend.as_str();
+        let metadata = &arguments.result.metadata;
+        BenchmarkKeys {
             date: self.date(),
             endpoint_type: backend,
             backend,
-            label: arguments.label.as_deref(),
-            model_id: &arguments.model,
-            tokenizer_id: arguments.tokenizer_id(),
-            num_prompts: arguments.num_prompts,
-            metadata: arguments.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            label: arguments.result.label.as_deref(),
+            model_id: &arguments.model.model,
+            tokenizer_id: arguments.model.tokenizer_id(),
+            num_prompts: arguments.dataset.num_prompts,
+            metadata: metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+        }
+    }
+
+    fn traffic_keys(&self) -> TrafficKeys {
+        let load = &self.arguments.load;
+        let rate = load.request_rate;
+        TrafficKeys {
             request_rate: if rate.is_infinite() { Rate::Infinite("inf") } else { Rate::Finite(rate) },
-            burstiness: arguments.burstiness,
-            max_concurrency: arguments.max_concurrency,
-            ramp_up: arguments.ramp_up().map(|ramp| RampUpFlags {
+            burstiness: load.burstiness,
+            max_concurrency: load.max_concurrency,
+            ramp_up: load.ramp_up().map(|ramp| RampUpKeys {
                 ramp_up_strategy: ramp.strategy,
                 ramp_up_start_rps: ramp.start,
                 ramp_up_end_rps: ramp.end,
             }),
+        }
+    }
+
+    fn total_keys(&self) -> TotalKeys {
+        let summary = &self.summary;
+        TotalKeys {
             duration: summary.duration,
             completed: summary.completed,
             failed: summary.failed,
@@ -146,12 +204,18 @@ impl ServingResult {
             request_goodput: summary.request_goodput,
             output_throughput: summary.output_throughput,
             total_token_throughput: summary.total_token_throughput,
+        }
+    }
+
+    fn request_keys(&self, detailed: bool) -> RequestKeys<'_> {
+        let answers = &self.answers;
+        let numbers = |of: fn(&Answer) -> f64| answers.iter().map(of).collect::<Vec<_>>();
+        let output_len = |answer: &Answer| if answer.failure.is_none() { output_tokens(answer) } else { 0 };
+        let error = |answer: &Answer| answer.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+        RequestKeys {
             lengths_and_times: detailed.then(|| LengthsAndTimes {
                 input_lens: answers.iter().map(|answer| answer.input_tokens).collect(),
-                output_lens: answers
-                    .iter()
-                    .map(|answer| if answer.failure.is_none() { output_tokens(answer) } else { 0 })
-                    .collect(),
+                output_lens: answers.iter().map(output_len).collect(),
                 ttfts: numbers(Answer::ttft),
                 itls: answers.iter().map(|answer| answer.itls().collect()).collect(),
             }),
@@ -160,42 +224,28 @@ impl ServingResult {
             queue_times: numbers(Answer::queued),
             texts: detailed.then(|| Texts {
                 generated_texts: answers.iter().map(|answer| answer.text.as_str()).collect(),
-                errors: answers
-                    .iter()
-                    .map(|answer| answer.failure.as_ref().map(ToString::to_string).unwrap_or_default())
-                    .collect(),
+                errors: answers.iter().map(error).collect(),
             }),
-            max_output_tokens_per_s: summary.max_output_tokens_per_s,
-            max_concurrent_requests: summary.max_concurrent_requests,
-            rtfx: 0.0,
-            rps_change_events: self.rate_changes(),
-            statistics: &summary.statistics,
-        };
-        // Through a value: metadata with the name of a key shares that key instead of standing there twice. Strings and
-        // finite numbers always print.
-        match serde_json::to_value(file) {
-            Ok(Value::Object(map)) => map,
-            _ => Map::new(),
         }
     }
 
-    /// The keys of ours, where the client measured itself.
-    fn own(&self) -> Option<Own> {
+    /// The keys of vllm-perf, if the client measured itself.
+    fn client_keys(&self) -> Option<ClientKeys> {
         let check = self.check.clone()?;
         let warnings = self.warnings();
-        Some(Own { failures: self.failures(), check, warnings })
+        Some(ClientKeys { failures: self.failures(), check, warnings })
     }
 }
 
-/// The keys of ours in a result file. They stand behind upstream's, which ignores them.
+/// The keys of vllm-perf in a result file. They are after those of vLLM, which ignores them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Own {
+pub struct ClientKeys {
     /// How many requests failed, by kind.
     pub failures: IndexMap<String, usize>,
     /// What the client measured of itself.
     #[serde(flatten)]
     pub check: SelfCheck,
-    /// Why these numbers may not be what they seem.
+    /// Reasons why the numbers can be misleading.
     pub warnings: Vec<String>,
 }
 
@@ -208,7 +258,7 @@ mod tests {
     type Object = IndexMap<String, serde_json::Value>;
 
     #[test]
-    fn a_real_result_is_computed_again_from_its_requests_to_nine_digits() {
+    fn a_real_result_is_recomputed_from_its_requests_to_nine_digits() {
         let theirs: Object = serde_json::from_str(REAL).unwrap();
         let ours: Object = serde_json::from_str(&real().to_json(true)).unwrap();
         assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
@@ -222,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn without_detail_the_keys_are_those_of_upstreams_run() {
+    fn without_details_the_keys_are_those_of_a_run_of_vllm() {
         const UPSTREAM: &str = include_str!(
             "../../../tests/data/results/upstream-run/serving_tinyllama_tp1_random_256_16_qps_inf_concurrency_8.json"
         );
@@ -232,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_up_stands_in_the_result_with_the_moments_of_its_changes() {
+    fn a_ramp_up_is_in_the_result_with_the_times_of_its_changes() {
         let ramp = "--ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 3";
         let result = asked(ramp);
         let map = result.to_map(false);
@@ -247,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_asked_for_has_the_keys_and_types_of_vllms() {
+    fn results_of_all_options_have_the_keys_and_types_of_vllm() {
         const QUEUES: &str = include_str!("../../../tests/data/results/options/queues-and-goodput.json");
         const RAMP_UP: &str = include_str!("../../../tests/data/results/options/ramp-up-chat.json");
         for (theirs, flags) in [

@@ -1,58 +1,58 @@
-//! What the answers of a load amount to, by numpy's formulas; the result file is in `metrics/file.rs`. Pure.
+//! The metrics of a load, computed from its answers with numpy's formulas.
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use vllm_load::numbers::{deviation, mean, percentile, sorted};
 use vllm_load::{Answer, SelfCheck};
 
-use crate::plan::serve_flags::{Arguments, Objective, Timing};
+use crate::plan::serve_flags::{Arguments, LoadFlags, Objective, Timing};
 
-/// A finished load, and what it was asked to be.
+/// The result of a load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServingResult {
     /// The command.
     pub arguments: Arguments,
     /// When it ended.
     pub ended: Timestamp,
-    /// Every request, in the order of the schedule.
+    /// The answers, in the order of the requests.
     pub answers: Vec<Answer>,
-    /// What they amount to.
+    /// Their metrics.
     pub summary: Summary,
     /// What the client measured of itself.
     pub check: Option<SelfCheck>,
 }
 
-/// What the answers of a load amount to.
+/// The metrics of a load.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// From the first send to the last end, in seconds.
+    /// From the start to the end of the last answer, in seconds.
     pub duration: f64,
-    /// Requests with a whole answer.
+    /// Requests with a complete answer.
     pub completed: usize,
-    /// Requests without.
+    /// Requests without a complete answer.
     pub failed: usize,
-    /// Tokens in, of the completed ones.
+    /// Prompt tokens of the completed requests.
     pub total_input_tokens: u64,
-    /// Tokens out, of the completed ones.
+    /// Output tokens of the completed requests.
     pub total_output_tokens: u64,
     /// Completed requests a second.
     pub request_throughput: f64,
-    /// Completed requests a second that keep every objective of `--goodput`; `None` without one.
+    /// Completed requests a second that meet every objective of `--goodput`; `None` without objectives.
     pub request_goodput: Option<f64>,
-    /// Tokens out a second.
+    /// Output tokens a second.
     pub output_throughput: f64,
-    /// Tokens in and out a second.
+    /// Prompt and output tokens a second.
     pub total_token_throughput: f64,
-    /// Most pieces with tokens that came in one second of the load.
+    /// Most chunks with tokens in one second of the load.
     pub max_output_tokens_per_s: f64,
-    /// Most requests that were under way in one second of the load, however briefly: vLLM 0.32's definition.
+    /// Most requests that were in flight at any time within one second of the load, as defined in vLLM 0.32.
     pub max_concurrent_requests: usize,
-    /// `mean_ttft_ms`, `median_ttft_ms`, `std_ttft_ms`, `p99_ttft_ms`, ... in upstream's order. Times without a value are
-    /// 0, as upstream's are: `failed` and `completed` tell.
+    /// `mean_ttft_ms`, `median_ttft_ms`, `std_ttft_ms`, `p99_ttft_ms`, ... in vLLM's order. As in vLLM, times without a value
+    /// are 0.
     pub statistics: IndexMap<String, f64>,
 }
 
-/// Tokens out: the server's count, or the number of pieces with tokens where it gave none.
+/// Output tokens: the count of the server, or the number of chunks with tokens if it sent none.
 pub(super) fn output_tokens(answer: &Answer) -> u64 {
     match answer.output_tokens {
         0 => answer.tokens.len().max(1) as u64,
@@ -60,16 +60,16 @@ pub(super) fn output_tokens(answer: &Answer) -> u64 {
     }
 }
 
-/// Sums up `answers` that took `duration` seconds, as `arguments` ask.
-pub fn summarise(answers: &[Answer], duration: f64, arguments: &Arguments) -> Summary {
+/// The metrics of `answers` that took `duration` seconds.
+pub fn summarize(answers: &[Answer], duration: f64, arguments: &Arguments) -> Summary {
     let completed: Vec<&Answer> = answers.iter().filter(|answer| answer.failure.is_none()).collect();
     let total_input_tokens = completed.iter().map(|answer| answer.input_tokens).sum::<u64>();
     let total_output_tokens = completed.iter().map(|answer| output_tokens(answer)).sum::<u64>();
     let mut statistics = IndexMap::new();
     for timing in Timing::ALL {
-        if arguments.timings().contains(&timing) && is_measured(timing, arguments) {
+        if arguments.result.timings().contains(&timing) && is_measured(timing, &arguments.load) {
             let values = values(timing, &completed);
-            describe(&mut statistics, timing.as_str(), &values, &arguments.metric_percentiles);
+            describe(&mut statistics, timing.as_str(), &values, &arguments.result.metric_percentiles);
         }
     }
     let (max_output_tokens_per_s, max_concurrent_requests) = peaks(&completed);
@@ -80,8 +80,9 @@ pub fn summarise(answers: &[Answer], duration: f64, arguments: &Arguments) -> Su
         total_input_tokens,
         total_output_tokens,
         request_throughput: completed.len() as f64 / duration,
-        request_goodput: (!arguments.goodput.is_empty())
-            .then(|| completed.iter().filter(|answer| is_good(answer, &arguments.goodput)).count() as f64 / duration),
+        request_goodput: (!arguments.result.goodput.is_empty()).then(|| {
+            completed.iter().filter(|answer| is_good(answer, &arguments.result.goodput)).count() as f64 / duration
+        }),
         output_throughput: total_output_tokens as f64 / duration,
         total_token_throughput: (total_input_tokens + total_output_tokens) as f64 / duration,
         max_output_tokens_per_s,
@@ -90,26 +91,27 @@ pub fn summarise(answers: &[Answer], duration: f64, arguments: &Arguments) -> Su
     }
 }
 
-/// Without a limit nothing waits for a place, and with all at once everything does: vLLM leaves those waits out.
-fn is_measured(timing: Timing, arguments: &Arguments) -> bool {
+/// Whether a timing is in the result. Without a limit no request waits, and if all are due at once nearly all wait: as in
+/// vLLM, such waits are left out.
+fn is_measured(timing: Timing, load: &LoadFlags) -> bool {
     match timing {
-        Timing::ClientQueueTime => arguments.max_concurrency.is_some(),
-        Timing::E2elIncludingClientQueue => arguments.max_concurrency.is_some() && arguments.request_rate.is_finite(),
+        Timing::ClientQueueTime => load.max_concurrency.is_some(),
+        Timing::E2elIncludingClientQueue => load.max_concurrency.is_some() && load.request_rate.is_finite(),
         _ => true,
     }
 }
 
-/// Whether a request keeps every objective. The last one of a metric counts; TPOT of a single token is 0.
+/// Whether a request meets every objective. The last one of a metric counts; TPOT of a single token is 0.
 fn is_good(answer: &Answer, objectives: &[Objective]) -> bool {
-    let kept = |timing| {
+    let met = |timing| {
         let Some(objective) = objectives.iter().rev().find(|objective| objective.timing == timing) else { return true };
         let value = values(timing, &[answer]).first().copied().unwrap_or(0.0);
         value <= objective.milliseconds / 1000.0
     };
-    [Timing::Ttft, Timing::Tpot, Timing::E2el].into_iter().all(kept)
+    [Timing::Ttft, Timing::Tpot, Timing::E2el].into_iter().all(met)
 }
 
-/// The values of a timing, in seconds. TPOT is defined from two tokens on.
+/// The values of a timing, in seconds. TPOT needs two tokens.
 fn values(timing: Timing, completed: &[&Answer]) -> Vec<f64> {
     let each = |of: fn(&Answer) -> f64| completed.iter().map(|answer| of(answer)).collect();
     match timing {
@@ -127,7 +129,7 @@ fn values(timing: Timing, completed: &[&Answer]) -> Vec<f64> {
     }
 }
 
-/// Adds the statistics of one timing, in milliseconds, under upstream's keys.
+/// Adds the statistics of one timing, in milliseconds, with vLLM's keys.
 fn describe(statistics: &mut IndexMap<String, f64>, key: &str, seconds: &[f64], percentiles: &[f64]) {
     let sorted = sorted(seconds);
     let mut add = |name: String, value: f64| statistics.insert(format!("{name}_{key}_ms"), value * 1000.0);
@@ -139,7 +141,7 @@ fn describe(statistics: &mut IndexMap<String, f64>, key: &str, seconds: &[f64], 
     }
 }
 
-/// Most pieces with tokens, and most requests under way, in any whole second since the first send.
+/// Most chunks with tokens, and most requests in flight, in any whole second since the first request.
 fn peaks(completed: &[&Answer]) -> (f64, usize) {
     let begin = completed.iter().map(|answer| answer.sent).fold(f64::INFINITY, f64::min);
     let mut tokens: IndexMap<u64, usize> = IndexMap::new();
@@ -158,23 +160,23 @@ fn peaks(completed: &[&Answer]) -> (f64, usize) {
 }
 
 impl ServingResult {
-    /// Sums up a load.
+    /// The result of a load.
     pub fn new(arguments: Arguments, ended: Timestamp, answers: Vec<Answer>, duration: f64) -> Self {
-        let summary = summarise(&answers, duration, &arguments);
+        let summary = summarize(&answers, duration, &arguments);
         Self { arguments, ended, answers, summary, check: None }
     }
 
-    /// With what the client measured of itself.
+    /// Adds what the client measured of itself.
     pub fn with_check(self, check: SelfCheck) -> Self {
         Self { check: Some(check), ..self }
     }
 
-    /// When it ended, UTC, as results say it: `%Y%m%d-%H%M%S`.
+    /// When it ended, UTC, in the format of results: `%Y%m%d-%H%M%S`.
     pub fn date(&self) -> String {
         self.ended.strftime("%Y%m%d-%H%M%S").to_string()
     }
 
-    /// Why these numbers may not be what they seem.
+    /// Reasons why these numbers can be misleading.
     pub fn warnings(&self) -> Vec<String> {
         let completed = self.answers.iter().filter(|answer| answer.failure.is_none());
         let uncounted = completed.clone().filter(|answer| answer.output_tokens == 0).count();
@@ -185,7 +187,7 @@ impl ServingResult {
             _ => Vec::new(),
         };
         if uncounted > 0 {
-            warnings.push(format!("{uncounted} answers came without a token count: their pieces were counted instead"));
+            warnings.push(format!("{uncounted} answers had no token count: their chunks were counted instead"));
         }
         warnings
     }
@@ -240,7 +242,7 @@ pub(super) mod tests {
         asked("")
     }
 
-    /// The real requests, as if `flags` had been asked for too.
+    /// The real requests, with additional `flags`.
     pub(in crate::run) fn asked(flags: &str) -> ServingResult {
         let file: Detailed = serde_json::from_str(REAL).unwrap();
         let answers = (0..file.ttfts.len())
@@ -263,7 +265,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn goodput_counts_the_requests_that_keep_every_objective() {
+    fn goodput_counts_the_requests_that_meet_every_objective() {
         // vllm.benchmarks.serve.calculate_metrics of the same requests, with goodput_config_dict
         for (flags, expected) in [
             ("ttft:70", 26.572331115138404),
@@ -279,7 +281,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn waits_for_a_place_are_told_only_where_there_were_places_to_wait_for() {
+    fn waits_are_in_the_result_only_with_a_concurrency_limit() {
         let keys = |flags: &str| {
             let metrics = "--percentile-metrics client_queue_time,e2el,e2el_including_client_queue";
             asked(&format!("{metrics} --metric-percentiles 50,99.9 {flags}")).summary.statistics
@@ -305,7 +307,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn failed_requests_count_in_nothing_but_their_number() {
+    fn failed_requests_are_in_no_metric_but_their_number() {
         let mut result = real();
         let before = result.summary.clone();
         let failed = Answer {

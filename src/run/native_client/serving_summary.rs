@@ -1,5 +1,4 @@
-//! What `vllm bench serve` prints at the end: same labels, order and widths, so that whatever reads one reads the other.
-//! Pure.
+//! The summary that `vllm bench serve` prints, with the same labels, order and widths.
 
 use std::fmt::Display;
 
@@ -9,10 +8,10 @@ use crate::plan::serve_flags::Arguments;
 /// Columns of the block.
 const WIDTH: usize = 50;
 
-/// Most failures that are told one by one.
+/// Most failures that are listed.
 const MOST_ERRORS: usize = 10;
 
-/// Sections of the block: the timing's key, its name, and its title.
+/// Sections of the block: the key of the timing, its name, and its title.
 const SECTIONS: [(&str, &str, &str); 6] = [
     ("ttft", "TTFT", "Time to First Token"),
     ("tpot", "TPOT", "Time per Output Token (excl. 1st token)"),
@@ -22,12 +21,12 @@ const SECTIONS: [(&str, &str, &str); 6] = [
     ("e2el_including_client_queue", "E2EL incl. Client Queue", "Queue-inclusive End-to-end Latency"),
 ];
 
-/// What is said before the load begins.
+/// The text before the load starts.
 pub fn opening(arguments: &Arguments) -> String {
-    let (rate, burstiness) = (arguments.request_rate, arguments.burstiness);
+    let (rate, burstiness) = (arguments.load.request_rate, arguments.load.burstiness);
     let process = if burstiness == 1.0 { "Poisson process" } else { "Gamma distribution" };
-    let concurrency = arguments.max_concurrency.map_or("None".to_owned(), |most| most.to_string());
-    let traffic = match arguments.ramp_up() {
+    let concurrency = arguments.load.max_concurrency.map_or("None".to_owned(), |most| most.to_string());
+    let traffic = match arguments.load.ramp_up() {
         Some(ramp) => format!(
             "Traffic ramp-up strategy: {}.\nWill increase RPS from {} to {} RPS over the duration of the benchmark.",
             ramp.strategy, ramp.start, ramp.end
@@ -40,7 +39,7 @@ pub fn opening(arguments: &Arguments) -> String {
     )
 }
 
-/// The block. Where nothing was measured it has counts alone: a time of 0 would be a lie.
+/// The block. If no request completed it has only counts, because times of 0 would be wrong.
 pub fn block(result: &ServingResult) -> String {
     let ServingResult { arguments, summary, .. } = result;
     let mut text = errors(result);
@@ -51,11 +50,11 @@ pub fn block(result: &ServingResult) -> String {
     line(title(" Serving Benchmark Result ", '='));
     line(count("Successful requests:", summary.completed));
     line(count("Failed requests:", summary.failed));
-    if let Some(most) = arguments.max_concurrency {
+    if let Some(most) = arguments.load.max_concurrency {
         line(count("Maximum request concurrency:", most));
     }
-    if arguments.request_rate.is_finite() {
-        line(number("Request rate configured (RPS):", arguments.request_rate));
+    if arguments.load.request_rate.is_finite() {
+        line(number("Request rate configured (RPS):", arguments.load.request_rate));
     }
     line(number("Benchmark duration (s):", summary.duration));
     if summary.completed > 0 {
@@ -89,7 +88,7 @@ fn measured(summary: &Summary, line: &mut impl FnMut(String)) {
     }
 }
 
-/// The name of a statistic that is printed; the deviation is not.
+/// The label of a statistic; `None` for the deviation, which is not printed.
 fn statistic(id: &str) -> Option<String> {
     match id {
         "mean" => Some("Mean".to_owned()),
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_block_has_upstreams_labels_order_and_widths() {
+    fn the_block_has_the_labels_order_and_widths_of_vllm() {
         let command = "--model m --max-concurrency 8 --request-rate 4 --metric-percentiles 50,99.9";
         let text = block(&result(command, vec![answer(), answer()]));
         assert!(text.lines().all(|line| line.chars().count() >= WIDTH), "{text}");
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_and_where_nothing_was_measured_there_are_no_zeros() {
+    fn failures_are_listed_and_without_a_completed_request_there_are_no_times() {
         let failed = Answer { failure: Some(Failure::Status(503, "busy".to_owned())), ..Answer::default() };
         let text = block(&result("--model m", vec![failed]));
         insta::assert_snapshot!(text.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>(), @r"
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_opening_says_how_the_load_will_be() {
+    fn the_opening_describes_the_load() {
         let opening = |command: &str| opening(&result(command, Vec::new()).arguments);
         insta::assert_snapshot!(opening("--model m --max-concurrency 8"), @r"
         Starting main benchmark run...

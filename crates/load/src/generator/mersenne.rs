@@ -1,4 +1,4 @@
-//! The Mersenne Twister MT19937 of Matsumoto and Nishimura, which both Python and numpy's older generator are made of.
+//! The Mersenne Twister MT19937 of Matsumoto and Nishimura, which is used by Python and by numpy's legacy generator.
 
 const WORDS: usize = 624;
 const AHEAD: usize = 397;
@@ -11,8 +11,8 @@ pub struct Mersenne {
 }
 
 impl Mersenne {
-    /// Seeded by one number (`init_genrand`).
-    pub fn of_number(seed: u32) -> Self {
+    /// A generator with one number as its seed (`init_genrand`).
+    pub fn from_number(seed: u32) -> Self {
         let mut words = [seed; WORDS];
         for i in 1..WORDS {
             words[i] = 1_812_433_253_u32.wrapping_mul(folded(words[i - 1])).wrapping_add(i as u32);
@@ -20,9 +20,9 @@ impl Mersenne {
         Self { words, used: WORDS }
     }
 
-    /// Seeded by a key of at least one number (`init_by_array`).
-    pub fn of_key(key: &[u32]) -> Self {
-        let mut words = Self::of_number(19_650_218).words;
+    /// A generator with a key of at least one number as its seed (`init_by_array`).
+    pub fn from_key(key: &[u32]) -> Self {
+        let mut words = Self::from_number(19_650_218).words;
         // Two passes over all words but the first, which follows the last.
         for round in 0..2 * WORDS - 1 {
             let i = 1 + round % (WORDS - 1);
@@ -60,7 +60,7 @@ impl Mersenne {
         word ^ (word >> 18)
     }
 
-    /// From 0 to below 1, in steps of 2^-53.
+    /// A number in [0, 1), in steps of 2^-53.
     pub fn fraction(&mut self) -> f64 {
         let (high, low) = (self.next_u32() >> 5, self.next_u32() >> 6);
         (f64::from(high) * 67_108_864.0 + f64::from(low)) / 9_007_199_254_740_992.0

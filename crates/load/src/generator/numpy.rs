@@ -1,5 +1,5 @@
-//! numpy's generators, as far as vLLM needs them: `default_rng` for random prompts, and the older one of
-//! `numpy.random.seed` for the gaps between requests. Pure. Sources: numpy's `SeedSequence` and `legacy-distributions`;
+//! Two generators of numpy: `default_rng` for random prompts, and the legacy one of `numpy.random.seed` for the gaps between
+//! requests. Sources: numpy's `SeedSequence` and `legacy-distributions`;
 //! O'Neill's PCG XSL-RR 128/64; Lemire's bounded integers; Marsaglia and Tsang's, and Ahrens and Dieter's gamma.
 
 use super::mersenne::Mersenne;
@@ -7,7 +7,7 @@ use super::mersenne::Mersenne;
 const POOL: usize = 4;
 const MULTIPLIER: u128 = 0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645;
 
-/// PCG64, and the half of a number that is left from drawing 32 bits.
+/// PCG64, with the unused half of a number after drawing 32 bits.
 #[derive(Debug, Clone)]
 pub struct Generator {
     state: u128,
@@ -90,18 +90,18 @@ fn spread(seed: u64) -> [u64; 4] {
     })
 }
 
-/// What `numpy.random.seed` seeds.
+/// The legacy generator, as seeded by `numpy.random.seed`.
 #[derive(Clone)]
 pub struct Legacy {
     mersenne: Mersenne,
-    /// Normal numbers come in pairs.
+    /// The second of a pair of normal numbers.
     normal: Option<f64>,
 }
 
 impl Legacy {
-    /// `numpy.random.seed(seed)`; numpy refuses seeds of more than 32 bits, whose other bits have no effect here.
+    /// `numpy.random.seed(seed)`; only the lower 32 bits of the seed are used (numpy refuses longer seeds).
     pub fn new(seed: u64) -> Self {
-        Self { mersenne: Mersenne::of_number(seed as u32), normal: None }
+        Self { mersenne: Mersenne::from_number(seed as u32), normal: None }
     }
 
     /// `standard_gamma(shape)`, `shape` greater than 0.
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_gaps_of_numpys_older_generator() {
+    fn a_seed_gives_the_gaps_of_numpys_legacy_generator() {
         // numpy.random.seed(seed); [numpy.random.gamma(shape=shape, scale=1) for _ in range(6)]
         for (seed, shape, expected) in [
             (

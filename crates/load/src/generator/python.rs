@@ -1,4 +1,4 @@
-//! Python's `random`, as far as vLLM's datasets need it: a seed gives the choices that Python gives. Pure.
+//! The functions of Python's `random` that data sets use. A seed gives the same choices as in Python.
 //! Source: CPython's `random` module.
 
 use super::mersenne::Mersenne;
@@ -11,10 +11,10 @@ impl Random {
     /// `random.seed(seed)`.
     pub fn new(seed: u64) -> Self {
         let key = [seed as u32, (seed >> 32) as u32];
-        Self(Mersenne::of_key(if key[1] == 0 { &key[..1] } else { &key }))
+        Self(Mersenne::from_key(if key[1] == 0 { &key[..1] } else { &key }))
     }
 
-    /// A number below `end`, as `choice` and `shuffle` draw it; 0 where `end` is 0.
+    /// A number below `end`, as `choice` and `shuffle` draw it; 0 if `end` is 0.
     fn below(&mut self, end: u32) -> u32 {
         let bits = u32::BITS - end.leading_zeros();
         if bits == 0 {
@@ -35,12 +35,12 @@ impl Random {
         }
     }
 
-    /// `choice(items)`; `None` where there are none.
+    /// `choice(items)`; `None` if there are none.
     pub fn choice<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len() as u32) as usize)
     }
 
-    /// `choices(items, k=count)`: with repetition; none where there are none.
+    /// `choices(items, k=count)`: with repetition; empty if there are none.
     pub fn choices<'a, T>(&mut self, items: &'a [T], count: usize) -> Vec<&'a T> {
         (0..count).filter_map(|_| items.get((self.0.fraction() * items.len() as f64) as usize)).collect()
     }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_stay_pythons_beyond_one_round_of_the_generator() {
+    fn the_numbers_are_those_of_python_beyond_one_round_of_the_generator() {
         // random.seed(3); [random.choice(range(1000)) for _ in range(2000)][-3:]
         let mut random = Random::new(3);
         let thousand: Vec<u32> = (0..1000).collect();
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_chosen_from_nothing() {
+    fn a_choice_from_an_empty_list_is_empty() {
         let mut random = Random::new(0);
         assert_eq!(random.choice::<u32>(&[]), None);
         assert!(random.choices::<u32>(&[], 3).is_empty());

@@ -1,4 +1,4 @@
-//! A model's chat template: Jinja, with the settings and functions that the `transformers` library gives it.
+//! The chat template of a model: Jinja with the settings and functions of the `transformers` library.
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
@@ -8,7 +8,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-/// A template, and the special tokens that it may name.
+/// A template, and the special tokens that it can use.
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
@@ -19,9 +19,9 @@ pub struct ChatTemplate {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum NamedTemplates {
-    /// The only one.
+    /// One template.
     One(String),
-    /// Several.
+    /// Several templates.
     Many(Vec<NamedTemplate>),
 }
 
@@ -33,8 +33,8 @@ pub struct NamedTemplate {
 }
 
 impl NamedTemplates {
-    /// The one that is used when none is asked for.
-    pub fn default(self) -> Option<String> {
+    /// The template that is used without a name.
+    pub fn into_default(self) -> Option<String> {
         match self {
             Self::One(template) => Some(template),
             Self::Many(templates) => {
@@ -68,10 +68,11 @@ impl ChatTemplate {
         Self { source, tokens }
     }
 
-    /// One message of a user, up to where the model answers. `variables` win over what is given to every template.
+    /// The text of one message of a user, up to the beginning of the answer. `variables` replace the variables that every
+    /// template has.
     ///
     /// # Errors
-    /// The template is malformed, or it refuses (exit 2).
+    /// The template is malformed, or it raises an error.
     pub fn render(&self, message: &str, variables: &Map<String, serde_json::Value>) -> Result<String> {
         let source = without_generation(&self.source)?;
         let mut jinja = Environment::new();
@@ -93,15 +94,15 @@ impl ChatTemplate {
             tokens: &self.tokens,
             variables,
         };
-        // Later keys win in JSON text, and here.
-        let context = serde_json::to_value(context).context("cannot give the template its variables")?;
+        // Through a value, so that a variable replaces one of the same name.
+        let context = serde_json::to_value(context).context("cannot serialize the variables of the template")?;
         jinja.render_str(&source, context).map_err(anyhow::Error::from)
     }
 }
 
-/// The template without the `generation` tags of `transformers`, which mark answers for training and print nothing.
+/// The template without the `generation` tags of `transformers`, which mark answers for training and have no output.
 fn without_generation(source: &str) -> Result<String> {
-    let tags = Regex::new(r"\{%(-?)\s*(end)?generation\s*(-?)%\}").context("cannot read the template")?;
+    let tags = Regex::new(r"\{%(-?)\s*(end)?generation\s*(-?)%\}").context("cannot parse the tags of the template")?;
     Ok(tags
         .replace_all(source, |found: &regex::Captures<'_>| {
             let tag = if found.get(2).is_some() { "endif" } else { "if true" };
@@ -110,17 +111,17 @@ fn without_generation(source: &str) -> Result<String> {
         .into_owned())
 }
 
-#[expect(clippy::disallowed_methods, reason = "some templates tell the model today's date")]
+#[expect(clippy::disallowed_methods, reason = "some templates contain the date")]
 fn now(format: &str) -> String {
     jiff::Timestamp::now().strftime(format).to_string()
 }
 
-/// JSON with Python's spaces.
+/// JSON in the format of Python: a space after each comma and colon.
 fn to_json(value: &Value, indent: Option<usize>) -> Result<String, minijinja::Error> {
     let cannot = |error: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
     let mut bytes = Vec::new();
     match indent {
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Spaced)),
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonFormatter)),
         Some(width) => {
             let spaces = vec![b' '; width];
             let formatter = serde_json::ser::PrettyFormatter::with_indent(&spaces);
@@ -131,9 +132,9 @@ fn to_json(value: &Value, indent: Option<usize>) -> Result<String, minijinja::Er
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-struct Spaced;
+struct PythonFormatter;
 
-impl serde_json::ser::Formatter for Spaced {
+impl serde_json::ser::Formatter for PythonFormatter {
     fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
@@ -157,9 +158,9 @@ mod tests {
         ChatTemplate::new(source.to_owned(), tokens).render(" What is up? ", &variables)
     }
 
-    // What each gives was compared with the apply_chat_template of transformers 5.19.
+    // The expected texts are those of apply_chat_template of transformers 5.19.
     #[test]
-    fn templates_are_written_as_the_models_have_them() {
+    fn templates_render_as_in_transformers() {
         let llama = "{{- bos_token }}{% for message in messages %}\n    {{- '<|' + message['role'] + '|>' + \
             message['content'] | trim }}\n{%- endfor %}\n{%- if add_generation_prompt %}\n    {{- '<|assistant|>' }}\n{%- endif %}\n";
         assert_eq!(render(llama).unwrap(), "<s><|user|>What is up?<|assistant|>");
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_refuses_says_why_and_a_malformed_one_where() {
+    fn the_error_of_a_template_has_its_message_or_its_line() {
         let refused = format!("{:#}", render("{{ raise_exception('roles must alternate') }}").unwrap_err());
         assert!(refused.contains("roles must alternate"), "{refused}");
         let malformed = format!("{:#}", render("a\n{% if %}").unwrap_err());

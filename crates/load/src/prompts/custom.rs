@@ -1,55 +1,58 @@
-//! Prompts of one's own: JSON lines of `{"prompt": "...", "output_tokens": 10}`.
+//! Custom prompts: JSON lines of `{"prompt": "...", "output_tokens": 10}`.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::prompt::{Content, Prompt};
+use super::prompt_error::PromptError;
+use super::prompt_file;
+use super::selection::Selection;
 use super::tokenizer::Tokenizer;
-use super::{Content, Prompt, Selection, prompt_file};
 use crate::generator::python::Random;
 
 #[derive(Debug, Deserialize)]
-struct Row {
+struct CustomLine {
     prompt: String,
     output_tokens: Option<f64>,
 }
 
-/// Prompts of the file `path`, all of them where `selection` asks for 0. `output_len` is the length of every answer;
-/// without it each line says its own. With `template` a prompt is what the model's chat template makes of the line's.
+/// Prompts of the file `path`; all of them if `selection` has a number of 0. `output_len` is the number of tokens of every
+/// answer; `None` uses the `output_tokens` of each line. With `template` the chat template of the model is applied to each
+/// prompt, with these variables.
 ///
 /// # Errors
-/// The file cannot be read, a line has no length, or the template fails.
+/// The file cannot be read, a line is not valid or has no length, or the chat template fails.
 pub fn custom(
     path: &Path,
     selection: &Selection,
     output_len: Option<usize>,
     template: Option<&Map<String, Value>>,
     tokenizer: &Tokenizer,
-) -> Result<Vec<Prompt>> {
+) -> Result<Vec<Prompt>, PromptError> {
     if path.extension().is_none_or(|extension| extension != "jsonl") {
-        bail!("{} is not named `*.jsonl`: the custom data set is JSON lines", path.display());
+        let path = path.display();
+        return Err(PromptError::InvalidFile(format!(
+            "{path} is not named `*.jsonl`: the custom data set is JSON lines"
+        )));
     }
-    let mut rows: Vec<(usize, Row)> = prompt_file::json_lines(path)?;
+    let mut lines: Vec<(usize, CustomLine)> = prompt_file::json_lines(path)?;
     if selection.shuffle {
-        Random::new(selection.seed).shuffle(&mut rows);
+        Random::new(selection.seed).shuffle(&mut lines);
     }
-    let wanted = if selection.prompts == 0 { rows.len() } else { selection.prompts };
-    let prompt = |(line, row): (usize, Row)| {
-        let output_tokens = match (output_len, row.output_tokens) {
+    let wanted = if selection.prompts == 0 { lines.len() } else { selection.prompts };
+    let prompt = |(line, content): (usize, CustomLine)| {
+        let output_tokens = match (output_len, content.output_tokens) {
             (Some(length), _) => length,
             (None, Some(length)) if length >= 1.0 => length as usize,
-            (None, _) => bail!(
-                "{}, line {line}: no `output_tokens` of at least 1; add them, or give --custom-output-len",
-                path.display()
-            ),
+            (None, _) => return Err(PromptError::NoOutputLength { path: path.to_owned(), line }),
         };
         let text = match template {
-            Some(variables) => tokenizer.chat(&row.prompt, variables)?,
-            None => row.prompt,
+            Some(variables) => tokenizer.chat(&content.prompt, variables)?,
+            None => content.prompt,
         };
         Ok(Prompt { tokens: tokenizer.count(&text), content: Content::Text(text), output_tokens })
     };
-    rows.into_iter().take(wanted).map(prompt).collect::<Result<_>>().context("cannot use the custom data set")
+    lines.into_iter().take(wanted).map(prompt).collect()
 }

@@ -1,71 +1,70 @@
-//! Random prompts: for the same seed and tokenizer the same texts that `vllm bench serve` sends.
+//! Random prompts: for the same seed and tokenizer the same texts as in `vllm bench serve`.
 
 use std::str::FromStr;
 
-use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use super::prompt::{Content, Prompt};
+use super::prompt_error::PromptError;
 use super::tokenizer::Tokenizer;
-use super::{Content, Prompt};
 use crate::generator::numpy::Generator;
 
-/// How many prompts, and how long prompts and answers are, in tokens.
+/// The number of random prompts, and the lengths of prompts and answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Shape {
+pub struct RandomPrompts {
     /// Number of prompts.
     pub prompts: usize,
-    /// Tokens of a prompt, those that the tokenizer adds included, those of the prefix not.
+    /// Tokens of a prompt, with those that the tokenizer adds, without those of the prefix.
     pub input_len: usize,
-    /// Tokens asked of an answer.
+    /// Tokens of an answer.
     pub output_len: usize,
-    /// Tokens that all prompts begin with.
+    /// Tokens of a prefix that all prompts begin with.
     pub prefix_len: usize,
-    /// How far lengths stray from those.
+    /// Spread of these lengths.
     pub range: RangeRatio,
-    /// What decides the prompts.
+    /// Seed of the prompts.
     pub seed: u64,
 }
 
-impl Default for Shape {
+impl Default for RandomPrompts {
     fn default() -> Self {
         Self { prompts: 1000, input_len: 1024, output_len: 128, prefix_len: 0, range: RangeRatio::Both(0.0), seed: 0 }
     }
 }
 
-/// Ids to draw from without a tokenizer: inside every vocabulary in use, past the special tokens at its beginning.
+/// Ids of prompts without a tokenizer: within every vocabulary in use, after the special tokens at its beginning.
 const IDS_WITHOUT_TOKENIZER: std::ops::Range<u32> = 100..10_000;
 
-/// How often a text is encoded again before its length is taken as it is.
+/// How often a text is encoded again before its length is accepted.
 const TRIES: usize = 10;
 
-/// Random prompts. With a tokenizer they are texts; a few of them are some tokens longer than asked for, as upstream's
-/// are. Without one they are token ids.
+/// Random prompts. With a tokenizer they are texts; a few of them are some tokens longer than requested, as in
+/// `vllm bench serve`. Without a tokenizer they are token ids.
 ///
 /// # Errors
-/// Prompts would be empty (exit 2).
-pub fn random(shape: &Shape, tokenizer: Option<&Tokenizer>) -> Result<Vec<Prompt>> {
+/// Prompts would have no token.
+pub fn random(spec: &RandomPrompts, tokenizer: Option<&Tokenizer>) -> Result<Vec<Prompt>, PromptError> {
     let added = tokenizer.map_or(0, Tokenizer::added);
     let (plain, vocabulary) = match tokenizer {
         Some(tokenizer) => (tokenizer.plain(), tokenizer.vocabulary()),
         None => (IDS_WITHOUT_TOKENIZER.collect(), IDS_WITHOUT_TOKENIZER.len() as u32),
     };
-    let input = Lengths::around(shape.input_len.saturating_sub(added), shape.range.input());
-    let output = Lengths::around(shape.output_len, shape.range.output()).at_least_one();
-    if plain.is_empty() || shape.prefix_len + input.low == 0 {
-        let least = format!("`--random-input-len {}` leaves prompts of no token", shape.input_len);
-        return Err(anyhow!("{least}: the tokenizer adds {added} of its own; ask for more"));
+    let input = LengthRange::around(spec.input_len.saturating_sub(added), spec.range.input());
+    let output = LengthRange::around(spec.output_len, spec.range.output()).at_least_one();
+    if plain.is_empty() || spec.prefix_len + input.low == 0 {
+        return Err(PromptError::NoTokens { input_len: spec.input_len, added });
     }
 
-    let mut generator = Generator::new(shape.seed);
-    // One after the other: the order is part of what a seed means.
-    let mut draw = |lengths: &Lengths| (0..shape.prompts).map(|_| lengths.draw(&mut generator)).collect::<Vec<_>>();
+    let mut generator = Generator::new(spec.seed);
+    // In this order: the prompts of a seed depend on it.
+    let mut draw = |lengths: &LengthRange| (0..spec.prompts).map(|_| lengths.draw(&mut generator)).collect::<Vec<_>>();
     let (inputs, outputs) = (draw(&input), draw(&output));
-    let offsets: Vec<usize> = (0..shape.prompts).map(|_| generator.below(vocabulary) as usize).collect();
-    let mut writer = Writer { tokenizer, vocabulary, generator };
-    let mut prefix: Vec<u32> = (0..shape.prefix_len)
+    let offsets: Vec<usize> = (0..spec.prompts).map(|_| generator.below(vocabulary) as usize).collect();
+    let mut writer = TextWriter { tokenizer, vocabulary, generator };
+    let mut prefix: Vec<u32> = (0..spec.prefix_len)
         .filter_map(|_| plain.get(writer.generator.below(plain.len() as u32) as usize).copied())
         .collect();
-    if shape.prefix_len > 0 {
+    if spec.prefix_len > 0 {
         prefix = writer.write(prefix).1;
     }
     let prompts = inputs.into_iter().zip(outputs).zip(offsets).enumerate();
@@ -73,7 +72,7 @@ pub fn random(shape: &Shape, tokenizer: Option<&Tokenizer>) -> Result<Vec<Prompt
         .map(|(index, ((length, output_tokens), offset))| {
             let own = plain.iter().cycle().skip((offset + index) % plain.len()).take(length);
             let ids = prefix.iter().chain(own).copied().collect();
-            let wanted = shape.prefix_len + length;
+            let wanted = spec.prefix_len + length;
             let (content, ids) = writer.write_to(ids, wanted);
             Prompt { content, tokens: ids.len(), output_tokens }
         })
@@ -81,12 +80,12 @@ pub fn random(shape: &Shape, tokenizer: Option<&Tokenizer>) -> Result<Vec<Prompt
 }
 
 /// Lengths from `low` to `high`, both included.
-struct Lengths {
+struct LengthRange {
     low: usize,
     high: usize,
 }
 
-impl Lengths {
+impl LengthRange {
     fn around(length: usize, ratio: f64) -> Self {
         let length = length as f64;
         Self { low: (length * (1.0 - ratio)).floor() as usize, high: (length * (1.0 + ratio)).ceil() as usize }
@@ -101,20 +100,20 @@ impl Lengths {
     }
 }
 
-/// Makes texts of ids.
-struct Writer<'a> {
+/// Turns ids into texts.
+struct TextWriter<'a> {
     tokenizer: Option<&'a Tokenizer>,
     vocabulary: u32,
     generator: Generator,
 }
 
-impl Writer<'_> {
+impl TextWriter<'_> {
     fn write(&mut self, ids: Vec<u32>) -> (Content, Vec<u32>) {
         let wanted = ids.len();
         self.write_to(ids, wanted)
     }
 
-    /// The text of `ids`, and the ids that the tokenizer makes of it: `wanted` of them where that can be had.
+    /// The text of `ids`, and the ids of this text: `wanted` of them if that is possible.
     fn write_to(&mut self, mut ids: Vec<u32>, wanted: usize) -> (Content, Vec<u32>) {
         let Some(tokenizer) = self.tokenizer else { return (Content::Tokens(ids.clone()), ids) };
         let mut tries = 0;
@@ -131,30 +130,30 @@ impl Writer<'_> {
     }
 }
 
-/// How far lengths stray from what was asked for: 0.1 is from 90 % to 110 %.
+/// Spread of lengths, as a share: 0.1 is from 90 % to 110 %.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RangeRatio {
     /// The same for prompts and answers.
     Both(f64),
-    /// Each its own.
+    /// One for prompts and one for answers.
     Each {
-        /// Of prompts.
+        /// For prompts.
         input: f64,
-        /// Of answers.
+        /// For answers.
         output: f64,
     },
 }
 
 impl RangeRatio {
-    /// That of prompts.
+    /// The spread of prompts.
     pub fn input(self) -> f64 {
         match self {
             Self::Both(ratio) | Self::Each { input: ratio, .. } => ratio,
         }
     }
 
-    /// That of answers.
+    /// The spread of answers.
     pub fn output(self) -> f64 {
         match self {
             Self::Both(ratio) | Self::Each { output: ratio, .. } => ratio,
@@ -177,11 +176,16 @@ impl FromStr for RangeRatio {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
-    const SHAPE: Shape =
-        Shape { prompts: 6, input_len: 40, output_len: 8, prefix_len: 0, range: RangeRatio::Both(0.0), seed: 1 };
+    const PROMPTS: RandomPrompts = RandomPrompts {
+        prompts: 6,
+        input_len: 40,
+        output_len: 8,
+        prefix_len: 0,
+        range: RangeRatio::Both(0.0),
+        seed: 1,
+    };
 
     fn tiny() -> Tokenizer {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/tiny-llama");
@@ -189,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_says_how_many_tokens_its_text_has() {
+    fn a_prompt_has_the_number_of_tokens_of_its_text() {
         let tokenizer = tiny();
-        for prompt in random(&SHAPE, Some(&tokenizer)).unwrap() {
+        for prompt in random(&PROMPTS, Some(&tokenizer)).unwrap() {
             let Content::Text(text) = &prompt.content else { panic!("expected a text") };
             assert_eq!(prompt.tokens, tokenizer.count(text), "{text:?}");
             assert!((40..44).contains(&prompt.tokens), "{prompt:?}");
@@ -199,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn prompts_differ_from_each_other_and_are_the_same_every_time() {
+    fn prompts_differ_from_each_other_and_depend_on_the_seed_only() {
         let tokenizer = tiny();
         for tokenizer in [None, Some(&tokenizer)] {
-            let prompts = random(&SHAPE, tokenizer).unwrap();
-            assert_eq!(prompts, random(&SHAPE, tokenizer).unwrap());
-            assert_ne!(prompts, random(&Shape { seed: 2, ..SHAPE }, tokenizer).unwrap());
+            let prompts = random(&PROMPTS, tokenizer).unwrap();
+            assert_eq!(prompts, random(&PROMPTS, tokenizer).unwrap());
+            assert_ne!(prompts, random(&RandomPrompts { seed: 2, ..PROMPTS }, tokenizer).unwrap());
             for (index, prompt) in prompts.iter().enumerate() {
                 assert!(prompts.iter().skip(index + 1).all(|other| other.content != prompt.content));
             }
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn without_a_tokenizer_prompts_are_token_ids_that_begin_with_the_prefix() {
-        let prompts = random(&Shape { prefix_len: 5, range: RangeRatio::Both(0.5), ..SHAPE }, None).unwrap();
+        let prompts = random(&RandomPrompts { prefix_len: 5, range: RangeRatio::Both(0.5), ..PROMPTS }, None).unwrap();
         let ids = |prompt: &Prompt| match &prompt.content {
             Content::Tokens(ids) => ids.clone(),
             Content::Text(text) => panic!("{text}"),
@@ -228,13 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn prompts_of_no_token_are_refused() {
-        let error = random(&Shape { input_len: 1, range: RangeRatio::Both(0.5), ..SHAPE }, None).unwrap_err();
-        insta::assert_snapshot!(error, @"`--random-input-len 1` leaves prompts of no token: the tokenizer adds 0 of its own; ask for more");
+    fn prompts_without_a_token_are_refused() {
+        let error = random(&RandomPrompts { input_len: 1, range: RangeRatio::Both(0.5), ..PROMPTS }, None).unwrap_err();
+        insta::assert_snapshot!(error, @"an input length of 1 leaves prompts without a token: the tokenizer adds 0 of its own");
     }
 
     #[test]
-    fn a_range_is_a_number_or_one_for_each_side() {
+    fn a_range_is_one_number_or_one_for_prompts_and_one_for_answers() {
         assert_eq!("0.25".parse(), Ok(RangeRatio::Both(0.25)));
         assert_eq!("0".parse(), Ok(RangeRatio::Both(0.0)));
         let each = RangeRatio::Each { input: 0.3, output: 0.5 };

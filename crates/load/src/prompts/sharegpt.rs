@@ -1,18 +1,22 @@
-//! ShareGPT: a JSON array of conversations. The first turn is the prompt, and the length of the second that of the answer.
+//! ShareGPT: a JSON array of conversations. The first turn is the prompt; the length of the second turn is that of the
+//! answer.
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
 use serde::Deserialize;
 
+use super::prompt::{Content, Prompt};
+use super::prompt_error::PromptError;
+use super::prompt_file;
+use super::selection::Selection;
 use super::tokenizer::Tokenizer;
-use super::{Content, Prompt, Selection, prompt_file};
 use crate::generator::python::Random;
 
 #[derive(Debug, Deserialize)]
-struct Entry {
+struct Conversation {
     #[serde(default)]
-    conversations: Vec<Turn>,
+    #[serde(rename = "conversations")]
+    turns: Vec<Turn>,
     image: Option<serde::de::IgnoredAny>,
     video: Option<serde::de::IgnoredAny>,
 }
@@ -23,48 +27,45 @@ struct Turn {
     value: String,
 }
 
-/// Fewest tokens of a prompt, and of an answer whose length is the file's (upstream's limits, as the next two).
+/// Fewest tokens of a prompt, and of an answer with the length of the file. This and the next two are the limits of
+/// `vllm bench serve`.
 const SHORTEST: usize = 4;
 /// Most tokens of a prompt.
 const LONGEST_PROMPT: usize = 1024;
-/// Most tokens of a prompt and its answer.
+/// Most tokens of a prompt and its answer together.
 const LONGEST: usize = 2048;
 
-/// Prompts from the conversations of the file `path` that are neither too short nor too long. `output_len` replaces the
-/// length of every answer.
+/// Prompts of the conversations of the file `path` that are neither too short nor too long. `output_len` replaces the
+/// number of tokens of every answer.
 ///
 /// # Errors
-/// The file cannot be read, or a conversation that is chosen has more than text.
+/// The file cannot be read or is not valid, or a selected conversation has an image or a video.
 pub fn sharegpt(
     path: &Path,
     selection: &Selection,
     output_len: Option<usize>,
     tokenizer: &Tokenizer,
-) -> Result<Vec<Prompt>> {
-    let entries: Vec<Entry> = prompt_file::json(path)?;
-    let mut entries: Vec<(usize, &Entry)> =
-        entries.iter().enumerate().filter(|(_, entry)| entry.conversations.len() >= 2).collect();
+) -> Result<Vec<Prompt>, PromptError> {
+    let conversations: Vec<Conversation> = prompt_file::json(path)?;
+    let mut candidates: Vec<(usize, &Conversation)> =
+        conversations.iter().enumerate().filter(|(_, conversation)| conversation.turns.len() >= 2).collect();
     if selection.shuffle {
-        Random::new(selection.seed).shuffle(&mut entries);
+        Random::new(selection.seed).shuffle(&mut candidates);
     }
     let mut prompts = Vec::new();
-    for (position, entry) in entries {
+    for (position, conversation) in candidates {
         if prompts.len() >= selection.prompts {
             break;
         }
-        let [prompt, answer, ..] = entry.conversations.as_slice() else { continue };
+        let [prompt, answer, ..] = conversation.turns.as_slice() else { continue };
         let tokens = tokenizer.count(&prompt.value);
         let output_tokens = output_len.unwrap_or_else(|| tokenizer.count(&answer.value));
         let too_short = tokens < SHORTEST || (output_len.is_none() && output_tokens < SHORTEST);
         if too_short || tokens > LONGEST_PROMPT || tokens + output_tokens > LONGEST {
             continue;
         }
-        if entry.image.is_some() || entry.video.is_some() {
-            bail!(
-                "conversation {} of {} has an image or a video, which only `vllm bench serve` sends: use --client vllm",
-                position + 1,
-                path.display()
-            );
+        if conversation.image.is_some() || conversation.video.is_some() {
+            return Err(PromptError::NotText { path: path.to_owned(), conversation: position + 1 });
         }
         prompts.push(Prompt { content: Content::Text(prompt.value.clone()), tokens, output_tokens });
     }

@@ -1,55 +1,59 @@
-//! Sonnet: lines of a poem, some of them the same in every prompt. vLLM had it before 0.32; the rule is that of 0.10.
+//! Sonnet: prompts of lines of a text, some of them the same in every prompt. The rule is that of vLLM 0.10; vLLM 0.32
+//! does not have this data set.
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
 use serde_json::Map;
 
+use super::prompt::{Content, Prompt};
+use super::prompt_error::PromptError;
+use super::prompt_file;
+use super::selection::Selection;
 use super::tokenizer::Tokenizer;
-use super::{Content, Prompt, Selection, prompt_file};
 use crate::generator::python::Random;
 
-/// How long prompts and answers are, in tokens.
+/// Lengths of prompts and answers, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lengths {
-    /// Most tokens of a prompt, chat template included.
+pub struct SonnetLengths {
+    /// Most tokens of a prompt, with the chat template.
     pub input: usize,
-    /// Tokens asked of an answer.
+    /// Tokens of an answer.
     pub output: usize,
-    /// About how many tokens all prompts begin with.
+    /// Approximate number of tokens that all prompts begin with.
     pub prefix: usize,
 }
 
-/// What every prompt begins with: upstream's text, so that lengths are upstream's.
+/// The text that every prompt begins with, as in `vllm bench serve`.
 const TASK: &str = "Pick as many lines as you can from these poem lines:\n";
 
-/// How many prompts in a row may be too long before the lengths are given up.
-const PATIENCE: usize = 1000;
+/// Number of prompts in a row that are too long after which no shorter one is expected.
+const MOST_TOO_LONG: usize = 1000;
 
-/// Prompts of lines from the text file `path`. `bare`: without the chat template, which the server will apply.
+/// Prompts of lines of the text file `path`. `bare` prompts are without the chat template, for servers that apply it.
 ///
 /// # Errors
-/// The file cannot be read, or no prompt of its lines is as short as was asked.
+/// The file cannot be read or is empty, the chat template fails, or no prompt is as short as requested.
 pub fn sonnet(
     path: &Path,
     selection: &Selection,
-    lengths: &Lengths,
+    lengths: &SonnetLengths,
     bare: bool,
     tokenizer: &Tokenizer,
-) -> Result<Vec<Prompt>> {
+) -> Result<Vec<Prompt>, PromptError> {
     let text = prompt_file::text(path)?;
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    ensure!(!lines.is_empty(), "{} has no line", path.display());
+    if lines.is_empty() {
+        return Err(PromptError::InvalidFile(format!("{} has no line", path.display())));
+    }
     let average = lines.iter().map(|line| tokenizer.count(line)).sum::<usize>() as f64 / lines.len() as f64;
     let none = Map::new();
-    let base = tokenizer.count(&tokenizer.chat(TASK, &none)?);
+    let least = tokenizer.count(&tokenizer.chat(TASK, &none)?);
     let input = lengths.input;
-    ensure!(
-        input > base,
-        "`--sonnet-input-len {input}` is not more than the {base} tokens that every prompt begins with"
-    );
+    if input <= least {
+        return Err(PromptError::ShortInput { input_len: input, least });
+    }
     // Python rounds halves to even.
-    let lines_of = |tokens: usize| ((tokens as f64 - base as f64) / average).round_ties_even().max(0.0) as usize;
+    let lines_of = |tokens: usize| ((tokens as f64 - least as f64) / average).round_ties_even().max(0.0) as usize;
     let same = lines_of(lengths.prefix);
     let others = lines_of(input).saturating_sub(same);
     let prefix = lines.iter().take(same).copied().collect::<String>();
@@ -64,11 +68,9 @@ pub fn sonnet(
         let tokens = tokenizer.count(&formatted);
         if tokens > input {
             too_long += 1;
-            ensure!(
-                too_long < PATIENCE,
-                "no prompt of the lines of {} has at most {input} tokens: give a longer --sonnet-input-len or a shorter --sonnet-prefix-len",
-                path.display()
-            );
+            if too_long == MOST_TOO_LONG {
+                return Err(PromptError::LongLines { path: path.to_owned(), input_len: input });
+            }
             continue;
         }
         too_long = 0;

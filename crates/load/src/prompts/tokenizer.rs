@@ -1,4 +1,4 @@
-//! The tokenizer of a model, read from the files of its folder. Nothing is downloaded and no code of a model is run.
+//! The tokenizer of a model, read from the files of its folder. Nothing is downloaded and no code of the model is run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use indexmap::IndexMap;
 use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokenizers::PostProcessor;
 
 use super::chat_template::{ChatTemplate, NamedTemplates};
+use super::prompt_error::PromptError;
 
-/// A model's tokenizer, its special tokens, and its chat template where it has one.
+/// The tokenizer of a model, its special tokens, and its chat template if it has one.
 #[derive(Debug)]
 pub struct Tokenizer {
     encoder: tokenizers::Tokenizer,
@@ -19,78 +22,73 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a model's folder.
+    /// Reads the tokenizer of the model in `folder`.
     ///
     /// # Errors
-    /// A file of the tokenizer cannot be read.
+    /// A file of the tokenizer is missing or not valid.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let encoder = read_encoder(&path)?;
         let config: Config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let older: Names = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
-        let names = Names::over(config.names, older);
+        let older: SpecialTokens = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+        let names = config.names.or(older);
         let special = names.all().filter_map(|token| encoder.token_to_id(token)).collect();
         let file = folder.join("chat_template.jinja");
         let source = if file.is_file() {
             Some(std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?)
         } else {
-            config.chat_template.and_then(NamedTemplates::default)
+            config.chat_template.and_then(NamedTemplates::into_default)
         };
-        let template = source.map(|source| ChatTemplate::new(source, names.named()));
+        let template = source.map(|source| ChatTemplate::new(source, names.by_role()));
         Ok(Self { encoder, special, template, path })
     }
 
-    /// How many tokens the model sees for `text`, those that the tokenizer adds included.
+    /// The number of tokens of `text`, with those that the tokenizer adds.
     pub fn count(&self, text: &str) -> usize {
         self.encode(text, true).len()
     }
 
     /// The ids of `text`; `added`: with those that the tokenizer adds to every text, such as a begin-of-text.
-    pub fn encode(&self, text: &str, added: bool) -> Vec<u32> {
+    pub(super) fn encode(&self, text: &str, added: bool) -> Vec<u32> {
         self.encoder.encode_fast(text, added).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
     }
 
-    /// The text of `ids`, special tokens included.
-    pub fn decode(&self, ids: &[u32]) -> String {
+    /// The text of `ids`, with special tokens.
+    pub(super) fn decode(&self, ids: &[u32]) -> String {
         self.encoder.decode(ids, false).unwrap_or_default()
     }
 
-    /// How many tokens are added to every text.
-    pub fn added(&self) -> usize {
-        self.encoder.get_post_processor().map_or(0, |processor| {
-            use tokenizers::PostProcessor;
-            processor.added_tokens(false)
-        })
+    /// The number of tokens that the tokenizer adds to every text.
+    pub(super) fn added(&self) -> usize {
+        self.encoder.get_post_processor().map_or(0, |processor| processor.added_tokens(false))
     }
 
-    /// Size of the vocabulary, added tokens aside.
-    pub fn vocabulary(&self) -> u32 {
+    /// Size of the vocabulary, without added tokens.
+    pub(super) fn vocabulary(&self) -> u32 {
         self.encoder.get_vocab_size(false) as u32
     }
 
     /// The ids of the vocabulary that are not special.
-    pub fn plain(&self) -> Vec<u32> {
+    pub(super) fn plain(&self) -> Vec<u32> {
         (0..self.vocabulary()).filter(|id| !self.special.contains(id)).collect()
     }
 
-    /// A user's message as the model's chat template puts it, up to where the model answers. `variables` are given to
-    /// the template.
+    /// The chat template of the model, applied to a message of a user with `variables`, up to the beginning of the answer.
     ///
     /// # Errors
-    /// There is no template, or it fails (exit 2).
-    pub fn chat(&self, message: &str, variables: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
-        let path = self.path.display();
-        let template = self.template.as_ref().with_context(|| {
-            format!("{path} has no chat template beside it: give --skip-chat-template, or --tokenizer of a chat model")
-        });
-        template?.render(message, variables).with_context(|| format!("cannot apply the chat template of {path}"))
+    /// There is no template, or it fails.
+    pub(super) fn chat(&self, message: &str, variables: &Map<String, Value>) -> Result<String, PromptError> {
+        let tokenizer = || self.path.clone();
+        let template = self.template.as_ref().ok_or_else(|| PromptError::NoChatTemplate { tokenizer: tokenizer() })?;
+        let failed = |error| PromptError::ChatTemplate { tokenizer: tokenizer(), error };
+        template.render(message, variables).map_err(failed)
     }
 }
 
 fn read_encoder(path: &Path) -> Result<tokenizers::Tokenizer> {
     let cannot = |error| anyhow!("cannot read {}: {error}", path.display());
     let mut encoder = tokenizers::Tokenizer::from_file(path).map_err(cannot)?;
-    // Some files cut or fill every text; the server counts tokens without either.
+    // Some files truncate or pad every text, which a server does not do.
     encoder.with_padding(None).with_truncation(None).map_err(cannot)?;
     Ok(encoder)
 }
@@ -104,17 +102,17 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
     serde_json::from_slice(&bytes).with_context(cannot).map(Some)
 }
 
-/// What is read of `tokenizer_config.json`.
+/// The fields of `tokenizer_config.json` that are used.
 #[derive(Debug, Default, Deserialize)]
 struct Config {
     #[serde(flatten)]
-    names: Names,
+    names: SpecialTokens,
     chat_template: Option<NamedTemplates>,
 }
 
-/// The special tokens that have a role.
+/// The special tokens of a model. Most have a role.
 #[derive(Debug, Default, Deserialize)]
-struct Names {
+struct SpecialTokens {
     bos_token: Option<Token>,
     eos_token: Option<Token>,
     unk_token: Option<Token>,
@@ -122,23 +120,23 @@ struct Names {
     pad_token: Option<Token>,
     cls_token: Option<Token>,
     mask_token: Option<Token>,
-    additional_special_tokens: Option<Others>,
-    extra_special_tokens: Option<Others>,
+    additional_special_tokens: Option<OtherTokens>,
+    extra_special_tokens: Option<OtherTokens>,
 }
 
-impl Names {
-    /// `newer`, and `older` where it says nothing.
-    fn over(newer: Self, older: Self) -> Self {
+impl SpecialTokens {
+    /// These tokens, and those of `older` where they are missing.
+    fn or(self, older: Self) -> Self {
         Self {
-            bos_token: newer.bos_token.or(older.bos_token),
-            eos_token: newer.eos_token.or(older.eos_token),
-            unk_token: newer.unk_token.or(older.unk_token),
-            sep_token: newer.sep_token.or(older.sep_token),
-            pad_token: newer.pad_token.or(older.pad_token),
-            cls_token: newer.cls_token.or(older.cls_token),
-            mask_token: newer.mask_token.or(older.mask_token),
-            additional_special_tokens: newer.additional_special_tokens.or(older.additional_special_tokens),
-            extra_special_tokens: newer.extra_special_tokens.or(older.extra_special_tokens),
+            bos_token: self.bos_token.or(older.bos_token),
+            eos_token: self.eos_token.or(older.eos_token),
+            unk_token: self.unk_token.or(older.unk_token),
+            sep_token: self.sep_token.or(older.sep_token),
+            pad_token: self.pad_token.or(older.pad_token),
+            cls_token: self.cls_token.or(older.cls_token),
+            mask_token: self.mask_token.or(older.mask_token),
+            additional_special_tokens: self.additional_special_tokens.or(older.additional_special_tokens),
+            extra_special_tokens: self.extra_special_tokens.or(older.extra_special_tokens),
         }
     }
 
@@ -155,22 +153,22 @@ impl Names {
         roles.into_iter().filter_map(|(role, token)| token.as_ref().map(|token| (role, token)))
     }
 
-    /// Role to token, as a chat template knows them.
-    fn named(&self) -> IndexMap<&'static str, String> {
+    /// The tokens by role, as variables of a chat template.
+    fn by_role(&self) -> IndexMap<&'static str, String> {
         self.roles().map(|(role, token)| (role, token.text().to_owned())).collect()
     }
 
     fn all(&self) -> impl Iterator<Item = &str> {
         let others = [&self.additional_special_tokens, &self.extra_special_tokens];
         let others = others.into_iter().flatten().flat_map(|others| match others {
-            Others::List(tokens) => tokens.iter().map(Token::text).collect::<Vec<_>>(),
-            Others::Named(tokens) => tokens.values().map(Token::text).collect(),
+            OtherTokens::List(tokens) => tokens.iter().map(Token::text).collect::<Vec<_>>(),
+            OtherTokens::Named(tokens) => tokens.values().map(Token::text).collect(),
         });
         self.roles().map(|(_, token)| token.text()).chain(others)
     }
 }
 
-/// A token, or a token with how it is matched.
+/// A token, or a token with the rules of its matching.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Token {
@@ -186,15 +184,15 @@ impl Token {
     }
 }
 
-/// Special tokens without a role of their own.
+/// Special tokens without a role.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Others {
+enum OtherTokens {
     List(Vec<Token>),
     Named(IndexMap<String, Token>),
 }
 
-/// The encoder of a model's folder alone.
+/// The encoder of the model in `folder`, without its other files.
 ///
 /// # Errors
 /// `tokenizer.json` cannot be read.
@@ -214,7 +212,7 @@ mod tests {
         Tokenizer::read(Path::new(folder)).unwrap()
     }
 
-    /// A folder with the tokenizer of tiny-llama and `config` beside it.
+    /// A folder with the tokenizer of tiny-llama and the configuration `config`.
     fn folder(config: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/tiny-llama/tokenizer.json");
@@ -224,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn special_tokens_are_those_with_a_role_and_no_others() {
+    fn special_tokens_are_those_of_the_configuration() {
         let tokenizer = tiny();
         assert_eq!(tokenizer.special, BTreeSet::from([0, 1, 2]));
         assert_eq!(tokenizer.plain().len(), tokenizer.vocabulary() as usize - 3);
@@ -235,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_template_comes_from_its_file_or_from_the_configuration() {
-        let none = serde_json::Map::new();
+    fn a_chat_template_is_read_from_its_file_or_from_the_configuration() {
+        let none = Map::new();
         assert_eq!(tiny().chat("Hi", &none).unwrap(), "user: Hi\nassistant:");
         for template in [
             r#""[{{ messages[0].content }}]{{ eos_token }}""#,
@@ -250,11 +248,11 @@ mod tests {
         let folder = folder("{}");
         let opened = Tokenizer::read(folder.path()).unwrap();
         let error = opened.chat("Hi", &none).unwrap_err();
-        assert!(error.to_string().contains("no chat template beside it: give --skip-chat-template"), "{error}");
+        assert!(matches!(error, PromptError::NoChatTemplate { .. }), "{error}");
     }
 
     #[test]
-    fn a_file_that_is_no_configuration_is_named() {
+    fn the_error_of_an_invalid_configuration_names_the_file_and_the_position() {
         let folder = folder("{\"bos_token\": }");
         let error = Tokenizer::read(folder.path()).unwrap_err();
         let text = format!("{error:#}");

@@ -1,5 +1,5 @@
-//! Keeps the pace: one thread that sleeps until tokens are due and writes all of them, each to its own connection. Waking a
-//! task for every token would cost more than the token.
+//! Writes responses at their pace: one thread sleeps until tokens are due and writes each of them to its connection. Waking
+//! a task for every token would cost more than the token.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,132 +14,155 @@ use rand_distr::{Distribution, LogNormal};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::script::{Ending, Script};
-use super::trace::Pen;
+use super::response_script::{Ending, ResponseScript};
+use super::trace::TraceSender;
 use crate::clock::wake_exactly;
 
-/// Tokens that become due within this time are written in one go. Never early: some are that much late.
+/// Tokens that become due within this time are written together. None is early; some are late by up to this time.
 const TICK: Duration = Duration::from_micros(100);
 
-/// Pause before a connection that takes no more is tried again.
-const FULL: Duration = Duration::from_micros(200);
+/// Pause before a connection with a full buffer is tried again.
+const FULL_PAUSE: Duration = Duration::from_micros(200);
 
-/// Most bytes that are written to one connection at a time.
-const BATCH: usize = 32 << 10;
+/// Most bytes that are collected for one connection at a time.
+const BATCH_BYTES: usize = 32 << 10;
 
-/// An answer under way.
-pub struct Stream {
+/// A response that is being written.
+pub struct PacedResponse {
     /// Its connection.
     pub socket: Arc<TcpStream>,
-    /// What is written.
-    pub script: Script,
-    /// When the next token is due.
-    pub deadline: Instant,
-    /// From token to token.
-    pub itl: Duration,
-    /// Spread of that, where there is one.
-    pub spread: Option<(LogNormal<f64>, ChaCha8Rng)>,
-    /// The request's number, from 1.
-    pub request: u64,
-    /// When the request had been read.
-    pub accepted: Instant,
-    /// Its place among those that run: free when this is dropped.
-    pub _place: OwnedSemaphorePermit,
-    /// Told how the answer ended.
+    /// Its bytes.
+    pub script: ResponseScript,
+    /// When its tokens are due.
+    pub timing: TokenTiming,
+    /// Its slot among the requests that run, which is free when this is dropped.
+    pub _slot: OwnedSemaphorePermit,
+    /// Receives how the response ended.
     pub ended: Option<oneshot::Sender<Ending>>,
-    /// Where the truth is written.
-    pub trace: Option<Pen>,
-    /// Tokens so far.
+    /// Its true times, if they are traced.
+    pub trace: Option<ResponseTrace>,
+    /// Tokens that have been collected for writing.
     pub sent: u32,
-    /// When they were written, where that is traced.
-    pub times: Vec<Instant>,
-    /// Bytes that the connection has not taken yet.
+    /// Bytes that are collected and not yet written.
     pub unwritten: Vec<u8>,
 }
 
-/// Takes answers; its thread ends with it.
-#[derive(Clone)]
-pub struct Pacer(Sender<Entry>);
+/// When the tokens of a response are due.
+pub struct TokenTiming {
+    /// When the next token is due.
+    pub deadline: Instant,
+    /// Time between two tokens.
+    pub itl: Duration,
+    /// Spread of that time.
+    pub spread: Option<(LogNormal<f64>, ChaCha8Rng)>,
+}
 
-/// An answer that its connection can take back, as when the client is gone.
-pub type Shared = Arc<Mutex<Option<Stream>>>;
+impl TokenTiming {
+    /// Moves on to the next token.
+    fn advance(&mut self) {
+        self.deadline += match &mut self.spread {
+            Some((spread, random)) => self.itl.mul_f64(spread.sample(random)),
+            None => self.itl,
+        };
+    }
+}
+
+/// The true times of a response. They are sent to the trace when this is dropped.
+pub struct ResponseTrace {
+    /// The trace.
+    pub sender: TraceSender,
+    /// The number of the request, from 1.
+    pub request: u64,
+    /// When the request had been read.
+    pub accepted: Instant,
+    /// When the tokens were written.
+    pub tokens: Vec<Instant>,
+}
+
+/// Writes responses on a thread, which ends when the pacer is dropped.
+#[derive(Clone)]
+pub struct Pacer(Sender<Scheduled>);
+
+/// A response that its connection can take back, for example when the client has closed it.
+pub type SharedResponse = Arc<Mutex<Option<PacedResponse>>>;
 
 impl Pacer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// No thread can be started.
     pub fn start() -> io::Result<Self> {
         let (sender, receiver) = channel();
-        thread::Builder::new().name("pacer".to_owned()).spawn(move || keep_pace(&receiver))?;
+        thread::Builder::new().name("pacer".to_owned()).spawn(move || write_responses(&receiver))?;
         Ok(Self(sender))
     }
 
-    /// Writes an answer at its pace.
-    pub fn play(&self, stream: Stream) -> Shared {
-        let deadline = stream.deadline;
-        let stream = Arc::new(Mutex::new(Some(stream)));
+    /// Starts to write a response at its pace.
+    pub fn start_writing(&self, response: PacedResponse) -> SharedResponse {
+        let deadline = response.timing.deadline;
+        let response = Arc::new(Mutex::new(Some(response)));
         // The thread lives as long as `self`.
-        let _ = self.0.send(Entry { deadline, stream: Arc::clone(&stream) });
-        stream
+        let _ = self.0.send(Scheduled { deadline, response: Arc::clone(&response) });
+        response
     }
 }
 
-fn keep_pace(arriving: &Receiver<Entry>) {
+fn write_responses(new: &Receiver<Scheduled>) {
     wake_exactly();
-    let mut waiting: BinaryHeap<Reverse<Entry>> = BinaryHeap::new();
-    let mut passed = Instant::now();
+    let mut waiting: BinaryHeap<Reverse<Scheduled>> = BinaryHeap::new();
+    let mut last_pass = Instant::now();
     loop {
         let next = match waiting.peek() {
-            None => arriving.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            None => new.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(Reverse(entry)) => {
-                let wake = entry.deadline.max(passed + TICK);
-                arriving.recv_timeout(wake.saturating_duration_since(Instant::now()))
+                let wake = entry.deadline.max(last_pass + TICK);
+                new.recv_timeout(wake.saturating_duration_since(Instant::now()))
             }
         };
         match next {
             Ok(entry) => {
                 waiting.push(Reverse(entry));
-                waiting.extend(arriving.try_iter().map(Reverse));
+                waiting.extend(new.try_iter().map(Reverse));
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        passed = Instant::now();
+        last_pass = Instant::now();
         let mut later = Vec::new();
-        while waiting.peek().is_some_and(|Reverse(entry)| entry.deadline <= passed) {
+        while waiting.peek().is_some_and(|Reverse(entry)| entry.deadline <= last_pass) {
             let Some(Reverse(entry)) = waiting.pop() else { break };
-            if let Some(deadline) = entry.play() {
-                later.push(Reverse(Entry { deadline, ..entry }));
+            if let Some(deadline) = entry.write_due() {
+                later.push(Reverse(Scheduled { deadline, ..entry }));
             }
         }
         waiting.extend(later);
     }
 }
 
-struct Entry {
+/// A response and the time of its next write.
+struct Scheduled {
     deadline: Instant,
-    stream: Shared,
+    response: SharedResponse,
 }
 
-impl Entry {
-    /// Writes what is due; when there is more to do.
-    fn play(&self) -> Option<Instant> {
-        let mut shared = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+impl Scheduled {
+    /// Writes what is due. Gives the time of the next write, if there is one.
+    fn write_due(&self) -> Option<Instant> {
+        let mut shared = self.response.lock().unwrap_or_else(PoisonError::into_inner);
         let ending = match shared.as_mut()?.write_due() {
             Ok(Progress::Until(deadline)) => return Some(deadline),
             Ok(Progress::Ended(ending)) => ending,
-            // The client is gone.
+            // The client has closed the connection.
             Err(_) => Ending::Close,
         };
         if ending == Ending::Never {
-            // It keeps its connection and its place until the client gives up.
+            // It keeps its connection and its slot until the client closes the connection.
             return None;
         }
-        if let Some(mut stream) = shared.take() {
-            let ended = stream.ended.take();
-            drop(stream);
-            // The connection's task is gone when the server shuts down.
+        if let Some(mut response) = shared.take() {
+            let ended = response.ended.take();
+            drop(response);
+            // The task of the connection is dropped when the server shuts down.
             let _ = ended.map(|ended| ended.send(ending));
         }
         None
@@ -151,12 +174,12 @@ enum Progress {
     Ended(Ending),
 }
 
-impl Stream {
+impl PacedResponse {
     fn write_due(&mut self) -> io::Result<Progress> {
         let total = self.script.tokens;
         loop {
             if self.unwritten.is_empty() {
-                self.gather(Instant::now());
+                self.collect_due(Instant::now());
             }
             while !self.unwritten.is_empty() {
                 match self.socket.try_write(&self.unwritten) {
@@ -165,7 +188,7 @@ impl Stream {
                         self.unwritten.drain(..written);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Ok(Progress::Until(Instant::now() + FULL));
+                        return Ok(Progress::Until(Instant::now() + FULL_PAUSE));
                     }
                     Err(error) => return Err(error),
                 }
@@ -174,62 +197,57 @@ impl Stream {
                 return Ok(Progress::Ended(self.script.ending));
             }
             if self.sent < total {
-                return Ok(Progress::Until(self.deadline));
+                return Ok(Progress::Until(self.timing.deadline));
             }
         }
     }
 
-    /// Collects the tokens that are due, and the end behind the last.
-    fn gather(&mut self, now: Instant) {
+    /// Collects the tokens that are due, and the end after the last token.
+    fn collect_due(&mut self, now: Instant) {
         let total = self.script.tokens;
         if self.sent == 0 {
             self.unwritten.extend_from_slice(&self.script.head);
         }
-        while self.sent < total && self.deadline <= now && self.unwritten.len() < BATCH {
+        while self.sent < total && self.timing.deadline <= now && self.unwritten.len() < BATCH_BYTES {
             self.unwritten.extend_from_slice(self.script.token(self.sent));
             self.sent += 1;
-            if self.trace.is_some() {
-                self.times.push(now);
+            if let Some(trace) = &mut self.trace {
+                trace.tokens.push(now);
             }
             if self.sent < total {
-                self.deadline += match &mut self.spread {
-                    Some((spread, random)) => self.itl.mul_f64(spread.sample(random)),
-                    None => self.itl,
-                };
+                self.timing.advance();
             }
         }
         if self.sent == total {
             self.unwritten.extend_from_slice(&self.script.end);
-            // One more than there are: the end has been collected.
+            // One more than the tokens: the end is collected.
             self.sent = total + 1;
         }
     }
 }
 
-impl Drop for Stream {
-    /// However an answer ended, the trace has it.
+impl Drop for ResponseTrace {
+    /// The trace has every response, however it ended.
     fn drop(&mut self) {
-        if let Some(pen) = &self.trace {
-            pen.tell(self.request, self.accepted, &self.times);
-        }
+        self.sender.add(self.request, self.accepted, &self.tokens);
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for Scheduled {
     fn eq(&self, other: &Self) -> bool {
         self.deadline == other.deadline
     }
 }
 
-impl Eq for Entry {}
+impl Eq for Scheduled {}
 
-impl PartialOrd for Entry {
+impl PartialOrd for Scheduled {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Entry {
+impl Ord for Scheduled {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.deadline.cmp(&other.deadline)
     }

@@ -1,5 +1,4 @@
-//! The truth about a load: when the simulated vLLM accepted each request and when it wrote each token, so that what a
-//! client says can be checked.
+//! The trace: when the simulated vLLM accepted each request and wrote each token, to check the times of a client against.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -10,32 +9,33 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// One answer. Times in microseconds since the server's start, on the system's monotonic clock.
+/// One line of a trace: an answer. Times are in microseconds since the start of the server, on the monotonic clock of the
+/// system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traced {
-    /// The request, in the order of their coming, from 1.
+pub struct TracedAnswer {
+    /// The number of the request, in the order of arrival, from 1.
     pub request: u64,
     /// When the last byte of the request had been read.
     pub accepted_us: u64,
-    /// When each token was written, the first included. Tokens that were due together were written together.
+    /// When each token was written. Tokens that are due together are written together.
     pub tokens_us: Vec<u64>,
 }
 
-/// A file that gets one line of JSON for each answer that has ended.
-pub struct Trace {
-    lines: Sender<Traced>,
+/// A file with one line of JSON for each answer that has ended.
+pub struct TraceFile {
+    lines: Sender<TracedAnswer>,
     writer: JoinHandle<std::io::Result<()>>,
     begin: Instant,
 }
 
-impl Trace {
-    /// Begins the file.
+impl TraceFile {
+    /// Creates the file, and starts the thread that writes it.
     ///
     /// # Errors
-    /// It cannot be written, or the system has no thread to give.
-    pub fn to(path: &Path) -> Result<Self> {
+    /// The file cannot be created, or no thread can be started.
+    pub fn create(path: &Path) -> Result<Self> {
         let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let (lines, answers) = channel::<Traced>();
+        let (lines, answers) = channel::<TracedAnswer>();
         let write = move || {
             let mut file = BufWriter::new(file);
             while let Ok(first) = answers.recv() {
@@ -43,7 +43,7 @@ impl Trace {
                     serde_json::to_writer(&mut file, &answer)?;
                     file.write_all(b"\n")?;
                 }
-                // Whoever reads along sees whole lines as soon as the server has nothing else to say.
+                // A reader of the file sees complete lines as soon as no more are waiting.
                 file.flush()?;
             }
             Ok(())
@@ -53,12 +53,12 @@ impl Trace {
         Ok(Self { lines, writer, begin: Instant::now() })
     }
 
-    /// Where answers are told.
-    pub fn pen(&self) -> Pen {
-        Pen { lines: self.lines.clone(), begin: self.begin }
+    /// A sender of answers to this file.
+    pub fn sender(&self) -> TraceSender {
+        TraceSender { lines: self.lines.clone(), begin: self.begin }
     }
 
-    /// Waits until every line is in the file. Every [`Pen`] must be gone.
+    /// Waits until every line is written. Every [`TraceSender`] must be dropped before.
     ///
     /// # Errors
     /// A line could not be written.
@@ -69,20 +69,21 @@ impl Trace {
     }
 }
 
-/// Tells a trace about answers.
+/// Sends answers to a trace.
 #[derive(Clone)]
-pub struct Pen {
-    lines: Sender<Traced>,
+pub struct TraceSender {
+    lines: Sender<TracedAnswer>,
     begin: Instant,
 }
 
-impl Pen {
-    /// One answer that has ended.
-    pub fn tell(&self, request: u64, accepted: Instant, tokens: &[Instant]) {
+impl TraceSender {
+    /// Adds an answer that has ended.
+    pub fn add(&self, request: u64, accepted: Instant, tokens: &[Instant]) {
         let since =
             |at: &Instant| u64::try_from(at.saturating_duration_since(self.begin).as_micros()).unwrap_or(u64::MAX);
-        let traced = Traced { request, accepted_us: since(&accepted), tokens_us: tokens.iter().map(since).collect() };
-        // The file could not be written any more: `finish` says so.
+        let traced =
+            TracedAnswer { request, accepted_us: since(&accepted), tokens_us: tokens.iter().map(since).collect() };
+        // If the file cannot be written, `finish` reports it.
         let _ = self.lines.send(traced);
     }
 }
