@@ -21,7 +21,7 @@ use site_cache::{Cache, Source};
 use crate::exit::Classify;
 use crate::system::output;
 use crate::system::store::object_key::RecordKey;
-use crate::system::store::{Entry, Store};
+use crate::system::store::{Store, StoredObject};
 use series::Setting;
 
 /// What was read, in the folder of the site.
@@ -63,7 +63,7 @@ pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built
     let mut cache = known(store, setting, out, &mut built.notes);
     let entries = records(store, setting, &mut built.notes).await?;
     cache.retain(&entries);
-    let new: Vec<Entry> = entries.into_iter().filter(|entry| !cache.knows(entry)).collect();
+    let new: Vec<StoredObject> = entries.into_iter().filter(|entry| !cache.knows(entry)).collect();
     let reading = new.into_iter().map(|entry| {
         let (store, repository, branch) = (store.clone(), setting.repository.clone(), setting.branch.clone());
         // A task of its own: parsing is most of the work, and takes a processor.
@@ -74,7 +74,7 @@ pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built
     });
     let mut reading = stream::iter(reading).buffer_unordered(AT_A_TIME);
     while let Some(read) = reading.next().await {
-        let (entry, object): (Entry, Result<Object>) = read.context("cannot read an object of the store")?;
+        let (entry, object): (StoredObject, Result<Object>) = read.context("cannot read an object of the store")?;
         match object {
             Ok(object) => {
                 built.read += 1;
@@ -128,7 +128,7 @@ fn known(store: &Store, setting: &Setting, out: &Path, notes: &mut Vec<String>) 
 }
 
 /// The objects of the branch that may hold records.
-async fn records(store: &Store, setting: &Setting, notes: &mut Vec<String>) -> Result<Vec<Entry>> {
+async fn records(store: &Store, setting: &Setting, notes: &mut Vec<String>) -> Result<Vec<StoredObject>> {
     let mut entries = store.list(&RecordKey::branch_prefix(&setting.repository, &setting.branch)).await?;
     let all = entries.len();
     entries.retain(|entry| entry.key.parse::<RecordKey>().is_ok());

@@ -1,22 +1,27 @@
-//! Every touch of the outside: files, processes, containers, git, registries, stores, GitHub, Buildkite.
+//! Input and output: files, processes, containers, git, registries, stores, GitHub and Buildkite.
 
+pub mod bounded_body;
 pub mod buildkite_agent;
 pub mod config_file;
 pub mod delivery;
 pub mod docker;
 pub mod git;
 pub mod github;
+pub mod github_reply;
 pub mod github_transport;
 pub mod guard;
 pub mod host;
+pub mod image_wait;
 pub mod interrupt;
 pub mod model_folder;
 pub mod noise_store;
 pub mod output;
 pub mod probe;
 pub mod process;
+pub mod program;
 pub mod registry;
 pub mod results_folder;
+pub mod retry_policy;
 pub mod shell;
 pub mod step_files;
 pub mod store;

@@ -13,7 +13,7 @@ use crate::plan::target::Target;
 use crate::plan::{Fallback, Plan};
 use crate::system::git;
 use crate::system::github::Github;
-use crate::system::registry::{self, Found, Registry};
+use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 
 /// What `--base` means.
@@ -122,7 +122,7 @@ pub async fn fall_back(
     let architecture = registry::architecture(device.name);
     let registry = Registry::new(registry::PAUSE, architecture, &shell.environment)?;
     let is_there = async |reference: &str| -> Result<bool> {
-        Ok(docker::is_here(reference).await || registry.find(reference).await? == Found::Here)
+        Ok(docker::is_here(reference).await || registry.find(reference).await? == ImageState::Present)
     };
     if is_there(reference).await? {
         return Ok(());

@@ -22,7 +22,7 @@ use crate::plan::image::{self, Source};
 use crate::plan::suite;
 use crate::system::git;
 use crate::system::github::Github;
-use crate::system::registry::{self, Found, Registry};
+use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::store::object_key::RecordKey;
@@ -148,7 +148,7 @@ async fn unbenchmarked(
             let image = reference(&pair, commit, config)?;
             let there = match images.get(&image) {
                 Some(there) => *there,
-                None => registry.find(&image).await? == Found::Here,
+                None => registry.find(&image).await? == ImageState::Present,
             };
             images.insert(image, there);
             if !there {

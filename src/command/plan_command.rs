@@ -8,9 +8,9 @@ use clap::builder::BoolishValueParser;
 use super::prepare;
 use crate::command::arguments::Format;
 use crate::exit::{Classify, Exit};
-use crate::plan::target::Target;
 use crate::plan::{self, Plan};
-use crate::system::registry::{self, Found, Registry};
+use crate::run::image_fetch::images;
+use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 
 /// Prints the plan.
@@ -21,11 +21,11 @@ pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
         let architecture = registry::architecture(plan.device.name);
         let registry = Registry::new(registry::PAUSE, architecture, &shell.environment)?;
         for reference in images(&plan) {
-            let found = registry.find(&reference).await?;
-            if found != Found::Here {
+            let state = registry.find(&reference).await?;
+            if state != ImageState::Present {
                 missing.push(reference.clone());
             }
-            plan.images.insert(reference, found.to_string());
+            plan.images.insert(reference, state.to_string());
         }
     }
     print(&plan, arguments.format, shell)?;
@@ -42,21 +42,6 @@ pub fn print(plan: &Plan, format: Format, shell: &Shell) -> Result<()> {
         Format::Json => shell.print_json(plan)?,
     }
     Ok(())
-}
-
-/// The images that a plan needs.
-pub fn images(plan: &Plan) -> Vec<String> {
-    let sides = [&plan.sides.base, &plan.sides.head];
-    let mut images: Vec<String> = sides
-        .into_iter()
-        .flatten()
-        .filter_map(|side| match &side.target {
-            Target::Image(reference) => Some(reference.clone()),
-            _ => None,
-        })
-        .collect();
-    images.dedup();
-    images
 }
 
 /// `vllm-perf plan`.

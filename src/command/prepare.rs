@@ -25,7 +25,8 @@ use crate::plan::suite::{self, Case, Selection};
 use crate::plan::target::Target;
 use crate::plan::{self, Plan, device};
 use crate::run::native_client;
-use crate::system::github::{Github, Patience};
+use crate::system::github::Github;
+use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
 
 /// A plan, and what it was made from.
@@ -80,7 +81,7 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         refresh_labels(&mut event, github, shell).await;
     }
     let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
-    let device = device(planning, &config, decision.run, environment)?;
+    let device = device(planning, &config, decision.run, environment).await?;
     let wanted = trigger::narrowed(&event, &config.devices);
     if decision.run && !wanted.is_empty() && !wanted.contains(&device.name) && event.provider != Provider::Local {
         let names: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
@@ -156,18 +157,18 @@ pub async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
 
 /// A client for GitHub's API, where a token exists.
 pub fn github(arguments: &EventArgs, ci: &CiRun, environment: &Environment) -> Result<Option<Github>> {
-    let new = |token| Github::new(ci.api_url.as_deref(), token, Patience::default());
+    let new = |token| Github::new(ci.api_url.as_deref(), token, RetryPolicy::default());
     environment.secret(&arguments.github_token_env).map(new).transpose().mistake()
 }
 
 /// What is measured on. Where nothing is, no tool is asked: one that hangs or fails is no reason not to skip.
-fn device(
+async fn device(
     planning: &Planning,
     config: &Config,
     runs: bool,
     environment: &Environment,
 ) -> Result<vllm_verdict::v1::Device> {
-    let probe = if runs { probe::probe(environment) } else { probe::processors() };
+    let probe = if runs { probe::probe(environment).await } else { probe::processors() };
     let count = planning.device.device_count.or((!runs).then_some(1).filter(|_| planning.device.name.0.is_some()));
     device::resolve(planning.device.name.0, planning.device.device_type.as_deref(), count, &config.devices, &probe)
 }

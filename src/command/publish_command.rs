@@ -24,7 +24,7 @@ use crate::report::{Links, markdown};
 use crate::system::buildkite_agent::Agent;
 use crate::system::delivery::Delivery;
 use crate::system::git;
-use crate::system::github::Patience;
+use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::uploader::Uploader;
@@ -105,7 +105,7 @@ async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
 
 /// Where records go: to the API where one is named, else to the store. A flag goes before the config.
 fn destination(arguments: &PublishArgs, config: &Config, environment: &Environment) -> Result<Option<Destination>> {
-    let uploader = |url: &str| Uploader::new(url, environment, Patience::default()).map(Destination::Uploader);
+    let uploader = |url: &str| Uploader::new(url, environment, RetryPolicy::default()).map(Destination::Uploader);
     let store = |place: &str| Store::open(place, environment).map(Destination::Store);
     match (&arguments.uploader, &arguments.store, &config.records.uploader, &config.store) {
         (Some(url), ..) | (None, None, Some(url), _) => uploader(url).map(Some),

@@ -91,13 +91,13 @@ async fn own(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<
         Provider::Local => None,
         _ => Some(prepare::event(&arguments.event, &[], environment)?.0),
     };
-    let device = device(arguments, config, shell)?;
+    let device = device(arguments, config, shell).await?;
     identity(&arguments.identity, event.as_ref(), device, &config.records, environment).await
 }
 
-fn device(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Device> {
+async fn device(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Device> {
     let said = &arguments.device;
-    let probe = probe::probe(&shell.environment);
+    let probe = probe::probe(&shell.environment).await;
     device::resolve(said.name.0, said.device_type.as_deref(), said.device_count, &config.devices, &probe)
 }
 
@@ -111,7 +111,7 @@ async fn import(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Resu
     let cannot = || format!("cannot import `{}`", arguments.results.display());
     let text = read(&arguments.results).with_context(cannot).mistake()?;
     // Commit, date and numbers are the file's; the machine of today is not the one that measured.
-    let (device, environment) = (device(arguments, config, shell)?, Environment::default());
+    let (device, environment) = (device(arguments, config, shell).await?, Environment::default());
     let mut base = identity(&arguments.identity, None, device, &config.records, &environment).await?;
     (base.runner.cpu_info, base.runner.cpu_count, base.runner.avail_mem_in_gb) = Default::default();
     records::import(&text, &base, arguments.model.as_deref(), config.records.rules.collision)

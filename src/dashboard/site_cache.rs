@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use vllm_verdict::change_points::Windows;
 
 use super::record_object::{Name, Object, Run};
-use crate::system::store::Entry;
+use crate::system::store::StoredObject;
 
 /// The version of the cache.
 const SCHEMA: &str = "vllm-perf/dashboard-cache/v1";
@@ -96,13 +96,13 @@ impl Cache {
     }
 
     /// Whether an object is known as it is now.
-    pub fn knows(&self, entry: &Entry) -> bool {
+    pub fn knows(&self, entry: &StoredObject) -> bool {
         let now = (entry.size, entry.modified, &entry.etag);
         self.objects.get(&entry.key).is_some_and(|kept| (kept.size, kept.modified, &kept.etag) == now)
     }
 
     /// Keeps what an object gave, in place of what it gave before.
-    pub fn keep(&mut self, entry: Entry, object: Object) {
+    pub fn keep(&mut self, entry: StoredObject, object: Object) {
         let Object { runs, series, points, problems } = object;
         let names = &mut self.names;
         let mut number = |name: Name| {
@@ -112,12 +112,12 @@ impl Cache {
             })
         };
         let series = series.into_iter().map(&mut number).collect();
-        let Entry { key, size, modified, etag } = entry;
+        let StoredObject { key, size, modified, etag } = entry;
         self.objects.insert(key, Kept { size, modified, etag, runs, series, points, problems });
     }
 
     /// Forgets the objects that are there no more.
-    pub fn retain(&mut self, entries: &[Entry]) {
+    pub fn retain(&mut self, entries: &[StoredObject]) {
         // Both are sorted by key.
         self.objects.retain(|key, _| entries.binary_search_by(|entry| entry.key.as_str().cmp(key)).is_ok());
     }
@@ -128,8 +128,8 @@ mod tests {
     use super::*;
     use crate::dashboard::series::tests::name;
 
-    fn entry(key: &str, size: u64) -> Entry {
-        Entry { key: key.into(), size, modified: jiff::Timestamp::UNIX_EPOCH, etag: None }
+    fn entry(key: &str, size: u64) -> StoredObject {
+        StoredObject { key: key.into(), size, modified: jiff::Timestamp::UNIX_EPOCH, etag: None }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::system::delivery::Delivery;
 use crate::system::output::{self, OutputFolder};
 use crate::system::store::object_key::RecordKey;
 use crate::system::store::{Added, Store};
-use crate::system::uploader::{Answer, Uploader};
+use crate::system::uploader::{UploadReply, Uploader};
 
 /// Bytes of one file of records.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -182,10 +182,10 @@ async fn put(destination: &Destination, key: &str, text: &str) -> Fate {
         },
         Destination::Unusable(why) => Fate::Kept(why.clone()),
         Destination::Uploader(uploader) => match uploader.post(key, text).await {
-            Answer::Taken => Fate::Uploaded,
-            Answer::AlreadyThere => Fate::AlreadyThere,
-            Answer::Refused(why) => Fate::Refused(why),
-            Answer::Later(why) => Fate::Kept(why),
+            UploadReply::Taken => Fate::Uploaded,
+            UploadReply::AlreadyThere => Fate::AlreadyThere,
+            UploadReply::Refused(why) => Fate::Refused(why),
+            UploadReply::Later(why) => Fate::Kept(why),
         },
     }
 }

@@ -1,6 +1,5 @@
-//! One case: measured by our own client or by vLLM's, its files written, its outcome read back.
+//! One case: measured by the native client or by vLLM's, its files written, its outcome read back.
 
-use crate::plan::serve_flags;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,34 +7,33 @@ use anyhow::{Context, Result};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::repetition::Outcome;
 
+use super::native_client;
 use super::server_start::Running;
-use super::session::SideBench;
+use super::side_run::SideRun;
 use crate::environment::Environment;
 use crate::exit::Classify;
+use crate::plan::serve_flags;
 use crate::plan::suite::{self, Case};
 use crate::result;
-use crate::run::native_client;
 use crate::system::output;
 use crate::system::process::Processes;
 
 /// What measuring a case needs.
 pub struct CaseRun<'a> {
-    /// The side.
-    pub bench: &'a SideBench,
-    /// Who starts processes.
+    pub side: &'a SideRun,
     pub processes: &'a Processes,
-    /// Folder of the repetition.
+    /// Folder of the pass.
     pub folder: &'a Path,
-    /// How long it may take.
+    /// How long the case may take.
     pub limit: Duration,
     /// For the native client.
     pub environment: &'a Environment,
 }
 
 impl CaseRun<'_> {
-    /// Measures `case`. What goes wrong in it is its outcome; an error is a folder that cannot be written.
+    /// Measures `case`. A failure of its server or client is its outcome; an error is a file that cannot be written.
     pub async fn measure(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
-        let commands = suite::commands_json(case, &self.bench.launch.gpu_type, &self.bench.plan.server_args);
+        let commands = suite::commands_json(case, &self.side.launch.gpu_type, &self.side.plan.server_args);
         output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
         if case.kind == Kind::Serving && server.is_none() {
             return Ok(Outcome::Failed("it has no server".to_owned()));
@@ -55,7 +53,7 @@ impl CaseRun<'_> {
             (Err(error), Some(reason)) => Outcome::Failed(format!("{reason}; {error:#}")),
         };
         if let Outcome::Failed(_) = outcome {
-            // What a failed case wrote is kept, but must not pass for a result.
+            // The file of a failed case is kept under a name that is not a result's.
             let result = self.folder.join(format!("{}.json", case.name));
             let _ = std::fs::rename(&result, result.with_extension("json.failed"));
         }
@@ -83,7 +81,7 @@ impl CaseRun<'_> {
     }
 
     async fn vllm(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
-        let launch = &self.bench.launch;
+        let launch = &self.side.launch;
         let invocation = match server {
             Some(server) => launch.client(&case.client, self.folder, &server.url, server.container.as_deref()),
             None => {
@@ -96,7 +94,7 @@ impl CaseRun<'_> {
             }
         };
         let path = self.folder.join(format!("{}.json", case.name));
-        // What an interrupted run left is no result of this one.
+        // A result of an interrupted run is not a result of this one.
         let _ = std::fs::remove_file(&path);
         let log = self.folder.join(format!("{}.log", case.name));
         let process = self.processes.start(&invocation, &log).await?;

@@ -1,4 +1,4 @@
-//! The journal of a run: one line per finished case, written as it finishes. `run --resume` reads it.
+//! The journal of a run: one line for each finished case, written when it finishes. `run --resume` reads it.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,42 +15,35 @@ use crate::exit::Classify;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Position in the order in which things ran, from 1.
+    /// Position in the order in which the cases ran, from 1.
     pub order: u64,
-    /// Which phase of the run.
     #[serde(default, skip_serializing_if = "Phase::is_pairs")]
     pub phase: Phase,
-    /// Which repetition, from 1; more pairs go on counting where the pairs ended.
+    /// From 1; `more pairs` continues the numbers of `pairs`.
     pub repetition: u32,
-    /// Which side.
     pub side: Side,
-    /// Name of the case.
     pub case: String,
-    /// When it began, RFC 3339 in UTC.
+    /// RFC 3339 in UTC.
     pub started: String,
-    /// How long it took, in seconds.
     pub seconds: f64,
-    /// Why it gave no numbers; absent where it did.
+    /// Why the case has no result; absent where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
 
-/// Word that a pass does not count: what it measured is void, and it is run again.
+/// Marks a pass as void: its results do not count, and it is run again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Void {
-    /// Which phase.
     #[serde(default, skip_serializing_if = "Phase::is_pairs")]
     pub phase: Phase,
-    /// Which repetition.
     pub repetition: u32,
-    /// Which side.
     pub side: Side,
-    /// Why.
+    /// The reason.
     pub void: String,
 }
 
-/// One line.
+/// One line of the file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 enum Line {
@@ -59,10 +52,10 @@ enum Line {
 }
 
 /// The journal, open for appending.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
+    /// The file and its path; none for a journal in memory.
+    file: Option<(PathBuf, File)>,
     entries: Vec<Entry>,
     voids: Vec<Void>,
     order: u64,
@@ -75,13 +68,18 @@ impl Journal {
     /// When it cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display())).world()?;
-        Ok(Self { path: path.to_owned(), file, entries: Vec::new(), voids: Vec::new(), order: 0 })
+        Ok(Self { file: Some((path.to_owned(), file)), ..Self::default() })
     }
 
-    /// Reads what an interrupted run left, and goes on behind it. A last line that was cut off does not count.
+    /// A journal that is not written, for a warm-up.
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// Reads the journal of an interrupted run, to append to it. A last line without its end is dropped.
     ///
     /// # Errors
-    /// When it cannot be read, or a line other than the last is no entry.
+    /// When it cannot be read, or a line other than the last is not an entry.
     pub fn resume(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
@@ -101,7 +99,7 @@ impl Journal {
             .open(path)
             .with_context(|| format!("cannot write `{}`", path.display()))
             .world()?;
-        let mut journal = Self { path: path.to_owned(), file, entries: Vec::new(), voids: Vec::new(), order: 0 };
+        let mut journal = Self { file: Some((path.to_owned(), file)), ..Self::default() };
         for line in lines {
             match line {
                 Line::Case(entry) => journal.keep(entry),
@@ -111,10 +109,10 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The cases of a journal that nobody writes any more.
+    /// The cases of a journal that is not written any more.
     ///
     /// # Errors
-    /// When it cannot be read, or holds a line that is no entry.
+    /// When it cannot be read, or has a line that is not an entry.
     pub fn read(path: &Path) -> Result<Vec<Entry>> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         let lines = text.lines().map(serde_json::from_str).collect::<std::result::Result<Vec<Line>, _>>();
@@ -122,22 +120,22 @@ impl Journal {
         Ok(lines.into_iter().filter_map(|line| if let Line::Case(entry) = line { Some(entry) } else { None }).collect())
     }
 
-    /// The cases in it that count, oldest first.
+    /// The finished cases, without those of void passes, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The passes that did not count, oldest first.
+    /// The void passes, oldest first.
     pub fn voids(&self) -> &[Void] {
         &self.voids
     }
 
-    /// Position of the next case in the order in which things ran.
+    /// The `order` of the next entry.
     pub fn next_order(&self) -> u64 {
         self.order + 1
     }
 
-    /// Appends one finished case; it is on the disk when this returns.
+    /// Appends one finished case. It is on disk when this returns.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -147,7 +145,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Voids what a pass has measured so far.
+    /// Marks a pass as void.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -158,10 +156,11 @@ impl Journal {
     }
 
     fn write(&mut self, line: &impl Serialize) -> Result<()> {
-        let cannot = || format!("cannot write `{}`", self.path.display());
+        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        let cannot = || format!("cannot write `{}`", path.display());
         let mut line = serde_json::to_string(line).with_context(cannot)?;
         line.push('\n');
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).with_context(cannot).world()
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).with_context(cannot).world()
     }
 
     fn keep(&mut self, entry: Entry) {
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_off_is_forgotten_and_the_rest_goes_on() {
+    fn an_incomplete_last_line_is_dropped_and_the_journal_continues() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
         let mut journal = Journal::create(&path).unwrap();
@@ -218,7 +217,7 @@ mod tests {
     const FIRST: Pass = Pass { phase: Phase::Pairs, pair: 1 };
 
     #[test]
-    fn a_void_pass_runs_again_and_the_order_goes_on() {
+    fn a_void_pass_runs_again_and_the_order_continues() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
         let mut journal = Journal::create(&path).unwrap();

@@ -8,10 +8,9 @@ use vllm_verdict::v1::DeviceName;
 use crate::environment::Environment;
 use crate::plan::suite::{self, Command};
 use crate::plan::target::Target;
+use crate::system::docker::LABEL;
 use crate::system::process::Invocation;
 
-/// Label of every container that we start; its value is the run.
-pub const LABEL: &str = "vllm-perf.run";
 /// Where a container finds the folder of its results.
 const RESULTS: &str = "/vllm-perf-results";
 /// Port of a server inside its container.

@@ -1,6 +1,6 @@
-//! Tells how a run gets on: a bar on a terminal, plain lines with elapsed and remaining time in a log, folded as each CI folds.
+//! Progress output on standard error: a bar on a terminal; in a log, lines with elapsed and remaining time, in groups that
+//! the CI can fold.
 
-use crate::system::step_files;
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use vllm_verdict::v1::Provider;
 
 use crate::ci::workflow_commands::{self, neutralised};
+use crate::duration;
+use crate::system::step_files;
 
-/// Tells how a run gets on. Everything goes to standard error.
+/// Progress output.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -19,12 +21,12 @@ pub struct Progress {
     total: AtomicU64,
     done: AtomicU64,
     begun: Instant,
-    /// Until when the rest is expected to last, as far as that was said.
-    until: Mutex<Option<Instant>>,
+    /// Expected end, where one was set.
+    end: Mutex<Option<Instant>>,
 }
 
 impl Progress {
-    /// A bar where `terminal` says that someone watches.
+    /// Prints a bar if standard error is a terminal, else lines.
     pub fn new(provider: Provider, terminal: bool) -> Self {
         let bar = terminal.then(|| {
             let style = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len}{prefix}  {wide_msg}")
@@ -39,7 +41,7 @@ impl Progress {
             total: AtomicU64::new(0),
             done: AtomicU64::new(0),
             begun: Instant::now(),
-            until: Mutex::new(None),
+            end: Mutex::new(None),
         }
     }
 
@@ -53,28 +55,28 @@ impl Progress {
     }
 
     fn stamp(&self) -> String {
-        format!("[{}{}]", crate::duration::text(self.begun.elapsed()), self.remaining())
+        format!("[{}{}]", duration::text(self.begun.elapsed()), self.remaining())
     }
 
-    /// `, about 5 min left`; nothing where that is not known or over.
+    /// `, about 5 min left`; empty where that is unknown or no time is left.
     fn remaining(&self) -> String {
         let done = self.done.load(Ordering::Relaxed) >= self.total.load(Ordering::Relaxed);
-        let until = self.until.lock().ok().and_then(|until| *until).filter(|_| !done);
-        let left = until.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
-        left.map_or_else(String::new, |left| format!(", about {} left", crate::duration::text(left)))
+        let end = self.end.lock().ok().and_then(|end| *end).filter(|_| !done);
+        let left = end.map(|end| end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        left.map_or_else(String::new, |left| format!(", about {} left", duration::text(left)))
     }
 
-    /// What is under way and planned will last about so long from now.
-    pub fn left(&self, left: Duration) {
-        if let Ok(mut until) = self.until.lock() {
-            *until = Some(Instant::now() + left);
+    /// Sets the expected remaining time.
+    pub fn set_remaining(&self, remaining: Duration) {
+        if let Ok(mut end) = self.end.lock() {
+            *end = Some(Instant::now() + remaining);
         }
         if let Some(bar) = &self.bar {
             bar.set_prefix(self.remaining());
         }
     }
 
-    /// So many cases more are to be run.
+    /// Adds cases to the total.
     pub fn expect_more(&self, cases: u64) {
         self.total.fetch_add(cases, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
@@ -82,7 +84,7 @@ impl Progress {
         }
     }
 
-    /// Begins a part that a CI log can fold.
+    /// Begins a group of lines that a CI log can fold.
     pub fn group(&self, title: &str) {
         match (&self.bar, self.provider) {
             (Some(_), _) => {}
@@ -92,28 +94,28 @@ impl Progress {
         }
     }
 
-    /// Ends the part.
+    /// Ends the group.
     pub fn end_group(&self) {
         if self.bar.is_none() && self.provider == Provider::Github {
             self.line("::endgroup::");
         }
     }
 
-    /// Says what goes on now; a log shows it only when it is done.
+    /// Shows the current activity. Only in the bar: a log gets a line when it is done.
     pub fn working(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
         }
     }
 
-    /// One case is done.
+    /// Prints the result of a case.
     pub fn finished(&self, text: &str) {
         self.line(&format!("{} {text}", self.stamp()));
     }
 
-    /// One case, or its server, gave nothing. `output` is what the child said last: it must not reach the CI as commands.
+    /// Prints why a case or a server failed, and the end of its log in `output`.
     pub fn failure(&self, text: &str, output: &str) {
-        // One line, and none that CI obeys: the reason may hold what a server said.
+        // The reason may hold output of a server: one line, without CI commands.
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         self.line(&format!("{} not measured: {}", self.stamp(), text.replace("##[", "## [")));
         if !output.is_empty() {
@@ -121,7 +123,7 @@ impl Progress {
         }
     }
 
-    /// A text of strangers, in which CI obeys no command.
+    /// Untrusted output in a form in which the CI finds no commands.
     fn harmless(&self, text: &str) -> String {
         match self.provider {
             Provider::Github => step_files::stop_token()
@@ -131,7 +133,7 @@ impl Progress {
         }
     }
 
-    /// A case is done.
+    /// Counts a finished case.
     pub fn step(&self) {
         self.skip(1);
         if let Some(bar) = &self.bar {
@@ -139,7 +141,7 @@ impl Progress {
         }
     }
 
-    /// So many cases were done before.
+    /// Counts cases that need not run.
     pub fn skip(&self, cases: u64) {
         self.done.fetch_add(cases, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
@@ -147,12 +149,12 @@ impl Progress {
         }
     }
 
-    /// One line.
+    /// Prints a line.
     pub fn say(&self, text: &str) {
         self.line(&format!("{} {text}", self.stamp()));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -165,11 +167,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_told_until_everything_is_done() {
+    fn the_remaining_time_is_shown_until_all_cases_are_done() {
         let progress = Progress::new(Provider::Local, false);
         progress.expect_more(2);
         assert_eq!(progress.remaining(), "");
-        progress.left(Duration::from_secs(3600));
+        progress.set_remaining(Duration::from_secs(3600));
         progress.step();
         assert!(progress.remaining().starts_with(", about "), "{}", progress.remaining());
         progress.step();

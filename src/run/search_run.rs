@@ -1,14 +1,16 @@
-//! The adaptive search of one test at one request rate, on a server that is up.
+//! The search for the largest concurrency of one test at one request rate, on a running server.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase, Strategy};
 
-use super::session::Bench;
-use super::{collect, server_start};
+use super::collect;
+use super::pass::PassRun;
+use super::server_start::Running;
+use super::session::Session;
 use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::concurrency_search::{self, Search, Summary};
@@ -16,96 +18,92 @@ use crate::plan::suite::{Case, Selection};
 use crate::run::journal::Journal;
 use crate::system::output::{self, OutputFolder};
 
-impl Bench<'_> {
-    /// Searches after the last of the suite's concurrencies of `case`'s test and rate, in the first pass over everything.
-    /// Each probe is a case like the others: its files and its line in the journal.
-    pub async fn search(
-        &mut self,
-        side: Side,
-        pass: Pass,
-        case: &Case,
-        server: &server_start::Running,
-        journal: &mut Journal,
-    ) -> Result<()> {
-        let plan = self.plan;
-        let Some(search) = &plan.search else { return Ok(()) };
-        let rate = case.request_rate.as_deref().unwrap_or_default();
-        let folder = self.output.pass(side, pass);
-        let path = folder.join(Summary::file(&case.test, rate));
-        if !is_searched(plan, pass) || path.exists() {
-            return Ok(());
-        }
-        let selection = Selection::read(self.environment, None)?;
-        let mut listed = BTreeMap::new();
-        for case in group(plan, case) {
-            let met = self.is_met(search, side, pass, case, journal)?;
-            listed.extend(case.max_concurrency.zip(met));
-        }
-        let mut probes = BTreeMap::new();
-        while let Some(concurrency) = search.next(&listed, &probes) {
-            let probe = concurrency_search::at(case, concurrency, &selection);
-            if journal.find(side, pass, &probe.name).is_none() {
-                self.progress.expect_more(1);
-                self.measure(side, pass, &probe, Some(server), Some(&mut *journal)).await?;
-            }
-            probes.insert(concurrency, self.is_met(search, side, pass, &probe, journal)?.unwrap_or(false));
-            if server.ended().await.is_some() {
-                break;
-            }
-        }
-        let summary = Summary::new(search, &case.test, rate, &listed, &probes);
-        let text = serde_json::to_string_pretty(&summary).context("cannot write what a search found")?;
-        output::write(&path, text.as_bytes()).world()
+/// Searches after the last of the suite's concurrencies of the case's test and request rate, in the first pass over all
+/// cases. Each probe is a case like the others: it has files and an entry in the journal.
+pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) -> Result<()> {
+    let plan = run.session.plan;
+    let Some(search) = &plan.search else { return Ok(()) };
+    let path = run.folder().join(summary_file(case));
+    if !is_searched(plan, run.pass) || path.exists() {
+        return Ok(());
     }
-
-    /// Whether a case is the last before a search that has not ended: an interrupted run measures it once more and searches.
-    pub fn awaits_search(&self, side: Side, pass: Pass, case: &Case) -> bool {
-        let rate = case.request_rate.as_deref().unwrap_or_default();
-        let is_asked = self.plan.search.is_some() && case.server.is_some() && is_searched(self.plan, pass);
-        is_asked
-            && group(self.plan, case).last() == Some(case)
-            && !self.output.pass(side, pass).join(Summary::file(&case.test, rate)).exists()
+    let selection = Selection::read(run.session.environment, None)?;
+    let mut listed = BTreeMap::new();
+    for case in same_test_and_rate(plan, case) {
+        let met = is_met(run, search, case)?;
+        listed.extend(case.max_concurrency.zip(met));
     }
-
-    /// Whether a finished case met the targets; `None` where it did not run.
-    fn is_met(&self, search: &Search, side: Side, pass: Pass, case: &Case, journal: &Journal) -> Result<Option<bool>> {
-        let Some(entry) = journal.find(side, pass, &case.name) else { return Ok(None) };
-        if entry.failed.is_some() {
-            return Ok(Some(false));
+    let mut probes = BTreeMap::new();
+    while let Some(concurrency) = search.next(&listed, &probes) {
+        let probe = concurrency_search::at(case, concurrency, &selection);
+        if run.journal.find(run.side, run.pass, &probe.name).is_none() {
+            run.session.progress.expect_more(1);
+            run.measure(&probe, Some(server)).await?;
         }
-        let outcome = collect::outcome(&self.output.pass(side, pass), case.kind, &case.name)?;
-        Ok(Some(search.is_met(&outcome)))
+        probes.insert(concurrency, is_met(run, search, &probe)?.unwrap_or(false));
+        if server.ended().await.is_some() {
+            break;
+        }
     }
+    let rate = case.request_rate.as_deref().unwrap_or_default();
+    let summary = Summary::new(search, &case.test, rate, &listed, &probes);
+    let text = serde_json::to_string_pretty(&summary).context("cannot write the summary of a search")?;
+    output::write(&path, text.as_bytes()).world()
 }
 
-/// The suite's cases of the same test and request rate.
-fn group<'a>(plan: &'a Plan, case: &'a Case) -> impl Iterator<Item = &'a Case> {
+/// Whether a case has run in a pass, and the search after it has ended.
+pub fn is_done(session: &Session<'_>, journal: &Journal, side: Side, pass: Pass, case: &Case) -> bool {
+    let entry = journal.find(side, pass, &case.name);
+    let folder = session.output.pass(side, pass);
+    entry.is_some_and(|entry| entry.failed.is_some() || !awaits_search(session.plan, pass, case, &folder))
+}
+
+/// Whether a case is the last before a search that has not ended: a resumed run measures it again and then searches.
+fn awaits_search(plan: &Plan, pass: Pass, case: &Case, folder: &Path) -> bool {
+    let is_asked = plan.search.is_some() && case.server.is_some() && is_searched(plan, pass);
+    is_asked && same_test_and_rate(plan, case).last() == Some(case) && !folder.join(summary_file(case)).exists()
+}
+
+/// Whether a finished case met the latency targets; `None` where it did not run.
+fn is_met(run: &PassRun<'_, '_>, search: &Search, case: &Case) -> Result<Option<bool>> {
+    let Some(entry) = run.journal.find(run.side, run.pass, &case.name) else { return Ok(None) };
+    if entry.failed.is_some() {
+        return Ok(Some(false));
+    }
+    let outcome = collect::outcome(&run.folder(), case.kind, &case.name)?;
+    Ok(Some(search.is_met(&outcome)))
+}
+
+fn summary_file(case: &Case) -> PathBuf {
+    Summary::file(&case.test, case.request_rate.as_deref().unwrap_or_default()).into()
+}
+
+fn same_test_and_rate<'a>(plan: &'a Plan, case: &'a Case) -> impl Iterator<Item = &'a Case> {
     plan.cases.iter().filter(|other| other.is_beside(case))
 }
 
-/// Whether a pass is the one that searches: the first over everything.
+/// Whether a pass is the one with searches: the first over all cases.
 fn is_searched(plan: &Plan, pass: Pass) -> bool {
     let first = if plan.strategy == Strategy::Screen { Phase::Screen } else { Phase::Pairs };
     pass == Pass { phase: first, pair: 1 }
 }
 
-/// What the searches of a run found, base and head, in the order of the plan.
-pub fn found(plan: &Plan, output: &OutputFolder) -> Vec<(Side, Summary)> {
+/// The summaries of the searches of a run, base and head, in the order of the plan.
+pub fn summaries(plan: &Plan, output: &OutputFolder) -> Vec<(Side, Summary)> {
     let read = |path: &Path| serde_json::from_str::<Summary>(&std::fs::read_to_string(path).ok()?).ok();
-    let mut found: Vec<(Side, Summary)> = Vec::new();
+    let mut summaries: Vec<(Side, Summary)> = Vec::new();
     if plan.search.is_none() {
-        return found;
+        return summaries;
     }
     for phase in [Phase::Screen, Phase::Pairs] {
         let pass = Pass { phase, pair: 1 };
         for case in plan.cases.iter().filter(|_| is_searched(plan, pass)) {
             for (side, _) in plan.sides.present() {
-                let file = Summary::file(&case.test, case.request_rate.as_deref().unwrap_or_default());
-                let summary = read(&output.pass(side, pass).join(file)).map(|summary| (side, summary));
+                let summary = read(&output.pass(side, pass).join(summary_file(case))).map(|summary| (side, summary));
                 // The cases of one test and rate share a search.
-                found.extend(summary.filter(|summary| !found.contains(summary)));
+                summaries.extend(summary.filter(|summary| !summaries.contains(summary)));
             }
         }
     }
-    found
+    summaries
 }

@@ -1,4 +1,4 @@
-//! One server of one side: start it, wait until it answers, end it.
+//! One server of one side: start, wait until it is ready, stop.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,29 +6,29 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::session::SideBench;
+use super::side_run::SideRun;
 use crate::plan::suite::Command;
 use crate::plan::target::Target;
 use crate::system::process::{Process, Processes};
 
 /// A server that answers.
 pub struct Running {
-    /// Where it answers, as others reach it.
+    /// Its URL on this machine.
     pub url: String,
-    /// The container that it runs in.
+    /// Name of its container, where it runs in one.
     pub container: Option<String>,
     process: Option<Process>,
 }
 
 impl Running {
-    /// Why it no longer runs, if it ended by itself.
+    /// Why the server is not running any more, if it ended by itself.
     pub async fn ended(&self) -> Option<String> {
         let process = self.process.as_ref()?;
         let status = process.ended().await.ok().flatten()?;
         Some(format!("the server ended with {status}"))
     }
 
-    /// Ends the server, unless it is somebody else's.
+    /// Stops the server, unless it was running before.
     pub async fn stop(self) {
         if let Some(process) = self.process {
             process.stop().await;
@@ -36,31 +36,38 @@ impl Running {
     }
 }
 
+/// Where a server runs and writes.
+pub struct Place<'a> {
+    /// Folder that a container of the server sees.
+    pub folder: &'a Path,
+    pub log: &'a Path,
+    /// Name of the server's container, where it gets one.
+    pub container: &'a str,
+}
+
 /// Starts a server and waits until `GET /v1/models` answers 200.
 pub async fn start(
-    bench: &mut SideBench,
+    side: &mut SideRun,
     processes: &Processes,
     server: &Command,
-    folder: &Path,
-    log: &Path,
-    name: &str,
+    place: &Place<'_>,
     limit: Duration,
 ) -> Result<Running> {
-    let running = match &bench.plan.target {
+    let running = match &side.plan.target {
         Target::Remote(url) => {
             Running { url: url.as_str().trim_end_matches('/').to_owned(), container: None, process: None }
         }
         _ => {
             let port = free_port().await?;
-            let invocation = bench.launch.server(server, &bench.plan.server_args, port, folder, name);
-            let process = processes.start(&invocation, log).await?;
+            let invocation = side.launch.server(server, &side.plan.server_args, port, place.folder, place.container);
+            let process = processes.start(&invocation, place.log).await?;
             Running { url: format!("http://127.0.0.1:{port}"), container: invocation.container, process: Some(process) }
         }
     };
     match wait_until_ready(&running, limit).await {
         Ok(version) => {
             if version.is_some() {
-                bench.facts.vllm_version = version;
+                side.facts.vllm_version = version;
             }
             Ok(running)
         }
@@ -71,7 +78,7 @@ pub async fn start(
     }
 }
 
-/// A port of loopback that was free a moment ago.
+/// A loopback port that is free now.
 async fn free_port() -> Result<u16> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.context("cannot find a free port")?;
     Ok(listener.local_addr().context("cannot find a free port")?.port())
@@ -82,7 +89,7 @@ struct Version {
     version: String,
 }
 
-/// Polls the server; the version that it reports, if it does.
+/// Polls the server until it is ready; returns the version that it reports, if it reports one.
 async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<String>> {
     let base = &running.url;
     let http = reqwest::Client::builder()

@@ -1,31 +1,28 @@
-//! Publishing on Buildkite, through the agent's own command: annotations, artifacts and meta-data.
+//! Annotations, artifacts and meta-data on Buildkite, through the agent's own command.
 //! Limits: Buildkite's agent, `clicommand/annotate.go` and `clicommand/meta_data_set.go`.
 
-use crate::ci::workflow_commands::neutralised;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 use super::delivery::Delivery;
+use super::program::{self, Failure, Program, Variables};
+use crate::ci::workflow_commands::neutralised;
 use crate::environment::Environment;
 use crate::exit::Classify;
 
-/// Bytes of an annotation that the agent takes.
+/// Most bytes of an annotation.
 const ANNOTATION_LIMIT: usize = 1 << 20;
-/// Bytes of a context that the agent takes.
+/// Most bytes of an annotation's context.
 const CONTEXT_LIMIT: usize = 100;
-/// Bytes of a meta-data value that Buildkite takes.
+/// Most bytes of a meta-data value.
 const META_DATA_LIMIT: usize = 100_000;
 /// How often a command of the agent is tried; the agent itself tries its requests several times.
 const ATTEMPTS: u32 = 3;
 
-/// What the agent needs besides `BUILDKITE_*`: to be found, to connect, and to reach the artifact store. No other
-/// variable is passed on, so no other secret is.
+/// The variables that the agent needs besides `BUILDKITE_*`, to connect and to reach the artifact store. No other variable
+/// is passed on, and so no other secret.
 const PASSED_ON: [&str; 19] = [
     "PATH",
     "HOME",
@@ -56,16 +53,12 @@ pub struct Agent {
     second: Duration,
 }
 
-/// Colour of an annotation.
+/// Style of an annotation; it sets the colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// Green.
     Success,
-    /// Blue.
     Info,
-    /// Orange.
     Warning,
-    /// Red.
     Error,
 }
 
@@ -81,8 +74,8 @@ impl Style {
 }
 
 impl Agent {
-    /// `program` is a path, or a name that is looked for on `PATH`. `second` is how long a second of waiting between
-    /// attempts lasts: a second, and less in tests.
+    /// `program` is a path, or a name that is looked for on `PATH`. `second` is the unit of the waits between attempts: a
+    /// second, less in tests.
     pub fn new(program: &Path, environment: &Environment, second: Duration) -> Self {
         let passed_on = |name: &str| name.starts_with("BUILDKITE_") || PASSED_ON.contains(&name);
         let environment = environment
@@ -93,7 +86,7 @@ impl Agent {
         Self { program: program.to_owned(), environment, second }
     }
 
-    /// Shows `body` on the build's page; one annotation a context, later ones replace it.
+    /// Shows `body` on the build's page. A later annotation with the same context replaces it.
     /// Errors: a body or context over the agent's limits, the agent failed after the retries.
     pub async fn annotate(&self, context: &str, style: Style, body: &str) -> anyhow::Result<Delivery> {
         if context.is_empty() || context.len() > CONTEXT_LIMIT {
@@ -108,8 +101,8 @@ impl Agent {
         Ok(ended.outcome(format!("annotation `{context}`")))
     }
 
-    /// Uploads every file of a folder; artifacts are named from the folder's own name on.
-    /// Errors: a folder name that the agent would read as a pattern, the agent failed after the retries.
+    /// Uploads every file of a folder; the names of the artifacts begin with the folder's name.
+    /// Errors: a folder name that is a pattern to the agent, the agent failed after the retries.
     pub async fn upload(&self, folder: &Path) -> anyhow::Result<Delivery> {
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.is_empty() || name.contains(['*', '?', '[', ']', '{', '}', ';', '\\', '!']) {
@@ -145,14 +138,17 @@ impl Agent {
     async fn run(
         &self,
         arguments: &[&str],
-        input: &str,
+        stdin: &str,
         folder: Option<&Path>,
         limit: Duration,
     ) -> anyhow::Result<Ended> {
+        let environment: Vec<_> =
+            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let variables = || Variables::Only(&environment);
         let mut attempt = 1;
         loop {
-            let once = tokio::time::timeout(limit, self.once(arguments, input, folder)).await;
-            match once.unwrap_or_else(|_| Err(anyhow!("no end in {} s", limit.as_secs()))) {
+            let (name, stdin, variables) = (self.program.as_path(), stdin.as_bytes(), variables());
+            match once(&Program { name, arguments, variables, folder, stdin, limit }).await {
                 Ok(ended) => return Ok(ended),
                 Err(error) if attempt == ATTEMPTS => {
                     return Err(error.context(format!("buildkite-agent failed {ATTEMPTS} times"))).world();
@@ -162,36 +158,21 @@ impl Agent {
             attempt += 1;
         }
     }
+}
 
-    #[expect(clippy::disallowed_methods, reason = "the agent's own command is the way to publish on Buildkite")]
-    async fn once(&self, arguments: &[&str], input: &str, folder: Option<&Path>) -> anyhow::Result<Ended> {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        if let Some(folder) = folder {
-            command.current_dir(folder);
-        }
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ended::Missing),
-            Err(error) => return Err(error).context("cannot start buildkite-agent"),
-        };
-        let stdin = child.stdin.take();
-        let feed = async {
-            // An agent that fails before it reads closes the pipe: its exit code says more than the broken pipe.
-            if let Some(mut stdin) = stdin {
-                let _ = stdin.write_all(input.as_bytes()).await;
-            }
-        };
-        let (_, output) = tokio::join!(feed, child.wait_with_output());
-        let output = output.context("cannot wait for buildkite-agent")?;
-        if !output.status.success() {
-            let said = neutralised(&String::from_utf8_lossy(&output.stderr));
-            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-            bail!("{}: {}", output.status, last.trim().chars().take(300).collect::<String>());
-        }
-        Ok(Ended::Done)
-    }
+async fn once(program: &Program<'_>) -> anyhow::Result<Ended> {
+    let output = match program::run(program).await {
+        Ok(output) => output,
+        Err(Failure::NotFound) => return Ok(Ended::Missing),
+        Err(error) => return Err(error.into()),
+    };
+    // The message goes into logs, where the agent's output must not open a group or draw a link.
+    output.checked(|output| {
+        let message = neutralised(&output.message());
+        let last = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
+        last.trim().chars().take(300).collect()
+    })?;
+    Ok(Ended::Done)
 }
 
 enum Ended {
@@ -213,13 +194,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_can_neither_open_a_group_nor_draw_a_link() {
+    fn neutralised_output_has_no_group_and_no_link() {
         let log = "--- fake\nok --- not\r+++ fake\n\x1b]1339;url=https://evil.example\x07text\n\x1b_bk;t=1\x07--- late\n\x1b]8;;open\nnext \x1b[31mred\x1b[0m";
         assert_eq!(neutralised(log), "  --- fake\nok --- not\r  +++ fake\ntext\n  --- late\n\nnext \x1b[31mred\x1b[0m");
     }
 
     #[test]
-    fn the_agent_gets_its_own_variables_and_no_token_of_others() {
+    fn the_agent_gets_its_own_variables_and_no_other_token() {
         let environment: Environment =
             [("BUILDKITE_JOB_ID", "j"), ("GITHUB_TOKEN", "ghs_hidden"), ("HF_TOKEN", "hf"), ("PATH", "/bin")]
                 .into_iter()
@@ -230,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_an_agent_nothing_fails_and_the_reason_is_told() {
+    async fn without_an_agent_nothing_fails_and_the_reason_is_given() {
         let agent = Agent::new(Path::new("/nowhere/buildkite-agent"), &Environment::default(), Duration::ZERO);
         let outcome = agent.annotate("vllm-perf-1", Style::Error, "body").await.unwrap();
         assert_eq!(outcome, Delivery::Left("annotation `vllm-perf-1`: buildkite-agent is not on PATH".to_owned()));

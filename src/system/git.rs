@@ -1,22 +1,27 @@
-//! What we ask of the checkout that we stand in.
+//! Questions to git about the current checkout.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
 
-#[expect(clippy::disallowed_methods, reason = "asking git is what this module is for")]
+use crate::system::program::{self, Program, Variables};
+
+/// How long one command may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs `git`; returns whether it succeeded, and what it printed.
 async fn git(arguments: &[&str]) -> Result<(bool, String)> {
-    let output = Command::new("git")
-        .args(arguments)
-        .env_remove("GITHUB_TOKEN")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("cannot run `git`")?;
-    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
+    let program = Program {
+        name: Path::new("git"),
+        arguments,
+        variables: Variables::Inherited(&[]),
+        folder: None,
+        stdin: b"",
+        limit: LIMIT,
+    };
+    let output = program::run(&program).await.context("cannot run `git`")?;
+    Ok((output.status.success(), output.text()))
 }
 
 /// The commit before `commit` on its branch, as a full hash.
@@ -31,7 +36,7 @@ pub async fn parent(commit: &str) -> Result<String> {
     Ok(hash)
 }
 
-/// The tip of a branch, of `origin` or of this clone, as a full hash; `None` where git knows no such branch.
+/// The tip of a branch, of `origin` or of this clone, as a full hash; `None` where git does not know the branch.
 pub async fn branch(name: &str) -> Option<String> {
     for reference in [format!("refs/remotes/origin/{name}"), format!("refs/heads/{name}")] {
         let asked = git(&["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).await;
@@ -69,7 +74,7 @@ pub async fn date(commit: &str) -> Option<String> {
 /// The merge base of two commits (or a remote branch and a commit), as a full hash.
 ///
 /// # Errors
-/// When git does not know them: the text says how to bring them, and where the clone is shallow, that it is.
+/// When git does not know them; the error says how to get them, and whether the clone is shallow.
 pub async fn merge_base(base: &str, head: &str) -> Result<String> {
     let (found, hash) = git(&["merge-base", base, head]).await?;
     if found {
@@ -84,24 +89,24 @@ pub async fn merge_base(base: &str, head: &str) -> Result<String> {
     bail!("git does not know both {base} and {head}: fetch them, give a GITHUB_TOKEN, or name the commit with --base")
 }
 
-/// A file, as a commit knows it.
+/// A file in a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tracked {
-    /// Neither the commit nor the checkout has it: it is no file of the repository.
+    /// Neither the commit nor the checkout has it: it is not a file of the repository.
     Never,
     /// The checkout's index has it, the commit does not.
     Absent,
-    /// What the commit has.
+    /// Its text in the commit.
     As(String),
 }
 
-/// What `commit` has at `path`, relative to the folder that we stand in, or absolute.
+/// The file of `commit` at `path`, which is absolute or relative to the current folder.
 ///
 /// # Errors
 /// When git cannot be run.
 pub async fn tracked(commit: &str, path: &Path) -> Result<Tracked> {
     let (_, top) = git(&["rev-parse", "--show-toplevel"]).await?;
-    // The index gives the path from the top; what only the commit has is asked for as it was named.
+    // The index gives the path from the top of the repository; a file that only the commit has keeps the given path.
     let (indexed, name) = git(&["ls-files", "--full-name", "--error-unmatch", "--", &path.to_string_lossy()]).await?;
     let name = match path.strip_prefix(&top) {
         _ if indexed => name,

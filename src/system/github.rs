@@ -1,25 +1,22 @@
-//! What we ask of GitHub: labels, pull requests, the merge base, and our comment. How the comment is found again is
-//! `comment`'s, how a request is sent and repeated `transport`'s.
+//! GitHub's API: labels, pull requests, branches and merge bases.
 
-use crate::names::is_hash;
-use crate::names::is_repository;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded::byte_serialize;
 
 use super::github_transport::{Request, Transport};
+use super::retry_policy::RetryPolicy;
 use crate::ci::event::CompletedRun;
 use crate::environment::Secret;
 use crate::exit::Classify;
-
-pub use super::github_transport::Patience;
+use crate::names::{is_hash, is_repository};
 
 /// GitHub's own API, where the environment names no other.
 pub const API_URL: &str = "https://api.github.com";
-/// Entries a page: the most that GitHub gives.
+/// Entries on a page: the most that GitHub allows.
 const PAGE: usize = 100;
-/// Pages that are read before we give up: 10,000 comments.
+/// Most pages of a list: 10,000 comments.
 const PAGES: usize = 100;
 
 /// GitHub, with one token.
@@ -27,10 +24,9 @@ pub struct Github {
     pub transport: Transport,
 }
 
-/// What we use of a pull request.
+/// A pull request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullRequest {
-    /// Its number.
     pub number: u64,
     /// `open` or `closed`; a merged one is closed.
     pub state: String,
@@ -46,9 +42,9 @@ pub struct PullRequest {
 
 impl Github {
     /// `api_url` is `CiRun::api_url`, or [`API_URL`]. Must be called inside a tokio runtime.
-    /// Errors: a URL that is neither https nor loopback, a token that is none (the user's mistake).
-    pub fn new(api_url: Option<&str>, token: Secret, patience: Patience) -> anyhow::Result<Self> {
-        Ok(Self { transport: Transport::new(api_url.unwrap_or(API_URL), token, patience)? })
+    /// Errors (the user's mistake): a URL that is neither https nor loopback, or a text that cannot be a token.
+    pub fn new(api_url: Option<&str>, token: Secret, policy: RetryPolicy) -> anyhow::Result<Self> {
+        Ok(Self { transport: Transport::new(api_url.unwrap_or(API_URL), token, policy)? })
     }
 
     /// Names of the labels that a pull request has now.
@@ -74,8 +70,8 @@ impl Github {
         Ok(pull.into())
     }
 
-    /// The pull request that a completed run belongs to, by what GitHub says of the run and never by what the run
-    /// wrote. `None`: no open pull request has that commit at its head any more.
+    /// The pull request of a completed run, from GitHub's data about the run and never from what the run wrote. `None`: no
+    /// open pull request has that commit at its head any more.
     pub async fn resolve_pull_request(
         &self,
         run: &CompletedRun,
@@ -84,7 +80,7 @@ impl Github {
         if let Some(&number) = run.pull_requests.first() {
             return self.pull_request(repository, number).await.map(Some);
         }
-        // GitHub names no pull requests for runs of forks: search by the head branch, believe only the commit.
+        // GitHub names no pull requests for runs of forks: search by the head branch, and accept only the right commit.
         let Some(head_repository) = &run.head_repository else { return Ok(None) };
         let owner = head_repository.split('/').next().unwrap_or_default();
         let head: String = byte_serialize(format!("{owner}:{}", run.head_branch).as_bytes()).collect();
@@ -149,7 +145,7 @@ impl Github {
         self.transport.call(Request::Get, path).await?.json()
     }
 
-    /// Every entry of a list. Pages are counted: a `Link` header could lead the token to another host.
+    /// Every entry of a list. Pages are requested by number: a `Link` header could send the token to another host.
     pub async fn pages<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<T>> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut all = Vec::new();

@@ -1,15 +1,14 @@
-//! Where records and noise of main are kept: a folder or an object store behind one interface. World. It only grows: what
-//! is there is read and never replaced, because a reader may have taken it already.
+//! The store of records and noise: a folder or an object store behind one interface. Objects are added and read, never
+//! replaced, because a reader may have used them already.
 
 pub mod folder_store;
 pub mod object_client;
 pub mod object_key;
+pub mod stored_object;
 
-use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use flate2::read::MultiGzDecoder;
+use anyhow::{Context, Result, anyhow};
 use folder_store::Folder;
 use object_client::Objects;
 use url::Url;
@@ -17,8 +16,7 @@ use url::Url;
 use crate::environment::Environment;
 use crate::exit::Classify;
 
-/// Bytes of one object, unzipped: a night of records has a hundredth of it.
-const OBJECT_LIMIT: u64 = 256 << 20;
+pub use stored_object::{Added, StoredObject};
 
 /// A folder or an object store.
 #[derive(Debug, Clone)]
@@ -33,54 +31,34 @@ enum Kind {
     Objects(Objects),
 }
 
-/// An object, without its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name below the root of the store.
-    pub key: String,
-    /// Bytes, as they are kept.
-    pub size: u64,
-    /// When it was written.
-    pub modified: jiff::Timestamp,
-    /// What changes when the content does, where the store tells.
-    pub etag: Option<String>,
-}
-
-/// What became of an object that was to be added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Added {
-    /// It is there now.
-    Written,
-    /// One of this name was there before; it was left as it is.
-    AlreadyThere,
-}
-
 impl Store {
     /// The store at `place`: a path, `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`.
-    /// Nothing is read or made yet. Credentials and endpoints of an object store come from `environment`: `AWS_*`,
-    /// `GOOGLE_*`, `AZURE_*`, else from the machine or container that we run on.
+    /// Nothing is read or made yet. Credentials and endpoints of an object store come from `environment` (`AWS_*`,
+    /// `GOOGLE_*`, `AZURE_*`), else from the cloud machine or container.
     ///
     /// # Errors
-    /// The user's mistake: a place of another kind, or settings that make no connection.
+    /// The user's mistake: a place of another kind, or wrong settings.
     pub fn open(place: &str, environment: &Environment) -> Result<Self> {
         let folder = |path: PathBuf| Ok(Kind::Folder(Folder(path)));
         let kind = match place.split_once("://") {
             None => folder(PathBuf::from(place)),
             Some(("file", _)) => match Url::parse(place).ok().and_then(|url| url.to_file_path().ok()) {
                 Some(path) => folder(path),
-                None => Err(anyhow!("`{place}` names no folder: expected `file:///` and an absolute path, or a path")),
+                None => Err(anyhow!(
+                    "`{place}` does not name a folder: expected `file:///` and an absolute path, or a path"
+                )),
             },
             Some(_) => Objects::open(place, environment).map(Kind::Objects),
         };
         Ok(Self { place: place.to_owned(), kind: kind.mistake()? })
     }
 
-    /// The name that it was opened by.
+    /// The place that was given to [`Store::open`].
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// Whether there is anything to ask: a folder that exists, or an object store, which only an answer tells of.
+    /// Whether the store can exist: a folder that is there, or any object store, which only a request can check.
     pub fn is_there(&self) -> bool {
         match &self.kind {
             Kind::Folder(folder) => folder.0.is_dir(),
@@ -89,11 +67,11 @@ impl Store {
     }
 
     /// Every object below a prefix of whole segments (`v3/vllm-project`; all for an empty one), sorted by key. A store that
-    /// was never written to has none; what no key of ours can name is left out.
+    /// was never written to has none. Files with names that are not keys are left out.
     ///
     /// # Errors
-    /// The world's: the store cannot be read.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    /// External: the store cannot be read.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>> {
         let prefix = prefix.trim_end_matches('/');
         let listed = match &self.kind {
             Kind::Folder(folder) => folder.list(prefix),
@@ -105,38 +83,40 @@ impl Store {
         Ok(entries)
     }
 
-    /// The content of an object, unzipped where it is kept zipped.
+    /// The content of an object, decompressed.
     ///
     /// # Errors
-    /// The world's: it is not there, cannot be read, or is larger than any of ours.
+    /// External: it is not there, cannot be read, or is too large.
     pub async fn read(&self, key: &str) -> Result<Vec<u8>> {
         let read = match &self.kind {
             Kind::Folder(folder) => folder.read(key),
             Kind::Objects(objects) => objects.read(key).await,
         };
-        read.and_then(unzipped).with_context(|| format!("cannot read `{key}` in the store `{}`", self.place)).world()
+        read.and_then(stored_object::decompressed)
+            .with_context(|| format!("cannot read `{key}` in the store `{}`", self.place))
+            .world()
     }
 
-    /// Whether there is an object of this name.
+    /// Whether there is an object with this key.
     ///
     /// # Errors
-    /// The world's: the store does not tell.
+    /// External: the store cannot be asked.
     pub async fn exists(&self, key: &str) -> Result<bool> {
         let exists = match &self.kind {
             Kind::Folder(folder) => folder.exists(key),
             Kind::Objects(objects) => objects.exists(key).await,
         };
-        exists.with_context(|| format!("cannot look for `{key}` in the store `{}`", self.place)).world()
+        exists.with_context(|| format!("cannot check for `{key}` in the store `{}`", self.place)).world()
     }
 
-    /// Adds an object, unless one of its name is there. An object store gets it zipped, as JSON.
+    /// Adds an object, unless there is one with its key. An object store gets it compressed, as JSON.
     ///
     /// # Errors
-    /// A key with a character that a store would encode is the user's mistake; else the world's: it cannot be written.
+    /// The user's mistake: a key with a character that a store would encode. External: it cannot be written.
     pub async fn add(&self, key: &str, content: &[u8]) -> Result<Added> {
         let cannot = || format!("cannot add `{key}` to the store `{}`", self.place);
         object_key::check(key).with_context(cannot).mistake()?;
-        // A look first: not every look-alike keeps to "put if absent", and a look is cheaper than a refused body.
+        // Checked first: not every compatible store supports "put if absent", and a check is cheaper than a refused body.
         if self.exists(key).await? {
             return Ok(Added::AlreadyThere);
         }
@@ -146,17 +126,6 @@ impl Store {
         };
         added.with_context(cannot).world()
     }
-}
-
-/// Told by its first bytes: some stores unzip on the way, whatever the headers say. No JSON begins with them.
-fn unzipped(content: Vec<u8>) -> Result<Vec<u8>> {
-    if !content.starts_with(&[0x1f, 0x8b]) {
-        return Ok(content);
-    }
-    let mut plain = Vec::new();
-    MultiGzDecoder::new(content.as_slice()).take(OBJECT_LIMIT + 1).read_to_end(&mut plain)?;
-    ensure!(plain.len() as u64 <= OBJECT_LIMIT, "unzipped it has more than {OBJECT_LIMIT} bytes");
-    Ok(plain)
 }
 
 #[cfg(test)]
@@ -172,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_added_is_listed_and_read_and_never_replaced() {
+    async fn an_added_object_is_listed_and_read_and_never_replaced() {
         let (_folder, store) = folder();
         assert_eq!(store.list("").await.unwrap(), []);
         assert!(!store.exists("v3/b/x.json").await.unwrap());
@@ -189,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_two_writers_of_one_key_the_first_wins_and_the_other_is_told() {
+    async fn of_two_writers_of_one_key_one_writes_and_the_other_finds_it_there() {
         let (_folder, store) = folder();
         let adds: Vec<_> = (0..8)
             .map(|number| {
@@ -216,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stray_file_in_a_folder_keeps_nobody_from_reading() {
+    async fn a_stray_file_in_a_folder_does_not_prevent_reading() {
         let (folder, store) = folder();
         store.add("v3/a.json", b"{}").await.unwrap();
         for name in ["a b", "é", "x#1", "%2e%2e", ".hidden", "a\\b", "..x", "~", "a\nb"] {
@@ -230,18 +199,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_is_an_error_that_names_it() {
+    async fn a_missing_object_is_an_error_that_names_it() {
         let (_folder, store) = folder();
         let error = store.read("v3/none.json").await.unwrap_err();
         assert_eq!(exit::of(&error), Exit::World);
         assert!(format!("{error:#}").starts_with("cannot read `v3/none.json` in the store `"), "{error:#}");
-    }
-
-    #[test]
-    fn zipped_content_is_unzipped_by_its_first_bytes() {
-        assert_eq!(unzipped(object_client::zipped(b"{\"a\":1}").unwrap()).unwrap(), b"{\"a\":1}");
-        assert_eq!(unzipped(b"{}".to_vec()).unwrap(), b"{}");
-        assert!(unzipped(vec![0x1f, 0x8b, 8]).is_err());
     }
 
     #[test]

@@ -1,30 +1,29 @@
-//! The upload API of the dashboard: one POST an object, its answer checked, tried again where that may help. World. The body
-//! holds the password, so no redirect is followed.
+//! The upload API of the dashboard: one POST for each object, repeated where that may help. The body holds the password, so
+//! no redirect is followed.
 
-use crate::plan::config::record_keys::is_url;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use http_body_util::{BodyExt, Limited};
 use reqwest::redirect::Policy;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::github::Patience;
-use super::github_transport::backoff;
+use super::bounded_body;
+use super::retry_policy::{RetryPolicy, backoff};
 use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
+use crate::plan::config::record_keys::is_url;
 
-/// Bytes of one request: AWS Lambda's limit of 6 MiB, less its own envelope.
+/// Most bytes of one request: AWS Lambda's limit of 6 MiB, less its own envelope.
 const BODY_LIMIT: usize = 6_000_000;
-/// Bytes of an answer that are read.
+/// Most bytes of an answer.
 const ANSWER_LIMIT: usize = 64 << 10;
-/// Longest text of the API's that an error repeats, in characters.
-const SAID_LIMIT: usize = 300;
+/// Longest message of the API in an error, in characters.
+const MESSAGE_LIMIT: usize = 300;
 /// How long one request may take before it counts as lost.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The variables that hold its credentials.
+/// The variables of its credentials.
 const USERNAME: &str = "VLLM_PERF_UPLOADER_USERNAME";
 const PASSWORD: &str = "VLLM_PERF_UPLOADER_PASSWORD";
 
@@ -34,19 +33,19 @@ pub struct Uploader {
     url: Url,
     username: Secret,
     password: Secret,
-    patience: Patience,
+    policy: RetryPolicy,
 }
 
-/// What the API made of an object.
+/// How the upload of an object ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// It is there now.
+pub enum UploadReply {
+    /// The API has it now.
     Taken,
-    /// One of its key was there before.
+    /// The API had an object with this key.
     AlreadyThere,
-    /// It will not be taken: why.
+    /// It will never be accepted: why.
     Refused(String),
-    /// It was not taken, or nobody knows, and may be another time: why.
+    /// It was not accepted, or the answer was lost; a later upload may succeed: why.
     Later(String),
 }
 
@@ -59,7 +58,7 @@ struct Body<'a> {
 }
 
 enum Step {
-    Answered(Answer),
+    Answered(UploadReply),
     /// Try again after so many seconds.
     Wait(u64, String),
 }
@@ -69,31 +68,37 @@ impl Uploader {
     ///
     /// # Errors
     /// The user's mistake: a URL that a password must not be sent to, or no credentials.
-    pub fn new(url: &str, environment: &Environment, patience: Patience) -> Result<Self> {
+    pub fn new(url: &str, environment: &Environment, policy: RetryPolicy) -> Result<Self> {
         let new = || {
-            ensure!(is_url(url), "`{url}` is no upload API: expected `https://HOST/PATH`, without a password in it");
+            ensure!(
+                is_url(url),
+                "`{url}` is not an upload API: expected `https://HOST/PATH`, without a password in it"
+            );
             let secret = |name: &str| environment.secret(name).with_context(|| format!("the upload API needs {name}"));
             let client = reqwest::Client::builder()
                 .redirect(Policy::none())
-                .timeout(patience.second * u32::try_from(REQUEST_TIMEOUT.as_secs())?)
+                .timeout(policy.second * u32::try_from(REQUEST_TIMEOUT.as_secs())?)
                 .connect_timeout(Duration::from_secs(10))
                 .user_agent(concat!("vllm-perf/", env!("CARGO_PKG_VERSION")))
                 .build()?;
             let (username, password) = (secret(USERNAME)?, secret(PASSWORD)?);
-            Ok(Self { client, url: Url::parse(url)?, username, password, patience })
+            Ok(Self { client, url: Url::parse(url)?, username, password, policy })
         };
         new().mistake()
     }
 
-    /// Sends an object. A request whose answer was lost is sent again: the API takes a key once.
-    pub async fn post(&self, key: &str, content: &str) -> Answer {
+    /// Sends an object. A request whose answer was lost is sent again: the API accepts a key once.
+    pub async fn post(&self, key: &str, content: &str) -> UploadReply {
         let (username, password) = (self.username.expose(), self.password.expose());
         let body = match serde_json::to_vec(&Body { username, password, s3_path: key, content }) {
             Ok(body) => body,
-            Err(error) => return Answer::Refused(format!("it cannot be sent as JSON: {error}")),
+            Err(error) => return UploadReply::Refused(format!("it cannot be sent as JSON: {error}")),
         };
         if body.len() > BODY_LIMIT {
-            return Answer::Refused(format!("it makes a request of {} bytes; the API takes {BODY_LIMIT}", body.len()));
+            return UploadReply::Refused(format!(
+                "it makes a request of {} bytes; the API takes {BODY_LIMIT}",
+                body.len()
+            ));
         }
         let (mut attempt, mut waited) = (1, 0);
         loop {
@@ -101,10 +106,10 @@ impl Uploader {
                 Step::Answered(answer) => return answer,
                 Step::Wait(seconds, why) => {
                     waited += seconds;
-                    if attempt >= self.patience.attempts || waited > self.patience.total {
-                        return Answer::Later(format!("{why}; gave up after {attempt} attempts"));
+                    if attempt >= self.policy.attempts || waited > self.policy.total {
+                        return UploadReply::Later(format!("{why}; gave up after {attempt} attempts"));
                     }
-                    tokio::time::sleep(self.patience.second * u32::try_from(seconds).unwrap_or(u32::MAX)).await;
+                    tokio::time::sleep(self.policy.second * u32::try_from(seconds).unwrap_or(u32::MAX)).await;
                     attempt += 1;
                 }
             }
@@ -116,15 +121,15 @@ impl Uploader {
         let response = match request.body(body.to_vec()).send().await {
             Ok(response) => response,
             Err(error) => {
-                let said = self.hide(&format!("{:#}", anyhow!(error.without_url())));
-                return Step::Wait(backoff(attempt, 1), format!("no answer of the upload API: {said}"));
+                let cause = self.hide(&format!("{:#}", anyhow!(error.without_url())));
+                return Step::Wait(backoff(attempt, 1), format!("no answer of the upload API: {cause}"));
             }
         };
         let status = response.status().as_u16();
         let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let read = Limited::new(reqwest::Body::from(response), ANSWER_LIMIT).collect().await;
-        let said = read.map(|body| said(&body.to_bytes())).unwrap_or_else(|_| "an answer that broke off".to_owned());
-        judge(status, seconds, attempt, &self.hide(&said))
+        let read = bounded_body::read(reqwest::Body::from(response), ANSWER_LIMIT).await;
+        let message = read.map_or_else(|_| "an incomplete answer".to_owned(), |body| message(&body));
+        judge(status, seconds, attempt, &self.hide(&message))
     }
 
     fn hide(&self, text: &str) -> String {
@@ -132,28 +137,28 @@ impl Uploader {
     }
 }
 
-/// The API's contract: 200 taken, 409 exists, 400 a body that it does not read, 401 and 403 credentials, 500 try again.
-fn judge(status: u16, retry_after: Option<u64>, attempt: u32, said: &str) -> Step {
+/// The API's contract: 200 accepted, 409 exists, 400 unreadable body, 401 and 403 credentials, 500 try again.
+fn judge(status: u16, retry_after: Option<u64>, attempt: u32, message: &str) -> Step {
     let answer = match status {
-        200..=299 => Answer::Taken,
-        409 => Answer::AlreadyThere,
-        401 | 403 => Answer::Later(format!(
-            "the upload API answered {status} ({said}): {USERNAME} and {PASSWORD} are not its credentials"
+        200..=299 => UploadReply::Taken,
+        409 => UploadReply::AlreadyThere,
+        401 | 403 => UploadReply::Later(format!(
+            "the upload API answered {status} ({message}): {USERNAME} and {PASSWORD} are not its credentials"
         )),
-        300..=399 => Answer::Later(format!(
-            "the upload API answered {status}: it is elsewhere, and credentials are sent to no other place than the configured one"
+        300..=399 => UploadReply::Later(format!(
+            "the upload API answered {status}: it redirects, and credentials are sent only to the configured URL"
         )),
         429 | 500.. => {
-            let why = format!("the upload API answered {status} ({said})");
+            let why = format!("the upload API answered {status} ({message})");
             return Step::Wait(retry_after.unwrap_or_else(|| backoff(attempt, 1)), why);
         }
-        _ => Answer::Refused(format!("the upload API answered {status} ({said})")),
+        _ => UploadReply::Refused(format!("the upload API answered {status} ({message})")),
     };
     Step::Answered(answer)
 }
 
-/// What the API said, on one line and of bounded length.
-fn said(body: &[u8]) -> String {
+/// The message of an answer, on one line and of bounded length.
+fn message(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Message {
         #[serde(alias = "error")]
@@ -161,7 +166,7 @@ fn said(body: &[u8]) -> String {
     }
     let text = String::from_utf8_lossy(body).into_owned();
     let text = serde_json::from_slice::<Message>(body).map(|message| message.message).unwrap_or(text);
-    let line: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).take(SAID_LIMIT).collect();
+    let line: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).take(MESSAGE_LIMIT).collect();
     if line.trim().is_empty() { "no reason given".to_owned() } else { line }
 }
 
@@ -169,7 +174,7 @@ fn said(body: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn answer(status: u16) -> Option<Answer> {
+    fn answer(status: u16) -> Option<UploadReply> {
         match judge(status, None, 1, "why") {
             Step::Answered(answer) => Some(answer),
             Step::Wait(..) => None,
@@ -177,15 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_is_done_and_a_server_error_is_tried_again() {
+    fn an_existing_object_is_done_and_a_server_error_is_tried_again() {
         assert_eq!(
             (answer(200), answer(201), answer(409)),
-            (Some(Answer::Taken), Some(Answer::Taken), Some(Answer::AlreadyThere))
+            (Some(UploadReply::Taken), Some(UploadReply::Taken), Some(UploadReply::AlreadyThere))
         );
-        assert!(matches!(answer(400), Some(Answer::Refused(why)) if why.contains("400 (why)")));
-        assert!(matches!(answer(413), Some(Answer::Refused(_))));
+        assert!(matches!(answer(400), Some(UploadReply::Refused(why)) if why.contains("400 (why)")));
+        assert!(matches!(answer(413), Some(UploadReply::Refused(_))));
         for status in [301, 307, 401, 403] {
-            assert!(matches!(answer(status), Some(Answer::Later(_))), "{status}");
+            assert!(matches!(answer(status), Some(UploadReply::Later(_))), "{status}");
         }
         for status in [429, 500, 502, 503] {
             assert_eq!(answer(status), None, "{status}");
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_sent_over_tls_or_not_off_the_machine() {
+    fn a_password_is_sent_over_tls_or_to_this_machine() {
         for url in ["https://uploader.example.org/x", "http://127.0.0.1:1/", "http://localhost:1"] {
             assert!(is_url(url), "{url}");
         }
@@ -205,15 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_asked_for_by_name_and_what_is_too_long_is_not_sent() {
+    fn missing_credentials_are_named_and_an_object_that_is_too_large_is_not_sent() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let new = |environment: &Environment| Uploader::new("http://127.0.0.1:9/", environment, Patience::default());
+        let new = |environment: &Environment| Uploader::new("http://127.0.0.1:9/", environment, RetryPolicy::default());
         let error = new(&Environment::default()).err().unwrap();
         assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
         assert!(format!("{error:#}").contains(USERNAME), "{error:#}");
         let uploader = new(&[(USERNAME, "me"), (PASSWORD, "hidden")].into_iter().collect()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answer = runtime.block_on(uploader.post("v3/a", &"x".repeat(BODY_LIMIT)));
-        assert!(matches!(answer, Answer::Refused(why) if why.contains("the API takes 6000000")));
+        assert!(matches!(answer, UploadReply::Refused(why) if why.contains("the API takes 6000000")));
     }
 }

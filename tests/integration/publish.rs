@@ -15,7 +15,8 @@ use vllm_perf::publish::{CommentFailure, Publication, comment_id, publish};
 use vllm_perf::report::markdown::marker;
 use vllm_perf::system::buildkite_agent::{Agent, Style};
 use vllm_perf::system::delivery::Delivery;
-use vllm_perf::system::github::{Github, Patience, PullRequest};
+use vllm_perf::system::github::{Github, PullRequest};
+use vllm_perf::system::retry_policy::RetryPolicy;
 use vllm_verdict::v1::{Comparison, Event, LabelsSource, Provider};
 
 use crate::fake_github::{ACTIONS_TOKEN, FakeGithub, PERSON_TOKEN, Pull, READ_TOKEN, Trouble};
@@ -27,8 +28,8 @@ const ID: &str = "3f9c0a1b2c4d";
 const COMMENTS: &str = "/repos/octo-org/octo-repo/issues/42/comments";
 
 fn github(fake: &FakeGithub, token: &str) -> Github {
-    let patience = Patience { second: Duration::from_millis(1), ..Patience::default() };
-    Github::new(Some(&fake.url), Secret::from(token.to_owned()), patience).unwrap()
+    let policy = RetryPolicy { second: Duration::from_millis(1), ..RetryPolicy::default() };
+    Github::new(Some(&fake.url), Secret::from(token.to_owned()), policy).unwrap()
 }
 
 fn pull(head_repository: &str) -> Pull {

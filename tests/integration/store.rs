@@ -16,8 +16,8 @@ use vllm_perf::environment::Environment;
 use vllm_perf::publish::record_upload::{self, Destination, Upload};
 use vllm_perf::report::records::Record;
 use vllm_perf::system::delivery::Delivery;
-use vllm_perf::system::github::Patience;
 use vllm_perf::system::noise_store;
+use vllm_perf::system::retry_policy::RetryPolicy;
 use vllm_perf::system::store::Store;
 use vllm_perf::system::uploader::Uploader;
 use vllm_verdict::noise::{AaRun, Noise};
@@ -232,8 +232,8 @@ impl Uploading {
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let environment = [("VLLM_PERF_UPLOADER_USERNAME", "me"), ("VLLM_PERF_UPLOADER_PASSWORD", "hunter2")];
         // A request is lost after 60 of these seconds.
-        let patience = Patience { second: Duration::from_millis(20), attempts: 3, total: 120 };
-        let uploader = Uploader::new(&url, &environment.into_iter().collect(), patience).unwrap();
+        let policy = RetryPolicy { second: Duration::from_millis(20), attempts: 3, total: 120 };
+        let uploader = Uploader::new(&url, &environment.into_iter().collect(), policy).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let output = tokio::task::spawn_blocking(move || {
             let ids = ["--commit", SHA, "--timestamp", "1790000000", "--workflow-id", "1", "--job-id", "1"];
@@ -307,7 +307,7 @@ async fn what_the_api_does_not_take_is_kept_or_refused_by_name_and_a_retry_sends
     for (answers, said) in [
         (&[200, 500, 500, 500][..], "the upload API answered 500 (no: *** <b> ); gave up after 3 attempts"),
         (&[200, 403], "the upload API answered 403 (no: *** <b> ): VLLM_PERF_UPLOADER_USERNAME and"),
-        (&[200, 307], "the upload API answered 307: it is elsewhere"),
+        (&[200, 307], "the upload API answered 307: it redirects"),
         (&[200, HANGS, HANGS, HANGS], "no answer of the upload API: "),
     ] {
         let uploading = Uploading::to(answers).await;

@@ -1,7 +1,9 @@
-//! The end of a run: what people and programs read, and the exit that tells whether everything was measured.
+//! The end of a run: the reports, the results, the step's outputs and the exit code.
 
-use crate::system::step_files;
+use std::path::Path;
+
 use anyhow::{Context, Result};
+use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
 use vllm_verdict::v1::{Comparison, Provider};
@@ -11,16 +13,17 @@ use crate::ci::event::CiRun;
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
-use crate::report::{Links, html, markdown, terminal, upstream_files};
+use crate::report::{Links, html, markdown, ran, terminal, upstream_files};
 use crate::result::case_files::Folder;
 use crate::run::collect;
 use crate::run::journal::{Entry, Journal};
 use crate::system::host;
 use crate::system::output::{self, OutputFolder};
 use crate::system::shell::Shell;
+use crate::system::step_files;
 use crate::{publish, result};
 
-/// Writes what people and programs read, prints the table, and says by the exit whether everything was measured.
+/// Writes the reports and the results, prints the table, and exits by whether everything was measured.
 pub(super) async fn conclude(
     ci: &CiRun,
     config: &Config,
@@ -30,6 +33,7 @@ pub(super) async fn conclude(
     journal: &Journal,
     shell: &Shell,
 ) -> Result<Exit> {
+    print_times(comparison, shell);
     let comment = write_reports(ci, comparison, out, shell)?;
     let merged = write_results(out, journal)?;
     head_records::write(&merged, plan, config, out, shell).await?;
@@ -41,37 +45,49 @@ pub(super) async fn conclude(
         ));
     }
     if let Some(path) = &ci.output {
-        let verdict = comparison.verdict.as_str();
-        let device = plan.device.name.as_str();
-        let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, Some(&plan.device)));
-        step_files::append_outputs(
-            path,
-            &[
-                ("ran", "true"),
-                ("verdict", verdict),
-                ("regressed", &comparison.counts.regressed.to_string()),
-                ("improved", &comparison.counts.improved.to_string()),
-                (
-                    "report-dir",
-                    &out.root().canonicalize().unwrap_or_else(|_| out.root().to_owned()).display().to_string(),
-                ),
-                ("artifact-name", &artifact),
-            ],
-        )?;
+        write_outputs(path, ci, plan, comparison, out)?;
     }
-    // A probe of a search may fail: it was to find out where things do.
+    // Probes of a search do not count: the largest concurrency is known once one fails.
     let planned = |entry: &&Entry| plan.cases.iter().any(|case| case.name == entry.case);
     let ran = || journal.entries().iter().filter(planned);
     let failed = ran().filter(|entry| entry.failed.is_some()).count();
     if failed > 0 {
-        shell.say(&format!("{failed} of {} case runs gave no numbers; the others are kept", ran().count()));
+        shell.say(&format!(
+            "{failed} of {} failed; the results of the others are kept",
+            plural(ran().count(), "case run")
+        ));
         return Ok(Exit::Unmeasured);
     }
     if comparison.counts.not_measured > 0 {
-        shell.say(&format!("{} primary rows have no value on one side", comparison.counts.not_measured));
+        shell.say(&format!("{} without a value on one side", plural(comparison.counts.not_measured, "primary row")));
         return Ok(Exit::Unmeasured);
     }
     Ok(Exit::Done)
+}
+
+/// Prints which phases ran and how long they took.
+pub fn print_times(comparison: &Comparison, shell: &Shell) {
+    for sentence in ran::what_ran(&comparison.conduct) {
+        shell.say(&sentence);
+    }
+}
+
+/// Sets the outputs of the CI step.
+fn write_outputs(path: &Path, ci: &CiRun, plan: &Plan, comparison: &Comparison, out: &OutputFolder) -> Result<()> {
+    let device = plan.device.name.as_str();
+    let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, Some(&plan.device)));
+    let root = out.root().canonicalize().unwrap_or_else(|_| out.root().to_owned());
+    step_files::append_outputs(
+        path,
+        &[
+            ("ran", "true"),
+            ("verdict", comparison.verdict.as_str()),
+            ("regressed", &comparison.counts.regressed.to_string()),
+            ("improved", &comparison.counts.improved.to_string()),
+            ("report-dir", &root.display().to_string()),
+            ("artifact-name", &artifact),
+        ],
+    )
 }
 
 /// Writes the comparison and its renderings; returns the comment.
@@ -94,7 +110,7 @@ pub fn write_reports(ci: &CiRun, comparison: &Comparison, out: &OutputFolder, sh
     Ok(comment)
 }
 
-/// Writes `results/`: head's results, merged over the repetitions, as upstream's folder.
+/// Writes `results/`: head's results, merged over the repetitions, in upstream's layout.
 fn write_results(out: &OutputFolder, journal: &Journal) -> Result<Folder> {
     let mut folders = Vec::new();
     for pass in collect::passes(journal, Side::Head) {
@@ -102,7 +118,7 @@ fn write_results(out: &OutputFolder, journal: &Journal) -> Result<Folder> {
     }
     let screen = out.pass(Side::Head, Pass { phase: Phase::Screen, pair: 1 });
     if screen.is_dir() {
-        // Of the cases that were not repeated, the screen's numbers are all there is.
+        // A case that was not repeated has only the result of the screen.
         let mut screen = result::read_folder(&screen)?;
         screen.cases.retain(|name, _| !folders.iter().any(|folder| folder.cases.contains_key(name)));
         folders.push(screen);

@@ -1,4 +1,4 @@
-//! Dashboard records of head in the output folder. That CI does not say enough for them fails no run.
+//! Dashboard records of head in the output folder. A run without enough information for them does not fail.
 
 use anyhow::Result;
 use vllm_verdict::v1::Provider;
@@ -12,7 +12,7 @@ use crate::result::case_files::Folder;
 use crate::system::output::{self, OutputFolder};
 use crate::system::shell::Shell;
 
-/// Writes `records/benchmark_results_<model>.json`, one record a line; or says why there are none.
+/// Writes `records/benchmark_results_<model>.json`, one record a line; or prints why there are none.
 pub(super) async fn write(
     results: &Folder,
     plan: &Plan,
@@ -35,10 +35,10 @@ pub(super) async fn write(
 async fn of(results: &Folder, plan: &Plan, config: &Config, shell: &Shell) -> Result<Records> {
     let head = plan.sides.head.as_ref();
     if plan.event.provider == Provider::Local {
-        anyhow::bail!("this is no CI run; `vllm-perf records RESULTS` makes them with an identity that you give");
+        anyhow::bail!("this is not a CI run; `vllm-perf records RESULTS` makes them with an identity from flags");
     }
     if head.is_some_and(|head| !head.server_args.is_empty()) {
-        anyhow::bail!("head was measured with server arguments of its own");
+        anyhow::bail!("head was measured with custom server arguments");
     }
     let mut said = identity_flags::said(&shell.environment);
     said.commit = head.and_then(|head| head.commit.clone());

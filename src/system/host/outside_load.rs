@@ -1,4 +1,4 @@
-//! Who uses the processors: our own processes and containers, or others. From `/proc`; the parsers are pure.
+//! Processor time of vllm-perf's own processes and containers, and of all other programs. From `/proc`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,57 +6,56 @@ use std::fs;
 /// The kernel's clock in `/proc`, a constant of its interface.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The processors' time so far, in ticks.
+/// Processor time since the machine started, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Times {
-    /// At work for any process, or taken by another virtual machine. Interrupts belong to nobody and do not count.
+struct Ticks {
+    /// Used by any process, or by another virtual machine. Interrupts belong to no process and do not count.
     busy: u64,
-    /// All of it.
     total: u64,
-    /// At work for our own processes.
+    /// Used by this process and its descendants.
     own: u64,
 }
 
-/// A watch over the processors, from its making to its end.
+/// A measurement of processor time that has begun.
 #[derive(Debug)]
 pub struct Watch {
-    begun: Option<Times>,
+    begun: Option<Ticks>,
     container: Option<f64>,
 }
 
-/// What a watch saw, in seconds of processor time.
+/// Use of the processors during a watch, in seconds of processor time.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Seen {
-    /// Work of others.
+pub struct ProcessorUse {
+    /// Used by other programs.
     pub outside: f64,
-    /// All that the processors could have done.
+    /// Available in all.
     pub capacity: f64,
 }
 
 impl Watch {
-    /// Begins to watch. `container` is the processor time, in seconds, of a container of ours so far, where one works.
+    /// Begins to measure. `container` is the processor time so far, in seconds, of the container of the server, if it has one.
     pub fn begin(container: Option<f64>) -> Self {
-        Self { begun: times(), container }
+        Self { begun: ticks(), container }
     }
 
-    /// What was seen; `None` where the kernel does not tell, or a container worked and does not.
-    pub fn end(self, container: Option<f64>) -> Option<Seen> {
-        let worked = match (self.container, container) {
+    /// The use since the beginning; `None` where the kernel or the container gives no times.
+    pub fn end(self, container: Option<f64>) -> Option<ProcessorUse> {
+        let used = match (self.container, container) {
             (Some(before), Some(now)) => now - before,
             (None, None) => 0.0,
             _ => return None,
         };
-        Some(seen(self.begun?, times()?, worked))
+        Some(between(self.begun?, ticks()?, used))
     }
 }
 
-fn seen(begun: Times, ended: Times, container: f64) -> Seen {
-    let passed = |of: fn(&Times) -> u64| of(&ended).saturating_sub(of(&begun)) as f64 / TICKS_PER_SECOND;
-    let outside = passed(|times| times.busy) - passed(|times| times.own) - container;
-    Seen { outside: outside.max(0.0), capacity: passed(|times| times.total) }
+fn between(begun: Ticks, ended: Ticks, container: f64) -> ProcessorUse {
+    let passed = |of: fn(&Ticks) -> u64| of(&ended).saturating_sub(of(&begun)) as f64 / TICKS_PER_SECOND;
+    let outside = passed(|ticks| ticks.busy) - passed(|ticks| ticks.own) - container;
+    ProcessorUse { outside: outside.max(0.0), capacity: passed(|ticks| ticks.total) }
 }
 
-fn times() -> Option<Times> {
+fn ticks() -> Option<Ticks> {
     let (busy, total) = processors(&fs::read_to_string("/proc/stat").ok()?)?;
     let processes = fs::read_dir("/proc").ok()?;
     let stats = processes
@@ -64,10 +63,10 @@ fn times() -> Option<Times> {
         .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit())))
         .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
     let stats: Vec<Stat> = stats.filter_map(|stat| process(&stat)).collect();
-    Some(Times { busy, total, own: family(&stats, std::process::id()) })
+    Some(Ticks { busy, total, own: family(&stats, std::process::id()) })
 }
 
-/// Busy and all ticks, from the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal.
+/// Busy and total ticks, from the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal.
 fn processors(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).take(8).collect();
@@ -75,7 +74,7 @@ fn processors(stat: &str) -> Option<(u64, u64)> {
     Some((user + nice + system + steal, ticks.iter().sum()))
 }
 
-/// A process: its id, its parent, and the ticks that it and the children that it has waited for have used.
+/// A process; `ticks` includes the children that it has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     id: u32,
@@ -91,18 +90,18 @@ fn process(stat: &str) -> Option<Stat> {
     Some(Stat { id: head.split_once(' ')?.0.parse().ok()?, parent: words.get(1)?.parse().ok()?, ticks })
 }
 
-/// The ticks of a process and all that descend from it.
+/// The ticks of a process and of all its descendants.
 fn family(stats: &[Stat], root: u32) -> u64 {
     let mut children: HashMap<u32, Vec<&Stat>> = HashMap::new();
     for stat in stats {
         children.entry(stat.parent).or_default().push(stat);
     }
     let mut ticks = stats.iter().find(|stat| stat.id == root).map_or(0, |stat| stat.ticks);
-    let mut left = vec![root];
-    while let Some(parent) = left.pop() {
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
         for child in children.get(&parent).into_iter().flatten() {
             ticks += child.ticks;
-            left.push(child.id);
+            parents.push(child.id);
         }
     }
     ticks
@@ -119,14 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn interrupts_and_waiting_are_nobodys_work() {
+    fn interrupts_and_waiting_do_not_count_as_busy() {
         let stat = "cpu  6143 77 2047 83210 388 5 211 130 0 0\ncpu0 3000 0 1000 41000 0 0 0 0 0 0\n";
         assert_eq!(processors(stat), Some((6143 + 77 + 2047 + 130, 92211)));
         assert_eq!(processors("intr 1"), None);
     }
 
     #[test]
-    fn a_process_counts_with_what_it_started() {
+    fn a_process_counts_with_its_descendants() {
         let line = |id: u32, name: &str, parent: u32, ticks: [u64; 4]| {
             let [user, system, child_user, child_system] = ticks;
             format!(
@@ -146,29 +145,29 @@ mod tests {
     }
 
     #[test]
-    fn what_neither_we_nor_our_container_did_is_outside() {
-        let begun = Times { busy: 1000, total: 10_000, own: 100 };
-        let ended = Times { busy: 1700, total: 11_000, own: 400 };
-        let seen = seen(begun, ended, 1.5);
-        assert!((seen.outside - 2.5).abs() < 1e-9 && (seen.capacity - 10.0).abs() < 1e-9, "{seen:?}");
-        assert_eq!(super::seen(begun, ended, 100.0).outside, 0.0);
+    fn time_of_neither_own_processes_nor_the_container_is_outside() {
+        let begun = Ticks { busy: 1000, total: 10_000, own: 100 };
+        let ended = Ticks { busy: 1700, total: 11_000, own: 400 };
+        let used = between(begun, ended, 1.5);
+        assert!((used.outside - 2.5).abs() < 1e-9 && (used.capacity - 10.0).abs() < 1e-9, "{used:?}");
+        assert_eq!(between(begun, ended, 100.0).outside, 0.0);
     }
 
     #[test]
-    fn a_cgroup_tells_its_processor_time_in_microseconds() {
+    fn the_processor_time_of_a_cgroup_is_in_microseconds() {
         assert_eq!(usage("usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n"), Some(2.5));
         assert_eq!(usage(""), None);
     }
 
     #[test]
-    fn work_of_this_process_is_not_outside() {
+    fn processor_time_of_this_process_is_not_outside() {
         let watch = Watch::begin(None);
         let begun = std::time::Instant::now();
         let mut sum = 0_u64;
         while begun.elapsed() < std::time::Duration::from_millis(100) {
             sum = sum.wrapping_add(std::hint::black_box(1));
         }
-        let seen = watch.end(None).unwrap();
-        assert!(sum > 0 && seen.capacity > 0.0 && seen.outside < seen.capacity, "{seen:?}");
+        let used = watch.end(None).unwrap();
+        assert!(sum > 0 && used.capacity > 0.0 && used.outside < used.capacity, "{used:?}");
     }
 }

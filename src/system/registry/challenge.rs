@@ -1,21 +1,21 @@
-//! What a registry wants of who asks (`WWW-Authenticate`). Pure.
+//! The authentication challenge of a registry (`WWW-Authenticate`).
 
 use anyhow::{Context, bail};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-use super::is_private;
+use super::registry_url::is_private;
 
-/// What a registry answers to a request without authorization.
+/// The authorization that a registry asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// A token of a token server.
+    /// A token from a token server.
     Bearer(Bearer),
-    /// The login itself.
+    /// The user and the password.
     Basic,
 }
 
-/// Where a token is to be had, and for what.
+/// The token server, and what the token is for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bearer {
     realm: String,
@@ -24,16 +24,16 @@ pub(super) struct Bearer {
 }
 
 impl Bearer {
-    /// The token server.
+    /// The URL of the token server, without parameters.
     pub(super) fn server(&self) -> anyhow::Result<Url> {
         let url = Url::parse(&self.realm).with_context(|| format!("token server `{}` is not a URL", self.realm))?;
         if !is_private(&url) {
-            bail!("the registry sends us to the token server `{}`, which is not https", self.realm);
+            bail!("the registry names the token server `{}`, which is not https", self.realm);
         }
         Ok(url)
     }
 
-    /// What is asked of it.
+    /// The URL that returns a token.
     pub(super) fn url(&self) -> anyhow::Result<Url> {
         let mut url = self.server()?;
         for (key, value) in self.parameters() {
@@ -42,7 +42,7 @@ impl Bearer {
         Ok(url)
     }
 
-    /// The form that exchanges an identity for a token.
+    /// The form that exchanges an identity token for a token.
     pub(super) fn exchange<'a>(&'a self, identity: &'a str) -> Vec<(&'static str, &'a str)> {
         let fixed = [("grant_type", "refresh_token"), ("client_id", "vllm-perf"), ("refresh_token", identity)];
         fixed.into_iter().chain(self.parameters()).collect()
@@ -54,7 +54,7 @@ impl Bearer {
     }
 }
 
-/// The challenge of an answer; a token before a login, where it is a choice.
+/// The challenge of an answer; where there are several, a token is preferred to a login.
 pub(super) fn read(headers: &HeaderMap) -> anyhow::Result<Challenge> {
     let values: Vec<&str> = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
     let of_scheme = |name: &str| {
@@ -76,7 +76,7 @@ pub(super) fn read(headers: &HeaderMap) -> anyhow::Result<Challenge> {
     Ok(Challenge::Bearer(Bearer { realm, service: of("service"), scope: of("scope") }))
 }
 
-/// `a="b,c", d=e` as pairs; commas inside quotes do not part.
+/// `a="b,c", d=e` as pairs; commas inside quotes do not separate.
 fn quoted_pairs(text: &str) -> Vec<(String, String)> {
     let mut quoted = false;
     let parts = text.split(|letter| {
@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn a_challenge_keeps_commas_inside_quotes() {
-        let told = r#"Bearer realm="https://auth/token",service="reg",scope="repository:a/b:pull,push""#;
-        let Challenge::Bearer(bearer) = read(&headers(&["Basic realm=x", told])).unwrap() else { panic!() };
+        let value = r#"Bearer realm="https://auth/token",service="reg",scope="repository:a/b:pull,push""#;
+        let Challenge::Bearer(bearer) = read(&headers(&["Basic realm=x", value])).unwrap() else { panic!() };
         assert_eq!(
             bearer.url().unwrap().as_str(),
             "https://auth/token?service=reg&scope=repository%3Aa%2Fb%3Apull%2Cpush"
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_server_without_tls_is_not_asked() {
+    fn a_token_server_without_tls_is_refused() {
         let Challenge::Bearer(bearer) = read(&headers(&["Bearer realm=\"http://auth.example/token\""])).unwrap() else {
             panic!()
         };

@@ -1,8 +1,6 @@
-//! Logins of the `docker` command: its config file, and the helpers that the file names. World: one file, and a program
-//! that whoever set `docker` up chose.
+//! Logins of the `docker` command: from its config file, and from the credential helpers that the file names.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -10,36 +8,32 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use indexmap::IndexMap;
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 use crate::environment::{Environment, Secret};
+use crate::system::program::{self, Program, Variables};
 
-/// How long a helper may take: it may ask a key service, but no person.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a helper may take: it may ask a key service, but not a person.
+const LIMIT: Duration = Duration::from_secs(20);
 
-/// What Docker Hub is called in config files.
+/// The name of Docker Hub in config files.
 const HUB: &str = "https://index.docker.io/v1/";
 
 /// A login to a registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Login {
-    /// A user and a password.
     Password {
-        /// User.
         user: String,
-        /// Password.
         password: Secret,
     },
-    /// What a token server gives tokens for.
+    /// An identity token, which a token server exchanges for a token.
     Identity(Secret),
 }
 
 impl Login {
-    /// The value of `Authorization` for a server that takes the login itself.
+    /// The value of `Authorization` for basic authentication.
     ///
     /// # Errors
-    /// It is an identity, which only a token server takes.
+    /// It is an identity token, which only a token server accepts.
     pub(super) fn basic(&self) -> anyhow::Result<Secret> {
         let Self::Password { user, password } = self else {
             bail!("the login to the registry is an identity token, and the registry wants a password");
@@ -66,17 +60,17 @@ struct Entry {
 }
 
 #[derive(Deserialize)]
-struct Helped {
+struct HelperOutput {
     #[serde(rename = "Username")]
     user: String,
     #[serde(rename = "Secret")]
     secret: String,
 }
 
-/// The login to `registry` that `docker login` left on this machine, where it did.
+/// The login to `registry` that `docker login` stored on this machine, if there is one.
 ///
 /// # Errors
-/// The config file or a helper's answer cannot be read. No secret is in the text.
+/// The config file or the output of a helper cannot be read. The error holds no secret.
 pub(super) async fn of(registry: &str, environment: &Environment) -> anyhow::Result<Option<Login>> {
     let folder = environment
         .get("DOCKER_CONFIG")
@@ -113,12 +107,12 @@ impl Entry {
         let Some(auth) = self.auth.as_deref().filter(|auth| !auth.is_empty()) else { return Ok(None) };
         let plain = BASE64_STANDARD.decode(auth).ok().and_then(|plain| String::from_utf8(plain).ok());
         let plain = plain.context("its `auth` is not base64")?;
-        let (user, password) = plain.split_once(':').context("its `auth` is no user and password")?;
+        let (user, password) = plain.split_once(':').context("its `auth` is not a user and a password")?;
         Ok(Some(Login::Password { user: user.to_owned(), password: Secret::from(password.to_owned()) }))
     }
 }
 
-/// What a config file may call a registry.
+/// The names that a config file may use for a registry.
 fn names(registry: &str) -> Vec<String> {
     match registry {
         "docker.io" | "index.docker.io" | "registry-1.docker.io" => vec![HUB.to_owned()],
@@ -126,36 +120,26 @@ fn names(registry: &str) -> Vec<String> {
     }
 }
 
-/// Asks `docker-credential-<helper>`; `None` where it knows none.
-#[expect(clippy::disallowed_methods, reason = "a helper is a program")]
+/// Asks `docker-credential-<helper>`; `None` where it has no login.
 async fn ask(helper: &str, name: &str, environment: &Environment) -> anyhow::Result<Option<Login>> {
     let program = format!("docker-credential-{helper}");
-    ensure!(!helper.contains('/'), "`{helper}` in docker's config is no name of a credential helper");
-    let work = async {
-        let mut child = Command::new(&program)
-            .arg("get")
-            .env_remove("GITHUB_TOKEN")
-            .env("PATH", environment.get("PATH").unwrap_or_default())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
-        if let Some(mut input) = child.stdin.take() {
-            // One that does not read what it is asked for has answered already.
-            let _ = input.write_all(name.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    let output = tokio::time::timeout(PATIENCE, work)
-        .await
-        .with_context(|| format!("`{program} get` took more than {} s", PATIENCE.as_secs()))?
-        .with_context(|| format!("cannot run `{program}`, which docker's config names"))?;
+    ensure!(!helper.contains('/'), "`{helper}` in docker's config is not the name of a credential helper");
+    let path = [("PATH", environment.get("PATH").unwrap_or_default())];
+    let output = program::run(&Program {
+        name: Path::new(&program),
+        arguments: &["get"],
+        variables: Variables::Inherited(&path),
+        folder: None,
+        stdin: name.as_bytes(),
+        limit: LIMIT,
+    })
+    .await
+    .with_context(|| format!("cannot run `{program}`, which docker's config names"))?;
     if !output.status.success() {
         return Ok(None);
     }
-    let helped: Helped =
-        serde_json::from_slice(&output.stdout).map_err(|_| anyhow::anyhow!("`{program} get` answered no login"))?;
+    let helped: HelperOutput =
+        serde_json::from_slice(&output.stdout).map_err(|_| anyhow::anyhow!("`{program} get` did not print a login"))?;
     let secret = Secret::from(helped.secret);
     Ok(Some(match helped.user.as_str() {
         "<token>" => Login::Identity(secret),

@@ -1,16 +1,16 @@
-//! Manifests and configurations of images, as far as they say for which processors they are. Pure.
+//! The platforms in manifests and configurations of images.
 
 use anyhow::Context;
 use serde::Deserialize;
 
-/// What a name stands for.
+/// A manifest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Manifest {
-    /// Several images: the platforms that they are for, `linux/arm64` or `linux/arm/v7`.
+    /// Several images, with their platforms: `linux/arm64`, `linux/arm/v7`.
     Index(Vec<String>),
-    /// One image: the digest of its configuration, which names its platform.
+    /// One image, with the digest of its configuration, which names its platform.
     Image(String),
-    /// Docker's first form, which names none.
+    /// Docker's first form, which has no platform.
     Old,
 }
 
@@ -47,12 +47,12 @@ impl Platform {
 /// Reads a manifest.
 ///
 /// # Errors
-/// It is no JSON, or of no known form.
+/// It is not JSON of a known form.
 pub(super) fn read(content: &[u8]) -> anyhow::Result<Manifest> {
     let document: Document = serde_json::from_slice(content).context("cannot read the manifest")?;
     Ok(match (document.manifests, document.config) {
         (Some(entries), _) => {
-            // Attestations stand beside the images, for a platform that is none.
+            // Attestations are listed with the images, for the platform `unknown/unknown`.
             let platforms = entries.iter().filter_map(|entry| entry.platform.as_ref());
             Manifest::Index(platforms.map(Platform::name).filter(|name| name != "unknown/unknown").collect())
         }
@@ -64,7 +64,7 @@ pub(super) fn read(content: &[u8]) -> anyhow::Result<Manifest> {
 /// The platform in an image's configuration.
 ///
 /// # Errors
-/// It is no configuration.
+/// It is not a configuration.
 pub(super) fn platform(content: &[u8]) -> anyhow::Result<String> {
     let platform: Platform = serde_json::from_slice(content).context("cannot read the image's configuration")?;
     Ok(platform.name())

@@ -1,4 +1,4 @@
-//! A store in a folder: an object is a file. World: files. A file appears whole, under a name that nobody had.
+//! A store in a folder: an object is a file. A file appears whole, under a new name.
 
 use std::fs::Metadata;
 use std::io::{ErrorKind, Read, Write};
@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Added, Entry, OBJECT_LIMIT, object_key};
+use super::object_key;
+use super::stored_object::{Added, OBJECT_LIMIT, StoredObject};
 
-/// Folders in each other: a key of ours has eight segments.
+/// Most nested folders: a key of records has eight segments.
 const DEPTH: usize = 16;
 
-/// The folder. It need not exist.
+/// The folder; it need not exist.
 #[derive(Debug, Clone)]
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    /// The files below a prefix, in no order. What no key of ours can name was put there by somebody else.
-    pub(super) fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    /// The files below a prefix, in no order. Files with names that are not keys come from elsewhere and are left out.
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<StoredObject>> {
         let mut entries = Vec::new();
         let root = if prefix.is_empty() { self.0.clone() } else { self.path(prefix)? };
         walk(&root, prefix, DEPTH, &mut entries)?;
@@ -40,7 +41,7 @@ impl Folder {
 
     pub(super) fn add(&self, key: &str, content: &[u8]) -> Result<Added> {
         let path = self.path(key)?;
-        let parent = path.parent().context("it has no folder")?;
+        let parent = path.parent().context("the key has no folder")?;
         std::fs::create_dir_all(parent)?;
         let mut file = tempfile::Builder::new().prefix("~").tempfile_in(parent)?;
         file.write_all(content)?;
@@ -59,7 +60,7 @@ impl Folder {
     }
 }
 
-fn walk(folder: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> Result<()> {
+fn walk(folder: &Path, prefix: &str, depth: usize, entries: &mut Vec<StoredObject>) -> Result<()> {
     if depth == 0 {
         bail!("`{}` is too deep for a store", folder.display());
     }
@@ -72,7 +73,7 @@ fn walk(folder: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> 
         let name = file.file_name();
         let Some(name) = name.to_str().filter(|name| object_key::check(name).is_ok()) else { continue };
         let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-        // Through links, as a person sees it; one that leads nowhere is nothing.
+        // Links are followed; a broken link is skipped.
         let Ok(metadata) = std::fs::metadata(file.path()) else { continue };
         if metadata.is_dir() {
             walk(&file.path(), &key, depth - 1, entries)?;
@@ -83,8 +84,8 @@ fn walk(folder: &Path, prefix: &str, depth: usize, entries: &mut Vec<Entry>) -> 
     Ok(())
 }
 
-fn entry(key: String, metadata: &Metadata) -> Result<Entry> {
+fn entry(key: String, metadata: &Metadata) -> Result<StoredObject> {
     let modified: jiff::Timestamp = metadata.modified()?.try_into()?;
     let etag = Some(format!("{:x}-{:x}", modified.as_nanosecond(), metadata.len()));
-    Ok(Entry { key, size: metadata.len(), modified, etag })
+    Ok(StoredObject { key, size: metadata.len(), modified, etag })
 }

@@ -1,13 +1,10 @@
-//! The clients of object stores, and the form in which they keep an object. World: the network, through `object_store`.
+//! Object stores: S3, Google Cloud Storage and Azure, through the crate `object_store`.
 
-use std::io::Write;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -19,14 +16,15 @@ use object_store::{
 };
 use url::Url;
 
-use super::{Added, Entry, OBJECT_LIMIT, object_key};
+use super::object_key;
+use super::stored_object::{Added, OBJECT_LIMIT, StoredObject, compressed};
 use crate::environment::Environment;
 
-/// How often a request is tried again that the store did not answer, and how long in all.
+/// How often a request without an answer is repeated, and how long in all.
 const RETRIES: usize = 4;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest text of a store's that an error repeats, in characters.
-const SAID_LIMIT: usize = 800;
+/// Longest message of a store in an error, in characters.
+const MESSAGE_LIMIT: usize = 800;
 
 /// An object store, from a prefix on.
 #[derive(Debug, Clone)]
@@ -37,7 +35,7 @@ impl Objects {
         open(place, environment).map(Self)
     }
 
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>> {
         let prefix = (!prefix.is_empty()).then(|| Path::parse(prefix)).transpose()?;
         let metas: Vec<ObjectMeta> = self.0.list(prefix.as_ref()).try_collect().await.map_err(explain)?;
         metas.into_iter().filter(|meta| object_key::check(meta.location.as_ref()).is_ok()).map(entry).collect()
@@ -58,10 +56,10 @@ impl Objects {
     }
 
     pub(super) async fn add(&self, key: &str, content: &[u8]) -> Result<Added> {
-        let (path, content) = (Path::parse(key)?, zipped(content)?);
+        let (path, content) = (Path::parse(key)?, compressed(content)?);
         let options = PutOptions { mode: PutMode::Create, attributes: attributes(), ..PutOptions::default() };
         let put = match self.0.put_opts(&path, content.clone().into(), options.clone()).await {
-            // A look-alike without "put if absent", of which the settings say so: the look before has to do.
+            // A compatible store whose settings exclude "put if absent": the check before has to suffice.
             Err(Error::NotImplemented { .. }) => {
                 let options = PutOptions { mode: PutMode::Overwrite, ..options };
                 self.0.put_opts(&path, content.into(), options).await
@@ -76,9 +74,9 @@ impl Objects {
     }
 }
 
-fn entry(meta: ObjectMeta) -> Result<Entry> {
+fn entry(meta: ObjectMeta) -> Result<StoredObject> {
     let (second, nanosecond) = (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
-    Ok(Entry {
+    Ok(StoredObject {
         key: meta.location.to_string(),
         size: meta.size,
         modified: jiff::Timestamp::new(second, i32::try_from(nanosecond).unwrap_or_default())?,
@@ -90,13 +88,13 @@ fn entry(meta: ObjectMeta) -> Result<Entry> {
 fn open(place: &str, environment: &Environment) -> Result<Arc<dyn ObjectStore>> {
     let expected =
         "expected a path, `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`";
-    let url = Url::parse(place).with_context(|| format!("`{place}` is no store: {expected}"))?;
+    let url = Url::parse(place).with_context(|| format!("`{place}` is not a store: {expected}"))?;
     ensure!(
         url.username().is_empty() && url.password().is_none(),
-        "the store's URL holds a user or a password: give credentials in the environment, `AWS_ACCESS_KEY_ID` for instance"
+        "the URL of the store has a user or a password: give credentials in the environment, e.g. `AWS_ACCESS_KEY_ID`"
     );
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
-    let bucket = bucket.with_context(|| format!("`{place}` names no bucket: {expected}"))?;
+    let bucket = bucket.with_context(|| format!("`{place}` does not name a bucket: {expected}"))?;
     ensure!(url.query().is_none() && url.fragment().is_none(), "`{place}` has more than a bucket and a prefix");
     let cannot = || format!("cannot use the store `{place}`");
     let prefix = url.path().trim_matches('/').to_owned();
@@ -119,13 +117,13 @@ fn open(place: &str, environment: &Environment) -> Result<Arc<dyn ObjectStore>> 
             rooted(client.build().with_context(cannot)?, &prefix)
         }
         "http" | "https" => bail!(
-            "`{place}` is no store that can be read: {expected}; an upload API is named in the config, `records: {{uploader: URL}}`"
+            "`{place}` is not a store that can be read: {expected}; an upload API is named in the config, `records: {{uploader: URL}}`"
         ),
-        scheme => bail!("`{scheme}://` is no store: {expected}"),
+        scheme => bail!("`{scheme}://` is not a store: {expected}"),
     }
 }
 
-/// Every setting that the environment has for a client; names that it does not know are another program's.
+/// Applies every setting of the environment that a client knows; other names belong to other programs.
 fn configured<Builder, Key: FromStr>(
     environment: &Environment,
     family: &str,
@@ -134,7 +132,7 @@ fn configured<Builder, Key: FromStr>(
 ) -> Result<Builder> {
     for (name, value) in environment.iter().filter(|(name, _)| name.starts_with(family)) {
         let Ok(key) = name.to_ascii_lowercase().parse() else { continue };
-        // The client takes any text for a URL and panics when it sends its first request there.
+        // The client accepts any text as a URL, and panics at its first request.
         let value = if name.contains("ENDPOINT") { endpoint(name, value)? } else { value.to_owned() };
         builder = with(builder, key, value);
     }
@@ -143,7 +141,7 @@ fn configured<Builder, Key: FromStr>(
 
 fn endpoint(name: &str, value: &str) -> Result<String> {
     let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    let url = url.with_context(|| format!("{name} is no URL: expected `https://HOST`, `{value}` was given"))?;
+    let url = url.with_context(|| format!("{name} is not a URL: expected `https://HOST`, `{value}` was given"))?;
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
@@ -164,29 +162,23 @@ fn attributes() -> Attributes {
     Attributes::from_iter([(Attribute::ContentType, "application/json"), (Attribute::ContentEncoding, "gzip")])
 }
 
-/// Without the time, so that the same content has the same bytes.
-pub(super) fn zipped(content: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(content)?;
-    Ok(encoder.finish()?)
-}
-
-/// What the store said, on one line and of bounded length, and what may be done about it.
+/// The message of a store, on one line and of bounded length, and a remedy.
 fn explain(error: Error) -> anyhow::Error {
-    let mut said = error.to_string();
+    let mut message = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
-        // Some causes are repeated by what they caused, and the last one, which says why, is not.
-        let cause_said = cause.to_string();
-        if !said.contains(&cause_said) {
-            said = format!("{said}: {cause_said}");
+        // Some errors repeat their cause; the last cause, which has the reason, is not repeated.
+        let text = cause.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
         }
         source = cause.source();
     }
-    let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID_LIMIT).collect();
+    let message: String =
+        message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MESSAGE_LIMIT).collect();
     let hint = match &error {
-        // The address where a cloud's machines ask for credentials: the last resort.
-        _ if said.contains("169.254.169.254") => {
+        // The address where machines of a cloud ask for credentials, as the last resort.
+        _ if message.contains("169.254.169.254") => {
             "; there are no credentials: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
              or AWS_SKIP_SIGNATURE=true for a public bucket"
         }
@@ -196,7 +188,7 @@ fn explain(error: Error) -> anyhow::Error {
         }
         _ => "",
     };
-    anyhow!("{said}{hint}")
+    anyhow!("{message}{hint}")
 }
 
 #[cfg(test)]
@@ -204,13 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_content_zips_to_the_same_bytes() {
-        assert_eq!(zipped(b"{}").unwrap(), zipped(b"{}").unwrap());
-        assert_eq!(zipped(b"{}").unwrap()[4..8], [0; 4]);
-    }
-
-    #[test]
-    fn settings_of_a_client_come_from_the_environment_value() {
+    fn settings_of_a_client_come_from_the_given_environment() {
         let environment: Environment =
             [("AWS_ACCESS_KEY_ID", "me"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_WHATEVER", "x")]
                 .into_iter()
@@ -224,15 +210,15 @@ mod tests {
         assert_eq!(value("aws_endpoint_url").as_deref(), Some("http://127.0.0.1:1"));
         for wrong in ["127.0.0.1:1", "http://127.0.0.1:x", "ftp://host", "host", "http://"] {
             let error = of(&[("AWS_ENDPOINT_URL_S3", wrong)].into_iter().collect()).unwrap_err().to_string();
-            assert!(error.starts_with("AWS_ENDPOINT_URL_S3 is no URL"), "{wrong}: {error}");
+            assert!(error.starts_with("AWS_ENDPOINT_URL_S3 is not a URL"), "{wrong}: {error}");
         }
     }
 
     #[test]
-    fn what_a_store_says_is_one_bounded_line_with_what_helps() {
+    fn the_message_of_a_store_is_one_bounded_line_with_a_remedy() {
         let error = Error::PermissionDenied { path: "a".into(), source: "no\n<xml>".repeat(200).into() };
-        let said = explain(error).to_string();
-        assert!(!said.contains('\n') && said.contains("AWS_ACCESS_KEY_ID"), "{said}");
-        assert!(said.chars().count() < SAID_LIMIT + 300);
+        let message = explain(error).to_string();
+        assert!(!message.contains('\n') && message.contains("AWS_ACCESS_KEY_ID"), "{message}");
+        assert!(message.chars().count() < MESSAGE_LIMIT + 300);
     }
 }

@@ -1,31 +1,25 @@
-//! While a server starts nothing is measured: the files of the model that is served after it are read into memory then.
+//! Reads the files of the next model into memory while a server starts, when nothing is measured.
 
-use vllm_verdict::side::Side;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use super::session::{Bench, is_instant, servers};
+use super::session::{Session, is_instant, servers};
+use super::side_run::SideRun;
 use crate::plan::suite::{Case, Command};
 use crate::system::host::read_ahead::Reading;
 use crate::system::model_folder;
 
-impl Bench<'_> {
-    /// Begins to read what the server after `server` needs; `None` where that is nothing, or not on this machine.
-    pub fn read_ahead(&mut self, side: Side, server: &Command) -> Option<Reading> {
-        if is_instant(&self.side(side)?.plan.target) {
-            return None;
-        }
-        let folder = model_folder::folder(next_model(&self.plan.cases, server)?, self.environment)?;
-        Some(Reading::begin(model_folder::files(&folder), &self.read))
+/// Begins to read the model of the server after `server`, without the files in `known`; `None` where there is no other
+/// model, or its files are not on this machine.
+pub fn begin(session: &Session<'_>, side: &SideRun, server: &Command, known: &BTreeSet<PathBuf>) -> Option<Reading> {
+    if is_instant(&side.plan.target) {
+        return None;
     }
-
-    /// Stops reading, before anything is measured.
-    pub async fn end_reading(&mut self, reading: Option<Reading>) {
-        if let Some(reading) = reading {
-            self.read.extend(reading.end().await);
-        }
-    }
+    let folder = model_folder::folder(next_model(&session.plan.cases, server)?, session.environment)?;
+    Some(Reading::begin(model_folder::files(&folder), known))
 }
 
-/// The model that is needed after `server`, where it is another one.
+/// The next model after that of `server`, if there is a different one.
 fn next_model<'a>(cases: &'a [Case], server: &Command) -> Option<&'a str> {
     let groups = servers(cases);
     let at = groups.iter().position(|(known, _)| *known == Some(server))?;
@@ -59,8 +53,8 @@ mod tests {
     }
 
     #[test]
-    fn the_next_model_is_another_one_that_is_needed_later() {
-        // The second case of `a 1` comes late and shares the first server.
+    fn the_next_model_is_a_different_one_that_is_needed_later() {
+        // The second case of `a 1` comes last and shares the first server.
         let cases = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "1")].map(|(model, words)| case(model, Some(words)));
         let mut cases = cases.to_vec();
         cases.push(case("c", None));

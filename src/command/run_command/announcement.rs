@@ -1,0 +1,55 @@
+//! The note on the comment of an earlier run that a new run is in progress.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::ci::event::CiRun;
+use crate::command::arguments::EventArgs;
+use crate::command::prepare;
+use crate::plan::Plan;
+use crate::publish;
+use crate::publish::comment;
+use crate::report::markdown;
+use crate::system::github::Github;
+use crate::system::shell::Shell;
+
+/// The comment of an earlier run, with the note on it.
+pub(super) struct Announcement {
+    github: Github,
+    repository: String,
+    number: u64,
+    id: String,
+    before: String,
+}
+
+impl Announcement {
+    /// Adds the note to the comment of an earlier run, if there is one. A failure is printed and does not stop the run.
+    pub(super) async fn make(event_flags: &EventArgs, ci: &CiRun, plan: &Plan, shell: &Shell) -> Option<Self> {
+        let event = &plan.event;
+        let (Some(repository), Some(number), false) = (event.repository.clone(), event.pull_request, event.fork) else {
+            return None;
+        };
+        let made = async {
+            let Some(github) = prepare::github(event_flags, ci, &shell.environment)? else {
+                return Ok(None);
+            };
+            let id = publish::comment_id(ci, Some(&plan.device));
+            let Some(before) = comment::existing(&github, &repository, number, &id).await? else { return Ok(None) };
+            let text = markdown::under_way(&before, ci.run_url.as_deref());
+            comment::stick(&github, &repository, number, &id, &text).await?;
+            Ok(Some(Self { github, repository, number, id, before }))
+        };
+        let made: Result<Option<Self>> = made.await;
+        made.unwrap_or_else(|error| {
+            shell.say(&format!("cannot note on the pull request that a run is in progress: {error:#}"));
+            None
+        })
+    }
+
+    /// Restores the comment, where no report will replace it. CI leaves an interrupted run little time.
+    pub(super) async fn take_back(self) {
+        let restored = comment::stick(&self.github, &self.repository, self.number, &self.id, &self.before);
+        let _ = tokio::time::timeout(Duration::from_secs(3), restored).await;
+    }
+}

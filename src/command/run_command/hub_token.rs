@@ -1,0 +1,32 @@
+//! The check that models can be loaded from the Hugging Face hub, before anything starts.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+
+use crate::plan::Plan;
+use crate::plan::target::Target;
+use crate::system::shell::Shell;
+
+/// Models are loaded from the hub with a token, unless they are folders, the hub is off line, or no server loads one.
+///
+/// # Errors
+/// A token is missing or cannot be one.
+pub fn check(plan: &Plan, shell: &Shell) -> Result<()> {
+    let environment = &shell.environment;
+    let token = environment.get("HF_TOKEN");
+    if token.is_some_and(|token| !token.starts_with("hf_")) {
+        return Err(anyhow!("HF_TOKEN is not a Hugging Face token: it must begin with `hf_`"));
+    }
+    let loads = plan.sides.present().any(|(_, side)| matches!(side.target, Target::Image(_) | Target::Local(_)));
+    let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| environment.get(name) == Some("1"));
+    let from_hub = plan.cases.iter().find(|case| !Path::new(&case.model).is_dir());
+    match from_hub {
+        Some(case) if loads && !offline && token.is_none() => Err(anyhow!(
+            "`{}` needs the model `{}` from the Hugging Face hub: set HF_TOKEN, or HF_HUB_OFFLINE=1 where it is cached",
+            case.name,
+            case.model
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,35 @@
+//! The flags that limit the time of a run's steps.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::command::arguments::span;
+use crate::plan::config::Config;
+use crate::run::session::Limits;
+
+/// Time limits of servers, cases and images.
+#[derive(Debug, Args)]
+pub struct Timeouts {
+    /// How long a server may take to answer /v1/models (45s, 20m)
+    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
+    pub server_timeout: Duration,
+    /// How long one case may take (90s, 60m)
+    #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
+    pub case_timeout: Duration,
+    /// How long to wait for an image that is not there yet, in place of the config's (0s, 90m)
+    #[arg(long, env = "VLLM_PERF_WAIT", value_name = "TIME", value_parser = span)]
+    pub wait: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The limits of a run with a budget.
+    pub fn limits(&self, budget: Option<Duration>, config: &Config) -> Limits {
+        Limits {
+            server: self.server_timeout,
+            case: self.case_timeout,
+            budget,
+            outside_load: config.environment.max_outside_load,
+        }
+    }
+}

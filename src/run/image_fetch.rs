@@ -1,0 +1,90 @@
+//! The image of a side: pulled, waited for where the registry does not have it yet, and checked against the run's digest.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use vllm_verdict::side::Side;
+use vllm_verdict::v1::{DeviceName, SideFacts};
+
+use super::run_folder;
+use crate::duration;
+use crate::exit::Classify;
+use crate::plan::target::Target;
+use crate::plan::{Plan, SidePlan};
+use crate::system::output::OutputFolder;
+use crate::system::registry::{self, Registry};
+use crate::system::shell::Shell;
+use crate::system::{docker, git, image_wait};
+
+/// How often a registry is asked for a missing image.
+const POLL: Duration = Duration::from_secs(15);
+
+/// The images that a plan needs, base's first.
+pub fn images(plan: &Plan) -> Vec<String> {
+    let image = |side: &SidePlan| match &side.target {
+        Target::Image(reference) => Some(reference.clone()),
+        _ => None,
+    };
+    let mut images: Vec<String> = plan.sides.present().filter_map(|(_, side)| image(side)).collect();
+    images.dedup();
+    images
+}
+
+/// What fetching images needs.
+pub struct ImageFetch<'a> {
+    pub out: &'a OutputFolder,
+    pub device: DeviceName,
+    /// How long to wait for an image that is missing.
+    pub wait: Duration,
+    pub shell: &'a Shell,
+}
+
+impl ImageFetch<'_> {
+    /// The facts of a side that are known before it runs. Its image is on this machine when this returns.
+    pub async fn facts(&self, side: Side, planned: SidePlan) -> Result<SideFacts> {
+        let mut facts = SideFacts {
+            target: planned.target.to_string(),
+            commit: planned.commit,
+            server_args: planned.server_args,
+            ..SideFacts::default()
+        };
+        if let Some(commit) = &facts.commit {
+            facts.dated = git::date(commit).await;
+        }
+        if let Target::Image(reference) = &planned.target {
+            self.fetch(reference).await?;
+            let digest = docker::digest(reference).await.world()?;
+            run_folder::check_digest(self.out, side, reference, &digest)?;
+            facts.image_digest = Some(digest);
+            if facts.dated.is_none() {
+                facts.dated = docker::built(reference).await;
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Pulls an image that the engine does not have, as soon as the registry has it.
+    async fn fetch(&self, reference: &str) -> Result<()> {
+        if docker::is_here(reference).await {
+            return Ok(());
+        }
+        self.shell.say(&format!("pulling {reference}"));
+        // The engine may have credentials that vllm-perf does not know: only an image that it cannot pull is waited for.
+        if docker::pull(reference).await.is_ok() {
+            return Ok(());
+        }
+        let architecture = registry::architecture(self.device);
+        let registry = Registry::new(registry::PAUSE, architecture, &self.shell.environment)?;
+        image_wait::wait(&registry, &[reference.to_owned()], self.wait, POLL, |missing, waited| {
+            self.shell.say(&format!(
+                "waiting for {} since {}, at most {}",
+                missing.join(", "),
+                duration::text(waited),
+                duration::text(self.wait)
+            ));
+        })
+        .await?;
+        self.shell.say(&format!("pulling {reference}"));
+        docker::pull(reference).await.world()
+    }
+}

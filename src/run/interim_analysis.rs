@@ -1,0 +1,66 @@
+//! What a run decides from its results so far: which cases a screen has repeated, and which cases an interim analysis of
+//! `sequential` leaves inconclusive.
+
+use anyhow::Result;
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric;
+use vllm_verdict::repetition::{Outcome, Repetition};
+use vllm_verdict::side::Side;
+use vllm_verdict::strategy::{self, Strategy};
+use vllm_verdict::v1::{CaseFacts, Conduct, Look, Subject};
+
+use super::collect;
+use super::session::Session;
+use crate::plan::Plan;
+use crate::run::journal::Journal;
+
+/// The cases with a suspicious primary row in the screen.
+pub fn suspicious(session: &Session<'_>, journal: &Journal) -> Result<Vec<String>> {
+    let plan = session.plan;
+    let Some([base, head]) = collect::screen(plan, session.output, journal)? else { return Ok(Vec::new()) };
+    let facts: Vec<CaseFacts> = plan.cases.iter().map(CaseFacts::from).collect();
+    let value = |repetition: &Repetition, case: &str, metric: &str| match repetition.get(case) {
+        Some(Outcome::Measured(measurement)) => measurement.metrics.get(metric).copied(),
+        _ => None,
+    };
+    let is_suspicious = |case: &&CaseFacts| {
+        let failed = [&base, &head].iter().any(|side| !matches!(side.get(&case.name), Some(Outcome::Measured(_))));
+        failed
+            || metric::of(case.kind).filter(|metric| session.verdict.is_primary(&case.name, metric)).any(|metric| {
+                let (base, head) = (value(&base, &case.name, metric.id), value(&head, &case.name, metric.id));
+                let noise = session.noise.prior(case, metric.id, &facts).prior;
+                let least = session.verdict.min_effect(metric);
+                // A metric that neither side has (TTFT of an embedding test) has no row.
+                (base.is_some() || head.is_some()) && strategy::suspicious(base, head, noise, least)
+            })
+    };
+    Ok(facts.iter().filter(is_suspicious).map(|case| case.name.clone()).collect())
+}
+
+/// The cases that are inconclusive after the pairs so far.
+pub fn undecided(session: &Session<'_>, journal: &Journal, conduct: &Conduct) -> Result<Vec<String>> {
+    let plan = session.plan;
+    let input = vllm_verdict::Input {
+        subject: Subject::default(),
+        cases: plan.cases.iter().map(CaseFacts::from).collect(),
+        base: collect::repetitions(plan, session.output, journal, Side::Base)?,
+        head: collect::repetitions(plan, session.output, journal, Side::Head)?,
+        skipped: Vec::new(),
+        planned_pairs: plan.pairs,
+        seed: plan.seed,
+        verdict: session.verdict.clone(),
+        noise: session.noise.clone(),
+        looks: looks(plan, session.verdict),
+    };
+    let comparison = vllm_verdict::conducted(input, conduct.clone(), None);
+    Ok(vllm_verdict::undecided(&comparison).into_iter().map(str::to_owned).collect())
+}
+
+/// The interim analyses of a plan; none unless it is sequential.
+pub fn looks(plan: &Plan, verdict: &VerdictConfig) -> Vec<Look> {
+    if plan.strategy != Strategy::Sequential {
+        return Vec::new();
+    }
+    let [first, second] = Look::sequential(verdict.fdr);
+    vec![Look { pairs: plan.pairs, ..first }, Look { pairs: 2 * plan.pairs, ..second }]
+}

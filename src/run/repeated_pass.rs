@@ -1,0 +1,84 @@
+//! A pass with a record of its surroundings, repeated while other programs disturb it.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use vllm_verdict::v1::Host;
+
+use super::pass::PassRun;
+use super::{collect, search_run, server_cases};
+use crate::exit::Classify;
+use crate::plan::suite::Case;
+use crate::run::fingerprint::{self, Conditions, Fingerprint, Surroundings};
+use crate::run::journal::Void;
+use crate::system::host::{self, temperature};
+use crate::system::{output, probe};
+
+/// How often a repetition is repeated because other programs were busy.
+const REPEATS: usize = 2;
+
+/// Measures the cases that are not finished yet, and again where other programs were busy at the same time.
+pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
+    loop {
+        let is_done = |case: &&Case| search_run::is_done(run.session, run.journal, run.side, run.pass, case);
+        let remaining: Vec<&Case> = cases.iter().copied().filter(|case| !is_done(case)).collect();
+        if remaining.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let throttled = temperature::throttled();
+        run.tally = Default::default();
+        server_cases::measure(run, &remaining).await?;
+        let surroundings = surroundings(run, throttled).await;
+        let text = serde_json::to_string_pretty(&surroundings).context("cannot write an environment")?;
+        output::write(&run.folder().join(collect::ENVIRONMENT), text.as_bytes()).world()?;
+        let disturbed = surroundings.conditions.disturbed(run.session.limits.outside_load);
+        let is_kept = disturbed.is_none() || repeats(run) >= REPEATS;
+        run.account(begun, is_kept)?;
+        let Some(why) = disturbed else { return Ok(()) };
+        let (label, progress) = (run.label(), run.session.progress);
+        if is_kept {
+            progress.say(&format!("{label}: {why}; kept after {REPEATS} repeats"));
+            return Ok(());
+        }
+        progress.say(&format!("{label}: {why}; repeating it"));
+        run.journal.void(Void { phase: run.pass.phase, repetition: run.pass.pair, side: run.side, void: why })?;
+        run.set_aside()?;
+        progress.expect_more(cases.len() as u64);
+    }
+}
+
+/// How often the pass was voided before.
+fn repeats(run: &PassRun<'_, '_>) -> usize {
+    let key = (run.side, run.pass.phase, run.pass.pair);
+    run.journal.voids().iter().filter(|void| (void.side, void.phase, void.repetition) == key).count()
+}
+
+/// What the pass was measured on, and under which conditions. `throttled` is the count of thermal slowdowns at its start.
+async fn surroundings(run: &PassRun<'_, '_>, throttled: Option<u64>) -> Surroundings {
+    let device = &run.session.plan.device;
+    let accelerator = probe::accelerator_state(device.name, run.session.environment).await;
+    let used = run.tally.processors;
+    let warmest = [temperature::temperature(), accelerator.temperature].into_iter().flatten().reduce(f64::max);
+    let conditions = Conditions {
+        load_average: temperature::load_average(),
+        outside_load: (used.capacity > 0.0).then(|| used.outside / used.capacity),
+        watched_seconds: run.tally.watched,
+        temperature: warmest,
+        throttled: temperature::throttled().zip(throttled).map(|(now, before)| now.saturating_sub(before)),
+        device_throttled: accelerator.throttled,
+    };
+    let facts = run.side_run.facts.clone();
+    let mut fingerprint = Fingerprint {
+        device_type: device.device_type.clone(),
+        device_count: device.count,
+        driver: accelerator.driver,
+        image_digest: facts.image_digest,
+        vllm_version: facts.vllm_version,
+        ..Fingerprint::default()
+    };
+    if let Ok(Host { cpu, cores, memory_gib, numa_nodes, kernel, governor }) = host::host() {
+        fingerprint = Fingerprint { cpu, cores, memory_gib, numa_nodes, kernel, governor, ..fingerprint };
+    }
+    Surroundings { schema: fingerprint::SCHEMA.to_owned(), fingerprint, conditions }
+}

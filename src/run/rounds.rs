@@ -1,0 +1,187 @@
+//! Runs a plan: the rounds of its strategy, each a series of interleaved passes over both sides.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use vllm_verdict::number::plural;
+use vllm_verdict::strategy::{self, Pass, Phase, Round, Strategy};
+use vllm_verdict::v1::Conduct;
+
+use super::run_state::RunState;
+use super::session::{Session, server_count};
+use super::{cost, interim_analysis, repeated_pass, search_run, warm_up};
+use crate::duration;
+use crate::plan::suite::Case;
+use crate::run::journal::Journal;
+
+/// Runs what the journal does not have yet and returns how the run was conducted. Failed cases are in the journal; the
+/// error is an output folder that cannot be read or written.
+pub async fn run(session: &Session<'_>, state: &mut RunState<'_>, journal: &mut Journal) -> Result<Conduct> {
+    Rounds { session, state, journal, begun: Instant::now(), is_warm: false }.run().await
+}
+
+/// The rounds of a run in progress.
+struct Rounds<'r, 's, 'a> {
+    session: &'r Session<'s>,
+    state: &'r mut RunState<'a>,
+    journal: &'r mut Journal,
+    begun: Instant,
+    is_warm: bool,
+}
+
+impl Rounds<'_, '_, '_> {
+    async fn run(mut self) -> Result<Conduct> {
+        let plan = self.session.plan;
+        let mut conduct = Conduct { strategy: plan.strategy, ..Conduct::default() };
+        self.estimate();
+        let mut cases: Vec<String> = plan.cases.iter().map(|case| case.name.clone()).collect();
+        let mut last = None;
+        while let Some(round) = strategy::next(plan.strategy, plan.pairs, last, cases) {
+            let ran = self.round(&round).await?;
+            let planned = round.pairs.1 + 1 - round.pairs.0;
+            if ran < planned {
+                let notice = self.left_out(&round, ran, planned);
+                self.session.progress.say(&notice);
+                conduct.notices.push(notice);
+            }
+            cases = match (plan.strategy, round.phase) {
+                (Strategy::Screen, Phase::Screen) => self.after_screen(&mut conduct)?,
+                (Strategy::Sequential, Phase::Pairs) if ran == planned => self.after_first_look(&conduct)?,
+                _ => Vec::new(),
+            };
+            last = Some(round.phase);
+        }
+        // A resumed run with nothing to do has no warm-up; the report names head's image all the same.
+        self.state.fetch_head().await?;
+        conduct.phases = self.state.times.phases();
+        conduct.spent = self.state.times.sides();
+        Ok(conduct)
+    }
+
+    fn left_out(&self, round: &Round, ran: u32, planned: u32) -> String {
+        format!(
+            "The budget of {} left out {} of {planned} {} of {}.",
+            duration::text(self.session.limits.budget.unwrap_or_default()),
+            planned - ran,
+            if self.state.base.is_some() { "pairs" } else { "repetitions" },
+            plural(round.cases.len(), "case"),
+        )
+    }
+
+    /// The cases to repeat in pairs; the others are recorded as screened.
+    fn after_screen(&self, conduct: &mut Conduct) -> Result<Vec<String>> {
+        let all = &self.session.plan.cases;
+        let suspicious = interim_analysis::suspicious(self.session, self.journal)?;
+        let names = all.iter().map(|case| &case.name);
+        conduct.screened = names.filter(|case| !suspicious.contains(case)).cloned().collect();
+        let screen = self.state.times.phases().into_iter().find(|phase| phase.phase == Phase::Screen);
+        self.session.progress.say(&format!(
+            "screened {} in {}; {} to repeat in pairs",
+            plural(all.len(), "case"),
+            duration::text(Duration::from_secs_f64(screen.map_or(0.0, |screen| screen.seconds))),
+            plural(suspicious.len(), "case"),
+        ));
+        Ok(suspicious)
+    }
+
+    /// The cases that need more pairs.
+    fn after_first_look(&self, conduct: &Conduct) -> Result<Vec<String>> {
+        let plan = self.session.plan;
+        let undecided = interim_analysis::undecided(self.session, self.journal, conduct)?;
+        self.session.progress.say(&format!(
+            "{} of {} inconclusive after {}",
+            undecided.len(),
+            plural(plan.cases.len(), "case"),
+            plural(plan.pairs as usize, "pair"),
+        ));
+        Ok(undecided)
+    }
+
+    /// Prints how long a new run may take, and what that is known from.
+    fn estimate(&self) {
+        if !self.journal.entries().is_empty() {
+            return;
+        }
+        let plan = self.session.plan;
+        let pass = self.pair_seconds(&plan.cases.iter().collect::<Vec<_>>());
+        let time = |passes: u32| duration::text(Duration::from_secs_f64(pass * f64::from(passes)));
+        let time = match plan.strategy {
+            Strategy::Paired | Strategy::Single => time(plan.pairs),
+            Strategy::Screen => format!("{} to {}", time(1), time(plan.pairs + 1)),
+            Strategy::Sequential => format!("{} to {}", time(plan.pairs), time(2 * plan.pairs)),
+        };
+        let (known, all) = (self.state.costs.known(&plan.cases), plan.cases.len());
+        let source = match known {
+            0 => "a guess from the suite; the first pass gives a better one".to_owned(),
+            known if known < all => {
+                format!("from an earlier run of {known} of the {all} cases, the others are a guess")
+            }
+            _ => "from an earlier run of these cases".to_owned(),
+        };
+        self.session.progress.say(&format!("expected time after the warm-up: {time} ({source})"));
+    }
+
+    /// Expected time of one pass on each side, in seconds.
+    fn pair_seconds(&self, cases: &[&Case]) -> f64 {
+        let servers = server_count(cases.iter().copied());
+        let sides = self.session.plan.sides.present();
+        sides.map(|(side, _)| self.state.costs.pass(side, cases.iter().copied(), servers)).sum()
+    }
+
+    /// Runs a round as far as the budget allows, and returns how many of its pairs are done.
+    async fn round(&mut self, round: &Round) -> Result<u32> {
+        let (session, plan) = (self.session, self.session.plan);
+        let progress = session.progress;
+        let cases: Vec<&Case> = plan.cases.iter().filter(|case| round.cases.contains(&case.name)).collect();
+        let passes: Vec<Pass> = round.passes().collect();
+        let in_pass = cases.len() * plan.sides.present().count();
+        progress.expect_more((in_pass * passes.len()) as u64);
+        let (mut done, mut announced) = (0, 0);
+        for (index, pass) in passes.iter().enumerate() {
+            let finished = self.finished(*pass, &cases);
+            progress.skip(finished as u64);
+            if finished == in_pass {
+                done += 1;
+                continue;
+            }
+            if !std::mem::replace(&mut self.is_warm, true) {
+                warm_up::warm_up(session, self.state, &cases).await?;
+            }
+            let pair = self.pair_seconds(&cases);
+            let remaining = (passes.len() - index) as u32;
+            let fit = cost::fitting(session.limits.budget, self.begun.elapsed(), pair, remaining);
+            // The first pair of a round always runs, or the round would have no result. A second look can do without.
+            let fit = if index > 0 || round.phase == Phase::MorePairs { fit } else { fit.max(1) };
+            if fit == 0 {
+                break;
+            }
+            let planned = done + fit;
+            if fit < remaining && planned != announced {
+                announced = planned;
+                progress.say(&format!("the budget allows about {planned} of {} pairs", passes.len()));
+            }
+            progress.set_remaining(Duration::from_secs_f64(pair * f64::from(fit)));
+            progress.group(&match round.phase {
+                Phase::Screen => format!("Screen of {}", plural(cases.len(), "case")),
+                _ => format!("Pair {} of {}", pass.pair, round.pairs.1),
+            });
+            for side in strategy::order(plan.seed, *pass) {
+                if let Some(mut run) = self.state.pass(session, side, *pass, self.journal) {
+                    repeated_pass::measure(&mut run, &cases).await?;
+                }
+            }
+            progress.end_group();
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    /// How many cases of a pass have finished, on both sides together.
+    fn finished(&self, pass: Pass, cases: &[&Case]) -> usize {
+        let of_side = |side| {
+            let is_done = |case: &&&Case| search_run::is_done(self.session, self.journal, side, pass, case);
+            cases.iter().filter(is_done).count()
+        };
+        self.session.plan.sides.present().map(|(side, _)| of_side(side)).sum()
+    }
+}

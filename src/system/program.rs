@@ -1,0 +1,243 @@
+//! Runs an external program to its end: with a time limit, bounded output, and its own words in the error.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::duration;
+
+/// Most bytes of standard output.
+const OUTPUT_LIMIT: usize = 64 << 20;
+/// Bytes of standard error that are kept, from its end.
+const ERROR_LIMIT: usize = 64 << 10;
+/// Longest line of a program in an error, in characters.
+const LINE_LIMIT: usize = 300;
+
+/// A program to run.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// A path, or a name that is looked for on `PATH`.
+    pub name: &'a Path,
+    pub arguments: &'a [&'a str],
+    pub variables: Variables<'a>,
+    /// Where it runs; `None` is the current folder.
+    pub folder: Option<&'a Path>,
+    pub stdin: &'a [u8],
+    /// When this time has passed, its process group is killed.
+    pub limit: Duration,
+}
+
+/// The environment of a program.
+#[derive(Debug)]
+pub enum Variables<'a> {
+    /// The environment of this process without `GITHUB_TOKEN`, and with these.
+    Inherited(&'a [(&'a str, &'a str)]),
+    /// These alone.
+    Only(&'a [(&'a str, &'a str)]),
+}
+
+/// A program that ended by itself, whatever its status.
+#[derive(Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// Why a program did not run to its end.
+#[derive(Debug)]
+pub enum Failure {
+    NotFound,
+    Io(std::io::Error),
+    TooSlow(Duration),
+    TooMuchOutput,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("there is no such program"),
+            Self::Io(error) => write!(f, "{error}"),
+            Self::TooSlow(limit) => write!(f, "it did not end within {}", duration::text(*limit)),
+            Self::TooMuchOutput => write!(f, "it printed more than {} MiB", OUTPUT_LIMIT >> 20),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == ErrorKind::NotFound { Self::NotFound } else { Self::Io(error) }
+    }
+}
+
+impl Output {
+    /// Standard output as text, without white space at its end.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+
+    /// Standard output of a program that succeeded; else the error holds its status and the line that `line` picks.
+    pub fn checked(self, line: fn(&Self) -> String) -> Result<Self> {
+        if !self.status.success() {
+            bail!("{}: {}", self.status, line(&self));
+        }
+        Ok(self)
+    }
+
+    /// The first line of what it printed as an error.
+    pub fn first_line(&self) -> String {
+        shown(self.message().lines().find(|line| !line.trim().is_empty()))
+    }
+
+    /// The last line of what it printed as an error.
+    pub fn last_line(&self) -> String {
+        shown(self.message().lines().rev().find(|line| !line.trim().is_empty()))
+    }
+
+    /// Standard error, or standard output where that is empty.
+    pub fn message(&self) -> String {
+        let stream = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
+        String::from_utf8_lossy(stream).into_owned()
+    }
+}
+
+/// A line of bounded length, without control characters.
+fn shown(line: Option<&str>) -> String {
+    let line = line.unwrap_or("no message").trim();
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LINE_LIMIT).collect()
+}
+
+/// Runs a program and returns what it printed. It gets a process group of its own, which is killed when the time limit has
+/// passed, when it prints too much, and when the work is cancelled.
+#[expect(clippy::disallowed_methods, reason = "every external program that is run to its end is started here")]
+pub async fn run(program: &Program<'_>) -> Result<Output, Failure> {
+    let mut command = Command::new(program.name);
+    command.args(program.arguments).process_group(0).kill_on_drop(true);
+    match program.variables {
+        Variables::Inherited(more) => command.env_remove("GITHUB_TOKEN").envs(more.iter().copied()),
+        Variables::Only(all) => command.env_clear().envs(all.iter().copied()),
+    };
+    if let Some(folder) = program.folder {
+        command.current_dir(folder);
+    }
+    command.stdin(if program.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let work = async {
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // A program that ends before it reads closes the pipe; its status and message say more than that error.
+                let _ = stdin.write_all(program.stdin).await;
+            }
+            Ok(())
+        };
+        let (_, stdout, stderr) = tokio::try_join!(feed, all_of(stdout), end_of(stderr))?;
+        Ok(Output { status: child.wait().await?, stdout, stderr })
+    };
+    let output = tokio::time::timeout(program.limit, work).await.unwrap_or(Err(Failure::TooSlow(program.limit)))?;
+    group.0 = None;
+    Ok(output)
+}
+
+/// Kills a process group when it is dropped.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+async fn all_of(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Failure> {
+    let mut content = Vec::new();
+    let Some(stream) = stream else { return Ok(content) };
+    stream.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut content).await?;
+    if content.len() > OUTPUT_LIMIT { Err(Failure::TooMuchOutput) } else { Ok(content) }
+}
+
+async fn end_of(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Failure> {
+    let mut content = Vec::new();
+    let Some(mut stream) = stream else { return Ok(content) };
+    while stream.read_buf(&mut content).await? > 0 {
+        let excess = content.len().saturating_sub(ERROR_LIMIT);
+        content.drain(..excess);
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    async fn sh(script: &str, stdin: &[u8], limit: Duration) -> Result<Output, Failure> {
+        let variables = Variables::Only(&[("PATH", "/usr/bin:/bin")]);
+        let arguments = ["-c", script];
+        run(&Program { name: Path::new("sh"), arguments: &arguments, variables, folder: None, stdin, limit }).await
+    }
+
+    #[tokio::test]
+    async fn a_program_gets_its_input_and_its_output_and_message_are_returned() {
+        let output =
+            sh("cat; echo first >&2; echo last >&2; exit 3", b"text\n", Duration::from_secs(60)).await.unwrap();
+        assert_eq!((output.text().as_str(), output.first_line().as_str()), ("text", "first"));
+        let error = output.checked(Output::last_line).unwrap_err();
+        assert_eq!(error.to_string(), "exit status: 3: last");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_before_it_reads_is_judged_by_its_status() {
+        let output = sh("exit 4", &[b'x'; 1 << 20], Duration::from_secs(60)).await.unwrap();
+        assert_eq!((output.status.code(), output.last_line().as_str()), (Some(4), "no message"));
+    }
+
+    #[tokio::test]
+    async fn at_the_limit_the_whole_process_group_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alive");
+        let script = format!("(sleep 1; touch '{}') & sleep 60", file.display());
+        let begun = Instant::now();
+        let error = sh(&script, b"", Duration::from_millis(200)).await.unwrap_err();
+        assert_eq!(error.to_string(), "it did not end within 200 ms");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!file.exists(), "a child of the program still ran");
+    }
+
+    #[tokio::test]
+    async fn of_a_long_message_the_end_is_kept_and_endless_output_is_an_error() {
+        let script = "i=0; while [ $i -lt 9000 ]; do echo 0123456789abcdef >&2; i=$((i+1)); done; echo end >&2; exit 1";
+        let output = sh(script, b"", Duration::from_secs(60)).await.unwrap();
+        assert!(output.message().len() <= ERROR_LIMIT && output.last_line() == "end");
+        let error = sh("yes", b"", Duration::from_secs(60)).await.unwrap_err();
+        assert_eq!(error.to_string(), "it printed more than 64 MiB");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_exist_is_told_apart() {
+        let variables = Variables::Inherited(&[]);
+        let program = Program {
+            name: Path::new("/nowhere/program"),
+            arguments: &[],
+            variables,
+            folder: None,
+            stdin: b"",
+            limit: Duration::from_secs(60),
+        };
+        assert!(matches!(run(&program).await, Err(Failure::NotFound)));
+    }
+}

@@ -1,0 +1,119 @@
+//! Requests to registries and token servers: retries, a time limit, and no plain connection to another machine.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use tokio::time::sleep;
+
+use super::registry_url::is_private;
+use crate::exit::Classify;
+use crate::system::bounded_body;
+
+/// Pause before the first retry of a request; each further one is twice as long.
+pub const PAUSE: Duration = Duration::from_secs(1);
+
+/// Attempts after the first, for 429, 5xx and lost connections.
+const RETRIES: u32 = 3;
+
+/// The longest pause that a registry may ask for between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long one request may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Most bytes of a manifest, of an image's configuration or of a token.
+const DOCUMENT_LIMIT: usize = 4 << 20;
+
+/// An HTTP client with retries.
+#[derive(Debug, Clone)]
+pub struct RegistryHttp {
+    pub client: Client,
+    pause: Duration,
+}
+
+impl RegistryHttp {
+    /// A client that waits `pause` before its first retry, and doubles it.
+    ///
+    /// # Errors
+    /// An external failure (exit 4): no TLS.
+    pub fn new(pause: Duration) -> anyhow::Result<Self> {
+        Self::with_limit(pause, REQUEST_LIMIT)
+    }
+
+    /// The same with a time limit for each request.
+    pub fn with_limit(pause: Duration, limit: Duration) -> anyhow::Result<Self> {
+        // reqwest drops `Authorization` where a redirect leaves the host. A redirect to a plain connection is an error.
+        let policy = Policy::custom(|attempt| {
+            if attempt.previous().len() > 5 {
+                attempt.error("too many redirects")
+            } else if is_private(attempt.url()) {
+                attempt.follow()
+            } else {
+                attempt.error("a redirect to plain http")
+            }
+        });
+        let agent = concat!("vllm-perf/", env!("CARGO_PKG_VERSION"));
+        let client = Client::builder().redirect(policy).user_agent(agent).timeout(limit).build();
+        Ok(Self { client: client.context("cannot make an HTTP client").world()?, pause })
+    }
+
+    /// Sends a request, again where that may help.
+    pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let mut pause = self.pause;
+        let mut retries = 0;
+        loop {
+            let attempt = request.try_clone().context("cannot repeat a request")?.send().await;
+            let asked = match &attempt {
+                Ok(response) if is_temporary_status(response.status()) => retry_after(response.headers()),
+                Ok(_) => return Ok(attempt?),
+                Err(error) if error.is_redirect() => return Ok(attempt?),
+                Err(_) => None,
+            };
+            if retries == RETRIES {
+                return Ok(attempt?);
+            }
+            retries += 1;
+            sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE)).await;
+            pause *= 2;
+        }
+    }
+}
+
+/// A failure of a registry that may pass.
+#[derive(Debug)]
+pub struct Temporary(pub String);
+
+impl fmt::Display for Temporary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Temporary {}
+
+/// Reads an answer of bounded size.
+pub async fn body(response: Response) -> anyhow::Result<Bytes> {
+    bounded_body::read(reqwest::Body::from(response), DOCUMENT_LIMIT).await.context("cannot read the registry's answer")
+}
+
+/// Whether the server is busy or broken for the moment.
+pub fn is_temporary_status(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+/// Whether an error may pass: the registry was busy, broken or too slow.
+pub fn is_temporary(error: &anyhow::Error) -> bool {
+    let timed_out = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
+    };
+    error.chain().any(|cause| cause.is::<Temporary>() || timed_out(cause))
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
