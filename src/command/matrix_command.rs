@@ -30,10 +30,11 @@ use crate::system::store::object_key::RecordKey;
 /// Prints the matrix. That there are no jobs is no error: why is said.
 pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit> {
     let (mut event, ci) = prepare::event(&arguments.event, &arguments.labels, &shell.environment)?;
-    let (config, notice) = base_settings::of_event(&event, arguments.config.as_deref(), shell).await?;
+    let (loaded, notice) = base_settings::of_event(&event, arguments.config.as_deref(), shell).await?;
     if let Some(notice) = notice {
         shell.say(&notice);
     }
+    let config = loaded.config;
     let github = prepare::github(&arguments.event, &ci, &shell.environment)?;
     if let Some(github) = &github {
         prepare::refresh_labels(&mut event, github, shell).await;

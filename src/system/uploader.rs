@@ -1,7 +1,7 @@
 //! The upload API of the dashboard: one POST an object, its answer checked, tried again where that may help. World. The body
 //! holds the password, so no redirect is followed.
 
-use crate::plan::config::record_keys::is_url;
+use crate::plan::config::records_config::is_url;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
