@@ -2,7 +2,7 @@
 
 use vllm_verdict::v1::DeviceName;
 
-use super::scalar::{Scalar, Schema, valid};
+use super::scalar::{Scalar, Schema, known_key, valid};
 use super::section::{Section, Walk};
 use super::trigger_config::LABEL;
 use super::value_kinds::Optional;
@@ -44,10 +44,14 @@ impl Section for DeviceConfig {
 pub(super) const DEVICE: Scalar<DeviceName> = Scalar {
     expecting: "the name of a device",
     numbers: false,
-    schema: Schema::OneOf(|| DeviceName::ALL.iter().map(|name| name.as_str()).collect()),
-    read: str::parse,
+    schema: Schema::OneOf(names),
+    read: |text| known_key(text, &names())?.parse(),
     show: DeviceName::to_string,
 };
+
+fn names() -> Vec<&'static str> {
+    DeviceName::ALL.map(DeviceName::as_str).to_vec()
+}
 
 const SUFFIX: Scalar<String> = Scalar {
     // In quotes, because it may be empty.

@@ -43,14 +43,6 @@ impl Scalar<String> {
 }
 
 impl<T> Scalar<T> {
-    /// The words that are allowed, where only certain words are.
-    pub(super) fn words(&self) -> Option<Vec<&'static str>> {
-        match self.schema {
-            Schema::OneOf(words) => Some(words()),
-            Schema::Pattern(_) | Schema::Other(_) => None,
-        }
-    }
-
     pub(super) fn json_schema(&self) -> Value {
         match self.schema {
             Schema::Pattern(pattern) => json!({"type": "string", "pattern": pattern}),
@@ -126,10 +118,12 @@ pub(super) fn nearest<'a>(text: &str, valid: &[&'a str]) -> &'a str {
     valid.iter().copied().min_by_key(|word| strsim::damerau_levenshtein(word, text)).unwrap_or_default()
 }
 
-/// The message for a key that does not exist, with the nearest that does.
-pub(super) fn unknown_key(key: &str, valid: &[&str]) -> String {
-    let key = quote(key);
-    format!("unknown key `{key}`, did you mean `{}`? Valid here: {}", nearest(&key, valid), valid.join(", "))
+/// The one of `names` that is `text`, else the error for an unknown key, with the nearest known one.
+pub(super) fn known_key(text: &str, names: &[&'static str]) -> anyhow::Result<&'static str> {
+    names.iter().copied().find(|name| *name == text).ok_or_else(|| {
+        let key = quote(text);
+        anyhow!("unknown key `{key}`, did you mean `{}`? Valid here: {}", nearest(&key, names), names.join(", "))
+    })
 }
 
 fn quote(text: &str) -> String {

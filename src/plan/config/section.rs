@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use super::scalar::unknown_key;
+use super::scalar::known_key;
 
 /// A mapping of the config file with known keys. A new instance has the defaults.
 pub(super) trait Section {
@@ -227,7 +227,6 @@ impl Visitor<'_> for NameSeed<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<&'static str, E> {
-        let known = self.0.iter().copied().find(|name| *name == text);
-        known.ok_or_else(|| E::custom(unknown_key(text, self.0)))
+        known_key(text, self.0).map_err(E::custom)
     }
 }

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use super::scalar::{Scalar, ScalarSeed, Schema, unknown_key};
+use super::scalar::{Scalar, ScalarSeed, Schema};
 use super::section::{Kind, Place, ValueSeed, below};
 
 impl<T> Kind for Scalar<T> {
@@ -220,7 +220,7 @@ impl<'de, K: Hash + Eq, V: Kind> Visitor<'de> for MapVisitor<'_, '_, K, V> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = IndexMap::new();
         let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key_seed(KeySeed(&self.kind.key))? {
+        while let Some(key) = map.next_key_seed(ScalarSeed(&self.kind.key))? {
             let name = (self.kind.key.show)(&key);
             let mut value = (self.kind.default)(&key);
             let place = self.place.below(&name);
@@ -231,39 +231,5 @@ impl<'de, K: Hash + Eq, V: Kind> Visitor<'de> for MapVisitor<'_, '_, K, V> {
             entries.insert(key, value);
         }
         not_empty(entries.len(), self.kind.item, self.place.name()).map(|()| entries)
-    }
-}
-
-/// Reads a key of a mapping. Where only certain words are allowed, another one is an unknown key.
-struct KeySeed<'a, T>(&'a Scalar<T>);
-
-impl<'de, T> DeserializeSeed<'de> for KeySeed<'_, T> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-        match self.0.words() {
-            Some(words) => deserializer.deserialize_str(WordVisitor { scalar: self.0, words }),
-            None => ScalarSeed(self.0).deserialize(deserializer),
-        }
-    }
-}
-
-struct WordVisitor<'a, T> {
-    scalar: &'a Scalar<T>,
-    words: Vec<&'static str>,
-}
-
-impl<T> Visitor<'_> for WordVisitor<'_, T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.scalar.expecting)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        if !self.words.contains(&text) {
-            return Err(E::custom(unknown_key(text, &self.words)));
-        }
-        ScalarSeed(self.scalar).visit_str(text)
     }
 }

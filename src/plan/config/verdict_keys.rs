@@ -4,7 +4,7 @@ use serde_json::json;
 use vllm_verdict::criteria::{CasePattern, MinEffect, Primary, VerdictConfig};
 use vllm_verdict::metric::{self, Direction};
 
-use super::scalar::{SHARE, Scalar, Schema, nearest, not, one_of};
+use super::scalar::{SHARE, Scalar, Schema, known_key, nearest, not, one_of};
 use super::section::{Section, Walk};
 use super::value_kinds::{Entry, ListOf, MapOf, Optional};
 
@@ -19,7 +19,7 @@ impl Section for VerdictConfig {
             "direction",
             "For a metric, which direction is better, in place of the default.",
             &mut self.direction,
-            MapOf { key: METRIC, value: DIRECTION, default: |_| Direction::Higher, item: None },
+            MapOf { key: METRIC_KEY, value: DIRECTION, default: |_| Direction::Higher, item: None },
         );
         walk.section(
             "primary",
@@ -73,6 +73,8 @@ const METRIC: Scalar<&'static str> = Scalar {
     },
     show: |id| (*id).to_owned(),
 };
+
+const METRIC_KEY: Scalar<&'static str> = Scalar { read: |text| known_key(text, &metric_ids()), ..METRIC };
 
 fn metric_ids() -> Vec<&'static str> {
     metric::ALL.iter().map(|metric| metric.id).collect()
