@@ -1,8 +1,8 @@
-//! A `buildkite-agent` for tests: keeps the limits of the real one and appends what it was told, as a line of JSON, to
-//! the file that `FAKE_AGENT_LOG` names (or `BUILDKITE_FAKE_AGENT_LOG`, for callers that pass on `BUILDKITE_*` alone).
-//! `..._FAIL=N` makes the first N calls fail.
+//! A `buildkite-agent` for tests: enforces the limits of the real one and appends each call, as a line of JSON, to the file
+//! in `FAKE_AGENT_LOG` (or `BUILDKITE_FAKE_AGENT_LOG`, for callers that pass on only `BUILDKITE_*`). `..._FAIL=N` makes the
+//! first N calls fail.
 
-#![allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a program for tests: its world is its process")]
+#![allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a program for tests that uses its own process")]
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -18,7 +18,7 @@ struct Call {
     folder: PathBuf,
     /// Names of the variables that reached the agent.
     environment: Vec<String>,
-    /// Why it was refused.
+    /// Why the call was refused.
     refused: Option<String>,
 }
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         stdin = format!("unreadable: {error}");
     }
     let Some(log) = variable("FAKE_AGENT_LOG") else {
-        eprintln!("fatal: FAKE_AGENT_LOG names no file");
+        eprintln!("fatal: FAKE_AGENT_LOG is not set");
         return ExitCode::from(1);
     };
     let calls_before = fs::read_to_string(&log).unwrap_or_default().lines().count();
@@ -65,7 +65,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).or_else(|_| std::env::var(format!("BUILDKITE_{name}"))).ok()
 }
 
-/// The real agent's rules, as far as we use it.
+/// The error of the real agent for a call, for the commands that vllm-perf uses.
 fn refusal(argv: &[String], stdin: &str) -> Option<String> {
     let words: Vec<&str> = argv.iter().map(String::as_str).collect();
     match words[..] {

@@ -1,8 +1,8 @@
-//! The GitHub of the integration tests as a program: prints its URL, then every request as a line of JSON.
+//! The fake GitHub of the integration tests as a program: prints its URL, then every request as a line of JSON.
 //!
 //! Example: `cargo run --example fake_github -- --port 8001 --pull-request 42 --head-sha 1da94e6... --label ready`
 
-#![allow(clippy::print_stdout, reason = "a program for tests that prints what it saw")]
+#![allow(clippy::print_stdout, reason = "a program for tests that prints its requests")]
 
 #[allow(dead_code, reason = "shared with the integration tests, which use all of it")]
 #[path = "../tests/integration/fake_github.rs"]

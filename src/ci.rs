@@ -1,4 +1,5 @@
-//! What CI says: the event, the decision whether to benchmark it, the matrix of jobs, and lines for CI logs. Pure.
+//! The CI systems: the event, the decision whether to benchmark it, the matrix of jobs, and lines for CI logs. Nothing here
+//! has side effects.
 
 pub mod event;
 pub mod matrix;

@@ -1,17 +1,17 @@
-//! What CI says happened, as one neutral value. Parsing lives in `event/`; the decision what to do about it in `trigger`.
+//! The CI event as one value for all CI systems. `event/` parses it, `trigger` decides what to do.
 
 pub mod buildkite_event;
 pub mod github_event;
 pub mod local_event;
 
-use crate::names::{commit, is_label};
 use std::path::PathBuf;
 
 use vllm_verdict::v1::Provider;
 
 use crate::environment::Environment;
+use crate::names::{commit, is_label};
 
-/// The CI run that we are in: where to link and where to write. Never part of an output folder.
+/// The current CI run: what to link to and where to write. It is never part of an output folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CiRun {
     /// Page of this run.
@@ -20,32 +20,30 @@ pub struct CiRun {
     pub server_url: Option<String>,
     /// Base URL of GitHub's API, without a trailing slash.
     pub api_url: Option<String>,
-    /// Workflow or pipeline, and job or step: they tell one configuration's comment from another's.
+    /// Workflow or pipeline. Together with `job` it identifies the comment of a configuration.
     pub workflow: Option<String>,
     /// The job within the workflow, or the step of the pipeline.
     pub job: Option<String>,
-    /// File that GitHub shows as the job summary.
+    /// File whose content GitHub shows as the job summary.
     pub step_summary: Option<PathBuf>,
-    /// File that takes the step's outputs.
+    /// File to which the outputs of the step are appended.
     pub output: Option<PathBuf>,
-    /// The run that a `workflow_run` event tells about.
+    /// The run that a `workflow_run` event is about.
     pub completed_run: Option<CompletedRun>,
 }
 
-/// The run that ended, as a `workflow_run` event tells it.
+/// The completed run of a `workflow_run` event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompletedRun {
-    /// Event that had started it.
+    /// The event that started it.
     pub event: String,
-    /// How it ended: `success`, `failure`, `cancelled`, ...
+    /// `success`, `failure`, `cancelled`, ...
     pub conclusion: Option<String>,
-    /// Head commit of it.
     pub head_sha: String,
-    /// Head branch of it.
     pub head_branch: String,
-    /// `owner/name` that holds the head branch; `None` where it was deleted.
+    /// `owner/name` of the head branch; `None` if it was deleted.
     pub head_repository: Option<String>,
-    /// Pull requests that GitHub names; always empty for forks.
+    /// Pull requests that GitHub lists; always empty for forks.
     pub pull_requests: Vec<u64>,
     /// Page of that run.
     pub url: Option<String>,
@@ -53,7 +51,8 @@ pub struct CompletedRun {
 
 /// Most labels of one pull request: GitHub's own limit.
 const LABELS: usize = 100;
-/// Which CI we are in: it says so itself, with `GITHUB_ACTIONS=true` or `BUILDKITE=true`.
+
+/// The CI system of an environment, identified by `GITHUB_ACTIONS=true` or `BUILDKITE=true`.
 pub fn detect(env: &Environment) -> Provider {
     if env.get("GITHUB_ACTIONS") == Some("true") {
         Provider::Github
@@ -64,12 +63,12 @@ pub fn detect(env: &Environment) -> Provider {
     }
 }
 
-/// The labels among `names`; others are left out, because no configured label can equal them.
+/// The valid labels among `names`. No configured label can equal another one.
 fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names.into_iter().filter(|name| is_label(name)).take(LABELS).map(str::to_owned).collect()
 }
 
-/// The pull request that a merge queue tests, out of its branch `gh-readonly-queue/<base>/pr-<number>-<commit>`.
+/// The pull request of a merge queue, from its branch `gh-readonly-queue/<base>/pr-<number>-<commit>`.
 fn queued_pull_request(branch: &str) -> Option<u64> {
     let (_, last) = branch.strip_prefix("gh-readonly-queue/")?.rsplit_once('/')?;
     let (number, tip) = last.strip_prefix("pr-")?.split_once('-')?;
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_ci_says_who_it_is_and_silence_is_a_persons_machine() {
+    fn each_ci_system_is_detected_and_anything_else_is_a_local_machine() {
         for (variables, provider) in [
             (vec![("GITHUB_ACTIONS", "true")], Provider::Github),
             (vec![("BUILDKITE", "true")], Provider::Buildkite),
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_label_is_left_out() {
+    fn an_invalid_label_is_left_out() {
         let long = "x".repeat(51);
         let names = ["ready", "", "`rm -rf`", "🐛 bug", "a, b", &long, "perf: cpu/arm64", "<!-- -->", "a\nb"];
         assert_eq!(labels(names), ["ready", "perf: cpu/arm64"]);

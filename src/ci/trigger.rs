@@ -1,4 +1,4 @@
-//! The trigger: benchmark this event, or skip it with a reason that says what would make it run. Pure.
+//! The trigger: the decision to benchmark an event, or to skip it with a reason that states what would start a run.
 
 use anyhow::bail;
 use indexmap::IndexMap;
@@ -8,35 +8,35 @@ use crate::exit::Classify;
 use crate::plan::Trigger;
 use crate::plan::config::{DeviceConfig, TriggerConfig};
 
-/// Decides. The reason is one or two sentences, the first without a capital, so that it reads after
-/// "Not benchmarked: "; names stand in backquotes.
+/// Decides whether to benchmark an event. The reason is one or two sentences, the first without a capital letter, so that
+/// it can follow "Not benchmarked: "; names are in backquotes.
 ///
-/// A pull request runs with all the labels of `config`, compared exactly; a push to one of its branches runs, and so does
-/// a schedule or a person's request there; what a person asks for on their own machine runs; everything else is skipped.
+/// A pull request runs if it has all labels of `config`, compared exactly. A push, a schedule and a manual run are
+/// benchmarked on the branches of `config`. A local run is always benchmarked. Everything else is skipped.
 ///
 /// # Errors
-/// The user's mistake: the event is `pull_request_target`, which would run a stranger's code with the repository's
-/// rights.
+/// The user's mistake: the event is `pull_request_target`, which would run untrusted code with the repository's
+/// permissions.
 pub fn decide(
     event: &Event,
     config: &TriggerConfig,
     devices: &IndexMap<DeviceName, DeviceConfig>,
 ) -> anyhow::Result<Trigger> {
     if event.provider == Provider::Local {
-        return Ok(run("asked for on this machine.".to_owned()));
+        return Ok(run("it is a local run.".to_owned()));
     }
     match event.name.as_str() {
         "pull_request" => Ok(pull_request(event, config, devices)),
-        "pull_request_target" => target(),
+        "pull_request_target" => refuse_pull_request_target(),
         "push" => Ok(push(event, config)),
-        "schedule" => Ok(asked(event, config, "a schedule")),
-        "workflow_dispatch" => Ok(asked(event, config, "a person")),
-        name => Ok(skip(format!("`{name}` events are not benchmarked. {}", way(config)))),
+        "schedule" => Ok(requested(event, config, "a schedule")),
+        "workflow_dispatch" => Ok(requested(event, config, "a manual run")),
+        name => Ok(skip(format!("`{name}` events are not benchmarked. {}", how_to_run(config)))),
     }
 }
 
-/// The devices that this event is measured on, in the order of `devices`: those whose label the pull request has, and
-/// all of them where it has none of their labels.
+/// The devices that this event is measured on, in the order of `devices`: those whose label the pull request has, or all
+/// of them if it has none of their labels.
 pub fn narrowed(event: &Event, devices: &IndexMap<DeviceName, DeviceConfig>) -> Vec<DeviceName> {
     let labelled = |device: &DeviceConfig| device.label.as_ref().is_some_and(|label| event.labels.contains(label));
     let chosen: Vec<_> = devices.iter().filter(|(_, device)| labelled(device)).map(|(name, _)| *name).collect();
@@ -53,9 +53,9 @@ fn pull_request(event: &Event, config: &TriggerConfig, devices: &IndexMap<Device
     if !missing.is_empty() {
         return skip(format!(
             "{} Add {} to run it.{}",
-            lacks(&present, &missing),
+            missing_labels(&present, &missing),
             names(&missing),
-            near(event, &missing)
+            similar_label(event, &missing)
         ));
     }
     let changed = event.changed_label.as_deref();
@@ -65,69 +65,68 @@ fn pull_request(event: &Event, config: &TriggerConfig, devices: &IndexMap<Device
     match (action, changed) {
         (Some("unlabeled"), _) => {
             let label = changed.map_or("a label".to_owned(), |label| format!("the label `{label}`"));
-            skip(format!("{label} was removed, and that starts no benchmark. Push a commit to run it."))
+            skip(format!("{label} was removed, which does not start a benchmark. Push a commit to run it."))
         }
         (Some("labeled"), Some(label)) if !starts(label) => skip(format!(
-            "the label `{label}` was added, and it is neither a trigger label nor a device's. Push a commit to run it."
+            "the label `{label}` was added, which is neither a trigger label nor the label of a device. Push a commit to run it."
         )),
-        _ if present.is_empty() => run("pull requests need no label here.".to_owned()),
+        _ if present.is_empty() => run("pull requests need no label in this repository.".to_owned()),
         _ => run(format!("the pull request has {}.", names(&present))),
     }
 }
 
-fn lacks(present: &[&str], missing: &[&str]) -> String {
+fn missing_labels(present: &[&str], missing: &[&str]) -> String {
     match (present, missing) {
         ([], [one]) => format!("the pull request does not have `{one}`."),
         ([], [one, other]) => format!("the pull request has neither `{one}` nor `{other}`."),
         ([], _) => format!("the pull request has none of {}.", names(missing)),
         (_, [one]) => format!("the pull request has {} but not `{one}`.", names(present)),
-        _ => format!("the pull request has {} but lacks {}.", names(present), names(missing)),
+        _ => format!("the pull request has {} but not {}.", names(present), names(missing)),
     }
 }
 
-/// A sentence on a label that differs only in case: GitHub does not allow both, so the one cannot simply be added.
-fn near(event: &Event, missing: &[&str]) -> String {
+/// A sentence on a label that differs only in case. GitHub does not allow both, so the missing one cannot be added.
+fn similar_label(event: &Event, missing: &[&str]) -> String {
     let other = |label: &str| event.labels.iter().find(|has| has.eq_ignore_ascii_case(label));
-    missing
-        .iter()
-        .find_map(|label| other(label))
-        .map_or_else(String::new, |label| format!(" Its `{label}` is spelled differently: names are compared exactly."))
+    missing.iter().find_map(|label| other(label)).map_or_else(String::new, |label| {
+        format!(" Its `{label}` is spelled differently: labels are compared exactly.")
+    })
 }
 
 fn push(event: &Event, config: &TriggerConfig) -> Trigger {
     match event.branch.as_deref() {
         _ if event.action.as_deref() == Some("deleted") => {
-            skip(format!("the push deleted its branch: there is nothing to measure. {}", way(config)))
+            skip(format!("the push deleted its branch. {}", how_to_run(config)))
         }
-        None => skip(format!("a pushed tag is not benchmarked. {}", way(config))),
+        None => skip(format!("a pushed tag is not benchmarked. {}", how_to_run(config))),
         Some(branch) if config.branches.iter().any(|name| name == branch) => run(format!("`{branch}` was pushed.")),
-        Some(branch) => skip(format!("pushes to `{branch}` are not benchmarked. {}", way(config))),
+        Some(branch) => skip(format!("pushes to `{branch}` are not benchmarked. {}", how_to_run(config))),
     }
 }
 
-/// What `who` asks for on a branch.
-fn asked(event: &Event, config: &TriggerConfig, who: &str) -> Trigger {
+/// A run of `kind` that was not started by a change, on a branch.
+fn requested(event: &Event, config: &TriggerConfig, kind: &str) -> Trigger {
     match event.branch.as_deref() {
         Some(branch) if config.branches.iter().any(|name| name == branch) => {
-            run(format!("{who} asked for `{branch}`."))
+            run(format!("it is {kind} on `{branch}`."))
         }
-        Some(branch) => skip(format!("{who} asked for `{branch}`, which is not benchmarked. {}", way(config))),
-        None => skip(format!("{who} asked for a commit of no branch. {}", way(config))),
+        Some(branch) => skip(format!("{kind} on `{branch}` is not benchmarked. {}", how_to_run(config))),
+        None => skip(format!("{kind} without a branch is not benchmarked. {}", how_to_run(config))),
     }
 }
 
-fn target() -> anyhow::Result<Trigger> {
+fn refuse_pull_request_target() -> anyhow::Result<Trigger> {
     let refuse = || -> anyhow::Result<Trigger> {
         bail!(
-            "refused under `pull_request_target`: the pull request's code would run with the repository's token and \
+            "`pull_request_target` is refused: the pull request's code would run with the repository's token and \
              secrets; use `on: pull_request`, and comment on forks from a `workflow_run` workflow"
         )
     };
     refuse().mistake()
 }
 
-/// What would make an event run.
-fn way(config: &TriggerConfig) -> String {
+/// How to start a benchmark.
+fn how_to_run(config: &TriggerConfig) -> String {
     let branches: Vec<&str> = config.branches.iter().map(String::as_str).collect();
     let labels: Vec<&str> = config.labels.iter().map(String::as_str).collect();
     let with = if labels.is_empty() { String::new() } else { format!(" with {}", names(&labels)) };
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_request_without_all_the_labels_says_which_to_add() {
+    fn a_pull_request_without_all_the_labels_is_skipped_with_those_to_add() {
         for (labels, expected) in [
             (
                 &["perf-benchmarks"][..],
@@ -203,7 +202,7 @@ mod tests {
             (
                 &["ready", "Perf-Benchmarks"],
                 "skip: the pull request has `ready` but not `perf-benchmarks`. Add `perf-benchmarks` to run it. \
-                 Its `Perf-Benchmarks` is spelled differently: names are compared exactly.",
+                 Its `Perf-Benchmarks` is spelled differently: labels are compared exactly.",
             ),
             (
                 &["ready", "perf-benchmarks-extra"],
@@ -215,11 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_means_nothing_here_starts_nothing() {
+    fn an_unrelated_label_starts_nothing() {
         let all = ["perf-benchmarks", "ready", "perf-cpu", "bug"];
-        let nothing = "was added, and it is neither a trigger label nor a device's. Push a commit to run it.";
-        assert_eq!(decided(&labeled(&all, "bug")), format!("skip: the label `bug` {nothing}"));
-        assert_eq!(decided(&labeled(&all, "🐛 bug")), format!("skip: the label `? bug` {nothing}"));
+        let unrelated =
+            "was added, which is neither a trigger label nor the label of a device. Push a commit to run it.";
+        assert_eq!(decided(&labeled(&all, "bug")), format!("skip: the label `bug` {unrelated}"));
+        assert_eq!(decided(&labeled(&all, "🐛 bug")), format!("skip: the label `? bug` {unrelated}"));
         assert!(decided(&labeled(&all, "perf-cpu")).starts_with("run: "));
     }
 
@@ -227,14 +227,14 @@ mod tests {
     fn a_removed_label_and_a_closed_pull_request_start_nothing() {
         let mut event = labeled(&["perf-benchmarks", "ready"], "bug");
         event.action = Some("unlabeled".to_owned());
-        let reason = "skip: the label `bug` was removed, and that starts no benchmark. Push a commit to run it.";
+        let reason = "skip: the label `bug` was removed, which does not start a benchmark. Push a commit to run it.";
         assert_eq!(decided(&event), reason);
         event.action = Some("closed".to_owned());
         assert_eq!(decided(&event), "skip: the pull request is closed. Reopen it to run it.");
     }
 
     #[test]
-    fn a_new_commit_runs_whatever_label_came_last() {
+    fn a_new_commit_runs_whatever_label_was_added_last() {
         let mut event = labeled(&["perf-benchmarks", "ready"], "bug");
         (event.action, event.changed_label) = (Some("synchronize".to_owned()), None);
         assert!(decided(&event).starts_with("run: "));
@@ -251,28 +251,25 @@ mod tests {
         assert_eq!(push("refs/heads/main", ""), "run: `main` was pushed.");
         assert_eq!(push("refs/heads/main2", ""), format!("skip: pushes to `main2` are not benchmarked. {way}"));
         assert_eq!(push("refs/tags/main", ""), format!("skip: a pushed tag is not benchmarked. {way}"));
-        let deleted = format!("skip: the push deleted its branch: there is nothing to measure. {way}");
+        let deleted = format!("skip: the push deleted its branch. {way}");
         assert_eq!(push("refs/heads/main", r#", "deleted": true"#), deleted);
     }
 
     #[test]
-    fn a_schedule_and_a_request_run_on_the_branches_of_the_config_alone() {
+    fn a_schedule_and_a_manual_run_are_benchmarked_on_the_branches_of_the_config_alone() {
         let on = |name: &str, reference: &str| {
             let environment: Environment = [("GITHUB_REF", reference)].into_iter().collect();
             decided(&github_event::parse(name, "{}", &environment).unwrap().0)
         };
-        assert_eq!(on("schedule", "refs/heads/main"), "run: a schedule asked for `main`.");
-        assert_eq!(on("workflow_dispatch", "refs/heads/main"), "run: a person asked for `main`.");
+        assert_eq!(on("schedule", "refs/heads/main"), "run: it is a schedule on `main`.");
+        assert_eq!(on("workflow_dispatch", "refs/heads/main"), "run: it is a manual run on `main`.");
         let other = on("workflow_dispatch", "refs/heads/x");
-        assert!(
-            other.starts_with("skip: a person asked for `x`, which is not benchmarked. Push to `main`, "),
-            "{other}"
-        );
-        assert!(on("schedule", "refs/tags/v1").starts_with("skip: a schedule asked for a commit of no branch. "));
+        assert!(other.starts_with("skip: a manual run on `x` is not benchmarked. Push to `main`, "), "{other}");
+        assert!(on("schedule", "refs/tags/v1").starts_with("skip: a schedule without a branch is not benchmarked. "));
     }
 
     #[test]
-    fn every_other_event_is_skipped_and_says_what_would_run() {
+    fn every_other_event_is_skipped_and_the_reason_states_what_would_run() {
         for name in ["merge_group", "workflow_run", "from_the_future"] {
             let expected = format!(
                 "skip: `{name}` events are not benchmarked. Push to `main`, open a pull request with `perf-benchmarks` \
@@ -283,12 +280,12 @@ mod tests {
     }
 
     #[test]
-    fn a_person_who_asks_is_not_refused() {
-        assert_eq!(decided(&local_event::event(&[], None)), "run: asked for on this machine.");
+    fn a_local_run_is_always_benchmarked() {
+        assert_eq!(decided(&local_event::event(&[], None)), "run: it is a local run.");
     }
 
     #[test]
-    fn pull_request_target_is_a_mistake_that_explains_itself() {
+    fn pull_request_target_is_refused_with_an_explanation() {
         let config = Config::default();
         let event = github("pull_request_target", LABELED);
         let error = decide(&event, &config.trigger, &config.devices).unwrap_err();
@@ -297,17 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn a_config_without_labels_or_branches_still_reads_well() {
+    fn a_config_without_labels_or_branches_has_grammatical_reasons() {
         let none = TriggerConfig { labels: Vec::new(), branches: Vec::new() };
         let decide = |event: &Event| decide(event, &none, &IndexMap::new()).unwrap();
         let opened = github("pull_request", &LABELED.replace("\"labeled\"", "\"opened\""));
-        assert_eq!(decide(&opened).reason, "pull requests need no label here.");
+        assert_eq!(decide(&opened).reason, "pull requests need no label in this repository.");
         let reason = "`delete` events are not benchmarked. Open a pull request, or run with `--provider local`.";
         assert_eq!(decide(&github("delete", "{}")).reason, reason);
     }
 
     #[test]
-    fn device_labels_narrow_and_none_means_all() {
+    fn device_labels_restrict_the_devices_and_without_any_all_are_measured() {
         let devices = Config::default().devices;
         assert_eq!(
             narrowed(&labeled(&["ready", "perf-gpu", "perf-cpu"], "ready"), &devices),

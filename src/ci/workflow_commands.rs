@@ -1,22 +1,18 @@
-//! What GitHub Actions takes besides its API: the job summary and step outputs as files, and workflow commands as
-//! lines for the log. The lines are returned; the shell prints them.
+//! Workflow commands of GitHub Actions, and untrusted text for CI logs. The lines are returned; the caller prints them.
 //! Source: GitHub's "Workflow commands" and the runner's FileCommandManager and ActionCommandManager.
 
 use anyhow::bail;
 
-/// Annotations of one level a step; the runner takes ten, and one more line may say how many are left out.
+/// Annotations of one level per step. The runner accepts ten; one more line may state how many are left out.
 const NOTICES: usize = 8;
 /// Characters of a message that the runner keeps.
 const MESSAGE_LIMIT: usize = 4096;
 
-/// How loud a notice is.
+/// The level of an annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Red.
     Error,
-    /// Yellow.
     Warning,
-    /// Blue.
     Notice,
 }
 
@@ -33,15 +29,13 @@ impl Level {
 /// A line that GitHub shows on the page of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// How loud.
     pub level: Level,
-    /// In bold.
     pub title: String,
     /// One or more lines.
     pub message: String,
 }
 
-/// The notices as workflow commands, one a line. Of each level the first eight are given, and how many more there are.
+/// The notices as workflow commands, one per line: the first eight of each level, and the number of the remaining ones.
 pub fn commands(notices: &[Notice]) -> String {
     let mut lines = String::new();
     for level in [Level::Error, Level::Warning, Level::Notice] {
@@ -70,24 +64,27 @@ fn escaped(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// A text of strangers for the log, in which GitHub obeys no command. `token` is a fresh [`stop_token`]; nothing else
-/// may be printed between the lines. Errors: the text contains the token.
+/// An untrusted text for the log, in which GitHub executes no workflow command. `token` is a fresh random token; nothing
+/// else may be printed between the lines.
+///
+/// # Errors
+/// The text contains the token.
 pub fn quoted(text: &str, token: &str) -> anyhow::Result<String> {
     if text.contains(token) {
-        bail!("the text contains the token that would end its quotation");
+        bail!("the text contains the token that ends the quotation");
     }
     Ok(format!("::stop-commands::{token}\n{}\n::{token}::\n", text.trim_end_matches('\n')))
 }
 
-/// A text of strangers for the log: it opens no group (`--- `, `+++ `, `~~~ `, `^^^ `) and carries none of the escape
-/// sequences (OSC, APC) with which Buildkite draws links, images and times.
+/// An untrusted text for the log, without group headers (`--- `, `+++ `, `~~~ `, `^^^ `) and without the escape sequences
+/// (OSC, APC) with which Buildkite shows links, images and times.
 pub fn neutralised(log: &str) -> String {
     let mut out = String::with_capacity(log.len());
     let mut rest = log;
     while let Some((start, opener)) = find_sequence(rest) {
         out.push_str(&rest[..start]);
         rest = &rest[start + opener..];
-        // A sequence ends with BEL or ST; one that does not end swallows no more than its line.
+        // A sequence ends with BEL or ST. Without an end, it is removed up to the end of its line.
         let end = rest.find(['\x07', '\u{9c}', '\n', '\x1b']).unwrap_or(rest.len());
         rest = &rest[end..];
         for terminator in ["\x07", "\u{9c}", "\x1b\\"] {
@@ -105,7 +102,7 @@ pub fn neutralised(log: &str) -> String {
     out.split_inclusive(['\n', '\r']).map(quote).collect()
 }
 
-/// Where the next OSC or APC sequence starts, and how long its opener is.
+/// The start of the next OSC or APC sequence, and the length of its opener.
 fn find_sequence(text: &str) -> Option<(usize, usize)> {
     let openers = ["\x1b]", "\x1b_", "\u{9d}", "\u{9f}"];
     openers.iter().filter_map(|opener| text.find(opener).map(|start| (start, opener.len()))).min()
@@ -120,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_are_escaped_and_the_ninth_of_a_level_is_counted() {
+    fn notices_are_escaped_and_more_than_eight_of_a_level_are_counted() {
         let mut notices = vec![notice(Level::Notice, "a: b, c", "50 %\nthen ::error::no")];
         notices.extend((1..=10).map(|n| notice(Level::Error, "t", &n.to_string())));
         insta::assert_snapshot!(commands(&notices), @r"

@@ -1,75 +1,71 @@
-//! The settings in force for an event. Those of a pull request are its base's: what it asks to be measured may not change
-//! the rules that it is measured by.
+//! The settings in force for an event. A pull request is measured by the settings of its base, so that it cannot change
+//! the rules that it is judged by.
 
-use crate::system::config_file;
 use std::path::Path;
 
 use anyhow::Result;
 use vllm_verdict::v1::Event;
 
 use crate::exit::Classify;
-use crate::plan::config::{self, Config};
-use crate::system::config_file::PLACES;
+use crate::plan::config::LoadedConfig;
+use crate::system::config_file::{self, PLACES};
 use crate::system::git::{self, Tracked};
 use crate::system::shell::Shell;
 
-/// The config of the checkout, and the file that it came from.
-pub fn of_checkout(explicit: Option<&Path>) -> Result<(Config, Option<(String, String)>)> {
-    let Some((path, text)) = config_file::find(Path::new("."), explicit).mistake()? else {
-        return Ok((Config::default(), None));
-    };
-    let file = path.display().to_string();
-    let config = config::parse(&text, &file).mistake()?;
-    Ok((config, Some((file, text))))
+/// The settings of the checkout.
+pub fn of_checkout(explicit: Option<&Path>) -> Result<LoadedConfig> {
+    match config_file::find(Path::new("."), explicit).mistake()? {
+        Some(file) => LoadedConfig::read(&file.text, &file.path.display().to_string()).mistake(),
+        None => Ok(LoadedConfig::default()),
+    }
 }
 
-/// The config in force for an event, and what the report has to say of it.
-pub async fn of_event(event: &Event, explicit: Option<&Path>, shell: &Shell) -> Result<(Config, Option<String>)> {
+/// The settings in force for an event, and a notice for the report where they are not those of the checkout.
+pub async fn of_event(event: &Event, explicit: Option<&Path>, shell: &Shell) -> Result<(LoadedConfig, Option<String>)> {
     if event.pull_request.is_none() {
-        return Ok((of_checkout(explicit)?.0, None));
+        return Ok((of_checkout(explicit)?, None));
     }
     let base = match (&event.base_sha, &event.base_branch) {
         (Some(commit), _) => Some(commit.clone()),
         (None, Some(branch)) => git::branch(branch).await,
         (None, None) => None,
     };
-    let base = match base {
-        Some(commit) if git::date(&commit).await.is_some() => commit,
+    match base {
+        Some(commit) if git::date(&commit).await.is_some() => of_base(&commit, explicit).await,
         _ => {
-            let (config, file) = of_checkout(explicit)?;
-            if let Some((file, _)) = file {
+            let loaded = of_checkout(explicit)?;
+            if let Some(file) = &loaded.file {
                 shell.say(&format!(
-                    "`{file}` is that of the pull request, which may have changed it: this checkout has no base to read it \
-                     from. Check out with `fetch-depth: 0`."
+                    "`{file}` is read from the pull request, which may have changed it: this checkout does not contain \
+                     the base commit. Check out with `fetch-depth: 0`."
                 ));
             }
-            return Ok((config, None));
+            Ok((loaded, None))
         }
-    };
-    of_base(&base, explicit).await
+    }
 }
 
-async fn of_base(base: &str, explicit: Option<&Path>) -> Result<(Config, Option<String>)> {
-    let now = config_file::find(Path::new("."), explicit).mistake()?;
-    let mut found = Vec::new();
+async fn of_base(base: &str, explicit: Option<&Path>) -> Result<(LoadedConfig, Option<String>)> {
+    let in_checkout = config_file::find(Path::new("."), explicit).mistake()?;
+    let mut in_base = Vec::new();
     let places = explicit.map_or_else(|| PLACES.map(Path::new).to_vec(), |path| vec![path]);
     for place in places {
         match git::tracked(base, place).await? {
-            Tracked::As(text) => found.push((place.display().to_string(), text)),
+            Tracked::As(text) => in_base.push((place.display().to_string(), text)),
             // A file that is in no commit was made by the job.
-            Tracked::Never if now.as_ref().is_some_and(|(path, _)| path.ends_with(place)) => {
-                return Ok((of_checkout(explicit)?.0, None));
+            Tracked::Never if in_checkout.as_ref().is_some_and(|file| file.path.ends_with(place)) => {
+                return Ok((of_checkout(explicit)?, None));
             }
             Tracked::Never | Tracked::Absent => {}
         }
     }
     let short = base.get(..7).unwrap_or(base);
-    let Some((file, text)) = found.first() else {
+    let Some((path, text)) = in_base.first() else {
         let notice = "The pull request adds settings that its base does not have: the defaults are in force.";
-        return Ok((Config::default(), now.map(|_| notice.to_owned())));
+        return Ok((LoadedConfig::default(), in_checkout.map(|_| notice.to_owned())));
     };
-    let config = config::parse(text, &format!("{file} of base ({short})")).mistake()?;
-    let same = now.is_some_and(|(path, now)| path.ends_with(file) && now.trim_end() == text.trim_end());
-    let notice = format!("The pull request changes `{file}`: the settings of its base ({short}) are in force.");
-    Ok((config, (!same).then_some(notice)))
+    let loaded = LoadedConfig::read(text, &format!("{path} of base ({short})")).mistake()?;
+    let same = in_checkout.is_some_and(|file| file.path.ends_with(path) && file.text.trim_end() == text.trim_end());
+    let notice = format!("The pull request changes `{path}`: the settings of its base ({short}) are in force.");
+    Ok((loaded, (!same).then_some(notice)))
 }

@@ -43,7 +43,7 @@ struct Answer<'a> {
 
 /// Prints the comparison; writes its renderings where `--out` asks for them.
 pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
-    let (config, _) = base_settings::of_checkout(arguments.config.as_deref())?;
+    let config = base_settings::of_checkout(arguments.config.as_deref())?.config;
     let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
     let comparisons = match &arguments.head {
         None => layouts(&arguments.base, &config)?,

@@ -1,51 +1,106 @@
 //! `vllm-perf config`: the settings in force, their schema, and a check of a file.
 
-use crate::command::planning_flags::Planning;
-use clap::Subcommand;
-use std::path::Path;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
+use tabled::builder::Builder;
+use tabled::settings::Style;
 
 use super::{base_settings, prepare};
-use crate::command::arguments::Format;
-use crate::exit::{Classify, Exit};
-use crate::plan::config;
+use crate::command::arguments::{self, Format};
+use crate::command::planning_flags::Planning;
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::plan::config::{self, Setting, Source};
 use crate::system::shell::Shell;
 
-/// Shows or checks.
-pub(super) fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exit> {
+/// Shows or checks the settings.
+pub(super) async fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exit> {
     match command {
-        ConfigCommand::Show { planning, format } => {
-            let (settings, file) = base_settings::of_checkout(planning.config.as_deref())?;
-            let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
-            let mut settings = config::settings(&settings, file).mistake()?;
-            prepare::override_settings(&mut settings, planning, shell);
-            match format {
-                Format::Json => shell.print_json(&settings)?,
-                Format::Text => {
-                    let mut table = tabled::builder::Builder::default();
-                    table.push_record(["setting", "value", "from"]);
-                    for setting in &settings {
-                        table.push_record([setting.key.clone(), setting.value.clone(), setting.source.to_string()]);
-                    }
-                    let mut table = table.build();
-                    table.with(tabled::settings::Style::blank());
-                    shell.print(&table.to_string());
-                }
-            }
-        }
+        ConfigCommand::Show { flags, planning, format } => show(flags, planning, *format, shell).await?,
         ConfigCommand::Schema => shell.print_json(&config::schema())?,
-        ConfigCommand::Check { file } => check(file, shell)?,
+        ConfigCommand::Check { file } => {
+            base_settings::of_checkout(Some(file))?;
+            shell.print(&format!("{}: no mistakes", file.display()));
+        }
     }
     Ok(Exit::Done)
 }
 
-fn check(file: &Path, shell: &Shell) -> Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display())).mistake()?;
-    config::parse(&text, &file.display().to_string()).mistake()?;
-    shell.print(&format!("{}: no mistakes", file.display()));
+async fn show(flags: &MatchedFlags, planning: &Planning, format: Format, shell: &Shell) -> Result<()> {
+    let (event, _) = prepare::event(&planning.event, &planning.labels, &shell.environment)?;
+    let (loaded, notice) = base_settings::of_event(&event, planning.config.as_deref(), shell).await?;
+    if let Some(notice) = notice {
+        shell.say(&notice);
+    }
+    let mut settings = config::settings(&loaded);
+    for setting in flags.settings(&shell.environment) {
+        match settings.iter_mut().find(|other| other.key == setting.key) {
+            Some(other) => *other = setting,
+            None => settings.push(setting),
+        }
+    }
+    match format {
+        Format::Json => shell.print_json(&settings)?,
+        Format::Text => {
+            let mut table = Builder::default();
+            table.push_record(["setting", "value", "from"]);
+            for Setting { key, value, source } in settings {
+                table.push_record([key, value, source.to_string()]);
+            }
+            shell.print(&table.build().with(Style::blank()).to_string());
+        }
+    }
     Ok(())
+}
+
+/// The flags of the command as clap matched them, which is the only place that has the source of each value.
+#[derive(Debug, Clone)]
+pub struct MatchedFlags(ArgMatches);
+
+impl MatchedFlags {
+    /// The flags that have a value, as settings.
+    fn settings(&self, environment: &Environment) -> Vec<Setting> {
+        let definition = arguments::definition(environment);
+        let command = definition.find_subcommand("config").and_then(|command| command.find_subcommand("show"));
+        let flags = command.into_iter().flat_map(clap::Command::get_arguments);
+        flags.filter(|flag| flag.get_id() != "format").filter_map(|flag| self.setting(flag)).collect()
+    }
+
+    fn setting(&self, flag: &clap::Arg) -> Option<Setting> {
+        let values = self.0.get_raw(flag.get_id().as_str())?;
+        let source = match self.0.value_source(flag.get_id().as_str())? {
+            ValueSource::CommandLine => Source::Flag,
+            ValueSource::EnvVariable => Source::Environment,
+            _ => Source::Default,
+        };
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        Some(Setting { key: flag.get_long()?.to_owned(), value: values.join(", "), source })
+    }
+}
+
+impl FromArgMatches for MatchedFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(matches.clone()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0 = matches.clone();
+        Ok(())
+    }
+}
+
+/// It adds no flag of its own.
+impl Args for MatchedFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command
+    }
 }
 
 /// `vllm-perf config ...`.
@@ -54,6 +109,9 @@ pub enum ConfigCommand {
     /// Print the settings in force and where each came from
     #[command(before_help = "Example:\n  vllm-perf config show --format json")]
     Show {
+        // The first field: the later ones take their values out of the matches.
+        #[command(flatten)]
+        flags: MatchedFlags,
         /// Flags whose effect to show.
         #[command(flatten)]
         planning: Box<Planning>,

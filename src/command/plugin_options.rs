@@ -1,19 +1,18 @@
-//! The options of a Buildkite step, as flags: checked against `plugin.yml`, which the agent itself does not do unless it is
-//! told to. They come as one JSON text; their names are those of the flags.
+//! The options of a Buildkite step, as flags. They are one JSON text, and their names are those of the flags. They are
+//! checked against `plugin.yml`, which the agent does not do by default.
 
 use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::command::arguments;
+use super::arguments;
 use crate::environment::Environment;
 use crate::exit::Classify;
 
-/// What the plugin takes, as the repository says it.
+/// The definition of the plugin in this repository.
 const PLUGIN: &str = include_str!("../../plugin.yml");
 
-/// What is read of `plugin.yml`.
 #[derive(Deserialize)]
 struct Plugin {
     configuration: Configuration,
@@ -24,7 +23,7 @@ struct Configuration {
     properties: IndexMap<String, Property>,
 }
 
-/// What an option may be: the words of JSON Schema that `plugin.yml` uses, and no others.
+/// The schema of an option, with only the keywords of JSON Schema that `plugin.yml` uses.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Property {
@@ -46,10 +45,11 @@ enum Kind {
     Boolean,
 }
 
-/// Adds the plugin's options to the words of the command line, where the hook asks for it. A flag that was typed wins.
+/// Adds the plugin's options to the words of the command line, if the hook requests it. An option does not replace a flag
+/// on the command line.
 ///
 /// # Errors
-/// The user's mistake: an option that the plugin does not have, or a value that the option cannot have. Names both.
+/// The user's mistake: an option that the plugin does not have, or a value that the option does not allow.
 pub fn words(mut words: Vec<String>, environment: &Environment) -> Result<Vec<String>> {
     if environment.get("VLLM_PERF_PLUGIN") != Some("true") {
         return Ok(words);
@@ -68,7 +68,7 @@ pub fn words(mut words: Vec<String>, environment: &Environment) -> Result<Vec<St
         if takes(&name) {
             words.push(format!("{flag}={value}"));
         } else if name == "out" && ["publish", "verdict"].contains(&command.get_name()) && typed.len() == 2 {
-            // A place among the arguments of the later commands, not a flag.
+            // These commands take the output folder as an argument, not as a flag.
             words.push(value);
         }
     }
@@ -96,7 +96,7 @@ fn options(text: &str) -> Result<IndexMap<String, String>> {
 }
 
 impl Property {
-    /// The value as a word of the command line.
+    /// The value as a word for the command line.
     fn word(&self, value: &Value) -> Result<String> {
         let word = match (self.kind, value) {
             (Kind::String, Value::String(text)) => text.clone(),
@@ -139,16 +139,22 @@ mod tests {
     fn each_command_takes_the_options_that_it_knows() {
         let options = r#"{"device": "cpu", "pairs": 3, "fail-on": "never", "out": "perf", "install": "path"}"#;
         assert_eq!(with(options, "vllm-perf run").unwrap(), "vllm-perf run --device=cpu --pairs=3 --out=perf");
+        let options_of_publish =
+            r#"{"config": "ci/perf.yml", "store": "s3://b", "comment-failure": "error", "pairs": 3}"#;
+        assert_eq!(
+            with(options_of_publish, "vllm-perf publish").unwrap(),
+            "vllm-perf publish --config=ci/perf.yml --store=s3://b --comment-failure=error"
+        );
         assert_eq!(with(options, "vllm-perf verdict").unwrap(), "vllm-perf verdict --fail-on=never perf");
     }
 
     #[test]
-    fn a_typed_flag_wins_over_an_option() {
+    fn a_flag_on_the_command_line_wins_over_an_option() {
         assert_eq!(with(r#"{"pairs": 3}"#, "vllm-perf run --pairs 5").unwrap(), "vllm-perf run --pairs 5");
     }
 
     #[test]
-    fn what_no_option_is_or_can_be_is_named() {
+    fn an_unknown_option_and_an_invalid_value_are_named() {
         let refused = |options: &str| {
             let error = with(options, "vllm-perf run").unwrap_err();
             assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);

@@ -7,9 +7,8 @@ use crate::system::probe;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use indexmap::IndexMap;
 use vllm_verdict::case::MeasuredBy;
-use vllm_verdict::v1::{DeviceName, Event, LabelsSource, Provider, Skipped};
+use vllm_verdict::v1::{Event, LabelsSource, Provider, Skipped};
 
 use super::base_commit::{self, Base};
 use super::base_settings;
@@ -20,7 +19,7 @@ use crate::command::planning_flags::Planning;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::concurrency_search::Search;
-use crate::plan::config::{self, Config};
+use crate::plan::config::Config;
 use crate::plan::suite::{self, Case, Selection};
 use crate::plan::target::Target;
 use crate::plan::{self, Plan, device};
@@ -71,7 +70,8 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     let environment = &shell.environment;
     let [base, head] = specs(planning, environment);
     let (mut event, ci) = event(&planning.event, &planning.labels, environment)?;
-    let (mut config, notice) = base_settings::of_event(&event, planning.config.as_deref(), shell).await?;
+    let (loaded, notice) = base_settings::of_event(&event, planning.config.as_deref(), shell).await?;
+    let mut config = loaded.config;
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
@@ -246,40 +246,4 @@ fn able(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
         ensure!(path.is_file(), "no file {} on this machine", path.display());
     }
     Ok(())
-}
-
-/// Puts what flags and the environment say over the settings of the file.
-pub fn override_settings(settings: &mut Vec<config::Setting>, planning: &Planning, shell: &Shell) {
-    let definition = crate::command::arguments::definition(&shell.environment);
-    let Some(command) = definition.find_subcommand("plan") else { return };
-    let values: IndexMap<&str, Option<String>> = [
-        ("suite", planning.suite.as_ref().map(|path| path.display().to_string())),
-        ("base", planning.base.clone()),
-        ("head", planning.head.clone()),
-        ("only", planning.only.clone()),
-        ("device", planning.device.name.0.map(|name: DeviceName| name.to_string())),
-        ("strategy", planning.strategy.map(|strategy| strategy.as_str().to_owned())),
-        ("store", planning.store.clone()),
-        ("pairs", Some(planning.pairs.to_string())),
-        ("seed", Some(planning.seed.to_string())),
-        ("budget", planning.budget.map(crate::duration::text)),
-        ("out", Some(planning.out.display().to_string())),
-    ]
-    .into_iter()
-    .collect();
-    for (name, value) in values {
-        let Some(value) = value else { continue };
-        let Some(argument) = command.get_arguments().find(|argument| argument.get_long() == Some(name)) else {
-            continue;
-        };
-        let variable = argument.get_env().and_then(|name| name.to_str()).unwrap_or_default();
-        let default = argument.get_default_values().first().and_then(|value| value.to_str());
-        let source = match shell.environment.get(variable) {
-            Some(set) if set == value => config::Source::Environment,
-            _ if default == Some(value.as_str()) => config::Source::Default,
-            _ => config::Source::Flag,
-        };
-        settings.retain(|setting| setting.key != name);
-        settings.push(config::Setting { key: name.to_owned(), value, source });
-    }
 }

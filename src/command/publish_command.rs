@@ -35,7 +35,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
     let (event, ci) = prepare::event(&arguments.event, &[], environment)?;
     // Only records of main need settings; those of a pull request are not asked.
     let config = match event.pull_request.is_none() && ci.completed_run.is_none() {
-        true => base_settings::of_checkout(arguments.config.as_deref())?.0,
+        true => base_settings::of_checkout(arguments.config.as_deref())?.config,
         false => Config::default(),
     };
     let branches = config.trigger.branches.as_slice();

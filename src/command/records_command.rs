@@ -30,7 +30,7 @@ const IMPORT_LIMIT: u64 = 256 << 20;
 /// Prints one record a line, or writes them to a file or adds them to a store. Cases that may not be published are named on
 /// standard error, and then the exit code is 3.
 pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
-    let (config, _) = base_settings::of_checkout(arguments.config.as_deref())?;
+    let config = base_settings::of_checkout(arguments.config.as_deref())?.config;
     let records = match arguments.results.extension().is_some_and(|extension| extension == "js") {
         true => import(arguments, &config, shell).await?,
         false => {

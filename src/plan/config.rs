@@ -1,88 +1,59 @@
-//! The settings in force. `vllm-perf.yml` is optional: the defaults are vLLM's own. `config/` finds the file, reads it
-//! strictly, describes it as JSON Schema, and tells where each setting came from.
+//! The settings. `vllm-perf.yml` is optional: the defaults are those of vLLM's CI. Each section of the file is a struct
+//! whose `Section` implementation declares its keys; see `config/section.rs`.
 
 pub mod config_schema;
 pub mod config_text;
-pub mod matrix_keys;
-pub mod record_keys;
+pub mod device_config;
+pub mod images_config;
+pub mod matrix_config;
 pub mod record_rules;
+pub mod records_config;
+mod scalar;
+mod section;
 pub mod settings_table;
-pub mod verdict_keys;
+pub mod trigger_config;
+mod value_kinds;
+mod verdict_keys;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use indexmap::IndexMap;
+use url::Url;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::DeviceName;
 
+use device_config::DEVICE;
+use scalar::{SHARE, Scalar, Schema, one_of, valid};
+use section::{Keys, Section, Walk};
+use value_kinds::{MapOf, Optional};
+
 pub use config_schema::schema;
-pub use config_text::{LONGEST_FILE, parse};
-pub use matrix_keys::{MatrixConfig, Sizes};
-pub use record_keys::RecordsConfig;
+pub use config_text::{LONGEST_FILE, LoadedConfig, parse};
+pub use device_config::DeviceConfig;
+pub use images_config::ImagesConfig;
+pub use matrix_config::{MatrixConfig, Sizes};
+pub use records_config::RecordsConfig;
 pub use settings_table::{Setting, Source, settings};
+pub use trigger_config::TriggerConfig;
 pub use vllm_verdict::criteria::{CasePattern, MinEffect, Primary, VerdictConfig};
 
-/// Everything that a config file can say.
+/// All settings of the config file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// When to benchmark.
     pub trigger: TriggerConfig,
-    /// The devices of the matrix.
     pub devices: IndexMap<DeviceName, DeviceConfig>,
-    /// Where images are.
     pub images: ImagesConfig,
-    /// Folder of the test files.
     pub suite: PathBuf,
-    /// How the runs are arranged; where nobody says, in pairs if there is a base.
     pub strategy: Option<Strategy>,
-    /// What else may go on while something is measured.
     pub environment: EnvironmentConfig,
-    /// When a change is called one.
     pub verdict: VerdictConfig,
-    /// Where records and results of main are kept.
     pub store: Option<String>,
-    /// What becomes of records.
     pub records: RecordsConfig,
-    /// Where the models of the suite are measured.
     pub matrix: MatrixConfig,
 }
 
-/// When to benchmark.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TriggerConfig {
-    /// Labels that a pull request must all have, exact names. With none, every pull request runs.
-    pub labels: Vec<String>,
-    /// Branches where a push runs without labels.
-    pub branches: Vec<String>,
-}
-
-/// One device of the matrix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceConfig {
-    /// Suffix of the image tag.
-    pub image_suffix: String,
-    /// Label that narrows a pull request's run to this device.
-    pub label: Option<String>,
-}
-
-/// Where images are, without tags.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImagesConfig {
-    /// Repository of pull requests' images.
-    pub pull_request: String,
-    /// Repository of main's images.
-    pub main: String,
-    /// Repository of ROCm images, of both.
-    pub rocm: String,
-    /// How long to wait for an image that is not there yet.
-    pub wait: Duration,
-}
-
-/// What else may go on while something is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EnvironmentConfig {
-    /// Share of the processors that other programs may take during a repetition; above it, it is repeated.
     pub max_outside_load: f64,
 }
 
@@ -111,50 +82,96 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is configured for `name`, or its default where it is not in the matrix.
+    /// The settings of a device, or its default where the config does not list it.
     pub fn device(&self, name: DeviceName) -> DeviceConfig {
         self.devices.get(&name).cloned().unwrap_or_else(|| DeviceConfig::of(name))
     }
 }
 
-impl Default for TriggerConfig {
-    fn default() -> Self {
-        Self { labels: vec!["perf-benchmarks".to_owned(), "ready".to_owned()], branches: vec!["main".to_owned()] }
+impl Section for Config {
+    fn keys(&mut self, walk: &mut impl Walk) {
+        walk.section("trigger", "When to benchmark.", &mut self.trigger);
+        walk.key(
+            "devices",
+            "The devices that are measured. The label of a device restricts the run of a pull request to it.",
+            &mut self.devices,
+            MapOf {
+                key: DEVICE,
+                value: Keys::default(),
+                default: |name| DeviceConfig::of(*name),
+                item: Some("device"),
+            },
+        );
+        walk.section("images", "Repositories of images, without tags.", &mut self.images);
+        walk.key("suite", "Folder of the test files.", &mut self.suite, FOLDER);
+        walk.key(
+            "strategy",
+            "How the runs are arranged; by default `paired`, or `single` without a base.",
+            &mut self.strategy,
+            Optional { value: STRATEGY, none: "paired, or single without a base" },
+        );
+        walk.section("environment", "Limits on other programs during a measurement.", &mut self.environment);
+        walk.section("verdict", "When a difference is reported as a change.", &mut self.verdict);
+        walk.key(
+            "store",
+            "Where records and results of main are kept: `s3://`, `gs://` or `az://` and a bucket, or `file:///FOLDER`.",
+            &mut self.store,
+            Optional { value: STORE, none: "none" },
+        );
+        walk.section("records", "Which results become dashboard records, and where those go.", &mut self.records);
+        walk.section(
+            "matrix",
+            "On which runners the models of the suite are measured; read by `vllm-perf matrix`.",
+            &mut self.matrix,
+        );
     }
 }
 
-impl DeviceConfig {
-    /// The default: the suffix under which vLLM's CI publishes the image, and a label where vLLM's matrix has the device.
-    pub fn of(name: DeviceName) -> Self {
-        let (image_suffix, label) = match name {
-            DeviceName::Cuda => ("", Some("perf-gpu")),
-            DeviceName::Rocm => ("", None),
-            DeviceName::Hpu => ("-hpu", None),
-            DeviceName::Xpu => ("-xpu", None),
-            DeviceName::Cpu => ("-cpu", Some("perf-cpu")),
-            DeviceName::Arm64Cpu => ("-arm64-cpu", Some("perf-arm64")),
-        };
-        Self { image_suffix: image_suffix.to_owned(), label: label.map(str::to_owned) }
+impl Section for EnvironmentConfig {
+    fn keys(&mut self, walk: &mut impl Walk) {
+        walk.key(
+            "max_outside_load",
+            "Share of the processors that other programs may use during a repetition. Above it, the repetition is run again, at most twice.",
+            &mut self.max_outside_load,
+            SHARE,
+        );
     }
 }
 
-impl Default for ImagesConfig {
-    fn default() -> Self {
-        Self {
-            pull_request: "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo".to_owned(),
-            main: "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo".to_owned(),
-            rocm: "docker.io/rocm/vllm-ci".to_owned(),
-            wait: Duration::from_secs(90 * 60),
-        }
-    }
-}
+const FOLDER: Scalar<PathBuf> = Scalar {
+    expecting: "a folder",
+    numbers: false,
+    schema: Schema::Pattern(r"\S"),
+    read: |text| {
+        let folder = !text.trim().is_empty() && !text.contains(char::is_control);
+        valid(folder, text, "a folder: expected a path").map(PathBuf::from)
+    },
+    show: |folder| folder.display().to_string(),
+};
+
+const STRATEGY: Scalar<Strategy> = Scalar {
+    expecting: "a strategy",
+    numbers: false,
+    schema: Schema::OneOf(|| Strategy::ALL.map(Strategy::as_str).to_vec()),
+    read: |text| one_of(text, "a strategy", &Strategy::ALL, Strategy::as_str),
+    show: |strategy| strategy.as_str().to_owned(),
+};
+
+const STORE: Scalar<String> = Scalar::text("a URL", "^((s3|gs|az)://|file:///).+$", |text| {
+    let store = Url::parse(text).is_ok_and(|url| match url.scheme() {
+        "s3" | "gs" | "az" => url.host_str().is_some_and(|bucket| !bucket.is_empty()),
+        "file" => text.starts_with("file:///") && url.path() != "/",
+        _ => false,
+    });
+    valid(store, text, "a store: expected `s3://`, `gs://` or `az://` and a bucket, or `file:///FOLDER`")
+});
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_device_outside_the_matrix_has_its_default() {
+    fn a_device_that_the_config_does_not_list_has_its_default() {
         let mut config = Config::default();
         assert_eq!(config.device(DeviceName::Hpu).image_suffix, "-hpu");
         let own = DeviceConfig { image_suffix: "-mine".to_owned(), label: None };

@@ -1,4 +1,4 @@
-//! Finds the config file and reads it. World: the file system, nothing else.
+//! Finds the config file and reads its text.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -12,25 +12,31 @@ use crate::plan::config::LONGEST_FILE;
 /// Where a repository may keep its config file, relative to its root.
 pub const PLACES: [&str; 3] = ["vllm-perf.yml", ".github/vllm-perf.yml", ".buildkite/vllm-perf.yml"];
 
-/// The config file's path and text: `explicit` where it is given, else the one of [`PLACES`] below `root` that exists.
-/// Without any there is none, and the defaults hold.
+/// A config file that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// The config file: `explicit` if it is given, else the one of [`PLACES`] below `root` that exists, if any.
 ///
 /// # Errors
-/// The user's mistake: `explicit` does not exist, two places have a file, or the file is no text of at most
-/// [`LONGEST_FILE`] bytes. The world's: the file cannot be read.
-pub fn find(root: &Path, explicit: Option<&Path>) -> anyhow::Result<Option<(PathBuf, String)>> {
-    let found: Vec<PathBuf> = match explicit {
+/// The user's mistake: `explicit` does not exist, two of the places have a file, or the file is not a text. At most
+/// [`LONGEST_FILE`] bytes and one more are read. An external failure: the file cannot be read.
+pub fn find(root: &Path, explicit: Option<&Path>) -> anyhow::Result<Option<ConfigFile>> {
+    let paths: Vec<PathBuf> = match explicit {
         Some(path) => vec![path.to_owned()],
         None => PLACES.iter().map(|place| root.join(place)).filter(|path| path.exists()).collect(),
     };
-    match found.as_slice() {
+    match paths.as_slice() {
         [] => Ok(None),
-        [path] => read(path).map(|text| Some((path.clone(), text))),
-        [one, other, ..] => two(one, other).mistake(),
+        [path] => read(path).map(|text| Some(ConfigFile { path: path.clone(), text })),
+        [one, other, ..] => ambiguous(one, other).mistake(),
     }
 }
 
-fn two(one: &Path, other: &Path) -> anyhow::Result<Option<(PathBuf, String)>> {
+fn ambiguous(one: &Path, other: &Path) -> anyhow::Result<Option<ConfigFile>> {
     bail!("both `{}` and `{}` exist: remove one, or choose with --config", one.display(), other.display())
 }
 
@@ -39,13 +45,13 @@ fn read(path: &Path) -> anyhow::Result<String> {
     let limit = LONGEST_FILE as u64 + 1;
     File::open(path)
         .and_then(|file| file.take(limit).read_to_string(&mut text))
-        .map_err(|error| (blame(error.kind()), error))
+        .map_err(|error| (exit_of(error.kind()), error))
         .or_else(|(exit, error)| Err(error).exit(exit))
         .with_context(|| format!("cannot read the config file `{}`", path.display()))?;
     Ok(text)
 }
 
-fn blame(kind: ErrorKind) -> Exit {
+fn exit_of(kind: ErrorKind) -> Exit {
     match kind {
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidData => {
             Exit::Mistake
@@ -59,7 +65,7 @@ mod tests {
     use super::*;
     use crate::exit;
 
-    /// A repository with these files, all empty but for their own name.
+    /// A repository with these files, each with its own name as a comment.
     fn repository(files: &[&str]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for file in files {
@@ -71,11 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn each_place_is_looked_at() {
+    fn a_file_in_each_place_is_found() {
         for place in PLACES {
             let root = repository(&[place]);
-            let (path, text) = find(root.path(), None).unwrap().unwrap();
-            assert_eq!((path, text), (root.path().join(place), format!("# {place}\n")));
+            let file = find(root.path(), None).unwrap().unwrap();
+            assert_eq!(file, ConfigFile { path: root.path().join(place), text: format!("# {place}\n") });
         }
         assert_eq!(find(repository(&[]).path(), None).unwrap(), None);
     }
@@ -91,14 +97,14 @@ mod tests {
             "both `/.github/vllm-perf.yml` and `/.buildkite/vllm-perf.yml` exist: remove one, or choose with --config"
         );
         let named = root.path().join(PLACES[2]);
-        assert_eq!(find(root.path(), Some(&named)).unwrap().unwrap().0, named);
+        assert_eq!(find(root.path(), Some(&named)).unwrap().unwrap().path, named);
     }
 
     #[test]
-    fn a_named_file_that_is_missing_or_no_text_is_a_mistake() {
+    fn a_named_file_that_is_missing_or_not_a_text_is_a_mistake() {
         let root = repository(&["a/b"]);
         std::io::Write::write_all(&mut File::create(root.path().join("binary")).unwrap(), b"\xff\xfe\x00").unwrap();
-        for file in ["nowhere.yml", "a", "a/b/c", "binary"] {
+        for file in ["missing.yml", "a", "a/b/c", "binary"] {
             let error = find(root.path(), Some(&root.path().join(file))).unwrap_err();
             assert_eq!(exit::of(&error), Exit::Mistake, "{file}: {error:#}");
             assert!(format!("{error:#}").contains(&format!("{file}`: ")), "{error:#}");

@@ -1,6 +1,7 @@
 //! The upload API of the dashboard: one POST for each object, repeated where that may help. The body holds the password, so
 //! no redirect is followed.
 
+use crate::plan::config::records_config::is_url;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};

@@ -6,6 +6,7 @@
 mod base;
 mod client;
 mod compare;
+mod config_show;
 mod dashboard;
 mod fake_github;
 mod guard;

@@ -60,6 +60,8 @@ struct Step {
     run: Option<String>,
     #[serde(default)]
     with: IndexMap<String, Value>,
+    #[serde(default)]
+    env: IndexMap<String, Value>,
 }
 
 fn action() -> Action {
@@ -178,11 +180,33 @@ fn every_input_is_a_flag_and_reaches_it_through_its_variable() {
     assert_eq!(unknown, of_the_installer, "the hooks alone read these");
 }
 
+#[test]
+fn every_step_of_the_action_gets_every_input_that_its_command_takes() {
+    let Action { inputs, runs } = action();
+    let mut commands = Vec::new();
+    for Step { run, env, .. } in runs.steps {
+        let Some(command) = run.as_deref().and_then(|script| script.strip_prefix("exec \"$BIN\" ")) else { continue };
+        for (flag, variable) in flags_of(&[command]) {
+            if inputs.contains_key(&flag) {
+                let value = env.get(&variable).and_then(Value::as_str);
+                assert_eq!(value, Some(format!("${{{{ inputs.{flag} }}}}").as_str()), "`{command}` and {variable}");
+            }
+        }
+        commands.push(command.to_owned());
+    }
+    assert_eq!(commands, ["run", "publish", "verdict"]);
+}
+
 /// The long flags of `run`, `publish` and `verdict`, and the variable of each.
 fn flags() -> BTreeMap<String, String> {
+    flags_of(&["run", "publish", "verdict"])
+}
+
+/// The long flags of these commands, and the variable of each.
+fn flags_of(commands: &[&str]) -> BTreeMap<String, String> {
     let definition = vllm_perf::command::arguments::definition(&vllm_perf::environment::Environment::default());
-    let commands = ["run", "publish", "verdict"].map(|name| definition.find_subcommand(name).unwrap());
-    let arguments = commands.into_iter().flat_map(clap::Command::get_arguments);
+    let commands = commands.iter().map(|name| definition.find_subcommand(name).unwrap());
+    let arguments = commands.flat_map(clap::Command::get_arguments);
     arguments
         .filter_map(|argument| {
             let variable = argument.get_env()?.to_str()?;

@@ -1,4 +1,4 @@
-//! `vllm-perf matrix`: the jobs of an event, and what a night still has to measure, against a registry on loopback.
+//! `vllm-perf matrix`: the jobs of an event, and the commits that a nightly run has to measure, against a registry on loopback.
 
 use std::collections::HashSet;
 use std::fs;
@@ -45,7 +45,7 @@ fn the_daily_workflows_configuration_gives_its_jobs() {
 }
 
 #[test]
-fn a_broken_test_file_stops_only_those_who_want_its_device() {
+fn a_broken_test_file_stops_only_the_jobs_of_its_device() {
     let (config, suite) = (format!("{DATA}/daily.yml"), format!("{DATA}/../vllm-suite"));
     let asked =
         |runner| ["--format", "github", "--config", &config, "--suite", &suite, "--runner", runner].map(String::from);
@@ -77,7 +77,8 @@ fn every_step_of_the_pipeline_is_a_valid_configuration_of_the_plugin_and_has_no_
     let plugin: Plugin = serde_yaml::from_str(&plugin).unwrap();
     let schema = jsonschema::validator_for(&plugin.configuration).unwrap();
     let (config, suite) = (format!("{DATA}/daily.yml"), format!("{DATA}/daily"));
-    let asked = ["--format", "buildkite", "--config", &config, "--suite", &suite, "--option", "pairs=3"];
+    let asked =
+        ["--format", "buildkite", "--config", &config, "--suite", &suite, "--store", "s3://b", "--option", "pairs=3"];
     let output = matrix(Path::new("."), &asked);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let pipeline: IndexMap<String, Vec<Step>> = serde_json::from_slice(&output.stdout).unwrap();
@@ -89,13 +90,15 @@ fn every_step_of_the_pipeline_is_a_valid_configuration_of_the_plugin_and_has_no_
         assert_eq!(name, concat!("vllm-project/vllm-perf#v", env!("CARGO_PKG_VERSION")));
         let errors: Vec<String> = schema.iter_errors(options).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:?}");
+        let own = ["config", "suite", "store", "pairs"].map(|name| options[name].to_string());
+        assert_eq!(own, [format!("{config:?}"), format!("{suite:?}"), "\"s3://b\"".to_owned(), "3".to_owned()]);
     }
     let keys: HashSet<&String> = steps.iter().map(|step| &step.key).collect();
     assert_eq!(keys.len(), steps.len());
 }
 
 #[test]
-fn an_event_without_labels_has_no_jobs_and_says_why() {
+fn an_event_without_labels_has_no_jobs_and_the_reason_is_printed() {
     let payload = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/github/events/pull_request.opened.json");
     let config = format!("{DATA}/daily.yml");
     let asked = ["--format", "github", "--provider", "github", "--event-name", "pull_request", "--event-path", payload];
@@ -109,14 +112,14 @@ fn an_event_without_labels_has_no_jobs_and_says_why() {
 }
 
 #[test]
-fn without_runners_it_says_where_they_belong() {
+fn without_runners_the_error_names_the_key() {
     let output = matrix(tempfile::tempdir().unwrap().path(), &["--format", "buildkite", "--suite", SUITE]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("matrix: {runners:"), "{}", text(&output));
 }
 
 #[test]
-fn the_newest_commit_with_an_image_and_without_records_is_what_remains() {
+fn a_job_gets_the_newest_commit_with_an_image_and_without_records() {
     let folder = tempfile::tempdir().unwrap();
     let (main, _) = checkout(folder.path());
     let host = registry(main[..3].iter().map(|commit| format!("{commit}-cpu")).collect());
@@ -140,7 +143,11 @@ fn the_newest_commit_with_an_image_and_without_records_is_what_remains() {
     };
     measured(&main[2], "AMD_1", "o_A");
     measured(&main[2], "AMD_2", "o_a");
-    assert_eq!(left("100").0, [job("small", &main[1]), job("large", &main[1])], "whichever way the model is spelled");
+    assert_eq!(
+        left("100").0,
+        [job("small", &main[1]), job("large", &main[1])],
+        "with the model in upper or lower case"
+    );
     let (none, said) = left("2");
     assert_eq!(none, []);
     assert!(said.contains("o/A on small: none of the 2 newest commits of main has an image and no records"), "{said}");

@@ -132,6 +132,22 @@ DOCKER
   [ "$(grep '^rm' docker.log)" = "rm --force --volumes ours" ]
 }
 
+@test "pre-exit cleans up the output folder that VLLM_PERF_OUT names, as the step does" {
+  cat >agent/docker <<'DOCKER'
+#!/usr/bin/env bash
+echo "$*" >>docker.log
+case "$1" in
+  ps) echo ours ;;
+  inspect) echo "$PWD/perf/out/head/01" ;;
+esac
+DOCKER
+  chmod +x agent/docker
+  more=(VLLM_PERF_OUT=perf/out)
+  run hook pre-exit perf-benchmarks,ready "$(options '{}')"
+  [ "$status" -eq 0 ]
+  [ "$(grep '^rm' docker.log)" = "rm --force --volumes ours" ]
+}
+
 @test "pre-exit passes where there is nothing to clean up" {
   run hook pre-exit perf-benchmarks,ready "$(options '{}')"
   [ "$status" -eq 0 ]

@@ -1,22 +1,22 @@
-//! Buildkite's builds: the `BUILDKITE_*` variables become an [`Event`] in GitHub's words and a [`CiRun`]. Pure.
+//! Buildkite's builds: the `BUILDKITE_*` variables become an [`Event`] with GitHub's names and a [`CiRun`].
 
 use url::Url;
 use vllm_verdict::v1::{Event, LabelsSource, Provider};
 
 use super::CiRun;
 use crate::environment::Environment;
+use crate::names;
 
-/// What happened, and the build that we are in.
+/// The event and the current build.
 ///
-/// A build of a merge queue is a `merge_group`, one with a pull request a `pull_request`; without either, the source
-/// decides: `schedule` is a `schedule`, `ui` and `api` are a `workflow_dispatch`, a webhook or another pipeline a `push`.
-/// Labels are those of the moment when the build was made: a rebuild replays them, and a name with a comma reads as two.
-/// What a build does not say is left out.
+/// A build of a merge queue is a `merge_group`, a build of a pull request a `pull_request`. Any other build has the event of
+/// its source: `schedule` is a `schedule`, `ui` and `api` are a `workflow_dispatch`, a webhook or another pipeline is a
+/// `push`. Labels are those at the creation of the build: a rebuild repeats them. A label with a comma is read as two.
 pub fn parse(env: &Environment) -> (Event, CiRun) {
     let repository = env.get("BUILDKITE_REPO").and_then(Remote::parse);
     let branch = env.get("BUILDKITE_BRANCH");
     let queue_base = env.get("BUILDKITE_MERGE_QUEUE_BASE_BRANCH");
-    // "false" where there is none.
+    // "false" if there is none.
     let number = env.get("BUILDKITE_PULL_REQUEST").and_then(|number| number.parse().ok());
     let run = ci_run(env, repository.as_ref());
     let event = Event {
@@ -24,23 +24,21 @@ pub fn parse(env: &Environment) -> (Event, CiRun) {
         name: name(env, number).to_owned(),
         action: env.get("BUILDKITE_GITHUB_ACTION").map(str::to_owned),
         changed_label: None,
-        repository: repository.as_ref().and_then(|remote| crate::names::repository(&remote.path)),
+        repository: repository.as_ref().and_then(|remote| names::repository(&remote.path)),
         branch: match (env.get("BUILDKITE_TAG"), number) {
             (Some(_), _) => None,
-            // A fork's branch may read `user:branch`. Outside a pull request it must not pass for a branch of ours.
+            // A fork's branch may be `user:branch`. Outside a pull request it must not be taken for a branch of the repository.
             (None, Some(_)) => branch.map(|branch| branch.split_once(':').map_or(branch, |(_, name)| name)),
             (None, None) => branch,
         }
-        .and_then(crate::names::branch),
+        .and_then(names::branch),
         head_sha: ["BUILDKITE_COMMIT", "BUILDKITE_COMMIT_RESOLVED"]
             .into_iter()
-            .find_map(|variable| env.get(variable).and_then(crate::names::commit)),
-        base_sha: env.get("BUILDKITE_MERGE_QUEUE_BASE_COMMIT").and_then(crate::names::commit),
-        base_branch: queue_base
-            .or_else(|| env.get("BUILDKITE_PULL_REQUEST_BASE_BRANCH"))
-            .and_then(crate::names::branch),
-        pull_request: number.or_else(|| branch.and_then(crate::ci::event::queued_pull_request)),
-        labels: crate::ci::event::labels(labels(env)),
+            .find_map(|variable| env.get(variable).and_then(names::commit)),
+        base_sha: env.get("BUILDKITE_MERGE_QUEUE_BASE_COMMIT").and_then(names::commit),
+        base_branch: queue_base.or_else(|| env.get("BUILDKITE_PULL_REQUEST_BASE_BRANCH")).and_then(names::branch),
+        pull_request: number.or_else(|| branch.and_then(super::queued_pull_request)),
+        labels: super::labels(labels(env)),
         labels_source: LabelsSource::Payload,
         fork: number.is_some() && !same(&env.get("BUILDKITE_PULL_REQUEST_REPO").and_then(Remote::parse), &repository),
     };
@@ -83,7 +81,7 @@ fn ci_run(env: &Environment, repository: Option<&Remote>) -> CiRun {
     }
 }
 
-/// Where a repository lives, however its URL is spelled.
+/// The host and path of a repository, from any form of its URL.
 struct Remote {
     host: String,
     path: String,
@@ -102,17 +100,17 @@ impl Remote {
         let path = path.trim_matches('/');
         let path = path.strip_suffix(".git").unwrap_or(path);
         let host = match host.to_ascii_lowercase() {
-            // GitHub answers ssh on port 443 under a name of its own.
+            // GitHub serves ssh on port 443 under this name.
             host if host == "ssh.github.com" => "github.com".to_owned(),
             host => host,
         };
         (!host.is_empty() && !path.is_empty()).then(|| Self { host, path: path.to_owned() })
     }
 
-    /// GitHub's API for this host. Any other host has to be vouched for with `GITHUB_API_URL`: a token goes there.
+    /// GitHub's API for this host. A token is sent there, so any other host must be set with `GITHUB_API_URL`.
     fn api_url(&self) -> Option<String> {
-        let ours = self.host == "github.com" || self.host.ends_with(".ghe.com");
-        ours.then(|| format!("https://api.{}", self.host))
+        let is_github = self.host == "github.com" || self.host.ends_with(".ghe.com");
+        is_github.then(|| format!("https://api.{}", self.host))
     }
 }
 
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_of_a_pull_request_reads_as_githubs_event() {
+    fn a_build_of_a_pull_request_becomes_the_event_of_github() {
         let (event, run) = build(&[
             ("BUILDKITE_PULL_REQUEST", "31415"),
             ("BUILDKITE_PULL_REQUEST_REPO", "https://github.com/vllm-project/vllm.git"),
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_is_another_repository_however_its_url_is_spelled() {
+    fn a_fork_is_another_repository_in_any_form_of_its_url() {
         for (remote, fork) in [
             ("git://github.com/vllm-project/vllm.git", false),
             ("https://github.com/vllm-project/vllm", false),
@@ -211,7 +209,7 @@ mod tests {
             ("ssh://git@ssh.github.com:443/vllm-project/vllm.git", false),
             ("git@github.com:VLLM-project/vLLM", false),
             ("https://x-access-token:secret@github.com/vllm-project/vllm.git/", false),
-            ("https://github.com/stranger/vllm.git", true),
+            ("https://github.com/other/vllm.git", true),
             ("https://gitlab.com/vllm-project/vllm.git", true),
             ("", true),
         ] {
@@ -221,17 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_is_not_a_hash_gives_way_to_the_resolved_one() {
+    fn a_commit_that_is_not_a_hash_is_replaced_by_the_resolved_one() {
         assert_eq!(build(&[("BUILDKITE_COMMIT", "HEAD")]).0.head_sha, None);
         let (event, _) = build(&[("BUILDKITE_COMMIT", "HEAD"), ("BUILDKITE_COMMIT_RESOLVED", COMMIT)]);
         assert_eq!(event.head_sha.as_deref(), Some(COMMIT));
     }
 
     #[test]
-    fn a_forks_branch_passes_for_ours_only_as_the_head_of_a_pull_request() {
-        let (pushed, _) = build(&[("BUILDKITE_BRANCH", "stranger:main")]);
-        assert_eq!(pushed.branch.as_deref(), Some("stranger:main"));
-        let (proposed, _) = build(&[("BUILDKITE_BRANCH", "stranger:main"), ("BUILDKITE_PULL_REQUEST", "7")]);
+    fn the_user_of_a_forks_branch_is_removed_only_in_a_pull_request() {
+        let (pushed, _) = build(&[("BUILDKITE_BRANCH", "other:main")]);
+        assert_eq!(pushed.branch.as_deref(), Some("other:main"));
+        let (proposed, _) = build(&[("BUILDKITE_BRANCH", "other:main"), ("BUILDKITE_PULL_REQUEST", "7")]);
         assert_eq!(proposed.branch.as_deref(), Some("main"));
     }
 

@@ -1,5 +1,5 @@
 //! GitHub's events: the payload of `GITHUB_EVENT_PATH` and the `GITHUB_*` variables become an [`Event`] and a [`CiRun`].
-//! Pure. Every field of a payload is optional, because what an event leaves out must not stop the decision.
+//! Every field of a payload is optional, because a missing field must not prevent the decision.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,13 @@ use vllm_verdict::v1::{Event, LabelsSource, Provider};
 use super::{CiRun, CompletedRun};
 use crate::environment::Environment;
 use crate::exit::Classify;
+use crate::names;
 
-/// What happened, and the run that we are in. `name` is `GITHUB_EVENT_NAME`, `payload` the text of the file
-/// `GITHUB_EVENT_PATH`. An event that we do not know has no pull request and is no error.
+/// The event and the current run. `name` is `GITHUB_EVENT_NAME`, `payload` the text of the file
+/// `GITHUB_EVENT_PATH`. An unknown event has no pull request and is not an error.
 ///
 /// # Errors
-/// The user's mistake: `payload` is not JSON, or not that of the event `name`.
+/// The user's mistake: `payload` is not the JSON of an event `name`.
 pub fn parse(name: &str, payload: &str, env: &Environment) -> anyhow::Result<(Event, CiRun)> {
     let mut run = ci_run(env);
     let event = Event {
@@ -24,9 +25,9 @@ pub fn parse(name: &str, payload: &str, env: &Environment) -> anyhow::Result<(Ev
         name: name.to_owned(),
         action: None,
         changed_label: None,
-        repository: env.get("GITHUB_REPOSITORY").and_then(crate::names::repository),
-        branch: env.get("GITHUB_REF").and_then(crate::names::branch),
-        head_sha: env.get("GITHUB_SHA").and_then(crate::names::commit),
+        repository: env.get("GITHUB_REPOSITORY").and_then(names::repository),
+        branch: env.get("GITHUB_REF").and_then(names::branch),
+        head_sha: env.get("GITHUB_SHA").and_then(names::commit),
         base_sha: None,
         base_branch: None,
         pull_request: None,
@@ -65,7 +66,7 @@ fn in_repository(repository: Option<Repository>, event: Event) -> Event {
     Event { repository: full_name(&repository).or(event.repository), ..event }
 }
 
-/// The head is the pull request's own: `GITHUB_SHA` is a merge commit that nobody pushed.
+/// The head is that of the pull request: `GITHUB_SHA` is a merge commit that GitHub created.
 fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
     let event = in_repository(payload.repository, event);
     let Some(PullRequest { number, head, base, labels }) = payload.pull_request else {
@@ -77,13 +78,13 @@ fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
     let labels = labels.unwrap_or_default();
     Event {
         action: payload.action,
-        changed_label: payload.label.and_then(|label| label.name).as_deref().map(crate::names::shown_label),
-        branch: head.reference.as_deref().and_then(crate::names::branch),
-        head_sha: head.sha.as_deref().and_then(crate::names::commit),
-        base_sha: base.sha.as_deref().and_then(crate::names::commit),
-        base_branch: base.reference.as_deref().and_then(crate::names::branch),
+        changed_label: payload.label.and_then(|label| label.name).as_deref().map(names::shown_label),
+        branch: head.reference.as_deref().and_then(names::branch),
+        head_sha: head.sha.as_deref().and_then(names::commit),
+        base_sha: base.sha.as_deref().and_then(names::commit),
+        base_branch: base.reference.as_deref().and_then(names::branch),
         pull_request: number,
-        labels: crate::ci::event::labels(labels.iter().filter_map(|label| label.name.as_deref())),
+        labels: super::labels(labels.iter().filter_map(|label| label.name.as_deref())),
         // A deleted fork has no repository; `repo.fork` would be wrong for a fork's own pull requests.
         fork: source.is_none() || source != target,
         ..event
@@ -93,12 +94,12 @@ fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
 fn push(payload: PushPayload, event: Event) -> Event {
     let event = in_repository(payload.repository, event);
     let deleted = payload.deleted == Some(true);
-    let tip = payload.after.as_deref().map_or(event.head_sha, crate::names::commit);
+    let tip = payload.after.as_deref().map_or(event.head_sha, names::commit);
     Event {
         action: deleted.then(|| "deleted".to_owned()),
-        branch: payload.reference.as_deref().map_or(event.branch, crate::names::branch),
+        branch: payload.reference.as_deref().map_or(event.branch, names::branch),
         head_sha: tip.filter(|_| !deleted),
-        base_sha: payload.before.as_deref().and_then(crate::names::commit),
+        base_sha: payload.before.as_deref().and_then(names::commit),
         ..event
     }
 }
@@ -106,35 +107,35 @@ fn push(payload: PushPayload, event: Event) -> Event {
 fn merge_group(payload: MergeGroupPayload, event: Event) -> Event {
     let event = in_repository(payload.repository, event);
     let group = payload.merge_group.unwrap_or_default();
-    let branch = group.head_ref.as_deref().and_then(crate::names::branch).or(event.branch);
+    let branch = group.head_ref.as_deref().and_then(names::branch).or(event.branch);
     Event {
         action: payload.action,
-        head_sha: group.head_sha.as_deref().map_or(event.head_sha, crate::names::commit),
-        base_sha: group.base_sha.as_deref().and_then(crate::names::commit),
-        base_branch: group.base_ref.as_deref().and_then(crate::names::branch),
-        pull_request: branch.as_deref().and_then(crate::ci::event::queued_pull_request),
+        head_sha: group.head_sha.as_deref().map_or(event.head_sha, names::commit),
+        base_sha: group.base_sha.as_deref().and_then(names::commit),
+        base_branch: group.base_ref.as_deref().and_then(names::branch),
+        pull_request: branch.as_deref().and_then(super::queued_pull_request),
         branch,
         ..event
     }
 }
 
 fn completed_run(run: WorkflowRun, repository: &Option<Repository>) -> Option<CompletedRun> {
-    let ours = repository.as_ref().and_then(|repository| repository.id);
-    let targets_us = |pull_request: &RunPullRequest| {
+    let own = repository.as_ref().and_then(|repository| repository.id);
+    let targets_own = |pull_request: &RunPullRequest| {
         let base = pull_request.base.as_ref().and_then(|base| base.repo.as_ref()).and_then(|repo| repo.id);
-        base.is_none() || ours.is_none() || base == ours
+        base.is_none() || own.is_none() || base == own
     };
     Some(CompletedRun {
         event: run.event?,
         conclusion: run.conclusion,
-        head_sha: crate::names::commit(&run.head_sha?)?,
-        head_branch: crate::names::branch(&run.head_branch?)?,
+        head_sha: names::commit(&run.head_sha?)?,
+        head_branch: names::branch(&run.head_branch?)?,
         head_repository: full_name(&run.head_repository),
         pull_requests: run
             .pull_requests
             .iter()
             .flatten()
-            .filter(|pr| targets_us(pr))
+            .filter(|pr| targets_own(pr))
             .filter_map(|pr| pr.number)
             .collect(),
         url: run.html_url,
@@ -166,7 +167,7 @@ fn ci_run(env: &Environment) -> CiRun {
 }
 
 fn full_name(repository: &Option<Repository>) -> Option<String> {
-    repository.as_ref()?.full_name.as_deref().and_then(crate::names::repository)
+    repository.as_ref()?.full_name.as_deref().and_then(names::repository)
 }
 
 #[derive(Deserialize)]
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_of_github_reads_as_what_it_is() {
+    fn every_example_payload_of_github_is_parsed() {
         let labeled = ("pull_request", Some("labeled"), Some(2), false, vec!["bug"], Some(HEAD), Some(BASE));
         let with = |action| ("pull_request", Some(action), labeled.2, false, labeled.4.clone(), labeled.5, labeled.6);
         let opened = ("pull_request", Some("opened"), Some(2), false, vec![], Some(HEAD), Some(BASE));
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_labeled_pull_request_tells_its_branches_and_the_label_that_was_added() {
+    fn a_labeled_pull_request_has_its_branches_and_the_label_that_was_added() {
         let event = event("pull_request", &example("pull_request.labeled"));
         assert_eq!(event.changed_label.as_deref(), Some("bug"));
         assert_eq!((event.branch.as_deref(), event.base_branch.as_deref()), (Some("changes"), Some("master")));
@@ -345,9 +346,9 @@ mod tests {
     }
 
     #[test]
-    fn a_head_repository_that_is_another_or_gone_is_a_fork() {
+    fn a_head_repository_that_is_another_or_deleted_is_a_fork() {
         let mut payload: serde_json::Value = serde_json::from_str(&example("pull_request.opened")).unwrap();
-        payload["pull_request"]["head"]["repo"]["full_name"] = "stranger/Hello-World".into();
+        payload["pull_request"]["head"]["repo"]["full_name"] = "other/Hello-World".into();
         assert!(event("pull_request", &payload.to_string()).fork);
         payload["pull_request"]["head"]["repo"] = serde_json::Value::Null;
         assert!(event("pull_request", &payload.to_string()).fork);
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workflow_run_tells_of_the_run_that_ended() {
+    fn a_workflow_run_has_the_run_that_completed() {
         let mut payload: serde_json::Value = serde_json::from_str(&example("workflow_run.completed")).unwrap();
         let ours = payload["repository"]["id"].clone();
         payload["workflow_run"]["conclusion"] = "success".into();
@@ -420,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_we_do_not_know_is_no_pull_request_and_no_error() {
+    fn an_unknown_event_has_no_pull_request_and_is_not_an_error() {
         for (name, payload) in [
             ("schedule", r#"{"schedule": "0 4 * * *"}"#),
             ("issue_comment", r#"{"action": ["odd"], "number": "seven", "pull_request": 3}"#),
@@ -433,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_without_its_fields_is_no_error() {
+    fn a_payload_without_its_fields_is_not_an_error() {
         for name in ["pull_request", "pull_request_target", "push", "merge_group", "workflow_run"] {
             assert_eq!(event(name, "{}").pull_request, None, "{name}");
         }

@@ -1,18 +1,19 @@
-//! The event of a person's machine: somebody asked. Pure.
+//! The event of a local run.
 
 use vllm_verdict::v1::{Event, LabelsSource, Provider};
 
 use super::labels as valid;
+use crate::names;
 
-/// What `--provider local` stands for: no pull request, and the labels of `--label`, which narrow the devices.
-/// `repository` is `owner/name`. A label that no configured label can equal, and what is not a repository, are dropped.
+/// The event of `--provider local`: no pull request, and the labels of `--label`, which restrict the devices.
+/// `repository` is `owner/name`. An invalid label or repository is left out.
 pub fn event(labels: &[String], repository: Option<&str>) -> Event {
     Event {
         provider: Provider::Local,
         name: "local".to_owned(),
         action: None,
         changed_label: None,
-        repository: repository.and_then(crate::names::repository),
+        repository: repository.and_then(names::repository),
         branch: None,
         head_sha: None,
         base_sha: None,

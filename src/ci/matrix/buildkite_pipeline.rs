@@ -1,37 +1,35 @@
-//! The matrix as a pipeline for `buildkite-agent pipeline upload --no-interpolation`. Pure. Its steps have no command of
-//! their own: what a test file says is data of the plugin and of the environment, never words of a shell.
+//! The matrix as a pipeline for `buildkite-agent pipeline upload --no-interpolation`. Its steps have no command: the text of
+//! a test file is only a plugin option or an environment variable, never part of a shell command.
 
 use anyhow::{Context, ensure};
 use indexmap::IndexMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::Pair;
+use super::MatrixJob;
 use crate::exit::Classify;
 
-/// Steps that Buildkite takes in one upload.
+/// Most steps of one upload to Buildkite.
 const LIMIT: usize = 500;
 
-/// What every step is like.
+/// What all steps have in common.
 #[derive(Debug, Clone)]
-pub struct Steps {
+pub struct StepTemplate {
     /// The plugin and its version: `vllm-project/vllm-perf#v1.0.0`.
     pub plugin: String,
-    /// Options that every step gives to the plugin.
-    pub options: IndexMap<String, Value>,
+    /// Options of the plugin in every step.
+    pub options: IndexMap<String, OptionValue>,
 }
 
-/// The value of an option: the plugin's schema takes numbers as such.
+/// The value of an option of the plugin, whose schema distinguishes numbers and texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Value {
-    /// A number.
+pub enum OptionValue {
     Number(u64),
-    /// Any other text.
     Text(String),
 }
 
-impl From<String> for Value {
+impl From<String> for OptionValue {
     fn from(text: String) -> Self {
         text.parse().map_or(Self::Text(text), Self::Number)
     }
@@ -48,7 +46,7 @@ struct Step {
     key: String,
     agents: Agents,
     env: Env,
-    plugins: [IndexMap<String, IndexMap<String, Value>>; 1],
+    plugins: [IndexMap<String, IndexMap<String, OptionValue>>; 1],
 }
 
 #[derive(Serialize)]
@@ -62,46 +60,47 @@ struct Env {
     model: String,
 }
 
-/// The pipeline as JSON, which Buildkite reads as it reads YAML. The runners are queues.
+/// The pipeline as JSON, which is also YAML. Runners are queues.
 ///
 /// # Errors
-/// The user's mistake: more steps than Buildkite takes.
-pub fn text(pairs: &[Pair], steps: &Steps) -> anyhow::Result<String> {
+/// The user's mistake: more steps than Buildkite allows.
+pub fn text(jobs: &[MatrixJob], template: &StepTemplate) -> anyhow::Result<String> {
     let check = || {
-        let count = pairs.len();
+        let count = jobs.len();
         ensure!(
             count <= LIMIT,
-            "{count} steps, and Buildkite takes {LIMIT} an upload: choose with --model or --runner"
+            "{count} steps, but Buildkite allows {LIMIT} per upload: select with --model or --runner"
         );
         Ok(())
     };
     check().mistake()?;
-    let pipeline = Pipeline { steps: pairs.iter().map(|pair| step(pair, steps)).collect() };
+    let pipeline = Pipeline { steps: jobs.iter().map(|job| step(job, template)).collect() };
     serde_json::to_string_pretty(&pipeline).context("cannot print the pipeline")
 }
 
-fn step(pair: &Pair, steps: &Steps) -> Step {
-    let mut options = steps.options.clone();
-    options.insert("device".to_owned(), Value::Text(pair.device.to_string()));
-    options.extend(pair.device_type.clone().map(|text| ("device-type".to_owned(), Value::Text(text))));
-    options.extend(pair.commit.clone().map(|commit| ("head".to_owned(), Value::Text(commit))));
+fn step(job: &MatrixJob, template: &StepTemplate) -> Step {
+    let mut options = template.options.clone();
+    options.insert("device".to_owned(), OptionValue::Text(job.device.to_string()));
+    options.extend(job.device_type.clone().map(|text| ("device-type".to_owned(), OptionValue::Text(text))));
+    options.extend(job.commit.clone().map(|commit| ("head".to_owned(), OptionValue::Text(commit))));
     Step {
-        label: format!("{} on {}", pair.model, pair.runner),
-        key: key(pair),
-        agents: Agents { queue: pair.runner.clone() },
-        env: Env { model: pair.model.clone() },
-        plugins: [IndexMap::from([(steps.plugin.clone(), options)])],
+        label: format!("{} on {}", job.model, job.runner),
+        key: key(job),
+        agents: Agents { queue: job.runner.clone() },
+        env: Env { model: job.model.clone() },
+        plugins: [IndexMap::from([(template.plugin.clone(), options)])],
     }
 }
 
-/// A step's key has letters, digits and `_-:`, and must not look like a UUID; a hash tells apart what looks the same then.
-fn key(pair: &Pair) -> String {
+/// A key may contain letters, digits and `_-:`, and must not look like a UUID. The hash keeps keys distinct whose names
+/// differ only in other characters.
+fn key(job: &MatrixJob) -> String {
     let slug = |text: &str| -> String {
         text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(60).collect()
     };
-    let hash = Sha256::digest(format!("{}\n{}", pair.model, pair.runner));
+    let hash = Sha256::digest(format!("{}\n{}", job.model, job.runner));
     let hash: String = hash.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
-    format!("perf-{}-{}-{hash}", slug(&pair.model), slug(&pair.runner))
+    format!("perf-{}-{}-{hash}", slug(&job.model), slug(&job.runner))
 }
 
 #[cfg(test)]
@@ -110,8 +109,8 @@ mod tests {
 
     use super::*;
 
-    fn pair(model: &str) -> Pair {
-        Pair {
+    fn job(model: &str) -> MatrixJob {
+        MatrixJob {
             runner: "perf-h100".to_owned(),
             device: DeviceName::Cuda,
             device_type: Some("NVIDIA H100".to_owned()),
@@ -120,14 +119,14 @@ mod tests {
         }
     }
 
-    fn steps() -> Steps {
-        let options = IndexMap::from([("pairs".to_owned(), Value::from("3".to_owned()))]);
-        Steps { plugin: "vllm-project/vllm-perf#v1.0.0".to_owned(), options }
+    fn template() -> StepTemplate {
+        let options = IndexMap::from([("pairs".to_owned(), OptionValue::from("3".to_owned()))]);
+        StepTemplate { plugin: "vllm-project/vllm-perf#v1.0.0".to_owned(), options }
     }
 
     #[test]
-    fn what_a_test_file_says_is_no_word_of_a_command() {
-        insta::assert_snapshot!(text(&[pair("a/$(reboot)")], &steps()).unwrap(), @r#"
+    fn the_text_of_a_test_file_is_never_part_of_a_command() {
+        insta::assert_snapshot!(text(&[job("a/$(reboot)")], &template()).unwrap(), @r#"
         {
           "steps": [
             {
@@ -156,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn models_whose_names_look_the_same_as_keys_have_different_ones() {
-        assert_ne!(key(&pair("a/b")), key(&pair("a-b")));
-        assert_eq!(key(&pair("a/b")), key(&pair("a/b")));
+    fn models_with_similar_names_have_different_keys() {
+        assert_ne!(key(&job("a/b")), key(&job("a-b")));
+        assert_eq!(key(&job("a/b")), key(&job("a/b")));
     }
 
     #[test]
-    fn more_steps_than_buildkite_takes_are_refused() {
-        let error = text(&vec![pair("a"); 501], &steps()).unwrap_err().to_string();
-        assert!(error.starts_with("501 steps, and Buildkite takes 500 an upload"), "{error}");
+    fn more_steps_than_buildkite_allows_are_rejected() {
+        let error = text(&vec![job("a"); 501], &template()).unwrap_err().to_string();
+        assert!(error.starts_with("501 steps, but Buildkite allows 500 per upload"), "{error}");
     }
 }

@@ -1,17 +1,15 @@
 //! Which results become dashboard records.
-use serde::Deserialize;
-use serde::Serialize;
 
-/// Which cases have records.
+use serde::{Deserialize, Serialize};
+
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rules {
-    /// Which of the cases that the dashboard cannot tell apart.
     pub collision: Choice,
-    /// Share of failed requests above which a case has none.
+    /// Largest share of failed requests of a case that has records.
     pub failed_share: f64,
 }
 
-/// Which of the cases is published that differ only in what the dashboard does not read.
+/// Of several cases that the dashboard cannot distinguish, the one that is published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
@@ -23,7 +21,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// As the config file says it.
+    /// The word in the config file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Highest => "highest",

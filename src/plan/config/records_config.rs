@@ -1,0 +1,76 @@
+//! `records` in the config file: which results become dashboard records, and where those go.
+
+use serde_json::json;
+use url::Url;
+
+use super::record_rules::{Choice, Rules};
+use super::scalar::{SHARE, Scalar, Schema, not, one_of, valid};
+use super::section::{Section, Walk};
+use super::value_kinds::Optional;
+use crate::names;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RecordsConfig {
+    pub rules: Rules,
+    pub build_number_offset: Option<u64>,
+    pub uploader: Option<String>,
+}
+
+impl Section for RecordsConfig {
+    fn keys(&mut self, walk: &mut impl Walk) {
+        walk.key(
+            "collision",
+            "Of the cases that the dashboard cannot distinguish, the one that is published: that at the highest or the lowest concurrency.",
+            &mut self.rules.collision,
+            COLLISION,
+        );
+        walk.key(
+            "failed_share",
+            "Largest share of failed requests of a case that has records; by default none may fail.",
+            &mut self.rules.failed_share,
+            SHARE,
+        );
+        walk.key(
+            "build_number_offset",
+            "On Buildkite, added to the number of the build to make the number of the run, which orders the dashboard.",
+            &mut self.build_number_offset,
+            Optional { value: NUMBER, none: "none" },
+        );
+        walk.key(
+            "uploader",
+            "API that takes records in place of the store. VLLM_PERF_UPLOADER_USERNAME and VLLM_PERF_UPLOADER_PASSWORD are its credentials.",
+            &mut self.uploader,
+            Optional { value: UPLOADER, none: "none" },
+        );
+    }
+}
+
+const COLLISION: Scalar<Choice> = Scalar {
+    expecting: "`highest` or `lowest`",
+    numbers: false,
+    schema: Schema::OneOf(|| CHOICES.map(Choice::as_str).to_vec()),
+    read: |text| one_of(text, "a choice of concurrency", &CHOICES, Choice::as_str),
+    show: |choice| choice.as_str().to_owned(),
+};
+
+const CHOICES: [Choice; 2] = [Choice::Highest, Choice::Lowest];
+
+const NUMBER: Scalar<u64> = Scalar {
+    expecting: "a whole number",
+    numbers: true,
+    schema: Schema::Other(|| json!({"type": "integer", "minimum": 0})),
+    read: |text| text.parse().map_err(|_| not(text, "a whole number")),
+    show: u64::to_string,
+};
+
+const UPLOADER: Scalar<String> =
+    Scalar::text("a URL", r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/]).+$", |text| {
+        valid(is_url(text), text, "an upload API: expected `https://HOST/PATH`, without a password in it")
+    });
+
+/// Whether a password may be sent to a URL.
+pub fn is_url(url: &str) -> bool {
+    names::is_safe(url).is_ok()
+        && Url::parse(url)
+            .is_ok_and(|url| url.username().is_empty() && url.password().is_none() && url.fragment().is_none())
+}
