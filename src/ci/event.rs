@@ -4,12 +4,12 @@ pub mod buildkite_event;
 pub mod github_event;
 pub mod local_event;
 
-use crate::names::{commit, is_label};
 use std::path::PathBuf;
 
 use vllm_verdict::v1::Provider;
 
 use crate::environment::Environment;
+use crate::names::{Commit, Repository, is_label};
 
 /// The CI run that we are in: where to link and where to write. Never part of an output folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,6 +67,16 @@ pub fn detect(env: &Environment) -> Provider {
 /// The labels among `names`; others are left out, because no configured label can equal them.
 fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names.into_iter().filter(|name| is_label(name)).take(LABELS).map(str::to_owned).collect()
+}
+
+/// A full commit hash, as an event holds it; see [`Commit::of_event`].
+fn commit(text: &str) -> Option<String> {
+    Commit::of_event(text).map(String::from)
+}
+
+/// `owner/name`, as an event holds it.
+fn repository(text: &str) -> Option<String> {
+    text.parse::<Repository>().ok().map(String::from)
 }
 
 /// The pull request that a merge queue tests, out of its branch `gh-readonly-queue/<base>/pr-<number>-<commit>`.

@@ -1,7 +1,7 @@
 //! `vllm-perf calibrate`: A/A runs until the noise of every primary row is known, or the budget ends.
 
 use crate::command::planning_flags::Planning;
-use crate::command::run_command::Timeouts;
+use crate::command::run_flags::Timeouts;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,8 +13,7 @@ use vllm_verdict::noise::{ENOUGH_PAIRS, Noise};
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::CaseFacts;
 
-use super::prepare;
-use super::run_command::conclude;
+use super::{conclude, hub_token, prepare};
 use crate::duration;
 use crate::exit::{Classify, Exit};
 use crate::run::measure::Measure;
@@ -30,14 +29,14 @@ use crate::system::store::Store;
 pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> Result<Exit> {
     let planning = &mut arguments.planning;
     let alone = |flag: &str| Err(anyhow!("{flag}: `calibrate` measures --head against itself")).mistake();
-    if planning.base.is_some() || planning.base_server_args.is_some() {
-        return alone(if planning.base.is_some() { "--base" } else { "--base-server-args" });
+    if planning.sides.base.is_some() || planning.sides.base_server_args.is_some() {
+        return alone(if planning.sides.base.is_some() { "--base" } else { "--base-server-args" });
     }
-    if planning.strategy.is_some_and(|strategy| strategy != Strategy::Paired) {
+    if planning.runs.strategy.is_some_and(|strategy| strategy != Strategy::Paired) {
         return alone("--strategy");
     }
-    planning.base = Some("none".to_owned());
-    planning.strategy = None;
+    planning.sides.base = Some("none".to_owned());
+    planning.runs.strategy = None;
     let (planning, begun) = (&arguments.planning, Instant::now());
     let mut prepared = prepare::prepare(planning, true, shell).await?;
     if !prepared.plan.trigger.run {
@@ -50,7 +49,7 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let plan = &mut prepared.plan;
     plan.sides.base.clone_from(&plan.sides.head);
     plan.strategy = Strategy::Paired;
-    crate::command::run_command::check_hub_token(plan, shell).mistake()?;
+    hub_token::check(plan, &shell.environment).mistake()?;
     let cases: Vec<CaseFacts> = plan.cases.iter().map(CaseFacts::from).collect();
     let wanted = f64::from(arguments.precision) / 100.0;
 
@@ -59,17 +58,17 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     shell.say(&known.sentence(wanted));
     let mut longest = Duration::ZERO;
     while known.least < known.needed {
-        let left = planning.budget.map(|budget| budget.saturating_sub(begun.elapsed()));
+        let left = planning.runs.budget.map(|budget| budget.saturating_sub(begun.elapsed()));
         if left.is_some_and(|left| left < longest || left.is_zero()) {
             shell.say(&format!(
                 "the budget of {} ends here; `vllm-perf calibrate` with the same store goes on",
-                duration::text(planning.budget.unwrap_or_default())
+                duration::text(planning.runs.budget.unwrap_or_default())
             ));
             break;
         }
         let plan = &mut prepared.plan;
         // No run is longer than what is missing, and each has an order of its own.
-        plan.pairs = planning.pairs.min(known.missing()).max(2);
+        plan.pairs = planning.runs.pairs.min(known.missing()).max(2);
         let before = Instant::now();
         let out = OutputFolder::at(&free(&planning.out));
         let (plan, mut journal, _lock) = run_folder::open(&out, plan.clone(), false, shell)?;

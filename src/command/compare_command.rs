@@ -1,36 +1,31 @@
 //! `vllm-perf compare`: what was measured before, base against head.
 
-use crate::command::arguments::DeviceChoice;
-use crate::command::arguments::device_choice;
-use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::collections::HashMap;
-use std::path::Path;
-use std::path::PathBuf;
-use vllm_verdict::capacity::Statistic;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use vllm_verdict::Input;
-use vllm_verdict::capacity::{self, Capacity, Limits};
+use vllm_verdict::capacity::{self, Capacity, Limits, Statistic};
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::v1::{CaseFacts, Comparison, Device, SideFacts, Subject};
 
-use super::base_settings;
-use super::run_command::conclude;
 use crate::ci::event::CiRun;
-use crate::command::arguments::Format;
+use crate::command::shared_flags::{DeviceChoice, Format, device_choice};
+use crate::command::{base_settings, conclude};
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
 use crate::report::terminal;
 use crate::result::case_files::Folder;
 use crate::result::{self, upstream_compare};
-use crate::system::noise_store;
 use crate::system::output::OutputFolder;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
+use crate::system::{noise_store, results_folder};
 
 /// What `--format json` prints: `comparison.json`, and the capacities where limits were given.
 #[derive(Serialize)]
@@ -102,8 +97,8 @@ fn tables(base: &Path, head: &Path, config: &Config) -> Result<Comparison> {
 /// Two output folders, results folders, or folders of repetitions.
 async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &Shell) -> Result<Comparison> {
     let base = arguments.base.as_path();
-    let base_folders = result::repetitions(base)?;
-    let head_folders = result::repetitions(head)?;
+    let base_folders = results_folder::repetitions(base)?;
+    let head_folders = results_folder::repetitions(head)?;
     let planned_pairs = u32::try_from(base_folders.len().max(head_folders.len())).unwrap_or(u32::MAX);
     let repetitions = |folders: &[Folder]| folders.iter().map(Folder::repetition).collect();
     let plans = [plan_of(base)?, plan_of(head)?];

@@ -1,26 +1,26 @@
 //! `vllm-perf config`: the settings in force, their schema, and a check of a file.
 
-use crate::command::planning_flags::Planning;
 use clap::Subcommand;
 use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{base_settings, prepare};
-use crate::command::arguments::Format;
+use super::{base_settings, setting_overrides};
+use crate::command::planning_flags::Planning;
+use crate::command::shared_flags::Format;
 use crate::exit::{Classify, Exit};
 use crate::plan::config;
 use crate::system::shell::Shell;
 
 /// Shows or checks.
-pub(super) fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exit> {
+pub(super) fn config(command: &ConfigCommand, definition: &clap::Command, shell: &Shell) -> Result<Exit> {
     match command {
         ConfigCommand::Show { planning, format } => {
             let (settings, file) = base_settings::of_checkout(planning.config.as_deref())?;
             let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
             let mut settings = config::settings(&settings, file).mistake()?;
-            prepare::override_settings(&mut settings, planning, shell);
+            setting_overrides::override_settings(&mut settings, planning, definition, &shell.environment);
             match format {
                 Format::Json => shell.print_json(&settings)?,
                 Format::Text => {

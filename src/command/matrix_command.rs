@@ -2,7 +2,7 @@
 //! nightly run the commit that each still has to measure.
 
 use crate::ci::matrix::{buildkite_pipeline, github_matrix};
-use crate::command::arguments::EventArgs;
+use crate::command::event_flags::{EventArgs, refresh_labels};
 use clap::Args;
 use clap::ValueEnum;
 use std::collections::HashMap;
@@ -12,13 +12,13 @@ use anyhow::{Context, Result, anyhow};
 use indexmap::IndexMap;
 use vllm_verdict::v1::{Device, Event};
 
-use super::{base_settings, prepare};
+use super::base_settings;
 use crate::ci::matrix::buildkite_pipeline::{Steps, Value};
 use crate::ci::matrix::{self, Pair, Wanted};
 use crate::ci::trigger;
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
-use crate::plan::image::{self, Source};
+use crate::plan::image::{self, Pipeline};
 use crate::plan::suite;
 use crate::system::git;
 use crate::system::github::Github;
@@ -26,17 +26,18 @@ use crate::system::registry::{self, Found, Registry};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::store::object_key::RecordKey;
+use crate::system::suite_folder;
 
 /// Prints the matrix. That there are no jobs is no error: why is said.
 pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit> {
-    let (mut event, ci) = prepare::event(&arguments.event, &arguments.labels, &shell.environment)?;
+    let (mut event, ci) = arguments.event.read(&arguments.labels, &shell.environment)?;
     let (config, notice) = base_settings::of_event(&event, arguments.config.as_deref(), shell).await?;
     if let Some(notice) = notice {
         shell.say(&notice);
     }
-    let github = prepare::github(&arguments.event, &ci, &shell.environment)?;
+    let github = arguments.event.github(&ci, &shell.environment)?;
     if let Some(github) = &github {
-        prepare::refresh_labels(&mut event, github, shell).await;
+        refresh_labels(&mut event, github, shell).await;
     }
     let decision = trigger::decide(&event, &config.trigger, &config.devices)?;
     let mut pairs = match decision.run {
@@ -77,7 +78,7 @@ fn jobs(arguments: &MatrixArgs, event: &Event, config: &Config, shell: &Shell) -
         if !sizes.values().flatten().any(|runner| wanted.runner(runner)) {
             continue;
         }
-        let files = suite::serving(folder, &shell.environment, device)?;
+        let files = suite_folder::serving(folder, &shell.environment, device)?;
         if files.is_empty() {
             shell.say(&format!("no jobs on {device}: no serving tests for it in `{}`", folder.display()));
         }
@@ -178,7 +179,7 @@ async fn unbenchmarked(
 fn reference(pair: &Pair, commit: &str, config: &Config) -> Result<String> {
     let image_suffix = config.device(pair.device).image_suffix;
     let device = Device { name: pair.device, device_type: String::new(), count: 1, image_suffix };
-    image::reference(&device, commit, Source::Main, &config.images)
+    image::reference(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images)
 }
 
 /// At most `most` commits of a branch, newest first: git's, else GitHub's where this clone has fewer.

@@ -10,12 +10,12 @@ use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::report::{Links, html, upstream_files};
 use crate::system::shell::Shell;
-use crate::system::{host, output};
+use crate::system::{host, output, results_folder};
 use crate::{VERSION, result};
 
 /// Writes the files into the folder.
 pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
-    let folder = result::read_folder(&arguments.results).mistake()?;
+    let folder = results_folder::read_folder(&arguments.results).mistake()?;
     let host = host::host().ok();
     let comparison = vllm_verdict::compare(vllm_verdict::Input {
         subject: Subject { version: VERSION.to_owned(), ..Subject::default() },

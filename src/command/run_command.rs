@@ -1,9 +1,5 @@
 //! `vllm-perf run`: plan, wait for the images, benchmark, compare, write the output folder.
 
-pub mod conclude;
-mod head_records;
-
-use crate::command::arguments::span;
 use crate::command::planning_flags::Planning;
 use crate::publish::comment;
 use crate::run::{measure, run_folder};
@@ -11,18 +7,17 @@ use crate::system::interrupt::interruptible;
 use crate::system::step_files;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use super::prepare::{self, Prepared};
-use super::{base_commit, plan_command};
+use super::{base_fallback, conclude, hub_token, plan_output};
 use crate::ci::event::CiRun;
-use crate::command::arguments::Format;
+use crate::command::run_flags::Timeouts;
+use crate::command::shared_flags::Format;
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
-use crate::plan::target::Target;
 use crate::publish;
 use crate::report::markdown;
 use crate::system::github::Github;
@@ -35,18 +30,18 @@ use crate::system::shell::Shell;
 pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     let mut prepared = prepare::prepare(&arguments.planning, !arguments.dry_run, shell).await?;
     if arguments.dry_run || shell.environment.get("DRY_RUN") == Some("1") {
-        plan_command::print(&prepared.plan, Format::Text, shell)?;
+        plan_output::print(&prepared.plan, Format::Text, shell)?;
         return Ok(Exit::Done);
     }
     if !prepared.plan.trigger.run {
         return skip(&prepared, shell);
     }
-    check_hub_token(&prepared.plan, shell).mistake()?;
+    hub_token::check(&prepared.plan, &shell.environment).mistake()?;
     let out = OutputFolder::at(&arguments.planning.out);
     if !arguments.resume {
-        let github = prepare::github(&arguments.planning.event, &prepared.ci, &shell.environment)?;
+        let github = arguments.planning.event.github(&prepared.ci, &shell.environment)?;
         let images = &prepared.config.images;
-        base_commit::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
+        base_fallback::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
     }
     let (plan, mut journal, _lock) = run_folder::open(&out, prepared.plan, arguments.resume, shell)?;
 
@@ -55,7 +50,7 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     let work = measure::Measure {
         planning: &arguments.planning,
         timeouts: &arguments.timeouts,
-        budget: arguments.planning.budget,
+        budget: arguments.planning.runs.budget,
         plan: &plan,
         config: &prepared.config,
         out: &out,
@@ -109,7 +104,7 @@ impl Announcement {
             return None;
         };
         let made = async {
-            let Some(github) = prepare::github(&arguments.planning.event, ci, &shell.environment)? else {
+            let Some(github) = arguments.planning.event.github(ci, &shell.environment)? else {
                 return Ok(None);
             };
             let id = publish::comment_id(ci, Some(&plan.device));
@@ -145,26 +140,6 @@ fn skip(prepared: &Prepared, shell: &Shell) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Models come from the hub with a token, unless they are folders, the hub is not asked, or nothing real serves.
-pub(super) fn check_hub_token(plan: &Plan, shell: &Shell) -> Result<()> {
-    let environment = &shell.environment;
-    let token = environment.get("HF_TOKEN");
-    if token.is_some_and(|token| !token.starts_with("hf_")) {
-        return Err(anyhow!("HF_TOKEN is no Hugging Face token: it must begin with `hf_`"));
-    }
-    let loads = plan.sides.present().any(|(_, side)| matches!(side.target, Target::Image(_) | Target::Local(_)));
-    let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| environment.get(name) == Some("1"));
-    let from_hub = plan.cases.iter().find(|case| !Path::new(&case.model).is_dir());
-    match from_hub {
-        Some(case) if loads && !offline && token.is_none() => Err(anyhow!(
-            "`{}` needs the model `{}` from the Hugging Face hub: set HF_TOKEN, or HF_HUB_OFFLINE=1 where it is cached",
-            case.name,
-            case.model
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// `vllm-perf run`.
 #[derive(Debug, Args)]
 #[command(
@@ -186,18 +161,4 @@ pub struct RunArgs {
     /// How long things may take.
     #[command(flatten)]
     pub timeouts: Timeouts,
-}
-
-/// How long things may take.
-#[derive(Debug, Args)]
-pub struct Timeouts {
-    /// How long a server may take to answer /v1/models (45s, 20m)
-    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
-    pub server_timeout: Duration,
-    /// How long one case may take (90s, 60m)
-    #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
-    pub case_timeout: Duration,
-    /// How long to wait for an image that is not there yet, in place of the config's (0s, 90m)
-    #[arg(long, env = "VLLM_PERF_WAIT", value_name = "TIME", value_parser = span)]
-    pub wait: Option<Duration>,
 }

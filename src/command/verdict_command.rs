@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use vllm_verdict::v1::{Comparison, Counts, Row, Verdict};
 
-use crate::command::arguments::Format;
+use crate::command::shared_flags::Format;
 use crate::exit::Exit;
 use crate::publish::artifact;
 use crate::report::{finding, terminal};

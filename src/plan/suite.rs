@@ -1,86 +1,29 @@
-//! vLLM's test files become cases. Pure: files come in as texts, commands go out as argument vectors. Only
-//! `suite/file.rs` reads a folder.
+//! The cases of vLLM's test files. Files come in as texts, commands go out as argument vectors; `system/suite_folder.rs`
+//! reads the folder.
 
 pub mod command_text;
 pub mod parameters;
 pub mod selection;
 pub mod strict_json;
+pub mod suite_case;
 pub mod test_file;
 
-use crate::plan::serve_flags;
 use std::collections::HashSet;
 
 use anyhow::{Context, bail};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
-use vllm_verdict::case::{Kind, MeasuredBy};
-use vllm_verdict::v1::{CaseFacts, Device, Skipped};
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::v1::{Device, Skipped};
 
 use crate::exit::Classify;
+use crate::plan::serve_flags;
 
 use test_file::Test;
 
-pub use crate::system::suite_folder::{read, serving};
 pub use command_text::{commands_json, placed};
 pub use selection::Selection;
+pub use suite_case::{Case, Command};
 pub use test_file::{FileName, SuiteFile, file_names};
-
-/// A command: its words, and what it adds to the environment, both in upstream's order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// Program and arguments, never through a shell.
-    pub argv: Vec<String>,
-    /// Variables of the test file.
-    pub env: IndexMap<String, String>,
-}
-
-/// One measurement of the suite.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Case {
-    /// Unique name; result files carry it.
-    pub name: String,
-    /// What it measures.
-    pub kind: Kind,
-    /// Name of the test that it comes from.
-    pub test: String,
-    /// Model, as the test file names it.
-    pub model: String,
-    /// Upstream's request rate for a serving case: a number as text, or `inf`.
-    pub request_rate: Option<String>,
-    /// Concurrency of a serving case.
-    pub max_concurrency: Option<u64>,
-    /// The server that a serving case needs. Cases with equal servers share one.
-    pub server: Option<Command>,
-    /// The client, or the whole benchmark for the other kinds. Results go to `results/`, which a run replaces.
-    pub client: Command,
-    /// Who measures it.
-    pub measured_by: MeasuredBy,
-}
-
-impl Case {
-    /// Whether another case is of the same test and request rate.
-    pub fn is_beside(&self, other: &Self) -> bool {
-        (&self.test, &self.request_rate) == (&other.test, &other.request_rate)
-    }
-}
-
-impl From<&Case> for CaseFacts {
-    fn from(case: &Case) -> Self {
-        Self {
-            name: case.name.clone(),
-            kind: case.kind,
-            test: case.test.clone(),
-            model: case.model.clone(),
-            request_rate: case.request_rate.clone(),
-            max_concurrency: case.max_concurrency,
-            measured_by: case.measured_by,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        }
-    }
-}
 
 /// The cases of `files` that `selection` keeps and `device` can run, in upstream's order, and what is left out.
 ///
@@ -261,6 +204,7 @@ mod tests {
     use std::path::Path;
 
     use serde::Deserialize;
+    use vllm_verdict::case::Kind;
     use vllm_verdict::v1::DeviceName;
 
     use super::*;
@@ -500,52 +444,6 @@ mod tests {
         insta::assert_snapshot!(lines, @"
         vllm serve m --dtype half --seed 2 --compilation-config.mode 3 --optimization-level 2 --tensor-parallel-size 2
         vllm bench serve --save-result --result-dir results/ --result-filename serving_a_qps_0.5_concurrency_20.json --request-rate 0.5 --max-concurrency 20 --metadata tensor_parallel_size=2 compilation_config.mode=3 optimization_level=2 --model m --num-prompts 20 --backend openai-embeddings
-        ");
-    }
-
-    #[test]
-    fn a_suite_may_have_a_folder_for_each_device() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = std::fs::read_to_string(Path::new(UPSTREAM).join("serving-tests-cpu.json")).unwrap();
-        for name in ["rocm/serving-tests.json", "cpu/serving-tests-cpu.json", "serving-tests.json"] {
-            crate::system::output::write(&dir.path().join(name), text.as_bytes()).unwrap();
-        }
-        let file = |device| {
-            let (files, _) = read(dir.path(), &crate::environment::Environment::default(), device).unwrap();
-            files[0].path.strip_prefix(&format!("{}/", dir.path().display())).unwrap().to_owned()
-        };
-        assert_eq!(file(DeviceName::Rocm), "rocm/serving-tests.json");
-        assert_eq!(file(DeviceName::Cpu), "cpu/serving-tests-cpu.json");
-        assert_eq!(file(DeviceName::Cuda), "serving-tests.json");
-    }
-
-    #[test]
-    fn files_are_upstreams_unless_a_variable_names_one() {
-        let dir = Path::new(UPSTREAM);
-        let env = |variables: &[(&'static str, &'static str)]| variables.iter().copied().collect();
-        let (files, skipped) = read(dir, &env(&[]), DeviceName::Cpu).unwrap();
-        let kinds: Vec<Kind> = files.iter().map(|file| file.kind).collect();
-        assert_eq!(kinds, [Kind::Serving, Kind::Latency, Kind::Throughput]);
-        assert_eq!(skipped[0].name, "startup");
-        assert_eq!(skipped[0].reason, format!("no file `startup-tests-cpu.json` in `{UPSTREAM}`"));
-
-        let (files, _) = read(dir, &env(&[("SERVING_JSON", "serving-tests-cpu-asr.json")]), DeviceName::Cpu).unwrap();
-        assert!(files[0].path.ends_with("serving-tests-cpu-asr.json"), "{}", files[0].path);
-
-        let shown = |result: anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)>| {
-            let error = result.unwrap_err();
-            assert_eq!(exit::of(&error), Exit::Mistake);
-            format!("{error:#}").replace(UPSTREAM, "DIR")
-        };
-        let errors = [
-            shown(read(dir, &env(&[("LATENCY_JSON", "nope.json")]), DeviceName::Cpu)),
-            shown(read(dir, &env(&[]), DeviceName::Xpu)),
-            shown(read(&dir.join("nowhere"), &env(&[]), DeviceName::Cpu)),
-        ];
-        insta::assert_snapshot!(errors.join("\n"), @"
-        cannot read `DIR/nope.json`, which LATENCY_JSON names: No such file or directory (os error 2)
-        no test file for xpu in `DIR`: expected one of serving-tests-xpu.json, latency-tests-xpu.json, startup-tests-xpu.json, throughput-tests-xpu.json; pass --suite DIR or --device NAME
-        `DIR/nowhere` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests
         ");
     }
 }

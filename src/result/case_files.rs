@@ -1,12 +1,13 @@
 //! The files of one repetition, read: what each case left.
-use crate::result::Commands;
-use crate::result::Document;
+
 use anyhow::Context;
 use indexmap::IndexMap;
 use vllm_verdict::case::Kind;
-use vllm_verdict::repetition::Outcome;
-use vllm_verdict::repetition::Repetition;
+use vllm_verdict::repetition::{Outcome, Repetition};
 use vllm_verdict::v1::CaseFacts;
+
+use crate::result::case_commands::Commands;
+use crate::result::result_document::Document;
 
 /// One repetition, as its files tell it.
 #[derive(Debug, Clone, Default, PartialEq)]

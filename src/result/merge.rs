@@ -5,8 +5,8 @@ use serde_json::{Map, Number, Value};
 use vllm_verdict::repetition::Outcome;
 use vllm_verdict::statistics::median;
 
-use super::case_files::{CaseFiles, Folder};
-use super::parse;
+use crate::result::case_files::{CaseFiles, Folder};
+use crate::result::result_document::parse;
 
 /// One folder of several repetitions. Of every case: each number is the median over the repetitions that measured it,
 /// arrays stand one after another, and all else (date, commands) is that of the last. A case that was never measured
@@ -72,7 +72,7 @@ mod tests {
     use vllm_verdict::case::Kind;
 
     use super::*;
-    use crate::result::Commands;
+    use crate::result::case_commands::Commands;
 
     fn repetition(name: &str, kind: Kind, text: &str, gpu_type: &str) -> Folder {
         let commands = Commands { gpu_type: gpu_type.to_owned(), ..Commands::default() };

@@ -13,9 +13,8 @@ use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, DeviceName, Found, SideFa
 
 use super::recorded::Recorded;
 use super::run_folder;
-use crate::command::plan_command;
 use crate::command::planning_flags::Planning;
-use crate::command::run_command::Timeouts;
+use crate::command::run_flags::Timeouts;
 use crate::exit::Classify;
 use crate::plan::concurrency_search::Summary;
 use crate::plan::config::Config;
@@ -58,7 +57,7 @@ impl Measure<'_> {
         let Self { planning, timeouts, budget, plan, config, out, processes, shell } = *self;
         let (store, noise) = self.noise().await?;
         let run = run_folder::run_id(out)?;
-        let images = plan_command::images(plan);
+        let images = plan.sides.images();
         if !images.is_empty() {
             docker::remove_leftovers(&run).await.world()?;
         }

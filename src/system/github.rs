@@ -1,8 +1,7 @@
 //! What we ask of GitHub: labels, pull requests, the merge base, and our comment. How the comment is found again is
 //! `comment`'s, how a request is sent and repeated `transport`'s.
 
-use crate::names::is_hash;
-use crate::names::is_repository;
+use crate::names::{self, Commit};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -132,7 +131,7 @@ impl Github {
             merge_base_commit: CommitPayload,
         }
         for commit in [base, head] {
-            if !is_hash(commit) {
+            if !Commit::is_hash(commit) {
                 return Err(anyhow::anyhow!("`{commit}` is not a commit hash")).mistake();
             }
         }
@@ -205,8 +204,6 @@ impl From<PullPayload> for PullRequest {
 }
 
 pub fn root(repository: &str) -> anyhow::Result<String> {
-    if !is_repository(repository) {
-        return Err(anyhow::anyhow!("`{repository}` is not a repository: expected owner/name")).mistake();
-    }
+    let repository: names::Repository = repository.parse().mistake()?;
     Ok(format!("/repos/{repository}"))
 }

@@ -1,7 +1,6 @@
 //! What this machine has, asked of each vendor's own tool. [`probe`] touches the world; the parsers are pure.
 
-use crate::plan::device::Found;
-use crate::plan::device::Probe;
+use crate::plan::device::{Probe, ProbedDevice};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -23,7 +22,7 @@ pub fn probe(env: &Environment) -> Probe {
     for (name, answer) in asked {
         match answer {
             Ok(Some((0, _)) | None) => {}
-            Ok(Some((count, device_type))) => probe.found.push(Found { name, device_type, count }),
+            Ok(Some((count, device_type))) => probe.found.push(ProbedDevice { name, device_type, count }),
             Err(error) => probe.problems.push((name, format!("{error:#}"))),
         }
     }
@@ -204,17 +203,17 @@ fn xpu_devices(json: &str) -> Answer {
 }
 
 /// The CPU of this machine. On x86-64 its type is model and physical cores, on Arm its vendor.
-fn cpu(arch: &str, processors: &host::Processors) -> Found {
+fn cpu(arch: &str, processors: &host::Processors) -> ProbedDevice {
     let count = processors.numa_nodes.max(1);
     if arch == "aarch64" {
-        return Found { name: DeviceName::Arm64Cpu, device_type: processors.vendor.clone(), count };
+        return ProbedDevice { name: DeviceName::Arm64Cpu, device_type: processors.vendor.clone(), count };
     }
     let mut model = processors.model.clone();
     for word in ["Intel(R)", "(R)", "(TM)", "CPU", "Processor"] {
         model = model.replace(word, "");
     }
     let model = model.split_whitespace().collect::<Vec<_>>().join("_");
-    Found { name: DeviceName::Cpu, device_type: format!("{model}_{}c", processors.physical_cores), count }
+    ProbedDevice { name: DeviceName::Cpu, device_type: format!("{model}_{}c", processors.physical_cores), count }
 }
 
 #[cfg(test)]
@@ -312,7 +311,7 @@ Agent 2
         ] {
             assert_eq!(cpu("x86_64", &processors(model, cores)).device_type, expected);
         }
-        let arm = Found { name: DeviceName::Arm64Cpu, device_type: "ARM".to_owned(), count: 4 };
+        let arm = ProbedDevice { name: DeviceName::Arm64Cpu, device_type: "ARM".to_owned(), count: 4 };
         assert_eq!(cpu("aarch64", &processors("ARM part 0xd40", 64)), arm);
     }
 
@@ -324,7 +323,7 @@ Agent 2
         assert!(probe.on_cpu);
         let problem = "nvidia-smi: exit status: 9: NVIDIA-SMI has failed".to_owned();
         assert_eq!(probe.problems, [(DeviceName::Cuda, problem)]);
-        let gaudi = Found { name: DeviceName::Hpu, device_type: "Intel Gaudi3 HL-325L".to_owned(), count: 2 };
+        let gaudi = ProbedDevice { name: DeviceName::Hpu, device_type: "Intel Gaudi3 HL-325L".to_owned(), count: 2 };
         assert_eq!(probe.found[0], gaudi);
         assert!(probe.found[1].name.is_cpu() && probe.found[1].count >= 1, "{probe:?}");
     }

@@ -1,9 +1,6 @@
 //! Folders of result files, one folder a repetition. World: reads files, and nothing else. The folder may be a
 //! stranger's: links are not followed, and no file may be larger than [`LIMIT`].
 
-use crate::result::case_files::CaseFiles;
-use crate::result::case_files::Folder;
-use crate::result::case_files::kind_of;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use vllm_verdict::repetition::Outcome;
 
 use crate::exit::Classify;
+use crate::result::case_files::{CaseFiles, Folder, kind_of};
 use crate::result::{Commands, parse};
 
 /// Largest file that is read, in bytes: 64 MiB. A detailed result has about 1 kB a request of 32 tokens.

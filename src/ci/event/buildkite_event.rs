@@ -24,7 +24,7 @@ pub fn parse(env: &Environment) -> (Event, CiRun) {
         name: name(env, number).to_owned(),
         action: env.get("BUILDKITE_GITHUB_ACTION").map(str::to_owned),
         changed_label: None,
-        repository: repository.as_ref().and_then(|remote| crate::names::repository(&remote.path)),
+        repository: repository.as_ref().and_then(|remote| super::repository(&remote.path)),
         branch: match (env.get("BUILDKITE_TAG"), number) {
             (Some(_), _) => None,
             // A fork's branch may read `user:branch`. Outside a pull request it must not pass for a branch of ours.
@@ -34,8 +34,8 @@ pub fn parse(env: &Environment) -> (Event, CiRun) {
         .and_then(crate::names::branch),
         head_sha: ["BUILDKITE_COMMIT", "BUILDKITE_COMMIT_RESOLVED"]
             .into_iter()
-            .find_map(|variable| env.get(variable).and_then(crate::names::commit)),
-        base_sha: env.get("BUILDKITE_MERGE_QUEUE_BASE_COMMIT").and_then(crate::names::commit),
+            .find_map(|variable| env.get(variable).and_then(super::commit)),
+        base_sha: env.get("BUILDKITE_MERGE_QUEUE_BASE_COMMIT").and_then(super::commit),
         base_branch: queue_base
             .or_else(|| env.get("BUILDKITE_PULL_REQUEST_BASE_BRANCH"))
             .and_then(crate::names::branch),

@@ -24,9 +24,9 @@ pub fn parse(name: &str, payload: &str, env: &Environment) -> anyhow::Result<(Ev
         name: name.to_owned(),
         action: None,
         changed_label: None,
-        repository: env.get("GITHUB_REPOSITORY").and_then(crate::names::repository),
+        repository: env.get("GITHUB_REPOSITORY").and_then(super::repository),
         branch: env.get("GITHUB_REF").and_then(crate::names::branch),
-        head_sha: env.get("GITHUB_SHA").and_then(crate::names::commit),
+        head_sha: env.get("GITHUB_SHA").and_then(super::commit),
         base_sha: None,
         base_branch: None,
         pull_request: None,
@@ -79,8 +79,8 @@ fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
         action: payload.action,
         changed_label: payload.label.and_then(|label| label.name).as_deref().map(crate::names::shown_label),
         branch: head.reference.as_deref().and_then(crate::names::branch),
-        head_sha: head.sha.as_deref().and_then(crate::names::commit),
-        base_sha: base.sha.as_deref().and_then(crate::names::commit),
+        head_sha: head.sha.as_deref().and_then(super::commit),
+        base_sha: base.sha.as_deref().and_then(super::commit),
         base_branch: base.reference.as_deref().and_then(crate::names::branch),
         pull_request: number,
         labels: crate::ci::event::labels(labels.iter().filter_map(|label| label.name.as_deref())),
@@ -93,12 +93,12 @@ fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
 fn push(payload: PushPayload, event: Event) -> Event {
     let event = in_repository(payload.repository, event);
     let deleted = payload.deleted == Some(true);
-    let tip = payload.after.as_deref().map_or(event.head_sha, crate::names::commit);
+    let tip = payload.after.as_deref().map_or(event.head_sha, super::commit);
     Event {
         action: deleted.then(|| "deleted".to_owned()),
         branch: payload.reference.as_deref().map_or(event.branch, crate::names::branch),
         head_sha: tip.filter(|_| !deleted),
-        base_sha: payload.before.as_deref().and_then(crate::names::commit),
+        base_sha: payload.before.as_deref().and_then(super::commit),
         ..event
     }
 }
@@ -109,8 +109,8 @@ fn merge_group(payload: MergeGroupPayload, event: Event) -> Event {
     let branch = group.head_ref.as_deref().and_then(crate::names::branch).or(event.branch);
     Event {
         action: payload.action,
-        head_sha: group.head_sha.as_deref().map_or(event.head_sha, crate::names::commit),
-        base_sha: group.base_sha.as_deref().and_then(crate::names::commit),
+        head_sha: group.head_sha.as_deref().map_or(event.head_sha, super::commit),
+        base_sha: group.base_sha.as_deref().and_then(super::commit),
         base_branch: group.base_ref.as_deref().and_then(crate::names::branch),
         pull_request: branch.as_deref().and_then(crate::ci::event::queued_pull_request),
         branch,
@@ -127,7 +127,7 @@ fn completed_run(run: WorkflowRun, repository: &Option<Repository>) -> Option<Co
     Some(CompletedRun {
         event: run.event?,
         conclusion: run.conclusion,
-        head_sha: crate::names::commit(&run.head_sha?)?,
+        head_sha: super::commit(&run.head_sha?)?,
         head_branch: crate::names::branch(&run.head_branch?)?,
         head_repository: full_name(&run.head_repository),
         pull_requests: run
@@ -166,7 +166,7 @@ fn ci_run(env: &Environment) -> CiRun {
 }
 
 fn full_name(repository: &Option<Repository>) -> Option<String> {
-    repository.as_ref()?.full_name.as_deref().and_then(crate::names::repository)
+    repository.as_ref()?.full_name.as_deref().and_then(super::repository)
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ pub fn event(labels: &[String], repository: Option<&str>) -> Event {
         name: "local".to_owned(),
         action: None,
         changed_label: None,
-        repository: repository.and_then(crate::names::repository),
+        repository: repository.and_then(super::repository),
         branch: None,
         head_sha: None,
         base_sha: None,

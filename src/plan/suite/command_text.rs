@@ -3,7 +3,7 @@
 use serde::Serialize;
 use vllm_verdict::case::Kind;
 
-use super::{Case, Command};
+use crate::plan::suite::suite_case::{Case, Command};
 
 impl Command {
     /// The command as one line of a POSIX shell, variables first, with `more` words at its end.

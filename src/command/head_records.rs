@@ -3,7 +3,7 @@
 use anyhow::Result;
 use vllm_verdict::v1::Provider;
 
-use crate::command::{identity_flags, records_command};
+use crate::command::{identity_flags, record_notices};
 use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::config::Config;
@@ -25,7 +25,7 @@ pub(super) async fn write(
             for (key, lines) in records::objects(&records.records)? {
                 output::write(&out.records().join(key.file_name()), lines.as_bytes()).world()?;
             }
-            records_command::tell(&records, shell);
+            record_notices::print(&records, shell);
         }
         Err(error) => shell.say(&format!("no dashboard records: {error:#}")),
     }

@@ -1,0 +1,21 @@
+//! Time limits of the commands that measure.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::command::shared_flags::span;
+
+/// Time limits of a run.
+#[derive(Debug, Args)]
+pub struct Timeouts {
+    /// How long a server may take to answer /v1/models (45s, 20m)
+    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
+    pub server_timeout: Duration,
+    /// How long one case may take (90s, 60m)
+    #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
+    pub case_timeout: Duration,
+    /// How long to wait for an image that is not there yet, in place of the config's (0s, 90m)
+    #[arg(long, env = "VLLM_PERF_WAIT", value_name = "TIME", value_parser = span)]
+    pub wait: Option<Duration>,
+}
