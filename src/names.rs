@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, anyhow, bail};
 use url::{Host, Url};
 
-/// Characters that a label may have besides ASCII letters and digits.
+/// Characters that a label may have in addition to ASCII letters and digits.
 const LABEL_PUNCTUATION: &str = " ._:/+-";
 
 /// Longest label, in characters: GitHub's own limit.
@@ -23,8 +23,8 @@ const REPOSITORY_LENGTH: usize = 100;
 pub struct Commit(String);
 
 impl Commit {
-    /// A commit as CI names it: a full hash in any case. `None` for anything else; for all zeros too, which is git's
-    /// way to say "no commit".
+    /// A commit as CI names it: a full hash in any case. `None` for anything else, and for all zeros,
+    /// which is how git writes "no commit".
     pub fn of_event(text: &str) -> Option<Self> {
         let full = matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         (full && text.bytes().any(|byte| byte != b'0')).then(|| Self(text.to_ascii_lowercase()))

@@ -94,7 +94,7 @@ async fn branch(name: &str, head: Option<&str>, github: Option<(&Github, &str)>)
             }
         }
         (None, _) => Err(anyhow!(
-            "cannot use --base {name}: it is not a target, a full commit hash or an output folder, and git knows no such branch"
+            "cannot use --base {name}: it is not a target, a full commit hash or an output folder, and git does not know it as a branch"
         ))
         .mistake(),
     }

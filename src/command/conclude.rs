@@ -1,6 +1,5 @@
 //! The end of a run: what people and programs read, and the exit that tells whether everything was measured.
 
-use crate::system::step_files;
 use anyhow::{Context, Result};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
@@ -19,6 +18,7 @@ use crate::system::host;
 use crate::system::output::{self, OutputFolder};
 use crate::system::results_folder;
 use crate::system::shell::Shell;
+use crate::system::step_files;
 use crate::{publish, result};
 
 /// Writes what people and programs read, prints the table, and says by the exit whether everything was measured.

@@ -1,4 +1,4 @@
-//! The CI event: where its flags say that it is, read, and completed with what GitHub knows now.
+//! The CI event: the flags that locate it, its reading, and the refresh of its labels.
 
 use std::path::{Path, PathBuf};
 
@@ -101,7 +101,7 @@ impl EventArgs {
 }
 
 /// Replaces the labels of the event by the current ones: payloads and build environments hold those of the time when the
-/// job was created. Where the token may not read them, the event's labels stay and a line on standard error says so.
+/// job was created. Where the token may not read them, the event's labels stay, and a line on standard error is printed.
 pub async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
     let (Some(repository), Some(number)) = (event.repository.clone(), event.pull_request) else { return };
     match github.labels(&repository, number).await {

@@ -40,10 +40,10 @@ async fn of(results: &Folder, plan: &Plan, config: &Config, shell: &Shell) -> Re
     if head.is_some_and(|head| !head.server_args.is_empty()) {
         anyhow::bail!("head was measured with server arguments of its own");
     }
-    let mut said = identity_flags::said(&shell.environment);
-    said.commit = head.and_then(|head| head.commit.clone());
+    let mut flags = identity_flags::from_variables(&shell.environment);
+    flags.commit = head.and_then(|head| head.commit.clone());
     let device = plan.device.clone();
     let identity =
-        identity_flags::identity(&said, Some(&plan.event), device, &config.records, &shell.environment).await?;
+        identity_flags::identity(&flags, Some(&plan.event), device, &config.records, &shell.environment).await?;
     records::records(&identity, &results.cases, config.records.rules)
 }

@@ -34,7 +34,7 @@ pub struct Planning {
     /// How the runs are arranged.
     #[command(flatten)]
     pub runs: RunsArgs,
-    /// Who measures serving cases: auto, native or vllm
+    /// Client that measures serving cases: auto, native or vllm
     #[arg(long, env = "VLLM_PERF_CLIENT", value_enum, default_value = "auto", hide_possible_values = true)]
     pub client: Client,
     /// Output folder

@@ -7,7 +7,7 @@ use crate::system::shell::Shell;
 pub fn print(records: &Records, shell: &Shell) {
     for collision in &records.collisions {
         shell.say(&format!(
-            "{} represents {} in the dashboard, which cannot tell them apart",
+            "{} represents {} in the dashboard, which cannot distinguish them",
             collision.kept,
             collision.dropped.join(", ")
         ));

@@ -1,8 +1,9 @@
-//! `vllm-perf report`: upstream's tables, and a page, from a results folder.
+//! `vllm-perf report`: upstream's tables, and an HTML page, from a results folder.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use std::path::PathBuf;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::v1::Subject;
 
@@ -46,7 +47,7 @@ pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
 #[derive(Debug, Args)]
 #[command(before_help = "Example:\n  vllm-perf report results/")]
 pub struct ReportArgs {
-    /// Results folder, ours or upstream's; the files are written into it
+    /// Results folder of vllm-perf or of upstream; the files are written into it
     #[arg(value_name = "RESULTS")]
     pub results: PathBuf,
 }

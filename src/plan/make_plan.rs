@@ -91,7 +91,7 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
     })
 }
 
-/// What a plan needs that runs.
+/// Checks what only a plan that runs needs.
 fn check(inputs: &Inputs<'_>, sides: &Sides) -> anyhow::Result<()> {
     ensure!(sides.head.is_some(), missing(Side::Head, inputs.event.provider));
     ensure!(inputs.sides.base.is_some(), missing(Side::Base, inputs.event.provider));
@@ -138,8 +138,8 @@ fn no_case(skipped: &[Skipped]) -> anyhow::Error {
     }
 }
 
-/// The sides. A target stands for a commit only where that is known: an image for the commit in its tag, any other head
-/// for the event's commit.
+/// The sides. The commit of an image is the one in its tag; that of any other head is the event's; that of any other base
+/// is not known.
 fn sides(inputs: &Inputs<'_>) -> anyhow::Result<Sides> {
     let Inputs { event, device, images, sides: named, .. } = inputs;
     let pull_request = event.pull_request.is_some() || event.name.starts_with("pull_request");
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_request_measures_its_image_against_the_merge_bases() {
+    fn a_pull_request_compares_its_image_with_that_of_the_merge_base() {
         let images = images();
         let sides = make(inputs(Provider::Github, &images)).unwrap().sides;
         let shown = |side: Option<SidePlan>| side.map(|side| (side.target.to_string(), side.commit)).unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_stands_for_a_commit_only_where_that_is_known() {
+    fn a_target_has_a_commit_only_where_it_is_known() {
         let images = images();
         let mut other = inputs(Provider::Github, &images);
         (other.sides.base, other.sides.head) = (base("local"), head("image:vllm:nightly"));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_assumed_about_a_side_that_is_not_named() {
+    fn a_side_that_is_not_named_is_an_error() {
         let images = images();
         let with = |base, head, head_server_args| Inputs {
             sides: SideInputs { base, head, base_server_args: None, head_server_args },
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_reads_back_as_it_was_written() {
+    fn a_plan_is_read_back_as_it_was_written() {
         let images = images();
         let mut given = inputs(Provider::Github, &images);
         given.sides.head_server_args = Some("--max-num-seqs 4");
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_shows_what_would_run_to_the_last_word() {
+    fn the_text_shows_every_command_in_full() {
         let images = images();
         let mut given = inputs(Provider::Github, &images);
         given.sides.head_server_args = Some("--max-num-seqs 4");
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_skip_says_why_and_shows_no_command() {
+    fn the_text_of_a_skip_has_the_reason_and_no_command() {
         let images = images();
         let mut skip = inputs(Provider::Local, &images);
         skip.trigger = Trigger { run: false, reason: "the label `ready` is missing: add it to run".to_owned() };

@@ -1,5 +1,4 @@
-//! The cases of vLLM's test files. Files come in as texts, commands go out as argument vectors; `system/suite_folder.rs`
-//! reads the folder.
+//! The cases of vLLM's test files: from the texts of files to argument vectors. `system/suite_folder.rs` reads the files.
 
 pub mod command_text;
 pub mod parameters;
@@ -28,7 +27,7 @@ pub use test_file::{FileName, SuiteFile, file_names};
 /// The cases of `files` that `selection` keeps and `device` can run, in upstream's order, and what is left out.
 ///
 /// # Errors
-/// The user's mistake (exit 2): a file that is not what vLLM's suite holds; the text names file, test and field.
+/// The user's mistake (exit 2): a file that does not have the format of vLLM's suite; the text names file, test and field.
 pub fn cases(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow::Result<(Vec<Case>, Vec<Skipped>)> {
     select(files, selection, device).mistake()
 }
@@ -36,7 +35,7 @@ pub fn cases(files: &[SuiteFile], selection: &Selection, device: &Device) -> any
 /// A model that a serving test serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServedModel {
-    /// Its name, as the test file spells it.
+    /// As the test file spells it.
     pub name: String,
     /// Tensor-parallel size, where the test names one.
     pub size: Option<u64>,
@@ -48,9 +47,9 @@ pub struct ServedModel {
 /// The user's mistake (exit 2), as of [`cases`].
 pub fn models(files: &[SuiteFile]) -> anyhow::Result<Vec<ServedModel>> {
     let model = |test: Test| {
-        let said =
+        let key =
             ["tensor_parallel_size", "tp"].into_iter().find(|key| parameters::value(&test.parameters, key).is_some());
-        let size = said.map(|key| parallel(&test, key)).transpose().with_context(|| test.place())?;
+        let size = key.map(|key| parallel(&test, key)).transpose().with_context(|| test.place())?;
         Ok(ServedModel { name: test.model, size })
     };
     let tests = files.iter().map(test_file::tests).collect::<anyhow::Result<Vec<_>>>().mistake()?;
@@ -84,8 +83,8 @@ fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow
         }
     }
     let mut names = HashSet::new();
-    if let Some(twice) = cases.iter().find(|case| !names.insert(case.name.as_str())) {
-        bail!("two cases are named `{}`: result files would overwrite each other", twice.name);
+    if let Some(duplicate) = cases.iter().find(|case| !names.insert(case.name.as_str())) {
+        bail!("two cases are named `{}`: result files would overwrite each other", duplicate.name);
     }
     Ok((cases, skipped))
 }
@@ -115,7 +114,7 @@ fn reason_to_skip(test: &Test, selection: &Selection, device: &Device) -> anyhow
     Ok(None)
 }
 
-/// A parallel size of the test; vLLM's default where it names none.
+/// A parallel size of the test, or else vLLM's default.
 fn parallel(test: &Test, key: &str) -> anyhow::Result<u64> {
     let Some(value) = parameters::value(&test.parameters, key) else { return Ok(1) };
     match value.as_u64().or_else(|| value.as_str()?.parse().ok()) {
@@ -164,8 +163,8 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
 
     let mut cases = Vec::new();
     for rate in &load.rates {
-        // Parsing costs more than the rest of a case, and concurrencies, whole numbers from 1, do not change its answer.
-        let mut able = None;
+        // Parsing costs more than the rest of a case, and its result does not depend on the concurrency.
+        let mut supported = None;
         for &concurrency in &concurrencies {
             let name = format!("{}_qps_{rate}_concurrency_{concurrency}", test.name);
             let mut argv = words(["vllm", "bench", "serve", "--save-result", "--result-dir", "results/"]);
@@ -178,7 +177,7 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
             argv.extend(metadata.iter().chain(&client).cloned());
             argv.extend(selection.remote_words());
             let parses = || serve_flags::parse(argv.get(3..).unwrap_or_default()).is_ok();
-            let measured_by = if *able.get_or_insert_with(parses) { MeasuredBy::Native } else { MeasuredBy::Vllm };
+            let measured_by = if *supported.get_or_insert_with(parses) { MeasuredBy::Native } else { MeasuredBy::Vllm };
             cases.push(Case {
                 name,
                 kind: test.kind,
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_is_the_one_that_upstreams_script_prints() {
+    fn every_command_equals_the_one_that_upstreams_script_prints() {
         let text =
             std::fs::read_to_string(Path::new(UPSTREAM).join("expected-commands/serving-tests-cpu.json")).unwrap();
         let expected: IndexMap<String, Expected> = serde_json::from_str(&text).unwrap();
@@ -263,7 +262,7 @@ mod tests {
             assert_eq!(written.gpu_type, expected.gpu_type);
         }
         let native = cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();
-        assert_eq!((native, cases.len()), (70, 70), "both data sets of the file are ours to draw from");
+        assert_eq!((native, cases.len()), (70, 70), "the native client has both data sets of the file");
     }
 
     #[test]
@@ -343,17 +342,17 @@ mod tests {
         tests/serving-tests-cpu.json: test `serving_a`: `qps_list` must hold numbers above 0 or "inf", not `fast`
         tests/serving-tests-cpu.json: test `serving_a`: `max_concurrency_list` must hold whole numbers from 1
         tests/serving-tests-cpu.json: test `serving_a`: unknown field `max_concurency_list`: expected one of test_name, qps_list, max_concurrency_list, server_environment_variables, server_parameters, client_parameters
-        tests/serving-tests-cpu.json: test `serving_a/../../b`: `test_name` may hold only letters, digits and ._-+=@,: as files carry it
+        tests/serving-tests-cpu.json: test `serving_a/../../b`: `test_name` may hold only letters, digits and ._-+=@,: because files are named after it
         tests/serving-tests-cpu.json: `defaults`: unknown field `qps`: expected one of qps_list, max_concurrency_list, server_environment_variables, server_parameters, client_parameters
         tests/serving-tests-cpu.json: `tests` must be an array of tests, not {}
         tests/serving-tests-cpu.json: test 1: expected an object, not 7
         tests/serving-tests-cpu.json: expected an array of tests, or an object with `defaults` and `tests`
-        tests/serving-tests-cpu.json:2:59: the key `dtype` stands twice in one object
+        tests/serving-tests-cpu.json:2:59: the key `dtype` is duplicated in one object
         "#);
     }
 
     #[test]
-    fn what_only_the_commands_need_is_named_too() {
+    fn a_mistake_in_a_parameter_is_named_too() {
         let test = |server: &str, client: &str, more: &str| {
             error_of(serving(&format!(
                 r#"[{{"test_name": "serving_a", "qps_list": [1], "server_parameters": {{"model": "m"{server}}},
@@ -383,11 +382,11 @@ mod tests {
         let test = r#"{"test_name": "latency_a", "parameters": {"model": "m"}}"#;
         let text = format!("[{test}, {test}]");
         let file = SuiteFile { kind: Kind::Latency, path: "latency-tests.json".to_owned(), text };
-        insta::assert_snapshot!(error_of(file), @"latency-tests.json: test `latency_a`: `test_name` stands twice: names must be unique");
+        insta::assert_snapshot!(error_of(file), @"latency-tests.json: test `latency_a`: `test_name` is duplicated: names must be unique");
     }
 
     #[test]
-    fn everything_left_out_is_left_out_with_a_reason() {
+    fn everything_that_is_left_out_has_a_reason() {
         let reasons = |variables: &[_], only, count| {
             let (cases, skipped) = selected(variables, only, count);
             let first = skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.reason));
@@ -412,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn another_model_on_the_client_is_a_skip() {
+    fn a_test_whose_client_names_another_model_is_skipped() {
         let text = r#"[{"test_name": "serving_a", "qps_list": [1], "max_concurrency_list": [1],
             "server_parameters": {"model": "m"}, "client_parameters": {"model": "n"}}]"#;
         let (cases, skipped) = cases(&[serving(text)], &Selection::default(), &device(DeviceName::Cpu, 1)).unwrap();
@@ -427,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_overrides_defaults_in_their_place_and_metadata_follows_the_server() {
+    fn a_test_overrides_defaults_and_metadata_follows_the_server() {
         let text = r#"{
             "defaults": {"qps_list": [0.5, "inf"], "server_parameters": {"model": "m", "dtype": "auto", "seed": 1},
                          "client_parameters": {"model": "m", "num_prompts": 20}},

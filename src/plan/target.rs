@@ -18,7 +18,7 @@ pub enum Target {
     Image(String),
     /// `local[:PATH]`: a vllm executable on this machine.
     Local(PathBuf),
-    /// `remote:URL`: a server that runs already.
+    /// `remote:URL`: a running server.
     Remote(Url),
     /// `sim[:key=value,...]`: the simulated vLLM; the text after the colon.
     Sim(String),

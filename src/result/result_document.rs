@@ -9,7 +9,10 @@ use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 
 /// Reads a result file of one kind. A result that shows that something failed (failed requests, zeros, NaN) is
-/// [`Outcome::Failed`] with the numbers; an error is a text that is no such result.
+/// [`Outcome::Failed`] with the numbers.
+///
+/// # Errors
+/// A text that is not a result of this kind.
 pub fn parse(kind: Kind, text: &str) -> anyhow::Result<Outcome> {
     match Document::read(kind, text) {
         Ok(document) => Ok(document.outcome()),
@@ -41,6 +44,7 @@ pub enum Document {
 }
 
 /// What `vllm bench serve` writes. Times in milliseconds, rates per second.
+// 25 fields: upstream's keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Serving {
@@ -68,9 +72,9 @@ pub struct Serving {
     pub median_itl_ms: Option<f64>,
     pub p99_itl_ms: Option<f64>,
     pub std_itl_ms: Option<f64>,
-    /// How many requests failed, by kind; only our own client tells.
+    /// How many requests failed, by kind. Only the native client writes it.
     pub failures: IndexMap<String, u64>,
-    /// Why the numbers may not be what they seem; only our own client tells.
+    /// Why the numbers may be wrong. Only the native client writes it.
     pub warnings: Vec<String>,
 }
 
@@ -96,7 +100,7 @@ pub struct Throughput {
     pub tokens_per_second: Option<f64>,
 }
 
-/// What `vllm bench startup` writes, in seconds. Compilation takes 0 where nothing is compiled.
+/// What `vllm bench startup` writes, in seconds. Compilation times are 0 where nothing is compiled.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Startup {
@@ -107,7 +111,7 @@ pub struct Startup {
 }
 
 impl Document {
-    /// Reads a result file of one kind; an error says where the text is not such a result.
+    /// Reads a result file of one kind; the error has the position.
     pub fn read(kind: Kind, text: &str) -> anyhow::Result<Self> {
         match kind {
             Kind::Serving => serde_json::from_str(text).map(|result| Self::Serving(Box::new(result))),
@@ -118,7 +122,7 @@ impl Document {
         .with_context(|| format!("cannot read the result as one of `{}`", kind.as_str()))
     }
 
-    /// The model, where the result names it: only serving's does.
+    /// The model; only results of serving name it.
     pub fn model(&self) -> Option<&str> {
         match self {
             Self::Serving(result) => result.model_id.as_deref(),
@@ -192,7 +196,7 @@ impl Serving {
             ("p99_itl_ms", self.p99_itl_ms),
         ];
         if self.output_throughput.is_none() {
-            // Embedding, reranking and classification generate nothing: upstream writes their request rates alone.
+            // Embedding, reranking and classification generate nothing: upstream writes only their request rates.
             return match values.into_iter().filter_map(present).collect::<IndexMap<_, _>>() {
                 metrics if metrics.is_empty() => Outcome::Failed("the result has no metric".to_owned()),
                 metrics => {
@@ -202,7 +206,7 @@ impl Serving {
             };
         }
         match measured(Kind::Serving, values) {
-            // A rate or a latency of 0 was not measured: TPOT is 0 where every answer is one token long.
+            // A rate or a latency of 0 was not measured: TPOT is 0 where every response has one token.
             Outcome::Measured(mut measurement) => {
                 measurement.metrics.retain(|_, value| *value > 0.0);
                 measurement.warnings.clone_from(&self.warnings);
@@ -271,18 +275,18 @@ mod tests {
     }
 
     #[test]
-    fn what_our_client_warns_of_goes_with_its_numbers() {
+    fn warnings_of_the_native_client_are_kept_with_its_numbers() {
         let text = SERVING.replacen('{', r#"{"warnings": ["the client needed 97 % of its core"], "#, 1);
         let Outcome::Measured(measurement) = parse(Kind::Serving, &text).unwrap() else { panic!("{text}") };
         assert_eq!(measurement.warnings, ["the client needed 97 % of its core"]);
     }
 
     #[test]
-    fn failed_requests_are_a_failure_with_their_numbers() {
+    fn failed_requests_are_a_failure_with_their_counts() {
         let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 54, "failed": 6"#);
         assert_eq!(failure(Kind::Serving, &text), "6 of 60 requests failed");
-        let ours = text.replacen('{', r#"{"failures": {"status 503": 4, "stalled": 2}, "#, 1);
-        assert_eq!(failure(Kind::Serving, &ours), "6 of 60 requests failed (status 503: 4, stalled: 2)");
+        let native = text.replacen('{', r#"{"failures": {"status 503": 4, "stalled": 2}, "#, 1);
+        assert_eq!(failure(Kind::Serving, &native), "6 of 60 requests failed (status 503: 4, stalled: 2)");
         let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 0, "failed": 0"#);
         assert_eq!(failure(Kind::Serving, &text), "no request was completed");
         let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 59"#);
@@ -298,20 +302,20 @@ mod tests {
     }
 
     #[test]
-    fn tpot_of_answers_of_one_token_is_absent_rather_than_0() {
+    fn tpot_is_absent_where_every_response_has_one_token() {
         let text = SERVING.replace(r#""median_tpot_ms": 5.6173619677389475"#, r#""median_tpot_ms": 0.0"#);
         assert!(metrics(Kind::Serving, &text).iter().all(|(id, _)| id != "median_tpot_ms"));
     }
 
     #[test]
-    fn an_embedding_result_has_its_request_rates_alone() {
+    fn an_embedding_result_has_only_request_rates() {
         let text = r#"{"completed": 5, "failed": 0, "request_throughput": 2.5, "total_token_throughput": 640.0}"#;
         let expected = [("request_throughput".to_owned(), 2.5), ("total_token_throughput".to_owned(), 640.0)];
         assert_eq!(metrics(Kind::Serving, text), expected);
     }
 
     #[test]
-    fn literals_that_json_lacks_are_a_failure_that_names_the_key() {
+    fn nan_and_infinity_are_a_failure_that_names_the_key() {
         let text = SERVING.replace(r#""p99_ttft_ms": 74.65715907999311"#, r#""p99_ttft_ms": NaN"#);
         assert_eq!(failure(Kind::Serving, &text), "`p99_ttft_ms` is NaN in the result");
         let text = THROUGHPUT.replace("142.631869878125", "-Infinity");
@@ -319,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_result_is_an_error_with_its_place() {
+    fn a_text_that_is_not_a_result_is_an_error_with_its_position() {
         let error = format!("{:#}", parse(Kind::Latency, &LATENCY[..40]).unwrap_err());
         assert_eq!(error, "cannot read the result as one of `latency`: EOF while parsing a value at line 3 column 1");
     }

@@ -231,7 +231,7 @@ impl Bench<'_> {
             let measured = self.measure(side, pass, case, Some(&running), journal.as_deref_mut()).await?;
             whole &= measured;
             let left = &cases[index + 1..];
-            let is_last = !left.first().is_some_and(|next| next.is_beside(case));
+            let is_last = !left.first().is_some_and(|next| next.is_same_test_and_rate(case));
             if let (true, true, Some(journal)) = (measured, is_last, journal.as_deref_mut()) {
                 self.search(side, pass, case, &running, journal).await?;
             }

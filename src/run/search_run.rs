@@ -80,7 +80,7 @@ impl Bench<'_> {
 
 /// The suite's cases of the same test and request rate.
 fn group<'a>(plan: &'a Plan, case: &'a Case) -> impl Iterator<Item = &'a Case> {
-    plan.cases.iter().filter(|other| other.is_beside(case))
+    plan.cases.iter().filter(|other| other.is_same_test_and_rate(case))
 }
 
 /// Whether a pass is the one that searches: the first over everything.

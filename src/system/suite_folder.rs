@@ -11,8 +11,8 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::{FileName, SuiteFile, file_names};
 
-/// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder; a kind without a
-/// file is left out, and said.
+/// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder. A kind without a
+/// file is among the skipped.
 ///
 /// # Errors
 /// The user's mistake (exit 2): no such folder, no file at all, or a missing file that a variable names.
@@ -27,7 +27,7 @@ pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result
     let own = dir.join(device.as_str());
     let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for FileName { kind, name, variable } in file_names(env, device) {
-        // In a folder of its own a device's files need no suffix.
+        // In the folder of a device, files need no suffix.
         let plain = own.join(format!("{}-tests.json", kind.as_str()));
         let path = match own.is_dir() {
             true if variable.is_none() && !own.join(&name).exists() => plain,

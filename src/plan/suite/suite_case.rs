@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::v1::CaseFacts;
 
-/// A command: its words, and what it adds to the environment, both in upstream's order.
+/// A command: its words, and the variables that it adds to the environment, both in upstream's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// Program and arguments, never through a shell.
@@ -17,29 +17,28 @@ pub struct Command {
 /// One measurement of the suite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
-    /// Unique name; result files carry it.
+    /// Unique; result files are named after it.
     pub name: String,
-    /// What it measures.
     pub kind: Kind,
-    /// Name of the test that it comes from.
+    /// Name of the test in the test file.
     pub test: String,
-    /// Model, as the test file names it.
+    /// As the test file names it.
     pub model: String,
     /// Upstream's request rate for a serving case: a number as text, or `inf`.
     pub request_rate: Option<String>,
-    /// Concurrency of a serving case.
+    /// Of a serving case.
     pub max_concurrency: Option<u64>,
     /// The server that a serving case needs. Cases with equal servers share one.
     pub server: Option<Command>,
-    /// The client, or the whole benchmark for the other kinds. Results go to `results/`, which a run replaces.
+    /// The client, or the whole benchmark for the other kinds. Results go to `results/`, which a run replaces by the folder of the repetition.
     pub client: Command,
-    /// Who measures it.
+    /// The client that measures it.
     pub measured_by: MeasuredBy,
 }
 
 impl Case {
-    /// Whether another case is of the same test and request rate.
-    pub fn is_beside(&self, other: &Self) -> bool {
+    /// Whether both cases differ at most in their concurrency: one search covers them.
+    pub fn is_same_test_and_rate(&self, other: &Self) -> bool {
         (&self.test, &self.request_rate) == (&other.test, &other.request_rate)
     }
 }
