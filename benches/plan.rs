@@ -1,5 +1,5 @@
-//! How long `vllm-perf plan` takes for a suite of 100 tests, as a whole process, and how large the program is.
-//! `cargo bench --bench plan` prints it.
+//! The time that `vllm-perf plan` takes for a suite of 100 tests, as a whole process, and the size of the program.
+//! `cargo bench --bench plan` prints both.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark starts processes and writes its input")]
 #![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
@@ -46,7 +46,7 @@ fn plan(suite: &std::path::Path) -> Result<Duration> {
     Ok(time)
 }
 
-/// A serving file of upstream's shape: every test at seven concurrencies, each with a server of its own.
+/// A serving file in upstream's format: every test at seven concurrencies and with its own server.
 fn suite() -> String {
     let tests: Vec<String> = (0..TESTS)
         .map(|number| {

@@ -1,39 +1,49 @@
-//! The commands: what each one does, in the words of the library. What a command prints goes through `Shell`.
+//! The commands: their arguments, and what each one does. Everything that a command prints goes through `Shell`.
 
+pub mod announcement;
 pub mod arguments;
 pub mod base_commit;
+pub mod base_fallback;
 pub mod base_settings;
 pub mod calibrate_command;
+pub mod client_choice;
 pub mod compare_command;
+pub mod conclude;
 pub mod config_command;
 pub mod dashboard_command;
+pub mod event_flags;
+pub mod head_records;
+pub mod hub_token;
 pub mod identity_flags;
 pub mod matrix_command;
 pub mod plan_command;
+pub mod plan_output;
 pub mod planning_flags;
 pub mod plugin_options;
 pub mod prepare;
 pub mod publish_command;
+pub mod record_notices;
 pub mod records_command;
 pub mod report_command;
 pub mod run_command;
+pub mod run_flags;
 pub mod serve_command;
+pub mod shared_flags;
 pub mod sim_server_command;
 pub mod sim_vllm;
 pub mod verdict_command;
-
-use crate::system::shell::Shell;
 
 use anyhow::Result;
 
 use crate::command::arguments::Command;
 use crate::command::serve_command::BenchCommand;
 use crate::exit::{Classify, Exit};
+use crate::system::shell::Shell;
 
-/// Does what was asked.
+/// Runs a command.
 ///
 /// # Errors
-/// Whatever the command could not do, with its exit code.
+/// Those of the command, with its exit code.
 pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
     match command {
         Command::Plan(arguments) => plan_command::plan(&arguments, shell).await,
@@ -46,12 +56,12 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Records(arguments) => records_command::records(&arguments, shell).await,
         Command::Dashboard(arguments) => dashboard_command::dashboard(&arguments, shell).await,
         Command::Matrix(arguments) => matrix_command::matrix(&arguments, shell).await,
-        Command::Config(arguments) => config_command::config(&arguments, shell).await,
+        Command::Config(arguments) => {
+            config_command::config(&arguments, &arguments::definition(&shell.environment), shell).await
+        }
         Command::Bench(BenchCommand::Serve(arguments)) => serve_command::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim_server_command::sim_server(&arguments, shell).await,
-        Command::SimVllm(arguments) => {
-            crate::command::sim_vllm::run(arguments.words, &shell.environment).await.map(|()| Exit::Done)
-        }
-        Command::Guard(_) => Err(anyhow::anyhow!("the guard runs before anything else is set up")).mistake(),
+        Command::SimVllm(arguments) => sim_vllm::run(arguments.words, &shell.environment).await.map(|()| Exit::Done),
+        Command::Guard(_) => Err(anyhow::anyhow!("`guard` runs before anything else is set up")).mistake(),
     }
 }

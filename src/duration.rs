@@ -1,10 +1,10 @@
-//! Durations as people write and read them: `90m` in a config file or a flag, "1 h 30 min" in a text. Pure.
+//! Durations as texts: `90m` in a config file or a flag, "1 h 30 min" for display.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-/// Longest duration that is believed: a year. Adding it to a clock is safe everywhere.
+/// Longest duration that is accepted: a year. Adding it to a clock is safe everywhere.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Reads numbers with units from long to short, e.g. `90m`, `1h30m`, `1.5 h`, `45s`, `250ms`; `min` is `m`.
@@ -37,7 +37,7 @@ fn seconds(text: &str) -> anyhow::Result<f64> {
             "" => bail!("a number needs a unit"),
             unit => bail!("the units are `h`, `m`, `s` and `ms`, not `{unit}`"),
         };
-        ensure!(scale < longer, "units stand once, from long to short");
+        ensure!(scale < longer, "each unit may be given once, from long to short");
         total += number.parse::<f64>().with_context(|| format!("`{unit}` needs a number before it"))? * scale;
         longer = scale;
         rest = after.trim_start();
@@ -45,7 +45,7 @@ fn seconds(text: &str) -> anyhow::Result<f64> {
     Ok(total)
 }
 
-/// For people: "45 s", "1 min 30 s", "52 min", "1 h 30 min". From ten minutes on it is rounded to minutes, below a
+/// For display: "45 s", "1 min 30 s", "52 min", "1 h 30 min". From ten minutes on it is rounded to minutes, below a
 /// second it is milliseconds.
 pub fn text(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_write_durations_in_many_ways() {
+    fn every_common_notation_of_a_duration_is_read() {
         for (written, seconds) in [
             ("90m", 5400.0),
             ("1h30m", 5400.0),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_duration_says_why_and_what_one_is() {
+    fn the_error_for_a_text_that_is_not_a_duration_has_the_reason_and_an_example() {
         for (written, why) in [
             ("", "it is empty"),
             ("90", "a number needs a unit"),
@@ -94,8 +94,8 @@ mod tests {
             ("-5m", "a number needs a unit"),
             ("m", "`m` needs a number before it: cannot parse float from empty string"),
             ("1.2.3s", "`s` needs a number before it: invalid float literal"),
-            ("30m1h", "units stand once, from long to short"),
-            ("1h1h", "units stand once, from long to short"),
+            ("30m1h", "each unit may be given once, from long to short"),
+            ("1h1h", "each unit may be given once, from long to short"),
         ] {
             let expected = format!("`{written}` is not a duration: expected e.g. `90m`, `1h30m` or `45s`: {why}");
             assert_eq!(format!("{:#}", parse(written).unwrap_err()), expected);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_reads_back_exactly() {
+    fn a_setting_is_read_back_exactly() {
         for (seconds, written) in [(5400.0, "1h30m"), (45.0, "45s"), (3605.25, "1h5s250ms"), (0.0, "0s")] {
             let duration = Duration::from_secs_f64(seconds);
             assert_eq!(setting(duration), written);

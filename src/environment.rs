@@ -1,4 +1,4 @@
-//! The process environment as a value, and the secrets in it. `main` fills it once; nothing else reads the process.
+//! The process environment as a value, and the secrets in it. `main` reads the environment once; nothing else does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Whether `name` is set at all, be it to nothing.
+    /// Whether `name` is set, even to an empty value.
     pub fn is_set(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -41,7 +41,7 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// A token or password: it cannot be printed, and prints as `***`.
+/// A token or password. It cannot be displayed, and its debug output is `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -69,14 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_variable_is_an_unset_one() {
+    fn an_empty_variable_counts_as_unset() {
         let environment: Environment = [("A", ""), ("B", "b")].into_iter().collect();
         assert_eq!(environment.get("A"), None);
         assert_eq!(environment.get("B"), Some("b"));
     }
 
     #[test]
-    fn neither_a_secret_nor_the_environment_prints_its_values() {
+    fn debug_output_of_secrets_and_of_the_environment_has_no_values() {
         let environment: Environment = [("GITHUB_TOKEN", "ghs_hidden")].into_iter().collect();
         let printed = format!("{environment:?} {:?}", environment.secret("GITHUB_TOKEN"));
         assert_eq!(printed, r#"["GITHUB_TOKEN"] Some(***)"#);

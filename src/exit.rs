@@ -1,8 +1,8 @@
-//! Exit codes, and how an error gets one. The codes are a contract: scripts and CI steps branch on them.
+//! Exit codes, and the exit code of an error. The codes are a contract: scripts and CI steps branch on them.
 
 use std::fmt;
 
-/// How a command ended.
+/// The exit of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// 0: done, or skipped with a reason.
@@ -13,9 +13,9 @@ pub enum Exit {
     Mistake,
     /// 3: a case could not be measured. The results of the others are kept.
     Unmeasured,
-    /// 4: the world failed (registry, GitHub, Buildkite agent, store), after the retries.
+    /// 4: an external service failed (registry, GitHub, Buildkite agent, store), after the retries.
     World,
-    /// 130 or 143: interrupted by this signal number. Everything that we started is gone.
+    /// 130 or 143: interrupted by the signal of this number. All child processes and containers are terminated.
     Signal(u8),
 }
 
@@ -52,13 +52,13 @@ impl std::error::Error for Classified {
     }
 }
 
-/// Gives an error its exit code; the innermost classification wins.
+/// Gives an error its exit code. The innermost classification has priority.
 pub trait Classify<T> {
     /// The user's mistake: exit 2.
     fn mistake(self) -> anyhow::Result<T>;
     /// A case that could not be measured: exit 3.
     fn unmeasured(self) -> anyhow::Result<T>;
-    /// The world failed: exit 4.
+    /// An external service failed: exit 4.
     fn world(self) -> anyhow::Result<T>;
     /// Any exit code.
     fn exit(self, exit: Exit) -> anyhow::Result<T>;
@@ -89,18 +89,19 @@ fn known(error: &anyhow::Error) -> Option<Exit> {
     error.chain().find_map(|cause| cause.downcast_ref::<Classified>()).map(|classified| classified.exit)
 }
 
-/// The exit of an error; one that nobody classified is the world's.
+/// The exit of an error; 4 where none was given.
 pub fn of(error: &anyhow::Error) -> Exit {
     known(error).unwrap_or(Exit::World)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use anyhow::{Context, anyhow};
 
+    use super::*;
+
     #[test]
-    fn the_innermost_classification_wins_and_context_keeps_it() {
+    fn the_innermost_classification_has_priority_and_context_keeps_it() {
         let inner: anyhow::Result<()> = Err(anyhow!("no such label")).mistake();
         let outer = inner.context("cannot plan").world().unwrap_err();
         assert_eq!(of(&outer), Exit::Mistake);
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_128_and_its_number() {
+    fn the_exit_code_of_a_signal_is_128_plus_its_number() {
         assert_eq!((Exit::Signal(2).code(), Exit::Signal(15).code()), (130, 143));
     }
 }

@@ -1,7 +1,7 @@
 //! `vllm-perf`: continuous performance benchmarking for vLLM.
 //!
-//! One folder is one room, and each imports only from those listed before it: `plan`, `ci`, `result`, `system`, `run`,
-//! `report`, `dashboard`, `publish`, `command`. The binary calls `command`.
+//! Modules, in the order of their dependencies; each imports only from those listed before it: `plan`, `ci`, `result`,
+//! `system`, `run`, `report`, `dashboard`, `publish`, `command`. The binary calls `command`.
 
 pub mod ci;
 pub mod command;

@@ -1,4 +1,4 @@
-//! The binary: reads arguments and environment once, dispatches, prints the error, exits by the contract.
+//! The binary: reads arguments and environment once, runs the command, prints its error and exits with its code.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let environment = environment();
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let called = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or_default();
-    // An image of the simulated vLLM holds this binary under the name of the real one.
+    // An image of the simulated vLLM has this binary under the name `vllm`.
     if called == "vllm" {
         return finish(block_on(async { sim_vllm::run(words[1..].to_vec(), &environment).await.map(|()| Exit::Done) }));
     }
@@ -50,7 +50,7 @@ fn environment() -> Environment {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
-    // The choice of cryptography is the process's; that it was made already is no error.
+    // The cryptography provider is set once for the process; it is not an error that it is set already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(work);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use vllm_verdict::v1::Provider;
 
 use crate::environment::Environment;
-use crate::names::{commit, is_label};
+use crate::names::{Commit, Repository, is_label};
 
 /// The current CI run: what to link to and where to write. It is never part of an output folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,7 +68,17 @@ fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names.into_iter().filter(|name| is_label(name)).take(LABELS).map(str::to_owned).collect()
 }
 
-/// The pull request of a merge queue, from its branch `gh-readonly-queue/<base>/pr-<number>-<commit>`.
+/// A full commit hash, as an event holds it; see [`Commit::of_event`].
+fn commit(text: &str) -> Option<String> {
+    Commit::of_event(text).map(String::from)
+}
+
+/// `owner/name`, as an event holds it.
+fn repository(text: &str) -> Option<String> {
+    text.parse::<Repository>().ok().map(String::from)
+}
+
+/// The pull request that a merge queue tests, out of its branch `gh-readonly-queue/<base>/pr-<number>-<commit>`.
 fn queued_pull_request(branch: &str) -> Option<u64> {
     let (_, last) = branch.strip_prefix("gh-readonly-queue/")?.rsplit_once('/')?;
     let (number, tip) = last.strip_prefix("pr-")?.split_once('-')?;

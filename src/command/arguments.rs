@@ -1,6 +1,9 @@
-//! Arguments: what can be typed. What it means is decided elsewhere.
+//! The command line: what can be typed. What each command does is decided in its own file.
 
-use crate::command::calibrate_command;
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::command::calibrate_command::CalibrateArgs;
 use crate::command::compare_command::CompareArgs;
 use crate::command::config_command::ConfigCommand;
 use crate::command::dashboard_command::DashboardArgs;
@@ -13,14 +16,6 @@ use crate::command::run_command::RunArgs;
 use crate::command::serve_command::BenchCommand;
 use crate::command::sim_server_command::SimServerArgs;
 use crate::command::verdict_command::VerdictArgs;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::builder::Resettable;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use vllm_verdict::v1::{DeviceName, Provider};
-
-use crate::duration;
 use crate::environment::Environment;
 
 /// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
@@ -32,12 +27,10 @@ use crate::environment::Environment;
     before_help = "Example:\n  vllm-perf run --suite examples/suite --device cpu --base sim:itl=10ms --head sim:itl=12ms"
 )]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the decision, the device, the images, the cases and the exact commands; start nothing
@@ -45,7 +38,7 @@ pub enum Command {
     /// Plan, wait for the images, benchmark base and head, compare; write the output folder
     Run(Box<RunArgs>),
     /// Measure head against itself until the noise of every primary row is known
-    Calibrate(Box<calibrate_command::CalibrateArgs>),
+    Calibrate(Box<CalibrateArgs>),
     /// Comment, job summary or annotation, and the records of main, from an output folder
     Publish(PublishArgs),
     /// Print the verdict of an output folder and exit by it: the last step in CI
@@ -71,87 +64,9 @@ pub enum Command {
     /// The simulated vLLM as an executable; the `sim` target runs it
     #[command(hide = true)]
     SimVllm(WordsArgs),
-    /// Run a command so that nothing of it outlives whoever started it; targets run under it
+    /// Run a command and terminate its processes when this process or its parent ends; targets run under it
     #[command(hide = true)]
     Guard(GuardArgs),
-}
-
-/// How a value is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
-
-/// Which program measures serving cases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Client {
-    /// Our own where it can, else vLLM's.
-    Auto,
-    /// Our own, or not at all.
-    Native,
-    /// `vllm bench serve`.
-    Vllm,
-}
-
-/// Where the event comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProviderChoice {
-    /// Find out.
-    Auto,
-    /// GitHub Actions.
-    Github,
-    /// Buildkite.
-    Buildkite,
-    /// No CI: flags alone.
-    Local,
-}
-
-impl ProviderChoice {
-    /// The provider that was named, if one was.
-    pub fn named(self) -> Option<Provider> {
-        match self {
-            Self::Auto => None,
-            Self::Github => Some(Provider::Github),
-            Self::Buildkite => Some(Provider::Buildkite),
-            Self::Local => Some(Provider::Local),
-        }
-    }
-}
-
-fn device(text: &str) -> Result<Option<DeviceName>, String> {
-    if text == "auto" { Ok(None) } else { text.parse().map(Some).map_err(|error| format!("{error:#}")) }
-}
-
-pub fn span(text: &str) -> Result<Duration, String> {
-    duration::parse(text).map_err(|error| format!("{error:#}"))
-}
-
-/// A device that was named, or `auto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceChoice(pub Option<DeviceName>);
-
-pub fn device_choice(text: &str) -> Result<DeviceChoice, String> {
-    device(text).map(DeviceChoice)
-}
-
-/// Where the event is read.
-#[derive(Debug, Args)]
-pub struct EventArgs {
-    /// Where the event comes from
-    #[arg(long, env = "VLLM_PERF_PROVIDER", value_enum, default_value = "auto", hide_possible_values = true)]
-    pub provider: ProviderChoice,
-    /// Name of the event, in place of GITHUB_EVENT_NAME
-    #[arg(long, env = "VLLM_PERF_EVENT_NAME", value_name = "NAME")]
-    pub event_name: Option<String>,
-    /// Payload of the event, in place of GITHUB_EVENT_PATH
-    #[arg(long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
-    pub event_path: Option<PathBuf>,
-    /// Name of the environment variable that holds the GitHub token
-    #[arg(long, env = "VLLM_PERF_GITHUB_TOKEN_ENV", value_name = "NAME", default_value = "GITHUB_TOKEN")]
-    pub github_token_env: String,
 }
 
 /// Words for another program.
@@ -205,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_holds_together() {
+    fn the_definition_is_consistent() {
         definition(&Environment::default()).debug_assert();
     }
 

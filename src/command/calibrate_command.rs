@@ -11,9 +11,9 @@ use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{CaseFacts, Comparison};
 
 use super::prepare::{self, Prepared};
-use super::run_command::timeouts::Timeouts;
-use super::run_command::{conclude, hub_token};
+use super::{conclude, hub_token};
 use crate::command::planning_flags::Planning;
+use crate::command::run_flags::Timeouts;
 use crate::duration;
 use crate::exit::{Classify, Exit};
 use crate::run::measure::Measure;
@@ -41,22 +41,22 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let plan = &mut prepared.plan;
     plan.sides.base.clone_from(&plan.sides.head);
     plan.strategy = Strategy::Paired;
-    hub_token::check(plan, shell).mistake()?;
+    hub_token::check(plan, &shell.environment).mistake()?;
     Calibration { arguments, prepared, store, begun, shell }.run().await
 }
 
 /// Refuses flags that contradict A/A runs of head, and plans without base.
 fn check_flags(planning: &mut Planning) -> Result<()> {
     let refused = [
-        ("--base", planning.base.is_some()),
-        ("--base-server-args", planning.base_server_args.is_some()),
-        ("--strategy", planning.strategy.is_some_and(|strategy| strategy != Strategy::Paired)),
+        ("--base", planning.sides.base.is_some()),
+        ("--base-server-args", planning.sides.base_server_args.is_some()),
+        ("--strategy", planning.runs.strategy.is_some_and(|strategy| strategy != Strategy::Paired)),
     ];
     if let Some((flag, _)) = refused.into_iter().find(|(_, is_given)| *is_given) {
         return Err(anyhow!("{flag}: `calibrate` measures --head against itself")).mistake();
     }
-    planning.base = Some("none".to_owned());
-    planning.strategy = None;
+    planning.sides.base = Some("none".to_owned());
+    planning.runs.strategy = None;
     Ok(())
 }
 
@@ -75,17 +75,18 @@ impl Calibration<'_> {
         self.shell.say(&known.sentence());
         let mut longest = Duration::ZERO;
         while !known.is_complete() {
-            let remaining = self.arguments.planning.budget.map(|budget| budget.saturating_sub(self.begun.elapsed()));
+            let remaining =
+                self.arguments.planning.runs.budget.map(|budget| budget.saturating_sub(self.begun.elapsed()));
             if remaining.is_some_and(|remaining| remaining < longest || remaining.is_zero()) {
                 self.shell.say(&format!(
                     "the budget of {} is used up; `vllm-perf calibrate` with the same store continues",
-                    duration::text(self.arguments.planning.budget.unwrap_or_default())
+                    duration::text(self.arguments.planning.runs.budget.unwrap_or_default())
                 ));
                 break;
             }
             let begun = Instant::now();
             // No run is longer than the missing pairs, and each has its own order.
-            self.prepared.plan.pairs = self.arguments.planning.pairs.min(known.missing()).max(2);
+            self.prepared.plan.pairs = self.arguments.planning.runs.pairs.min(known.missing()).max(2);
             if let Err(signal) = self.measure(remaining).await? {
                 return Ok(Exit::Signal(signal));
             }

@@ -1,47 +1,42 @@
-//! `vllm-perf compare`: what was measured before, base against head.
+//! `vllm-perf compare`: compares results that were measured before.
 
-use crate::command::arguments::DeviceChoice;
-use crate::command::arguments::device_choice;
-use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::collections::HashMap;
-use std::path::Path;
-use std::path::PathBuf;
-use vllm_verdict::capacity::Statistic;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use vllm_verdict::Input;
-use vllm_verdict::capacity::{self, Capacity, Limits};
+use vllm_verdict::capacity::{self, Capacity, Limits, Statistic};
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::v1::{CaseFacts, Comparison, Device, SideFacts, Subject};
 
-use super::base_settings;
-use super::run_command::conclude;
 use crate::ci::event::CiRun;
-use crate::command::arguments::Format;
+use crate::command::shared_flags::{DeviceChoice, Format, device_choice};
+use crate::command::{base_settings, conclude};
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
 use crate::report::terminal;
 use crate::result::case_files::Folder;
 use crate::result::{self, upstream_compare};
-use crate::system::noise_store;
 use crate::system::output::OutputFolder;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
+use crate::system::{noise_store, results_folder};
 
 /// What `--format json` prints: `comparison.json`, and the capacities where limits were given.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct Printed<'a> {
     #[serde(flatten)]
     comparison: &'a Comparison,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     capacity: Vec<Capacity>,
 }
 
-/// Prints the comparison; writes its renderings where `--out` asks for them.
+/// Prints the comparison, and with `--out` writes its renderings.
 pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
     let config = base_settings::of_checkout(arguments.config.as_deref())?.config;
     let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
@@ -56,19 +51,19 @@ pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Ex
         slack: arguments.sla_slack / 100.0,
         statistic: arguments.sla_statistic,
     };
-    let answer = |comparison| Answer { comparison, capacity: capacity::capacities(comparison, &limits) };
-    let answers: Vec<Answer> = comparisons.iter().map(answer).collect();
-    match (arguments.format, answers.as_slice()) {
-        (Format::Text, answers) => {
-            for Answer { comparison, capacity } in answers {
+    let printed = |comparison| Printed { comparison, capacity: capacity::capacities(comparison, &limits) };
+    let printed: Vec<Printed> = comparisons.iter().map(printed).collect();
+    match (arguments.format, printed.as_slice()) {
+        (Format::Text, all) => {
+            for Printed { comparison, capacity } in all {
                 shell.print(&terminal::table(comparison, shell.width));
                 if !capacity.is_empty() {
                     shell.print(&terminal::capacity(capacity));
                 }
             }
         }
-        (Format::Json, [answer]) if arguments.head.is_some() => shell.print_json(answer)?,
-        (Format::Json, answers) => shell.print_json(&answers)?,
+        (Format::Json, [only]) if arguments.head.is_some() => shell.print_json(only)?,
+        (Format::Json, all) => shell.print_json(&all)?,
     }
     if let Some(out) = &arguments.out {
         for (number, comparison) in (1..).zip(&comparisons) {
@@ -102,8 +97,8 @@ fn tables(base: &Path, head: &Path, config: &Config) -> Result<Comparison> {
 /// Two output folders, results folders, or folders of repetitions.
 async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &Shell) -> Result<Comparison> {
     let base = arguments.base.as_path();
-    let base_folders = result::repetitions(base)?;
-    let head_folders = result::repetitions(head)?;
+    let base_folders = results_folder::repetitions(base)?;
+    let head_folders = results_folder::repetitions(head)?;
     let planned_pairs = u32::try_from(base_folders.len().max(head_folders.len())).unwrap_or(u32::MAX);
     let repetitions = |folders: &[Folder]| folders.iter().map(Folder::repetition).collect();
     let plans = [plan_of(base)?, plan_of(head)?];
@@ -126,13 +121,13 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
 
 /// The plan of the run that a folder is from: in the output folder itself, or in the one that it is a side of.
 fn plan_of(folder: &Path) -> Result<Option<Plan>> {
-    let beside = folder.parent().filter(|_| folder.ends_with("base") || folder.ends_with("head"));
-    let plans = std::iter::once(folder).chain(beside).map(|root| OutputFolder::at(root).plan());
+    let parent = folder.parent().filter(|_| folder.ends_with("base") || folder.ends_with("head"));
+    let plans = std::iter::once(folder).chain(parent).map(|root| OutputFolder::at(root).plan());
     let Some(path) = plans.into_iter().find(|path| path.is_file()) else { return Ok(None) };
     serde_json::from_str(&read(&path)?).with_context(|| format!("cannot read `{}`", path.display())).mistake().map(Some)
 }
 
-/// The cases with their client, where the plans know it.
+/// The cases with their client, where the plans have it.
 fn measured_by(plans: &[Option<Plan>], mut cases: Vec<CaseFacts>) -> Vec<CaseFacts> {
     let planned = plans.iter().flatten().flat_map(|plan| &plan.cases);
     let clients: HashMap<&str, MeasuredBy> = planned.map(|case| (case.name.as_str(), case.measured_by)).collect();
@@ -142,7 +137,7 @@ fn measured_by(plans: &[Option<Plan>], mut cases: Vec<CaseFacts>) -> Vec<CaseFac
     cases
 }
 
-/// What was measured on: as the flags say, or else as the plans do, where they agree.
+/// The device: that of the flags, or else that of the plans, where they agree.
 fn device(arguments: &CompareArgs, plans: &[Option<Plan>; 2]) -> Result<Option<Device>> {
     let planned = match plans {
         [Some(base), Some(head)] if base.device == head.device => Some(base.device.clone()),
@@ -154,13 +149,16 @@ fn device(arguments: &CompareArgs, plans: &[Option<Plan>; 2]) -> Result<Option<D
             let image_suffix = name.image_suffix().to_owned();
             Ok(Some(Device { name, device_type: device_type.clone(), count: 1, image_suffix }))
         }
-        // Without --noise nobody asks; a variable may be set for the other commands.
+        // Without --noise the flag has no effect; its variable may be set for the other commands.
         _ if arguments.noise.is_none() => Ok(planned),
-        _ => Err(anyhow!("--device and --device-type go together: both say whose noise it is")).mistake(),
+        _ => Err(anyhow!(
+            "--device and --device-type must be given together: the noise is that of a device and its type"
+        ))
+        .mistake(),
     }
 }
 
-/// What the store knows. A store that was asked for must be read; one that is only configured may be out of reach.
+/// The noise in the store. A store of `--noise` must be readable; the config's may be out of reach.
 async fn known_noise(
     arguments: &CompareArgs,
     device: Option<&Device>,
@@ -168,25 +166,23 @@ async fn known_noise(
     shell: &Shell,
 ) -> Result<Noise> {
     let Some(place) = arguments.noise.as_ref().or(config.store.as_ref()) else { return Ok(Noise::default()) };
-    let asked = arguments.noise.is_some();
+    let required = arguments.noise.is_some();
     let read = async |device| {
         let store = Store::open(place, &shell.environment)?;
-        if asked && !store.is_there() {
-            return Err(anyhow!("--noise: `{place}` is no folder")).mistake();
+        if required && !store.is_there() {
+            return Err(anyhow!("--noise: `{place}` is not a folder")).mistake();
         }
         noise_store::read(&store, device).await
     };
     match device {
         Some(device) => match read(device).await {
-            Err(error) if !asked => {
+            Err(error) if !required => {
                 shell.say(&format!("uncalibrated: {error:#}"));
                 Ok(Noise::default())
             }
             noise => noise,
         },
-        None if asked => {
-            Err(anyhow!("--noise: what was measured on is not known: give --device and --device-type")).mistake()
-        }
+        None if required => Err(anyhow!("--noise: the device is not known: give --device and --device-type")).mistake(),
         _ => Ok(Noise::default()),
     }
 }
@@ -209,7 +205,7 @@ pub struct CompareArgs {
     /// Store with the noise of A/A runs: a folder, file:///, s3://, gs:// or az:// [default: the config's]
     #[arg(long, env = "VLLM_PERF_NOISE", value_name = "STORE")]
     pub noise: Option<String>,
-    /// What was measured on, for --noise [default: what the output folder's plan says]
+    /// Device of the results, for --noise [default: that of the output folder's plan]
     #[arg(long, env = "VLLM_PERF_DEVICE", value_name = "NAME", default_value = "auto", hide_default_value = true, value_parser = device_choice)]
     pub device: DeviceChoice,
     /// Its device type, e.g. `NVIDIA H100`

@@ -1,4 +1,4 @@
-//! Whose records they are: what flags and variables say, else what CI says, else what git and the machine do.
+//! The identity of dashboard records: from flags and variables, or else from CI, git and the machine.
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -10,12 +10,12 @@ use crate::plan::config::RecordsConfig;
 use crate::report::records::{Identity, Runner};
 use crate::system::{git, host};
 
-/// The identity of what was measured on `device`. What nobody knows is left empty: the records are refused for it.
+/// The identity of results measured on `device`. Unknown fields are empty, and the records are then refused.
 ///
 /// # Errors
-/// The user's mistake: git does not know the commit's date, and nobody else says it.
+/// The user's mistake: no flag gives the commit's date, and git does not know it.
 pub async fn identity(
-    said: &IdentityArgs,
+    flags: &IdentityArgs,
     event: Option<&Event>,
     device: Device,
     config: &RecordsConfig,
@@ -28,27 +28,27 @@ pub async fn identity(
         (Some(Provider::Buildkite), Some(offset)) => number("BUILDKITE_BUILD_NUMBER").map(|build| offset + build),
         _ => None,
     };
-    let commit = said.commit.clone().or_else(|| of_event(|it| &it.head_sha)).unwrap_or_default();
-    let timestamp = match said.timestamp {
+    let commit = flags.commit.clone().or_else(|| of_event(|it| &it.head_sha)).unwrap_or_default();
+    let timestamp = match flags.timestamp {
         Some(timestamp) => timestamp,
         None if commit.is_empty() => 0,
         None => committed(&commit).await.mistake()?,
     };
     let attempt = number("GITHUB_RUN_ATTEMPT").and_then(|attempt| u32::try_from(attempt).ok());
     Ok(Identity {
-        repository: said.repository.clone().or_else(|| of_event(|it| &it.repository)).unwrap_or_default(),
-        branch: said.branch.clone().or_else(|| of_event(|it| &it.branch)).unwrap_or_default(),
+        repository: flags.repository.clone().or_else(|| of_event(|it| &it.repository)).unwrap_or_default(),
+        branch: flags.branch.clone().or_else(|| of_event(|it| &it.branch)).unwrap_or_default(),
         commit,
         timestamp,
-        workflow_id: said.workflow_id.or_else(|| number("GITHUB_RUN_ID")).or(build).unwrap_or_default(),
-        job_id: said.job_id.or(build).unwrap_or_default(),
-        run_attempt: said.run_attempt.or(attempt).unwrap_or(1),
+        workflow_id: flags.workflow_id.or_else(|| number("GITHUB_RUN_ID")).or(build).unwrap_or_default(),
+        job_id: flags.job_id.or(build).unwrap_or_default(),
+        run_attempt: flags.run_attempt.or(attempt).unwrap_or(1),
         runner: runner(device)?,
     })
 }
 
-/// What `run` is told by variables: those of the flags of `records`.
-pub fn said(environment: &Environment) -> IdentityArgs {
+/// The flags of `records` as `run` gets them: from their variables.
+pub fn from_variables(environment: &Environment) -> IdentityArgs {
     let number = |name: &str| environment.get(name).and_then(|text| text.parse().ok());
     IdentityArgs {
         branch: environment.get("VLLM_PERF_BRANCH").map(str::to_owned),
@@ -81,7 +81,7 @@ fn runner(device: Device) -> Result<Runner> {
     })
 }
 
-/// Whose records they are, where CI does not say or says otherwise.
+/// The identity of records, in place of what CI gives.
 #[derive(Debug, Default, Args)]
 pub struct IdentityArgs {
     /// OWNER/NAME, in place of the event's
@@ -93,7 +93,7 @@ pub struct IdentityArgs {
     /// Full commit hash, in place of the event's
     #[arg(long, env = "VLLM_PERF_COMMIT", value_name = "HASH")]
     pub commit: Option<String>,
-    /// Date of the commit, in place of what git says (seconds since 1970)
+    /// Date of the commit, in place of git's (seconds since 1970)
     #[arg(long, env = "VLLM_PERF_TIMESTAMP", value_name = "SECONDS")]
     pub timestamp: Option<u64>,
     /// The CI run, a number that grows, in place of GITHUB_RUN_ID
@@ -116,8 +116,8 @@ mod tests {
     async fn of(environment: &Environment, config: &RecordsConfig) -> Identity {
         let device = Device { name: DeviceName::Cpu, device_type: "x".into(), count: 1, image_suffix: "-cpu".into() };
         let (event, _) = crate::ci::event::buildkite_event::parse(environment);
-        let said = IdentityArgs { timestamp: Some(1), ..said(environment) };
-        identity(&said, Some(&event), device, config, environment).await.unwrap()
+        let flags = IdentityArgs { timestamp: Some(1), ..from_variables(environment) };
+        identity(&flags, Some(&event), device, config, environment).await.unwrap()
     }
 
     #[tokio::test]
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!((offset.workflow_id, offset.job_id), (30_000_000_007, 30_000_000_007));
         offset.check().unwrap();
         let variables = build.into_iter().chain([("VLLM_PERF_WORKFLOW_ID", "5"), ("VLLM_PERF_JOB_ID", "6")]).collect();
-        let said = of(&variables, &config).await;
-        assert_eq!((said.workflow_id, said.job_id), (5, 6));
+        let flags = of(&variables, &config).await;
+        assert_eq!((flags.workflow_id, flags.job_id), (5, 6));
     }
 }

@@ -9,14 +9,14 @@ use clap::{Args, ValueEnum};
 use indexmap::IndexMap;
 use vllm_verdict::v1::{Device, Event};
 
-use super::{base_settings, prepare};
+use super::base_settings;
 use crate::ci::matrix::buildkite_pipeline::{self, OptionValue, StepTemplate};
 use crate::ci::matrix::{self, JobFilter, MatrixJob, github_matrix};
 use crate::ci::trigger;
-use crate::command::arguments::EventArgs;
+use crate::command::event_flags::{EventArgs, refresh_labels};
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
-use crate::plan::image::{self, Source};
+use crate::plan::image::{self, Pipeline};
 use crate::plan::suite;
 use crate::system::git;
 use crate::system::github::Github;
@@ -24,18 +24,19 @@ use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::store::object_key::RecordKey;
+use crate::system::suite_folder;
 
 /// Prints the matrix. A matrix without jobs is not an error: the reason is printed.
 pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit> {
-    let (mut event, ci) = prepare::event(&arguments.event, &arguments.labels, &shell.environment)?;
+    let (mut event, ci) = arguments.event.read(&arguments.labels, &shell.environment)?;
     let (loaded, notice) = base_settings::of_event(&event, arguments.config.as_deref(), shell).await?;
+    let config = loaded.config;
     if let Some(notice) = notice {
         shell.say(&notice);
     }
-    let config = loaded.config;
-    let github = prepare::github(&arguments.event, &ci, &shell.environment)?;
+    let github = arguments.event.github(&ci, &shell.environment)?;
     if let Some(github) = &github {
-        prepare::refresh_labels(&mut event, github, shell).await;
+        refresh_labels(&mut event, github, shell).await;
     }
     let decision = trigger::decide(&event, &config.trigger, &config.devices)?;
     let mut jobs = match decision.run {
@@ -79,7 +80,7 @@ fn jobs(arguments: &MatrixArgs, event: &Event, config: &Config, shell: &Shell) -
         if !sizes.values().flatten().any(|runner| filter.selects_runner(runner)) {
             continue;
         }
-        let files = suite::serving(folder, &shell.environment, device)?;
+        let files = suite_folder::serving(folder, &shell.environment, device)?;
         if files.is_empty() {
             shell.say(&format!("no jobs on {device}: no serving tests for it in `{}`", folder.display()));
         }
@@ -199,7 +200,7 @@ impl Records {
 fn reference(job: &MatrixJob, commit: &str, config: &Config) -> Result<String> {
     let image_suffix = config.device(job.device).image_suffix;
     let device = Device { name: job.device, device_type: String::new(), count: 1, image_suffix };
-    image::reference(&device, commit, Source::Main, &config.images)
+    image::reference(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images)
 }
 
 /// At most `most` commits of a branch, newest first: from git, or from GitHub if this clone has fewer.

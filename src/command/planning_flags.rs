@@ -1,57 +1,40 @@
-//! Arguments of every command that plans.
+//! Flags of every command that makes a plan. `prepare` turns them into one.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use vllm_verdict::strategy::Strategy;
 
-use super::arguments::{Client, DeviceChoice, EventArgs, device_choice, span};
+use crate::command::event_flags::EventArgs;
+use crate::command::shared_flags::{DeviceArgs, span};
 
-/// Flags of every command that plans.
+/// Flags of every command that makes a plan, in the order of `--help`.
 #[derive(Debug, Args)]
 pub struct Planning {
-    /// What happened.
+    /// The CI event.
     #[command(flatten)]
     pub event: EventArgs,
     /// A label, for local runs; repeatable
     #[arg(long = "label", env = "VLLM_PERF_LABEL", value_name = "NAME", value_delimiter = ',')]
     pub labels: Vec<String>,
-    /// Base: a full commit, a branch, a target, the output folder of an earlier run, or `none`
-    #[arg(long, env = "VLLM_PERF_BASE", value_name = "SIDE")]
-    pub base: Option<String>,
-    /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]
-    #[arg(long, env = "VLLM_PERF_HEAD", value_name = "SIDE")]
-    pub head: Option<String>,
-    /// Words appended to base's server command
-    #[arg(long, env = "VLLM_PERF_BASE_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
-    pub base_server_args: Option<String>,
-    /// Words appended to head's server command
-    #[arg(long, env = "VLLM_PERF_HEAD_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
-    pub head_server_args: Option<String>,
+    /// Base and head.
+    #[command(flatten)]
+    pub sides: SideArgs,
     /// Folder of the test files
     #[arg(long, env = "VLLM_PERF_SUITE", value_name = "DIR")]
     pub suite: Option<PathBuf>,
-    /// What to measure on.
+    /// The device to measure on.
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Only the cases whose name matches
     #[arg(long, env = "VLLM_PERF_ONLY", value_name = "REGEX")]
     pub only: Option<String>,
-    /// paired, screen, sequential or single; default: paired where there is a base
-    #[arg(long, env = "VLLM_PERF_STRATEGY", value_name = "HOW", hide_possible_values = true, value_parser = strategies())]
-    pub strategy: Option<Strategy>,
-    /// Repetitions a side, interleaved (number, 1 to 10)
-    #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
-    pub pairs: u32,
-    /// Begin no further pair that would end after this time (45s, 90m, 2h)
-    #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = span)]
-    pub budget: Option<Duration>,
-    /// Seed of the order inside each pair (number)
-    #[arg(long, env = "VLLM_PERF_SEED", value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Who measures serving cases: auto, native or vllm
+    /// How the runs are arranged.
+    #[command(flatten)]
+    pub runs: RunsArgs,
+    /// Client that measures serving cases: auto, native or vllm
     #[arg(long, env = "VLLM_PERF_CLIENT", value_enum, default_value = "auto", hide_possible_values = true)]
     pub client: Client,
     /// Output folder
@@ -65,18 +48,49 @@ pub struct Planning {
     pub config: Option<PathBuf>,
 }
 
-/// What is measured on.
+/// What is compared.
 #[derive(Debug, Args)]
-pub struct DeviceArgs {
-    /// auto, cuda, rocm, hpu, xpu, cpu or arm64-cpu
-    #[arg(long = "device", env = "VLLM_PERF_DEVICE", value_name = "NAME", default_value = "auto", value_parser = device_choice)]
-    pub name: DeviceChoice,
-    /// Device type, e.g. `NVIDIA H100`, in place of the probe's
-    #[arg(long, env = "VLLM_PERF_DEVICE_TYPE", value_name = "TYPE")]
-    pub device_type: Option<String>,
-    /// Number of GPUs or NUMA nodes, in place of the probe's
-    #[arg(long, env = "VLLM_PERF_DEVICE_COUNT", value_name = "N")]
-    pub device_count: Option<u32>,
+pub struct SideArgs {
+    /// Base: a full commit, a branch, a target, the output folder of an earlier run, or `none`
+    #[arg(long, env = "VLLM_PERF_BASE", value_name = "SIDE")]
+    pub base: Option<String>,
+    /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]
+    #[arg(long, env = "VLLM_PERF_HEAD", value_name = "SIDE")]
+    pub head: Option<String>,
+    /// Words appended to base's server command
+    #[arg(long, env = "VLLM_PERF_BASE_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
+    pub base_server_args: Option<String>,
+    /// Words appended to head's server command
+    #[arg(long, env = "VLLM_PERF_HEAD_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
+    pub head_server_args: Option<String>,
+}
+
+/// How the runs are arranged.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// paired, screen, sequential or single; default: paired where there is a base
+    #[arg(long, env = "VLLM_PERF_STRATEGY", value_name = "HOW", hide_possible_values = true, value_parser = strategies())]
+    pub strategy: Option<Strategy>,
+    /// Repetitions a side, interleaved (number, 1 to 10)
+    #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub pairs: u32,
+    /// Begin no further pair that would end after this time (45s, 90m, 2h)
+    #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = span)]
+    pub budget: Option<Duration>,
+    /// Seed of the order inside each pair (number)
+    #[arg(long, env = "VLLM_PERF_SEED", value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Which program measures serving cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// The native client where it can, else vLLM's.
+    Auto,
+    /// The native client, or not at all.
+    Native,
+    /// `vllm bench serve`.
+    Vllm,
 }
 
 fn strategies() -> impl TypedValueParser<Value = Strategy> {

@@ -1,6 +1,6 @@
 //! `vllm-perf publish`: comment, job summary or annotation, artifacts and records, from an output folder.
 
-use crate::command::arguments::EventArgs;
+use crate::command::event_flags::EventArgs;
 use crate::publish::CommentFailure;
 use crate::system::step_files;
 use clap::Args;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use vllm_verdict::v1::{Comparison, Event, Provider, Verdict};
 
-use super::{base_settings, prepare};
+use super::base_settings;
 use crate::ci::workflow_commands::{self, Level, Notice};
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
@@ -32,7 +32,7 @@ use crate::system::uploader::Uploader;
 /// Publishes. A comment that cannot be written does not lose the results.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
     let environment = &shell.environment;
-    let (event, ci) = prepare::event(&arguments.event, &[], environment)?;
+    let (event, ci) = arguments.event.read(&[], environment)?;
     // Only records of main need settings; those of a pull request are not asked.
     let config = match event.pull_request.is_none() && ci.completed_run.is_none() {
         true => base_settings::of_checkout(arguments.config.as_deref())?.config,
@@ -64,7 +64,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         repository: event.repository.clone(),
     };
     let id = publish::comment_id(&ci, comparison.subject.device.as_ref());
-    let github = prepare::github(&arguments.event, &ci, environment)?;
+    let github = arguments.event.github(&ci, environment)?;
     let agent = (event.provider == Provider::Buildkite)
         .then(|| Agent::new(Path::new("buildkite-agent"), environment, Duration::from_secs(1)));
     let report = publish::publish(&Publication {

@@ -1,8 +1,8 @@
 //! `vllm-perf records`: dashboard records from a results folder or from an import, printed or added to a store.
 
-use crate::command::arguments::EventArgs;
+use crate::command::event_flags::EventArgs;
 use crate::command::identity_flags::IdentityArgs;
-use crate::command::planning_flags::DeviceArgs;
+use crate::command::shared_flags::DeviceArgs;
 use crate::system::probe;
 use clap::Args;
 use std::path::Path;
@@ -12,15 +12,14 @@ use anyhow::{Context, Result, anyhow};
 use vllm_verdict::v1::{Device, Provider};
 
 use super::identity_flags::identity;
-use super::{base_settings, prepare};
-use crate::ci::event;
+use super::{base_settings, record_notices};
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::plan::device;
 use crate::report::records::{self, Identity, Records};
-use crate::result;
 use crate::system::output;
+use crate::system::results_folder;
 use crate::system::shell::Shell;
 use crate::system::store::{Added, Store};
 
@@ -34,7 +33,7 @@ pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
     let records = match arguments.results.extension().is_some_and(|extension| extension == "js") {
         true => import(arguments, &config, shell).await?,
         false => {
-            let folder = result::read_folder(&arguments.results).mistake()?;
+            let folder = results_folder::read_folder(&arguments.results).mistake()?;
             let identity = own(arguments, &config, shell).await?;
             records::records(&identity, &folder.cases, config.records.rules).mistake()?
         }
@@ -48,25 +47,11 @@ pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
             None => shell.print(&lines),
         }
     }
-    tell(&records, shell);
+    record_notices::print(&records, shell);
     if records == Records::default() {
         shell.say(&format!("`{}` holds nothing to make records of", arguments.results.display()));
     }
     Ok(if records.refused.is_empty() { Exit::Done } else { Exit::Unmeasured })
-}
-
-/// Says what has no records of its own, and why.
-pub fn tell(records: &Records, shell: &Shell) {
-    for collision in &records.collisions {
-        shell.say(&format!(
-            "{} stands for {} in the dashboard, which cannot tell them apart",
-            collision.kept,
-            collision.dropped.join(", ")
-        ));
-    }
-    for (case, reason) in &records.refused {
-        shell.say(&format!("{case} is not published: {reason}"));
-    }
 }
 
 async fn add(records: &Records, store: &Store, shell: &Shell) -> Result<()> {
@@ -87,9 +72,9 @@ async fn add(records: &Records, store: &Store, shell: &Shell) -> Result<()> {
 /// The identity of a results folder.
 async fn own(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Identity> {
     let environment = &shell.environment;
-    let event = match arguments.event.provider.named().unwrap_or_else(|| event::detect(environment)) {
+    let event = match arguments.event.provider(environment) {
         Provider::Local => None,
-        _ => Some(prepare::event(&arguments.event, &[], environment)?.0),
+        _ => Some(arguments.event.read(&[], environment)?.0),
     };
     let device = device(arguments, config, shell).await?;
     identity(&arguments.identity, event.as_ref(), device, &config.records, environment).await

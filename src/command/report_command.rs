@@ -1,8 +1,9 @@
-//! `vllm-perf report`: upstream's tables, and a page, from a results folder.
+//! `vllm-perf report`: upstream's tables, and an HTML page, from a results folder.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use std::path::PathBuf;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::v1::Subject;
 
@@ -10,12 +11,12 @@ use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::report::{Links, html, upstream_files};
 use crate::system::shell::Shell;
-use crate::system::{host, output};
+use crate::system::{host, output, results_folder};
 use crate::{VERSION, result};
 
 /// Writes the files into the folder.
 pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
-    let folder = result::read_folder(&arguments.results).mistake()?;
+    let folder = results_folder::read_folder(&arguments.results).mistake()?;
     let host = host::host().ok();
     let comparison = vllm_verdict::compare(vllm_verdict::Input {
         subject: Subject { version: VERSION.to_owned(), ..Subject::default() },
@@ -46,7 +47,7 @@ pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
 #[derive(Debug, Args)]
 #[command(before_help = "Example:\n  vllm-perf report results/")]
 pub struct ReportArgs {
-    /// Results folder, ours or upstream's; the files are written into it
+    /// Results folder of vllm-perf or of upstream; the files are written into it
     #[arg(value_name = "RESULTS")]
     pub results: PathBuf,
 }

@@ -1,20 +1,16 @@
 //! `vllm-perf run`: plan, wait for the images, benchmark, compare, write the output folder.
 
-mod announcement;
-pub mod conclude;
-mod head_records;
-pub mod hub_token;
-pub mod timeouts;
-
 use anyhow::Result;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use vllm_verdict::number::plural;
 
 use super::prepare::{self, Prepared};
-use super::{base_commit, plan_command};
-use crate::command::arguments::Format;
+use super::{base_fallback, conclude, hub_token, plan_output};
+use crate::command::announcement::Announcement;
 use crate::command::planning_flags::Planning;
+use crate::command::run_flags::Timeouts;
+use crate::command::shared_flags::Format;
 use crate::exit::{Classify, Exit};
 use crate::report::markdown;
 use crate::run::measure::Measure;
@@ -25,24 +21,22 @@ use crate::system::output::OutputFolder;
 use crate::system::process::Processes;
 use crate::system::shell::Shell;
 use crate::system::step_files;
-use announcement::Announcement;
-use timeouts::Timeouts;
 
 /// Runs the benchmark. A regression is not a failure here: the command `verdict` exits by it.
 pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     let mut prepared = prepare::prepare(&arguments.planning, !arguments.dry_run, shell).await?;
     if arguments.dry_run || shell.environment.get("DRY_RUN") == Some("1") {
-        plan_command::print(&prepared.plan, Format::Text, shell)?;
+        plan_output::print(&prepared.plan, Format::Text, shell)?;
         return Ok(Exit::Done);
     }
     if !prepared.plan.trigger.run {
         return skip(&prepared, shell);
     }
-    hub_token::check(&prepared.plan, shell).mistake()?;
+    hub_token::check(&prepared.plan, &shell.environment).mistake()?;
     if !arguments.resume {
-        let github = prepare::github(&arguments.planning.event, &prepared.ci, &shell.environment)?;
+        let github = arguments.planning.event.github(&prepared.ci, &shell.environment)?;
         let images = &prepared.config.images;
-        base_commit::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
+        base_fallback::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
     }
     measure(arguments, prepared, shell).await
 }
@@ -59,7 +53,7 @@ async fn measure(arguments: &RunArgs, prepared: Prepared, shell: &Shell) -> Resu
     let measure = Measure {
         plan: &plan,
         config: &config,
-        limits: timeouts.limits(planning.budget, &config),
+        limits: timeouts.limits(planning.runs.budget, &config),
         image_wait: timeouts.wait.unwrap_or(config.images.wait),
         is_store_required: planning.store.is_some(),
         reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),

@@ -1,31 +1,32 @@
-//! `vllm-perf verdict`: the last step in CI.
+//! `vllm-perf verdict`: prints the verdict of an output folder; the last step in CI.
+
+use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Args;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use std::path::PathBuf;
 use vllm_verdict::v1::{Comparison, Counts, Row, Verdict};
 
-use crate::command::arguments::Format;
+use crate::command::shared_flags::Format;
 use crate::exit::Exit;
 use crate::publish::artifact;
 use crate::report::{finding, terminal};
 use crate::system::shell::Shell;
 
+/// What `--format json` prints.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct Printed<'a> {
     verdict: Verdict,
     counts: Counts,
     rows: Vec<&'a Row>,
 }
 
-/// Prints the verdict of an output folder and exits by it.
+/// Prints the verdict of an output folder. The exit code follows the verdict and `--fail-on`.
 pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
     let comparison = artifact::read(&arguments.out)?;
     match arguments.format {
         Format::Text => shell.print(&terminal::verdict(&comparison, shell.width)),
-        Format::Json => shell.print_json(&Answer {
+        Format::Json => shell.print_json(&Printed {
             verdict: comparison.verdict,
             counts: comparison.counts,
             rows: finding::primary(&comparison).filter(|row| row.verdict <= Verdict::Improved).collect(),
@@ -44,7 +45,7 @@ fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
     }
 }
 
-/// Which verdict fails.
+/// The verdict at which the command exits with 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
     /// Exit 1 when a primary row regressed.

@@ -218,7 +218,7 @@ impl Reading<'_> {
         ensure!(row.schema_version == records::SCHEMA, "its schema is `{}`", shown(&row.schema_version));
         ensure!(row.repo == self.repository, "it is of the repository `{}`", shown(&row.repo));
         ensure!(plain(&row.head_branch) == self.branch, "it is of the branch `{}`", shown(&row.head_branch));
-        ensure!(names::is_full_hash(&row.head_sha), "`{}` is no full commit hash", shown(&row.head_sha));
+        ensure!(names::Commit::is_full(&row.head_sha), "`{}` is no full commit hash", shown(&row.head_sha));
         ensure!(
             row.timestamp > 0 && date(row.timestamp).is_some(),
             "its timestamp {} is no date of a commit",

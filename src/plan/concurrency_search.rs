@@ -1,5 +1,5 @@
 //! The adaptive search of upstream's suite: the largest concurrency at which a test still meets its latency targets.
-//! Pure: `bench` measures what it asks for.
+//! It decides what to measure next; `run/search_run.rs` measures it.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,14 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::{Case, Selection};
 
-/// What to search for, and how far.
+/// The latency targets of the search, and its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Search {
     /// `SLA_TTFT_MS`: highest TTFT in milliseconds, of the 99th percentile or, where there is none, the mean.
     pub ttft_ms: f64,
     /// `SLA_TPOT_MS`: the same for TPOT.
     pub tpot_ms: f64,
-    /// `ADAPTIVE_MAX_PROBES`: most measurements of one test at one request rate, besides those of the suite.
+    /// `ADAPTIVE_MAX_PROBES`: most measurements of one test at one request rate, in addition to those of the suite.
     pub max_probes: usize,
     /// `ADAPTIVE_MAX_CONCURRENCY`: highest concurrency to try.
     pub max_concurrency: u64,
@@ -29,7 +28,7 @@ impl Search {
     /// Upstream's variables; `None` unless `ENABLE_ADAPTIVE_CONCURRENCY=1`.
     ///
     /// # Errors
-    /// The user's mistake (exit 2): a variable that is no number above 0.
+    /// The user's mistake (exit 2): a variable that is not a number above 0.
     pub fn read(env: &Environment) -> anyhow::Result<Option<Self>> {
         if env.get("ENABLE_ADAPTIVE_CONCURRENCY") != Some("1") {
             return Ok(None);
@@ -52,7 +51,7 @@ impl Search {
         read().map(Some).mistake()
     }
 
-    /// Whether a case met both targets. One that gave no numbers did not.
+    /// Whether a case met both targets. A case without numbers did not.
     pub fn is_met(&self, outcome: &Outcome) -> bool {
         let Outcome::Measured(measured) = outcome else { return false };
         let within = |metric: &str, most: f64| value(measured, metric).is_some_and(|value| value <= most);
@@ -85,17 +84,17 @@ fn value(measured: &Measurement, metric: &str) -> Option<f64> {
     ["p99", "mean"].iter().find_map(|of| measured.metrics.get(&format!("{of}_{metric}"))).copied()
 }
 
-/// Where the targets begin to be missed.
+/// The concurrencies between which the targets begin to be missed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bracket {
-    /// The largest concurrency below the first failure that met the targets.
+    /// The largest concurrency below `first_fail` that met the targets.
     pub last_pass: Option<u64>,
-    /// The smallest that did not.
+    /// The smallest concurrency that did not.
     pub first_fail: Option<u64>,
 }
 
 impl Bracket {
-    /// Of these concurrencies, each met or not.
+    /// Of concurrencies that were tried, each with whether it met the targets.
     pub fn of<'a>(tried: impl Iterator<Item = (&'a u64, &'a bool)>) -> Self {
         let tried: BTreeMap<u64, bool> = tried.map(|(concurrency, met)| (*concurrency, *met)).collect();
         let first_fail = tried.iter().find(|(_, met)| !**met).map(|(concurrency, _)| *concurrency);
@@ -104,7 +103,7 @@ impl Bracket {
     }
 }
 
-/// What a search found: `<test>_qps_<qps>_sla_summary.json`, with upstream's keys.
+/// The result of a search: `<test>_qps_<qps>_sla_summary.json`, with upstream's keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub test_name: String,
@@ -118,7 +117,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of the search for one test at one request rate.
+    /// The summary of the search for one test at one request rate.
     pub fn new(
         search: &Search,
         test: &str,
@@ -139,13 +138,14 @@ impl Summary {
         }
     }
 
-    /// Name of its file.
+    /// Name of the summary's file.
     pub fn file(test: &str, rate: &str) -> String {
         format!("{test}_qps_{rate}_sla_summary.json")
     }
 }
 
-/// A case of the suite at another concurrency; its number of prompts follows where the selection says so.
+/// A case of the suite at another concurrency. Its number of prompts follows the concurrency where the selection sets
+/// prompts per concurrency.
 pub fn at(case: &Case, concurrency: u64, selection: &Selection) -> Case {
     let rate = case.request_rate.as_deref().unwrap_or_default();
     let name = format!("{}_qps_{rate}_concurrency_{concurrency}", case.test);
@@ -174,37 +174,37 @@ mod tests {
 
     const SEARCH: Search = Search { ttft_ms: 3000.0, tpot_ms: 100.0, max_probes: 8, max_concurrency: 1024 };
 
-    /// Searches where the targets hold up to `limit`: what was tried, and what was found.
-    fn found(search: &Search, listed: &[u64], limit: u64) -> (Vec<u64>, Option<u64>, Option<u64>) {
+    /// A search whose targets are met up to `limit`: the concurrencies tried, the last pass and the first failure.
+    fn searched(search: &Search, listed: &[u64], limit: u64) -> (Vec<u64>, Option<u64>, Option<u64>) {
         let listed: BTreeMap<u64, bool> = listed.iter().map(|at| (*at, *at <= limit)).collect();
         let (mut probes, mut order) = (BTreeMap::new(), Vec::new());
         while let Some(next) = search.next(&listed, &probes) {
             order.push(next);
-            assert_eq!(probes.insert(next, next <= limit), None, "{next} twice");
+            assert_eq!(probes.insert(next, next <= limit), None, "{next} was tried before");
         }
         let summary = Summary::new(search, "serving_a", "inf", &listed, &probes);
         (order, summary.final_last_pass, summary.final_first_fail)
     }
 
     #[test]
-    fn between_the_last_pass_and_the_first_failure_it_bisects() {
-        assert_eq!(found(&SEARCH, &[12, 16, 24, 64], 41), (vec![44, 34, 39, 41, 42], Some(41), Some(42)));
-        assert_eq!(found(&SEARCH, &[12, 16], 12), (vec![14, 13], Some(12), Some(13)));
-        assert_eq!(found(&SEARCH, &[8], 0), (vec![4, 2, 1], None, Some(1)));
+    fn the_search_bisects_between_the_last_pass_and_the_first_failure() {
+        assert_eq!(searched(&SEARCH, &[12, 16, 24, 64], 41), (vec![44, 34, 39, 41, 42], Some(41), Some(42)));
+        assert_eq!(searched(&SEARCH, &[12, 16], 12), (vec![14, 13], Some(12), Some(13)));
+        assert_eq!(searched(&SEARCH, &[8], 0), (vec![4, 2, 1], None, Some(1)));
     }
 
     #[test]
-    fn where_all_pass_it_goes_up_by_doubled_gaps_and_then_bisects() {
-        assert_eq!(found(&SEARCH, &[4, 8], 30), (vec![12, 20, 36, 28, 32, 30, 31], Some(30), Some(31)));
+    fn where_all_pass_the_search_goes_up_by_doubled_gaps_and_then_bisects() {
+        assert_eq!(searched(&SEARCH, &[4, 8], 30), (vec![12, 20, 36, 28, 32, 30, 31], Some(30), Some(31)));
         let high = Search { max_concurrency: 50, ..SEARCH };
-        assert_eq!(found(&high, &[4, 8], 1000), (vec![12, 20, 36, 50], Some(50), None));
+        assert_eq!(searched(&high, &[4, 8], 1000), (vec![12, 20, 36, 50], Some(50), None));
     }
 
     #[test]
-    fn it_ends_with_its_probes() {
+    fn the_search_ends_when_its_probes_are_used_up() {
         let few = Search { max_probes: 2, ..SEARCH };
-        assert_eq!(found(&few, &[12, 64], 41), (vec![38, 51], Some(38), Some(51)));
-        assert_eq!(found(&SEARCH, &[], 41), (vec![], None, None));
+        assert_eq!(searched(&few, &[12, 64], 41), (vec![38, 51], Some(38), Some(51)));
+        assert_eq!(searched(&SEARCH, &[], 41), (vec![], None, None));
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_upstreams_and_a_bad_one_is_named() {
+    fn a_bad_value_of_a_variable_is_named() {
         let read = |variables: &[(&'static str, &'static str)]| Search::read(&variables.iter().copied().collect());
         assert_eq!(read(&[("SLA_TTFT_MS", "1")]).unwrap(), None);
         let on = ("ENABLE_ADAPTIVE_CONCURRENCY", "1");

@@ -1,4 +1,4 @@
-//! What we measure on: the device, its type and count, and the image suffix that goes with it.
+//! The device to measure on: its type and count, and the suffix of its images.
 
 use anyhow::anyhow;
 use indexmap::IndexMap;
@@ -7,11 +7,12 @@ use vllm_verdict::v1::{Device, DeviceName};
 use crate::exit::Classify;
 use crate::plan::config::DeviceConfig;
 
-/// The device to measure on: what the user says, else what this machine has; `ON_CPU=1` hides accelerators.
+/// The device to measure on: the one that the user names, or else the one that this machine has. `ON_CPU=1` hides
+/// accelerators.
 ///
 /// # Errors
-/// The user's mistake (exit 2): a device that is not here and whose count is not given, or a count of 0.
-/// The world's (exit 4): nothing is said, and the tool of a device that seems to be here fails.
+/// The user's mistake (exit 2): a device that this machine lacks and whose count is not given, or a count of 0. Exit 4:
+/// no device is named, and the tool of a device that this machine seems to have fails.
 pub fn resolve(
     name: Option<DeviceName>,
     device_type: Option<&str>,
@@ -47,20 +48,19 @@ fn automatic(probe: &Probe) -> anyhow::Result<DeviceName> {
     let chosen = if probe.on_cpu { cpu } else { accelerator.or(cpu) };
     if let (false, None, Some((name, why))) = (probe.on_cpu, accelerator, probe.problems.first()) {
         return Err(anyhow!(
-            "cannot tell the device: {why}; pass --device {name} with --device-count, or another device"
+            "cannot detect the device: {why}; pass --device {name} with --device-count, or another device"
         ))
         .world();
     }
     match chosen {
         Some(found) => Ok(found.name),
-        None => Err(anyhow!("cannot tell the device: pass --device NAME")).world(),
+        None => Err(anyhow!("cannot detect the device: pass --device NAME")).world(),
     }
 }
 
-/// A kind of device that this machine has.
+/// A device that the probe found on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Which device.
+pub struct ProbedDevice {
     pub name: DeviceName,
     /// Device type as upstream writes it.
     pub device_type: String,
@@ -68,14 +68,14 @@ pub struct Found {
     pub count: u32,
 }
 
-/// What this machine has.
+/// The devices of this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Probe {
     /// `ON_CPU=1`: the user wants the CPU although there may be accelerators.
     pub on_cpu: bool,
-    /// Every device that was found, accelerators first.
-    pub found: Vec<Found>,
-    /// Devices whose tool is here but could not tell, and why.
+    /// Accelerators first.
+    pub found: Vec<ProbedDevice>,
+    /// Devices whose tool is installed but failed, and why.
     pub problems: Vec<(DeviceName, String)>,
 }
 
@@ -84,8 +84,8 @@ mod tests {
     use super::*;
     use crate::exit::{self, Exit};
 
-    fn found(name: DeviceName, device_type: &str, count: u32) -> Found {
-        Found { name, device_type: device_type.to_owned(), count }
+    fn found(name: DeviceName, device_type: &str, count: u32) -> ProbedDevice {
+        ProbedDevice { name, device_type: device_type.to_owned(), count }
     }
 
     fn gpu_machine() -> Probe {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_accelerator_is_measured_unless_the_user_or_on_cpu_says_otherwise() {
+    fn the_accelerator_is_the_default_unless_the_user_or_on_cpu_selects_the_cpu() {
         let mut probe = gpu_machine();
         assert_eq!(resolved(None, None, &probe).unwrap().name, DeviceName::Cuda);
         let cpu = resolved(Some(DeviceName::Cpu), None, &probe).unwrap();
@@ -124,18 +124,18 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_driver_never_turns_into_a_cpu_run() {
+    fn a_broken_driver_never_leads_to_a_cpu_run() {
         let mut probe = gpu_machine();
         probe.found.remove(0);
         probe.problems = vec![(DeviceName::Cuda, "nvidia-smi: exit status: 9: driver not loaded".to_owned())];
         let error = resolved(None, None, &probe).unwrap_err();
-        insta::assert_snapshot!(error, @"cannot tell the device: nvidia-smi: exit status: 9: driver not loaded; pass --device cuda with --device-count, or another device");
+        insta::assert_snapshot!(error, @"cannot detect the device: nvidia-smi: exit status: 9: driver not loaded; pass --device cuda with --device-count, or another device");
         assert_eq!(exit::of(&error), Exit::World);
         assert_eq!(resolved(Some(DeviceName::Cpu), None, &probe).unwrap().count, 2);
     }
 
     #[test]
-    fn the_configs_suffix_wins_and_each_type_has_upstreams_short_word() {
+    fn the_suffix_of_the_config_has_priority_and_each_type_has_upstreams_short_name() {
         let config = [(DeviceName::Cpu, DeviceConfig { image_suffix: "-cpu-avx2".to_owned(), label: None })];
         let cpu = resolve(Some(DeviceName::Cpu), Some("x"), Some(1), &config.into(), &gpu_machine()).unwrap();
         assert_eq!((cpu.image_suffix.as_str(), cpu.device_type.as_str()), ("-cpu-avx2", "x"));

@@ -1,6 +1,5 @@
-//! Which image holds vLLM at a commit, for a device; and image references in parts. Pure.
+//! The image that holds vLLM at a commit, for a device; and image references in parts.
 
-use crate::names::is_full_hash;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,40 +7,46 @@ use anyhow::{Context, ensure};
 use vllm_verdict::v1::{Device, DeviceName};
 
 use crate::exit::Classify;
+use crate::names::Commit;
 use crate::plan::config::ImagesConfig;
 
-/// Which of vLLM's pipelines built an image.
+/// The pipeline of vLLM that builds an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// That of pull requests.
+pub enum Pipeline {
     PullRequest,
-    /// That of main.
     Main,
 }
 
-/// `<repository>:<commit><suffix>`. ROCm images have a repository of their own.
+/// `<repository>:<commit><suffix>`. ROCm images are in a repository of their own.
 ///
 /// # Errors
-/// The user's mistake (exit 2): `commit` is not a full hash, or the config makes it no image reference.
-pub fn reference(device: &Device, commit: &str, source: Source, images: &ImagesConfig) -> anyhow::Result<String> {
-    let repository = match (device.name, source) {
+/// The user's mistake (exit 2): the commit does not have 40 digits, or the repository of the config does not give an
+/// image reference.
+pub fn reference(
+    device: &Device,
+    commit: &Commit,
+    pipeline: Pipeline,
+    images: &ImagesConfig,
+) -> anyhow::Result<String> {
+    let repository = match (device.name, pipeline) {
         (DeviceName::Rocm, _) => &images.rocm,
-        (_, Source::PullRequest) => &images.pull_request,
-        (_, Source::Main) => &images.main,
+        (_, Pipeline::PullRequest) => &images.pull_request,
+        (_, Pipeline::Main) => &images.main,
     };
     let reference = format!("{repository}:{commit}{}", device.image_suffix);
     let checked = || {
-        ensure!(is_full_hash(commit), "`{commit}` is not a full commit hash (40 hexadecimal digits)");
+        ensure!(Commit::is_full(commit.as_str()), "`{commit}` is not a full commit hash (40 hexadecimal digits)");
         reference.parse::<Reference>()
     };
     checked().with_context(|| format!("cannot name the image of `{commit}`")).mistake()?;
     Ok(reference)
 }
 
-/// The commit that the tag of `reference` begins with, where it is one of vLLM's.
+/// The commit that the tag of `reference` begins with, where the tag is one of vLLM's.
 pub fn commit_of(reference: &str) -> Option<&str> {
     let tag = reference.rsplit_once(':')?.1;
-    tag.get(..40).filter(|commit| is_full_hash(commit) && !tag[40..].starts_with(|c: char| c.is_ascii_alphanumeric()))
+    tag.get(..40)
+        .filter(|commit| Commit::is_full(commit) && !tag[40..].starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
 /// An image reference in parts, as the registry API takes it.
@@ -122,26 +127,28 @@ mod tests {
 
     #[test]
     fn every_device_has_its_image() {
-        for (name, source, expected) in [
-            (DeviceName::Cuda, Source::PullRequest, "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:{}"),
-            (DeviceName::Cpu, Source::PullRequest, "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:{}-cpu"),
-            (DeviceName::Arm64Cpu, Source::Main, "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:{}-arm64-cpu"),
-            (DeviceName::Hpu, Source::Main, "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:{}-hpu"),
-            (DeviceName::Rocm, Source::PullRequest, "docker.io/rocm/vllm-ci:{}"),
+        for (name, pipeline, expected) in [
+            (DeviceName::Cuda, Pipeline::PullRequest, "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:{}"),
+            (DeviceName::Cpu, Pipeline::PullRequest, "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:{}-cpu"),
+            (DeviceName::Arm64Cpu, Pipeline::Main, "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:{}-arm64-cpu"),
+            (DeviceName::Hpu, Pipeline::Main, "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:{}-hpu"),
+            (DeviceName::Rocm, Pipeline::PullRequest, "docker.io/rocm/vllm-ci:{}"),
         ] {
-            let image = reference(&device(name), COMMIT, source, &images()).unwrap();
+            let image = reference(&device(name), &COMMIT.parse().unwrap(), pipeline, &images()).unwrap();
             assert_eq!(image, expected.replace("{}", COMMIT));
             assert_eq!(commit_of(&image), Some(COMMIT));
         }
     }
 
     #[test]
-    fn only_a_full_hash_names_an_image() {
+    fn only_a_hash_of_40_digits_names_an_image() {
         for bad in ["1da94e6", "main", "", &COMMIT.to_uppercase(), &format!("{COMMIT}0"), &format!("{COMMIT} -v /:/h")]
         {
-            let error = reference(&device(DeviceName::Cpu), bad, Source::Main, &images()).unwrap_err();
-            assert_eq!(exit::of(&error), Exit::Mistake, "{bad}");
+            assert!(bad.parse::<Commit>().is_err(), "{bad}");
         }
+        let long = Commit::of_event(&"1".repeat(64)).unwrap();
+        let error = reference(&device(DeviceName::Cpu), &long, Pipeline::Main, &images()).unwrap_err();
+        assert_eq!(exit::of(&error), Exit::Mistake);
         assert_eq!(commit_of("reg:5000/a:latest"), None);
         assert_eq!(commit_of(&format!("a:{COMMIT}0")), None);
     }

@@ -1,15 +1,16 @@
-//! The plan for a person's eye: what was decided, and every command as one line that can be pasted. Pure.
+//! The plan as text: what was decided, and every command as one line for a shell.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::Event;
 
-use super::{Plan, SidePlan};
 use crate::plan::concurrency_search::Search;
 use crate::plan::suite::{Case, Command};
+use crate::plan::{Plan, SidePlan};
 
-/// `plan --format text`. A plan that runs nothing shows no commands.
+/// The text of `plan --format text`. For a skip it ends after the device.
 pub fn text(plan: &Plan) -> String {
     let mut text = String::new();
     // Writing to a `String` cannot fail.
@@ -17,63 +18,16 @@ pub fn text(plan: &Plan) -> String {
     text
 }
 
-fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
-    let decision = if plan.trigger.run { "run" } else { "skip" };
-    writeln!(out, "decision  {decision}: {}", plan.trigger.reason)?;
-    writeln!(out, "event     {}", event(plan))?;
-    let device = &plan.device;
-    let unit = if device.name.is_cpu() { "NUMA node" } else { "device" };
-    writeln!(out, "device    {}: {}, {}", device.name, device.device_type, counted(device.count as usize, unit))?;
+fn write(out: &mut String, plan: &Plan) -> fmt::Result {
+    write_decision(out, plan)?;
     if !plan.trigger.run {
         return Ok(());
     }
-    match &plan.recorded_base {
-        Some(folder) => writeln!(out, "base      recorded: head of the run in `{}`", folder.display())?,
-        None => writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?,
-    }
-    writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
-    for (reference, state) in &plan.images {
-        writeln!(out, "image     {reference}: {state}")?;
-    }
-    let pairs = counted(plan.pairs as usize, "interleaved pair");
-    let runs = match plan.strategy {
-        Strategy::Paired => pairs,
-        Strategy::Screen => format!("a screen of every case, then {pairs} of those that look changed"),
-        Strategy::Sequential => format!("{pairs}, then as many again of the undecided cases"),
-        Strategy::Single => counted(plan.pairs as usize, "repetition"),
-    };
-    writeln!(out, "runs      {runs}, seed {}", plan.seed)?;
-
-    if let Some(search) = &plan.search {
-        let Search { ttft_ms, tpot_ms, max_probes, max_concurrency } = search;
-        writeln!(
-            out,
-            "search    the largest concurrency up to {max_concurrency} with p99 TTFT <= {ttft_ms} ms and p99 TPOT <= {tpot_ms} ms, at most {max_probes} probes a test and rate"
-        )?;
-    }
-
+    write_sides(out, plan)?;
+    write_runs(out, plan)?;
     let servers = servers(&plan.cases);
-    let native = plan.cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();
-    let cases = counted(plan.cases.len(), "case");
-    let (on, by_vllm) = (counted(servers.len(), "server"), plan.cases.len() - native);
-    writeln!(out, "cases     {cases} on {on}: {native} measured by our client, {by_vllm} by vllm bench")?;
-
-    for (index, (server, cases)) in servers.iter().enumerate() {
-        let count = counted(cases.len(), "case");
-        writeln!(out, "\nserver {} of {}, {count}\n  $ {}", index + 1, servers.len(), server.line(&[]))?;
-        for case in cases {
-            write_case(out, case)?;
-        }
-    }
-    for kind in [Kind::Latency, Kind::Startup, Kind::Throughput] {
-        let cases: Vec<&Case> = plan.cases.iter().filter(|case| case.kind == kind).collect();
-        if !cases.is_empty() {
-            writeln!(out, "\n{}, {}", kind.as_str(), counted(cases.len(), "case"))?;
-        }
-        for case in cases {
-            write_case(out, case)?;
-        }
-    }
+    write_counts(out, &plan.cases, servers.len())?;
+    write_cases(out, &plan.cases, &servers)?;
     if !plan.skipped.is_empty() {
         writeln!(out, "\nleft out")?;
     }
@@ -83,7 +37,72 @@ fn write(out: &mut String, plan: &Plan) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_case(out: &mut String, case: &Case) -> std::fmt::Result {
+fn write_decision(out: &mut String, plan: &Plan) -> fmt::Result {
+    let decision = if plan.trigger.run { "run" } else { "skip" };
+    writeln!(out, "decision  {decision}: {}", plan.trigger.reason)?;
+    writeln!(out, "event     {}", event(&plan.event))?;
+    let device = &plan.device;
+    let unit = if device.name.is_cpu() { "NUMA node" } else { "device" };
+    writeln!(out, "device    {}: {}, {}", device.name, device.device_type, counted(device.count as usize, unit))
+}
+
+fn write_sides(out: &mut String, plan: &Plan) -> fmt::Result {
+    match &plan.recorded_base {
+        Some(folder) => writeln!(out, "base      recorded: head of the run in `{}`", folder.display())?,
+        None => writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?,
+    }
+    writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
+    for (reference, state) in &plan.images {
+        writeln!(out, "image     {reference}: {state}")?;
+    }
+    Ok(())
+}
+
+fn write_runs(out: &mut String, plan: &Plan) -> fmt::Result {
+    let pairs = counted(plan.pairs as usize, "interleaved pair");
+    let runs = match plan.strategy {
+        Strategy::Paired => pairs,
+        Strategy::Screen => format!("a screen of every case, then {pairs} of the cases that seem changed"),
+        Strategy::Sequential => format!("{pairs}, then as many again of the undecided cases"),
+        Strategy::Single => counted(plan.pairs as usize, "repetition"),
+    };
+    writeln!(out, "runs      {runs}, seed {}", plan.seed)?;
+    let Some(Search { ttft_ms, tpot_ms, max_probes, max_concurrency }) = &plan.search else { return Ok(()) };
+    writeln!(
+        out,
+        "search    the largest concurrency up to {max_concurrency} with p99 TTFT <= {ttft_ms} ms and p99 TPOT <= {tpot_ms} ms, at most {max_probes} probes a test and rate"
+    )
+}
+
+fn write_counts(out: &mut String, cases: &[Case], servers: usize) -> fmt::Result {
+    let native = cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();
+    let (on, by_vllm) = (counted(servers, "server"), cases.len() - native);
+    let cases = counted(cases.len(), "case");
+    writeln!(out, "cases     {cases} on {on}: {native} measured by the native client, {by_vllm} by vllm bench")
+}
+
+/// Every command: the serving cases by server, then the other kinds.
+fn write_cases(out: &mut String, cases: &[Case], servers: &[(&Command, Vec<&Case>)]) -> fmt::Result {
+    for (index, (server, cases)) in servers.iter().enumerate() {
+        let count = counted(cases.len(), "case");
+        writeln!(out, "\nserver {} of {}, {count}\n  $ {}", index + 1, servers.len(), server.line(&[]))?;
+        for case in cases {
+            write_case(out, case)?;
+        }
+    }
+    for kind in [Kind::Latency, Kind::Startup, Kind::Throughput] {
+        let cases: Vec<&Case> = cases.iter().filter(|case| case.kind == kind).collect();
+        if !cases.is_empty() {
+            writeln!(out, "\n{}, {}", kind.as_str(), counted(cases.len(), "case"))?;
+        }
+        for case in cases {
+            write_case(out, case)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_case(out: &mut String, case: &Case) -> fmt::Result {
     writeln!(out, "  {}\n    $ {}", case.name, case.client.line(&[]))
 }
 
@@ -100,8 +119,7 @@ fn servers(cases: &[Case]) -> Vec<(&Command, Vec<&Case>)> {
     servers
 }
 
-fn event(plan: &Plan) -> String {
-    let event = &plan.event;
+fn event(event: &Event) -> String {
     let mut words = vec![event.name.clone()];
     words.extend(event.pull_request.map(|number| format!("#{number}")));
     words.extend(event.repository.as_ref().map(|repository| format!("of {repository}")));

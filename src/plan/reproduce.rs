@@ -1,13 +1,13 @@
-//! A plan as the one command that measures the same again. Pure.
+//! A plan as the command that reproduces the run.
 
 use std::path::Path;
 
 use vllm_verdict::strategy::Strategy;
 
-use super::Plan;
+use crate::plan::Plan;
 
 impl Plan {
-    /// The command, for a machine that has the targets. `suite` and `only` are what the plan was made with.
+    /// The command, for a machine that has the targets. `suite` and `only` are those that the plan was made with.
     pub fn reproduce(&self, suite: &Path, only: Option<&str>) -> String {
         let mut words: Vec<String> = ["vllm-perf", "run"].map(String::from).to_vec();
         for (side, planned) in self.sides.present() {
@@ -45,7 +45,7 @@ mod tests {
     use crate::plan::Plan;
 
     #[test]
-    fn the_command_names_both_sides_and_quotes_what_a_shell_would_split() {
+    fn the_command_names_both_sides_and_quotes_words_with_spaces() {
         let plan: Plan = serde_json::from_str(
             r#"{"schema": "vllm-perf/plan/v1", "trigger": {"run": true, "reason": ""},
                 "event": {"provider": "local", "name": "local", "action": null, "changed_label": null, "repository": null,

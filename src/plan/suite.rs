@@ -1,91 +1,33 @@
-//! vLLM's test files become cases. Pure: files come in as texts, commands go out as argument vectors. Only
-//! `suite/file.rs` reads a folder.
+//! The cases of vLLM's test files: from the texts of files to argument vectors. `system/suite_folder.rs` reads the files.
 
 pub mod command_text;
 pub mod parameters;
 pub mod selection;
 pub mod strict_json;
+pub mod suite_case;
 pub mod test_file;
 
-use crate::plan::serve_flags;
 use std::collections::HashSet;
 
 use anyhow::{Context, bail};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
-use vllm_verdict::case::{Kind, MeasuredBy};
-use vllm_verdict::v1::{CaseFacts, Device, Skipped};
+use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::v1::{Device, Skipped};
 
 use crate::exit::Classify;
+use crate::plan::serve_flags;
 
 use test_file::Test;
 
-pub use crate::system::suite_folder::{read, serving};
 pub use command_text::{commands_json, placed};
 pub use selection::Selection;
+pub use suite_case::{Case, Command};
 pub use test_file::{FileName, SuiteFile, file_names};
-
-/// A command: its words, and what it adds to the environment, both in upstream's order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// Program and arguments, never through a shell.
-    pub argv: Vec<String>,
-    /// Variables of the test file.
-    pub env: IndexMap<String, String>,
-}
-
-/// One measurement of the suite.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Case {
-    /// Unique name; result files carry it.
-    pub name: String,
-    /// What it measures.
-    pub kind: Kind,
-    /// Name of the test that it comes from.
-    pub test: String,
-    /// Model, as the test file names it.
-    pub model: String,
-    /// Upstream's request rate for a serving case: a number as text, or `inf`.
-    pub request_rate: Option<String>,
-    /// Concurrency of a serving case.
-    pub max_concurrency: Option<u64>,
-    /// The server that a serving case needs. Cases with equal servers share one.
-    pub server: Option<Command>,
-    /// The client, or the whole benchmark for the other kinds. Results go to `results/`, which a run replaces.
-    pub client: Command,
-    /// Who measures it.
-    pub measured_by: MeasuredBy,
-}
-
-impl Case {
-    /// Whether another case is of the same test and request rate.
-    pub fn is_beside(&self, other: &Self) -> bool {
-        (&self.test, &self.request_rate) == (&other.test, &other.request_rate)
-    }
-}
-
-impl From<&Case> for CaseFacts {
-    fn from(case: &Case) -> Self {
-        Self {
-            name: case.name.clone(),
-            kind: case.kind,
-            test: case.test.clone(),
-            model: case.model.clone(),
-            request_rate: case.request_rate.clone(),
-            max_concurrency: case.max_concurrency,
-            measured_by: case.measured_by,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        }
-    }
-}
 
 /// The cases of `files` that `selection` keeps and `device` can run, in upstream's order, and what is left out.
 ///
 /// # Errors
-/// The user's mistake (exit 2): a file that is not what vLLM's suite holds; the text names file, test and field.
+/// The user's mistake (exit 2): a file that does not have the format of vLLM's suite; the text names file, test and field.
 pub fn cases(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow::Result<(Vec<Case>, Vec<Skipped>)> {
     select(files, selection, device).mistake()
 }
@@ -93,7 +35,7 @@ pub fn cases(files: &[SuiteFile], selection: &Selection, device: &Device) -> any
 /// A model that a serving test serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServedModel {
-    /// Its name, as the test file spells it.
+    /// As the test file spells it.
     pub name: String,
     /// Tensor-parallel size, where the test names one.
     pub size: Option<u64>,
@@ -105,9 +47,9 @@ pub struct ServedModel {
 /// The user's mistake (exit 2), as of [`cases`].
 pub fn models(files: &[SuiteFile]) -> anyhow::Result<Vec<ServedModel>> {
     let model = |test: Test| {
-        let said =
+        let key =
             ["tensor_parallel_size", "tp"].into_iter().find(|key| parameters::value(&test.parameters, key).is_some());
-        let size = said.map(|key| parallel(&test, key)).transpose().with_context(|| test.place())?;
+        let size = key.map(|key| parallel(&test, key)).transpose().with_context(|| test.place())?;
         Ok(ServedModel { name: test.model, size })
     };
     let tests = files.iter().map(test_file::tests).collect::<anyhow::Result<Vec<_>>>().mistake()?;
@@ -141,8 +83,8 @@ fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow
         }
     }
     let mut names = HashSet::new();
-    if let Some(twice) = cases.iter().find(|case| !names.insert(case.name.as_str())) {
-        bail!("two cases are named `{}`: result files would overwrite each other", twice.name);
+    if let Some(duplicate) = cases.iter().find(|case| !names.insert(case.name.as_str())) {
+        bail!("two cases are named `{}`: result files would overwrite each other", duplicate.name);
     }
     Ok((cases, skipped))
 }
@@ -172,7 +114,7 @@ fn reason_to_skip(test: &Test, selection: &Selection, device: &Device) -> anyhow
     Ok(None)
 }
 
-/// A parallel size of the test; vLLM's default where it names none.
+/// A parallel size of the test, or else vLLM's default.
 fn parallel(test: &Test, key: &str) -> anyhow::Result<u64> {
     let Some(value) = parameters::value(&test.parameters, key) else { return Ok(1) };
     match value.as_u64().or_else(|| value.as_str()?.parse().ok()) {
@@ -221,8 +163,8 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
 
     let mut cases = Vec::new();
     for rate in &load.rates {
-        // Parsing costs more than the rest of a case, and concurrencies, whole numbers from 1, do not change its answer.
-        let mut able = None;
+        // Parsing costs more than the rest of a case, and its result does not depend on the concurrency.
+        let mut supported = None;
         for &concurrency in &concurrencies {
             let name = format!("{}_qps_{rate}_concurrency_{concurrency}", test.name);
             let mut argv = words(["vllm", "bench", "serve", "--save-result", "--result-dir", "results/"]);
@@ -235,7 +177,7 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
             argv.extend(metadata.iter().chain(&client).cloned());
             argv.extend(selection.remote_words());
             let parses = || serve_flags::parse(argv.get(3..).unwrap_or_default()).is_ok();
-            let measured_by = if *able.get_or_insert_with(parses) { MeasuredBy::Native } else { MeasuredBy::Vllm };
+            let measured_by = if *supported.get_or_insert_with(parses) { MeasuredBy::Native } else { MeasuredBy::Vllm };
             cases.push(Case {
                 name,
                 kind: test.kind,
@@ -261,6 +203,7 @@ mod tests {
     use std::path::Path;
 
     use serde::Deserialize;
+    use vllm_verdict::case::Kind;
     use vllm_verdict::v1::DeviceName;
 
     use super::*;
@@ -302,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_is_the_one_that_upstreams_script_prints() {
+    fn every_command_equals_the_one_that_upstreams_script_prints() {
         let text =
             std::fs::read_to_string(Path::new(UPSTREAM).join("expected-commands/serving-tests-cpu.json")).unwrap();
         let expected: IndexMap<String, Expected> = serde_json::from_str(&text).unwrap();
@@ -319,7 +262,7 @@ mod tests {
             assert_eq!(written.gpu_type, expected.gpu_type);
         }
         let native = cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();
-        assert_eq!((native, cases.len()), (70, 70), "both data sets of the file are ours to draw from");
+        assert_eq!((native, cases.len()), (70, 70), "the native client has both data sets of the file");
     }
 
     #[test]
@@ -399,17 +342,17 @@ mod tests {
         tests/serving-tests-cpu.json: test `serving_a`: `qps_list` must hold numbers above 0 or "inf", not `fast`
         tests/serving-tests-cpu.json: test `serving_a`: `max_concurrency_list` must hold whole numbers from 1
         tests/serving-tests-cpu.json: test `serving_a`: unknown field `max_concurency_list`: expected one of test_name, qps_list, max_concurrency_list, server_environment_variables, server_parameters, client_parameters
-        tests/serving-tests-cpu.json: test `serving_a/../../b`: `test_name` may hold only letters, digits and ._-+=@,: as files carry it
+        tests/serving-tests-cpu.json: test `serving_a/../../b`: `test_name` may hold only letters, digits and ._-+=@,: because files are named after it
         tests/serving-tests-cpu.json: `defaults`: unknown field `qps`: expected one of qps_list, max_concurrency_list, server_environment_variables, server_parameters, client_parameters
         tests/serving-tests-cpu.json: `tests` must be an array of tests, not {}
         tests/serving-tests-cpu.json: test 1: expected an object, not 7
         tests/serving-tests-cpu.json: expected an array of tests, or an object with `defaults` and `tests`
-        tests/serving-tests-cpu.json:2:59: the key `dtype` stands twice in one object
+        tests/serving-tests-cpu.json:2:59: the key `dtype` is duplicated in one object
         "#);
     }
 
     #[test]
-    fn what_only_the_commands_need_is_named_too() {
+    fn a_mistake_in_a_parameter_is_named_too() {
         let test = |server: &str, client: &str, more: &str| {
             error_of(serving(&format!(
                 r#"[{{"test_name": "serving_a", "qps_list": [1], "server_parameters": {{"model": "m"{server}}},
@@ -439,11 +382,11 @@ mod tests {
         let test = r#"{"test_name": "latency_a", "parameters": {"model": "m"}}"#;
         let text = format!("[{test}, {test}]");
         let file = SuiteFile { kind: Kind::Latency, path: "latency-tests.json".to_owned(), text };
-        insta::assert_snapshot!(error_of(file), @"latency-tests.json: test `latency_a`: `test_name` stands twice: names must be unique");
+        insta::assert_snapshot!(error_of(file), @"latency-tests.json: test `latency_a`: `test_name` is duplicated: names must be unique");
     }
 
     #[test]
-    fn everything_left_out_is_left_out_with_a_reason() {
+    fn everything_that_is_left_out_has_a_reason() {
         let reasons = |variables: &[_], only, count| {
             let (cases, skipped) = selected(variables, only, count);
             let first = skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.reason));
@@ -468,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn another_model_on_the_client_is_a_skip() {
+    fn a_test_whose_client_names_another_model_is_skipped() {
         let text = r#"[{"test_name": "serving_a", "qps_list": [1], "max_concurrency_list": [1],
             "server_parameters": {"model": "m"}, "client_parameters": {"model": "n"}}]"#;
         let (cases, skipped) = cases(&[serving(text)], &Selection::default(), &device(DeviceName::Cpu, 1)).unwrap();
@@ -483,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_overrides_defaults_in_their_place_and_metadata_follows_the_server() {
+    fn a_test_overrides_defaults_and_metadata_follows_the_server() {
         let text = r#"{
             "defaults": {"qps_list": [0.5, "inf"], "server_parameters": {"model": "m", "dtype": "auto", "seed": 1},
                          "client_parameters": {"model": "m", "num_prompts": 20}},
@@ -500,52 +443,6 @@ mod tests {
         insta::assert_snapshot!(lines, @"
         vllm serve m --dtype half --seed 2 --compilation-config.mode 3 --optimization-level 2 --tensor-parallel-size 2
         vllm bench serve --save-result --result-dir results/ --result-filename serving_a_qps_0.5_concurrency_20.json --request-rate 0.5 --max-concurrency 20 --metadata tensor_parallel_size=2 compilation_config.mode=3 optimization_level=2 --model m --num-prompts 20 --backend openai-embeddings
-        ");
-    }
-
-    #[test]
-    fn a_suite_may_have_a_folder_for_each_device() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = std::fs::read_to_string(Path::new(UPSTREAM).join("serving-tests-cpu.json")).unwrap();
-        for name in ["rocm/serving-tests.json", "cpu/serving-tests-cpu.json", "serving-tests.json"] {
-            crate::system::output::write(&dir.path().join(name), text.as_bytes()).unwrap();
-        }
-        let file = |device| {
-            let (files, _) = read(dir.path(), &crate::environment::Environment::default(), device).unwrap();
-            files[0].path.strip_prefix(&format!("{}/", dir.path().display())).unwrap().to_owned()
-        };
-        assert_eq!(file(DeviceName::Rocm), "rocm/serving-tests.json");
-        assert_eq!(file(DeviceName::Cpu), "cpu/serving-tests-cpu.json");
-        assert_eq!(file(DeviceName::Cuda), "serving-tests.json");
-    }
-
-    #[test]
-    fn files_are_upstreams_unless_a_variable_names_one() {
-        let dir = Path::new(UPSTREAM);
-        let env = |variables: &[(&'static str, &'static str)]| variables.iter().copied().collect();
-        let (files, skipped) = read(dir, &env(&[]), DeviceName::Cpu).unwrap();
-        let kinds: Vec<Kind> = files.iter().map(|file| file.kind).collect();
-        assert_eq!(kinds, [Kind::Serving, Kind::Latency, Kind::Throughput]);
-        assert_eq!(skipped[0].name, "startup");
-        assert_eq!(skipped[0].reason, format!("no file `startup-tests-cpu.json` in `{UPSTREAM}`"));
-
-        let (files, _) = read(dir, &env(&[("SERVING_JSON", "serving-tests-cpu-asr.json")]), DeviceName::Cpu).unwrap();
-        assert!(files[0].path.ends_with("serving-tests-cpu-asr.json"), "{}", files[0].path);
-
-        let shown = |result: anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)>| {
-            let error = result.unwrap_err();
-            assert_eq!(exit::of(&error), Exit::Mistake);
-            format!("{error:#}").replace(UPSTREAM, "DIR")
-        };
-        let errors = [
-            shown(read(dir, &env(&[("LATENCY_JSON", "nope.json")]), DeviceName::Cpu)),
-            shown(read(dir, &env(&[]), DeviceName::Xpu)),
-            shown(read(&dir.join("nowhere"), &env(&[]), DeviceName::Cpu)),
-        ];
-        insta::assert_snapshot!(errors.join("\n"), @"
-        cannot read `DIR/nope.json`, which LATENCY_JSON names: No such file or directory (os error 2)
-        no test file for xpu in `DIR`: expected one of serving-tests-xpu.json, latency-tests-xpu.json, startup-tests-xpu.json, throughput-tests-xpu.json; pass --suite DIR or --device NAME
-        `DIR/nowhere` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests
         ");
     }
 }

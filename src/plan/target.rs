@@ -1,4 +1,5 @@
-//! What can serve: an image, an executable, a running server, or the simulated one. `target/` starts and stops them.
+//! Targets: what can serve. An image, an executable, a running server, or the simulated server. `run/launch.rs` starts
+//! and stops them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ pub enum Target {
     Image(String),
     /// `local[:PATH]`: a vllm executable on this machine.
     Local(PathBuf),
-    /// `remote:URL`: a server that runs already.
+    /// `remote:URL`: a running server.
     Remote(Url),
     /// `sim[:key=value,...]`: the simulated vLLM; the text after the colon.
     Sim(String),
@@ -45,7 +46,7 @@ impl FromStr for Target {
             }
             ("sim", rest) => {
                 let pace = rest.unwrap_or_default();
-                pace.parse::<Pace>().with_context(|| format!("`{text}` has no pace"))?;
+                pace.parse::<Pace>().with_context(|| format!("cannot read the pace of `{text}`"))?;
                 Ok(Self::Sim(pace.to_owned()))
             }
             _ => bail!("`{text}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]"),
@@ -53,7 +54,7 @@ impl FromStr for Target {
     }
 }
 
-/// A target as a person typed it, for an error: what stands before an `@` may be a password.
+/// A target as it was typed, for an error. The part before an `@` may be a password and is replaced by `***`.
 pub fn without_user(text: &str) -> String {
     match text.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
         Some((scheme, Some((_, rest)))) => format!("{scheme}://***@{rest}"),
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_reads_back_as_it_was_written() {
+    fn every_target_is_read_back_as_it_was_written() {
         for text in [
             "image:reg:5000/a/b:c-cpu",
             "local",
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_target_says_what_one_is() {
+    fn the_error_for_a_text_that_is_not_a_target_lists_the_targets() {
         let error = "docker:x".parse::<Target>().unwrap_err().to_string();
         assert!(error.contains("expected image:REF, local[:PATH], remote:URL or sim"), "{error}");
     }

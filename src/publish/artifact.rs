@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use vllm_verdict::v1::{Comparison, SCHEMA};
 
 use crate::exit::Classify;
-use crate::names::{is_hash, is_repository};
+use crate::names::{Commit, Repository};
 
 /// The one file that is read.
 const FILE: &str = "comparison.json";
@@ -153,9 +153,9 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
     let subject = &comparison.subject;
     if let Some(event) = &subject.event {
         let repository = event.repository.as_deref().unwrap_or("owner/name");
-        ensure!(is_repository(repository), "`{}` is not a repository", shown(repository));
+        ensure!(Repository::is_valid(repository), "`{}` is not a repository", shown(repository));
         for commit in event.head_sha.iter().chain(&event.base_sha) {
-            ensure!(is_hash(commit), "`{}` is not a commit hash", shown(commit));
+            ensure!(Commit::is_hash(commit), "`{}` is not a commit hash", shown(commit));
         }
         for text in event.labels.iter().chain(&event.branch).chain(&event.base_branch).chain(&event.action) {
             label("label or branch", text)?;
@@ -163,7 +163,7 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
     }
     for side in subject.base.iter().chain(&subject.head) {
         if let Some(commit) = &side.commit {
-            ensure!(is_hash(commit), "`{}` is not a commit hash", shown(commit));
+            ensure!(Commit::is_hash(commit), "`{}` is not a commit hash", shown(commit));
         }
         label("version", side.vllm_version.as_deref().unwrap_or_default())?;
     }

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Commands {
-    /// What served; serving tests only.
+    /// The server; serving tests only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_command: Option<String>,
-    /// What loaded the server; serving tests only.
+    /// The load client; serving tests only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_command: Option<String>,
     /// `vllm bench latency`.
@@ -27,7 +27,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// The model: `--model` of what measured, or the word after `serve`.
+    /// The model: `--model` of the measuring command, or the word after `serve`.
     pub fn model(&self) -> Option<String> {
         [&self.client_command, &self.latency_command, &self.throughput_command, &self.startup_command]
             .into_iter()
@@ -40,7 +40,7 @@ impl Commands {
     }
 }
 
-/// The flags of a command and their values; a flag without one has an empty value, and of two the last wins.
+/// The flags of a command and their values. A flag without a value has an empty one; of duplicated flags the last counts.
 pub fn flags(command: &str) -> IndexMap<String, String> {
     let words = words(command);
     let mut flags = IndexMap::new();
@@ -55,7 +55,7 @@ pub fn flags(command: &str) -> IndexMap<String, String> {
 }
 
 fn words(command: &str) -> Vec<String> {
-    // Quotes that never close come from hand-written files: white space still tells most words apart.
+    // Hand-written files may have quotes that are not closed: white space separates most words there.
     shell_words::split(command).unwrap_or_else(|_| command.split_whitespace().map(str::to_owned).collect())
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_have_the_value_that_follows_them_or_that_they_carry() {
+    fn a_flag_has_the_value_that_follows_it_or_that_it_contains() {
         let command =
             "A=1 vllm serve m --enforce-eager --dtype bfloat16 --seed=7 --limit '{\"image\": 2}' --dtype auto";
         let flags = flags(command);

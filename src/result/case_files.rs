@@ -1,35 +1,34 @@
-//! The files of one repetition, read: what each case left.
-use crate::result::Commands;
-use crate::result::Document;
+//! The files of one repetition, by case.
+
 use anyhow::Context;
 use indexmap::IndexMap;
 use vllm_verdict::case::Kind;
-use vllm_verdict::repetition::Outcome;
-use vllm_verdict::repetition::Repetition;
+use vllm_verdict::repetition::{Outcome, Repetition};
 use vllm_verdict::v1::CaseFacts;
 
-/// One repetition, as its files tell it.
+use crate::result::case_commands::Commands;
+use crate::result::result_document::Document;
+
+/// The result files of one repetition.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Folder {
-    /// What each case left, by name; sorted by name when read.
+    /// By name of the case; sorted by name when read.
     pub cases: IndexMap<String, CaseFiles>,
 }
 
-/// What a case left.
+/// The files of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseFiles {
-    /// What it measures.
     pub kind: Kind,
-    /// `<case>.json`, where there is one.
+    /// `<case>.json`; `None` where there is none.
     pub text: Option<String>,
     /// `<case>.commands`; empty where there is none.
     pub commands: Commands,
-    /// How it ended.
     pub outcome: Outcome,
 }
 
 impl Folder {
-    /// How every case ended.
+    /// The outcome of every case.
     pub fn repetition(&self) -> Repetition {
         self.cases.iter().map(|(name, case)| (name.clone(), case.outcome.clone())).collect()
     }
@@ -47,8 +46,8 @@ impl Folder {
     }
 }
 
-/// What is known of the cases of some folders, each once: by kind and test, then request rate and concurrency, as
-/// numbers. Who measured is not in the files; upstream's client is assumed.
+/// The facts of the cases of several folders, without duplicates: by kind and test, then by request rate and concurrency
+/// as numbers. The files do not hold the client; upstream's is assumed.
 pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts> {
     let mut facts: IndexMap<&str, CaseFacts> = IndexMap::new();
     for (name, case) in folders.into_iter().flat_map(|folder| &folder.cases) {

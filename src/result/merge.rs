@@ -1,16 +1,16 @@
-//! Repetitions become one folder that upstream's tools can read: medians, under upstream's keys. Pure.
+//! Several repetitions as one folder that upstream's tools can read: medians, under upstream's keys.
 
 use indexmap::IndexSet;
 use serde_json::{Map, Number, Value};
 use vllm_verdict::repetition::Outcome;
 use vllm_verdict::statistics::median;
 
-use super::case_files::{CaseFiles, Folder};
-use super::parse;
+use crate::result::case_files::{CaseFiles, Folder};
+use crate::result::result_document::parse;
 
 /// One folder of several repetitions. Of every case: each number is the median over the repetitions that measured it,
-/// arrays stand one after another, and all else (date, commands) is that of the last. A case that was never measured
-/// stays as its last repetition left it.
+/// arrays are joined, and everything else (date, commands) is that of the last. A case that was never measured is that
+/// of its last repetition.
 pub fn merge(repetitions: &[Folder]) -> Folder {
     let names: IndexSet<&String> = repetitions.iter().flat_map(|folder| folder.cases.keys()).collect();
     let merged = |name: &String| {
@@ -72,7 +72,7 @@ mod tests {
     use vllm_verdict::case::Kind;
 
     use super::*;
-    use crate::result::Commands;
+    use crate::result::case_commands::Commands;
 
     fn repetition(name: &str, kind: Kind, text: &str, gpu_type: &str) -> Folder {
         let commands = Commands { gpu_type: gpu_type.to_owned(), ..Commands::default() };
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_medians_arrays_are_joined_and_the_rest_is_the_last() {
+    fn numbers_are_medians_arrays_are_joined_and_the_rest_is_of_the_last() {
         let texts = [
             r#"{"date": "1", "avg_latency": 3.0, "n": 4, "latencies": [3.0], "percentiles": {"50": 3.0, "99": 9.0}}"#,
             r#"{"date": "2", "avg_latency": 1.0, "n": 4, "latencies": [1.0], "percentiles": {"50": 1.0, "99": 7.0}}"#,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn one_repetition_passes_through_as_it_is() {
+    fn one_repetition_is_not_changed() {
         let text = include_str!("../../tests/data/results/upstream-run/startup_tinyllama_tp1.json");
         let only = [repetition("startup_x", Kind::Startup, text, "cpu")];
         assert_eq!(merge(&only), only[0]);

@@ -1,5 +1,5 @@
-//! Upstream's `benchmark_results.json` as a comparison of single runs: two files, or the parallel layouts of one. Pure. Rows are matched as upstream's own
-//! compare script matches them: by what was measured, not by the name of the test.
+//! Upstream's `benchmark_results.json` as a comparison of single runs: two files, or the parallel layouts of one. Rows are
+//! matched as upstream's compare script matches them: by what was measured, not by the name of the test.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,21 @@ use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
 use vllm_verdict::statistics::mean;
-use vllm_verdict::v1::{Comparison, Subject};
+use vllm_verdict::v1::{CaseFacts, Comparison, Subject};
 use vllm_verdict::{Input, compare};
 
 use crate::exit::Classify;
+use crate::result::case_files::kind_of;
 use crate::result::upstream_table::{self, Cell, METRICS, Record, TEST_NAME};
 
-/// What tells one serving row from another, of the columns that all rows have; the test's name where none has any.
+/// The columns that identify a serving row, of those that both files have; without any of them the test's name does.
 const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# of max concurrency.", "qps"];
 
 /// Compares the texts of two `benchmark_results.json`. Each file is one unpaired run, so every row is `inconclusive`,
 /// with its values and its change. Rows with the same key are averaged; a row of one file alone is `not measured`.
-/// A text that is no such file is the user's mistake.
+///
+/// # Errors
+/// The user's mistake: a text that is not such a file.
 pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: VerdictConfig) -> anyhow::Result<Comparison> {
     let base = upstream_table::read(base).context("cannot read base's benchmark_results.json").mistake()?;
     let head = upstream_table::read(head).context("cannot read head's benchmark_results.json").mistake()?;
@@ -29,10 +32,10 @@ pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: Verdict
 }
 
 /// Compares the parallel layouts that one `benchmark_results.json` holds: the serving rows of the smallest tensor and
-/// pipeline parallel size as base, against those of each other one. `subject` is given the words for both.
+/// pipeline parallel size as base, against those of each other one. `subject` gets the names of both.
 ///
 /// # Errors
-/// The user's mistake: a text that is no such file, or one with fewer than two layouts.
+/// The user's mistake: a text that is not such a file, or one with fewer than two layouts.
 pub fn compare_layouts(
     text: &str,
     subject: impl Fn([&str; 2]) -> Subject,
@@ -71,8 +74,8 @@ fn compare_records(base: &[Record], head: &[Record], subject: Subject, verdict: 
     let cases = names
         .into_values()
         .filter_map(|name| {
-            let kind = crate::result::case_files::kind_of(&name)?;
-            Some(vllm_verdict::v1::CaseFacts::named(&name, kind))
+            let kind = kind_of(&name)?;
+            Some(CaseFacts::named(&name, kind))
         })
         .collect();
     compare(Input {
@@ -94,13 +97,13 @@ fn key_columns(files: &[&[Record]]) -> Vec<&'static str> {
     KEY.into_iter().filter(|column| files.iter().all(|file| has(file, column))).collect()
 }
 
-/// One file as a repetition. `names` holds the name of the case of each key: the test's name where it is not taken.
+/// One file as a repetition. `names` holds the case name of each key: the test's name, unless another key has it.
 fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, String>) -> Repetition {
     let mut values: IndexMap<String, (Kind, IndexMap<&str, Vec<f64>>)> = IndexMap::new();
     for record in records {
         let cell = |column: &str| record.get(column).and_then(Option::as_ref);
         let Some(test) = cell(TEST_NAME).map(Cell::to_string) else { continue };
-        let Some(kind) = crate::result::case_files::kind_of(&test) else { continue };
+        let Some(kind) = kind_of(&test) else { continue };
         let parts: Vec<String> = key.iter().filter_map(|column| cell(column)).map(Cell::to_string).collect();
         let id = if kind == Kind::Serving && !parts.is_empty() { parts.join(" ") } else { test.clone() };
         let taken = names.iter().any(|(other, name)| *name == test && *other != id);
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_one_file_lacks_does_not_tell_rows_apart_and_nan_is_an_empty_cell() {
+    fn a_column_that_one_file_lacks_is_not_part_of_the_key_and_nan_is_an_empty_cell() {
         let base = r#"[{"Test name": "serving_a_qps_1", "Model": "m", "Input Len": 64, "Median TTFT (ms)": 2.0}]"#;
         let head = r#"[{"Test name": "serving_b_qps_1", "Model": "m", "Input Len": NaN, "Median TTFT (ms)": 3.0}]"#;
         assert_eq!(compared(base, head).unwrap().cases.len(), 1);
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_such_file_is_a_mistake_that_says_where() {
+    fn a_text_that_is_not_such_a_file_is_a_mistake_with_its_position() {
         let error = compared("{}", GOLDEN).unwrap_err();
         assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
         assert!(format!("{error:#}").contains("base's benchmark_results.json: invalid type: map"), "{error:#}");
@@ -216,10 +219,10 @@ mod tests {
         let row =
             row(&comparisons[0], "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4", "request_throughput");
         assert_eq!((row.base.as_slice(), row.head.as_slice()), ([26.648299864872335].as_slice(), [53.3].as_slice()));
-        for (text, said) in [(GOLDEN, "every row has the layout TP 1 x PP 1"), ("[]", "no row has a `TP Size`")] {
+        for (text, expected) in [(GOLDEN, "every row has the layout TP 1 x PP 1"), ("[]", "no row has a `TP Size`")] {
             let error = of(text).unwrap_err();
             assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
-            assert!(format!("{error:#}").starts_with(said), "{error:#}");
+            assert!(format!("{error:#}").starts_with(expected), "{error:#}");
         }
     }
 

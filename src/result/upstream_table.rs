@@ -1,4 +1,4 @@
-//! The tables of upstream's `benchmark_results.json`: columns, cells, and which column holds which metric. Pure.
+//! The tables of upstream's `benchmark_results.json`: columns, cells, and the metric of each column.
 
 use std::fmt;
 
@@ -50,7 +50,7 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// Its value, where it is a number.
+    /// The value of a number.
     pub fn number(&self) -> Option<f64> {
         match self {
             Self::Integer(value) => Some(*value as f64),
@@ -85,10 +85,10 @@ impl fmt::Display for Cell {
     }
 }
 
-/// Reads the text of a `benchmark_results.json`, upstream's or ours.
+/// Reads the text of a `benchmark_results.json`, upstream's or vllm-perf's.
 ///
 /// # Errors
-/// A text that is no array of rows, with its place.
+/// A text that is not an array of rows, with the position.
 pub fn read(text: &str) -> anyhow::Result<Vec<Record>> {
     // pandas writes NaN for a cell that a row lacks.
     let literal = Regex::new(r#"([^\\]":\s*)NaN\b"#).context("cannot read NaN cells")?;

@@ -9,8 +9,8 @@ use vllm_verdict::v1::{DeviceName, SideFacts};
 use super::run_folder;
 use crate::duration;
 use crate::exit::Classify;
+use crate::plan::SidePlan;
 use crate::plan::target::Target;
-use crate::plan::{Plan, SidePlan};
 use crate::system::output::OutputFolder;
 use crate::system::registry::{self, Registry};
 use crate::system::shell::Shell;
@@ -18,17 +18,6 @@ use crate::system::{docker, git, image_wait};
 
 /// How often a registry is asked for a missing image.
 const POLL: Duration = Duration::from_secs(15);
-
-/// The images that a plan needs, base's first.
-pub fn images(plan: &Plan) -> Vec<String> {
-    let image = |side: &SidePlan| match &side.target {
-        Target::Image(reference) => Some(reference.clone()),
-        _ => None,
-    };
-    let mut images: Vec<String> = plan.sides.present().filter_map(|(_, side)| image(side)).collect();
-    images.dedup();
-    images
-}
 
 /// What fetching images needs.
 pub struct ImageFetch<'a> {

@@ -15,7 +15,7 @@ use crate::plan::concurrency_search::Summary;
 use crate::plan::config::Config;
 use crate::plan::{Plan, SidePlan};
 use crate::run::cost::Costs;
-use crate::run::image_fetch::{ImageFetch, images};
+use crate::run::image_fetch::ImageFetch;
 use crate::run::journal::Journal;
 use crate::run::launch::Launch;
 use crate::run::progress::Progress;
@@ -107,7 +107,7 @@ impl Measure<'_> {
     {
         let plan = self.plan;
         let run = run_folder::run_id(self.out)?;
-        let images = images(plan);
+        let images = plan.sides.images();
         if !images.is_empty() {
             docker::remove_leftovers(&run).await.world()?;
         }

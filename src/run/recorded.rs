@@ -11,6 +11,7 @@ use crate::exit::Classify;
 use crate::result;
 use crate::run::collect;
 use crate::run::fingerprint::Fingerprint;
+use crate::system::results_folder;
 
 /// Head of an earlier run.
 pub struct Recorded {
@@ -31,7 +32,7 @@ impl Recorded {
         let comparison: Comparison =
             serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
         let unknown = SideFacts { target: folder.display().to_string(), ..SideFacts::default() };
-        let repetitions = result::repetitions(folder)?.iter().map(result::Folder::repetition).collect();
+        let repetitions = results_folder::repetitions(folder)?.iter().map(result::Folder::repetition).collect();
         Ok(Self { folder: folder.to_owned(), facts: comparison.subject.head.unwrap_or(unknown), repetitions })
     }
 

@@ -79,7 +79,7 @@ fn summary_file(case: &Case) -> PathBuf {
 }
 
 fn same_test_and_rate<'a>(plan: &'a Plan, case: &'a Case) -> impl Iterator<Item = &'a Case> {
-    plan.cases.iter().filter(|other| other.is_beside(case))
+    plan.cases.iter().filter(|other| other.is_same_test_and_rate(case))
 }
 
 /// Whether a pass is the one with searches: the first over all cases.

@@ -52,7 +52,7 @@ async fn until_failure(run: &mut PassRun<'_, '_>, running: &Running, cases: &[&C
         if !run.measure(case, Some(running)).await? {
             return Ok(index + 1);
         }
-        let is_last = !cases.get(index + 1).is_some_and(|next| next.is_beside(case));
+        let is_last = !cases.get(index + 1).is_some_and(|next| next.is_same_test_and_rate(case));
         if is_last {
             search_run::search(run, case, running).await?;
         }

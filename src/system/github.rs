@@ -10,7 +10,7 @@ use super::retry_policy::RetryPolicy;
 use crate::ci::event::CompletedRun;
 use crate::environment::Secret;
 use crate::exit::Classify;
-use crate::names::{is_hash, is_repository};
+use crate::names::{self, Commit};
 
 /// GitHub's own API, where the environment names no other.
 pub const API_URL: &str = "https://api.github.com";
@@ -128,7 +128,7 @@ impl Github {
             merge_base_commit: CommitPayload,
         }
         for commit in [base, head] {
-            if !is_hash(commit) {
+            if !Commit::is_hash(commit) {
                 return Err(anyhow::anyhow!("`{commit}` is not a commit hash")).mistake();
             }
         }
@@ -201,8 +201,6 @@ impl From<PullPayload> for PullRequest {
 }
 
 pub fn root(repository: &str) -> anyhow::Result<String> {
-    if !is_repository(repository) {
-        return Err(anyhow::anyhow!("`{repository}` is not a repository: expected owner/name")).mistake();
-    }
+    let repository: names::Repository = repository.parse().mistake()?;
     Ok(format!("/repos/{repository}"))
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use vllm_verdict::v1::DeviceName;
 
 use crate::environment::Environment;
-use crate::plan::device::{Found, Probe};
+use crate::plan::device::{Probe, ProbedDevice};
 use crate::system::host;
 use crate::system::program::{self, Output, Program, Variables};
 
@@ -28,7 +28,7 @@ pub async fn probe(env: &Environment) -> Probe {
     for (name, counted) in asked {
         match counted {
             Ok(Some((0, _)) | None) => {}
-            Ok(Some((count, device_type))) => probe.found.push(Found { name, device_type, count }),
+            Ok(Some((count, device_type))) => probe.found.push(ProbedDevice { name, device_type, count }),
             Err(error) => probe.problems.push((name, format!("{error:#}"))),
         }
     }
@@ -152,17 +152,17 @@ impl Tool {
 }
 
 /// The CPU of this machine. On x86-64 its type is model and physical cores, on Arm its vendor.
-fn cpu(arch: &str, processors: &host::Processors) -> Found {
+fn cpu(arch: &str, processors: &host::Processors) -> ProbedDevice {
     let count = processors.numa_nodes.max(1);
     if arch == "aarch64" {
-        return Found { name: DeviceName::Arm64Cpu, device_type: processors.vendor.clone(), count };
+        return ProbedDevice { name: DeviceName::Arm64Cpu, device_type: processors.vendor.clone(), count };
     }
     let mut model = processors.model.clone();
     for word in ["Intel(R)", "(R)", "(TM)", "CPU", "Processor"] {
         model = model.replace(word, "");
     }
     let model = model.split_whitespace().collect::<Vec<_>>().join("_");
-    Found { name: DeviceName::Cpu, device_type: format!("{model}_{}c", processors.physical_cores), count }
+    ProbedDevice { name: DeviceName::Cpu, device_type: format!("{model}_{}c", processors.physical_cores), count }
 }
 
 #[cfg(test)]
@@ -195,7 +195,7 @@ mod tests {
         ] {
             assert_eq!(cpu("x86_64", &processors(model, cores)).device_type, expected);
         }
-        let arm = Found { name: DeviceName::Arm64Cpu, device_type: "ARM".to_owned(), count: 4 };
+        let arm = ProbedDevice { name: DeviceName::Arm64Cpu, device_type: "ARM".to_owned(), count: 4 };
         assert_eq!(cpu("aarch64", &processors("ARM part 0xd40", 64)), arm);
     }
 
@@ -207,7 +207,7 @@ mod tests {
         assert!(probe.on_cpu);
         let problem = "nvidia-smi: exit status: 9: NVIDIA-SMI has failed".to_owned();
         assert_eq!(probe.problems, [(DeviceName::Cuda, problem)]);
-        let gaudi = Found { name: DeviceName::Hpu, device_type: "Intel Gaudi3 HL-325L".to_owned(), count: 2 };
+        let gaudi = ProbedDevice { name: DeviceName::Hpu, device_type: "Intel Gaudi3 HL-325L".to_owned(), count: 2 };
         assert_eq!(probe.found[0], gaudi);
         assert!(probe.found[1].name.is_cpu() && probe.found[1].count >= 1, "{probe:?}");
     }

@@ -1,9 +1,6 @@
-//! Folders of result files, one folder a repetition. World: reads files, and nothing else. The folder may be a
-//! stranger's: links are not followed, and no file may be larger than [`LIMIT`].
+//! Reads folders of result files, one folder a repetition. The folder may be untrusted: links are not followed, and no
+//! file may be larger than [`LIMIT`].
 
-use crate::result::case_files::CaseFiles;
-use crate::result::case_files::Folder;
-use crate::result::case_files::kind_of;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,13 +9,14 @@ use anyhow::{Context, anyhow, bail};
 use vllm_verdict::repetition::Outcome;
 
 use crate::exit::Classify;
+use crate::result::case_files::{CaseFiles, Folder, kind_of};
 use crate::result::{Commands, parse};
 
 /// Largest file that is read, in bytes: 64 MiB. A detailed result has about 1 kB a request of 32 tokens.
 pub const LIMIT: u64 = 64 << 20;
 
-/// Reads `<case>.json` and `<case>.commands` of one repetition; other files are left alone. A result that cannot be
-/// read is a failed case with the reason, so that the others still count.
+/// Reads `<case>.json` and `<case>.commands` of one repetition; other files are ignored. A result that cannot be
+/// read is a failed case with the reason, so that the other cases still count.
 pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
     let mut names = Vec::new();
     for entry in entries(dir)? {
@@ -102,7 +100,7 @@ mod tests {
     const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run");
 
     #[test]
-    fn an_upstream_folder_is_its_cases_without_records_and_tables() {
+    fn an_upstream_folder_gives_its_cases_without_records_and_tables() {
         let folder = read_folder(Path::new(UPSTREAM)).unwrap();
         insta::assert_snapshot!(folder.cases.keys().cloned().collect::<Vec<_>>().join("\n"), @r"
         latency_tinyllama_tp1
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_case_that_left_no_result_or_half_of_one_has_failed_and_the_others_count() {
+    fn a_case_with_no_result_or_a_truncated_one_has_failed_and_the_others_count() {
         let dir = tempfile::tempdir().unwrap();
         let folder = read_folder(Path::new(UPSTREAM)).unwrap();
         for (name, text) in folder.files().unwrap() {
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_tells_test_rate_and_concurrency_and_numbers_sort_as_numbers() {
+    fn test_rate_and_concurrency_are_read_from_names_and_numbers_sort_as_numbers() {
         let named = |name: &str| {
             let facts = CaseFacts::named(name, kind_of(name).unwrap());
             (facts.test, facts.request_rate, facts.max_concurrency)

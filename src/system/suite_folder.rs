@@ -1,19 +1,18 @@
 //! Reads vLLM's test files from the folder of a suite.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use vllm_verdict::case::Kind;
+use vllm_verdict::v1::{DeviceName, Skipped};
+
 use crate::environment::Environment;
 use crate::exit::Classify;
-use crate::plan::suite::FileName;
-use crate::plan::suite::SuiteFile;
-use crate::plan::suite::file_names;
-use anyhow::Context;
-use anyhow::anyhow;
-use std::io::ErrorKind;
-use std::path::Path;
-use vllm_verdict::case::Kind;
-use vllm_verdict::v1::DeviceName;
-use vllm_verdict::v1::Skipped;
+use crate::plan::suite::{FileName, SuiteFile, file_names};
 
-/// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder; a kind without a
-/// file is left out, and said.
+/// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder. A kind without a
+/// file is among the skipped.
 ///
 /// # Errors
 /// The user's mistake (exit 2): no such folder, no file at all, or a missing file that a variable names.
@@ -28,7 +27,7 @@ pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result
     let own = dir.join(device.as_str());
     let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for FileName { kind, name, variable } in file_names(env, device) {
-        // In a folder of its own a device's files need no suffix.
+        // In the folder of a device, files need no suffix.
         let plain = own.join(format!("{}-tests.json", kind.as_str()));
         let path = match own.is_dir() {
             true if variable.is_none() && !own.join(&name).exists() => plain,
@@ -81,10 +80,65 @@ pub fn serving(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Res
         let there = |file: FileName| Some(dir.join(file.name)).filter(|path| file.variable.is_some() || path.exists());
         paths.extend(named.filter_map(there));
     }
-    let read = |path: &std::path::PathBuf| {
+    let read = |path: &PathBuf| {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
         Ok(SuiteFile { kind: Kind::Serving, path: path.display().to_string(), text })
     };
     paths.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{self, Exit};
+    use crate::system::output;
+
+    const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/vllm-suite");
+
+    #[test]
+    fn a_suite_may_have_a_folder_for_each_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = std::fs::read_to_string(Path::new(UPSTREAM).join("serving-tests-cpu.json")).unwrap();
+        for name in ["rocm/serving-tests.json", "cpu/serving-tests-cpu.json", "serving-tests.json"] {
+            output::write(&dir.path().join(name), text.as_bytes()).unwrap();
+        }
+        let file = |device| {
+            let (files, _) = read(dir.path(), &Environment::default(), device).unwrap();
+            files[0].path.strip_prefix(&format!("{}/", dir.path().display())).unwrap().to_owned()
+        };
+        assert_eq!(file(DeviceName::Rocm), "rocm/serving-tests.json");
+        assert_eq!(file(DeviceName::Cpu), "cpu/serving-tests-cpu.json");
+        assert_eq!(file(DeviceName::Cuda), "serving-tests.json");
+    }
+
+    #[test]
+    fn files_are_upstreams_unless_a_variable_names_one() {
+        let dir = Path::new(UPSTREAM);
+        let env = |variables: &[(&'static str, &'static str)]| variables.iter().copied().collect();
+        let (files, skipped) = read(dir, &env(&[]), DeviceName::Cpu).unwrap();
+        let kinds: Vec<Kind> = files.iter().map(|file| file.kind).collect();
+        assert_eq!(kinds, [Kind::Serving, Kind::Latency, Kind::Throughput]);
+        assert_eq!(skipped[0].name, "startup");
+        assert_eq!(skipped[0].reason, format!("no file `startup-tests-cpu.json` in `{UPSTREAM}`"));
+
+        let (files, _) = read(dir, &env(&[("SERVING_JSON", "serving-tests-cpu-asr.json")]), DeviceName::Cpu).unwrap();
+        assert!(files[0].path.ends_with("serving-tests-cpu-asr.json"), "{}", files[0].path);
+
+        let shown = |result: anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)>| {
+            let error = result.unwrap_err();
+            assert_eq!(exit::of(&error), Exit::Mistake);
+            format!("{error:#}").replace(UPSTREAM, "DIR")
+        };
+        let errors = [
+            shown(read(dir, &env(&[("LATENCY_JSON", "nope.json")]), DeviceName::Cpu)),
+            shown(read(dir, &env(&[]), DeviceName::Xpu)),
+            shown(read(&dir.join("nowhere"), &env(&[]), DeviceName::Cpu)),
+        ];
+        insta::assert_snapshot!(errors.join("\n"), @"
+        cannot read `DIR/nope.json`, which LATENCY_JSON names: No such file or directory (os error 2)
+        no test file for xpu in `DIR`: expected one of serving-tests-xpu.json, latency-tests-xpu.json, startup-tests-xpu.json, throughput-tests-xpu.json; pass --suite DIR or --device NAME
+        `DIR/nowhere` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests
+        ");
+    }
 }

@@ -13,7 +13,6 @@ use super::bounded_body;
 use super::retry_policy::{RetryPolicy, backoff};
 use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
-use crate::plan::config::record_keys::is_url;
 
 /// Most bytes of one request: AWS Lambda's limit of 6 MiB, less its own envelope.
 const BODY_LIMIT: usize = 6_000_000;

@@ -1,4 +1,4 @@
-//! What `--base` may be, in a checkout of its own and against a registry on loopback.
+//! The values of `--base`, in a checkout of the test and with a registry on loopback.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -22,7 +22,7 @@ pub(super) fn git(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A checkout with four commits of main, and a branch that left it at the third: main's commits and the branch's.
+/// A checkout with four commits of main, and a branch that starts at the third: main's commits, and the branch's.
 pub(super) fn checkout(folder: &Path) -> (Vec<String>, String) {
     git(folder, &["init", "--quiet"]);
     let commit = |message: &str| {
@@ -48,7 +48,7 @@ pub(super) fn registry(tags: Vec<String>) -> String {
             lines.take_while(|line| !line.is_empty()).for_each(drop);
             let found = tags.iter().any(|tag| asked.contains(&format!("/manifests/{tag} ")));
             let status = if found { "200 OK" } else { "404 Not Found" };
-            // A manifest of a time before platforms.
+            // A manifest of the first schema, without platforms.
             let body = if asked.starts_with("GET ") { r#"{"schemaVersion": 1}"# } else { "" };
             let length = body.len();
             let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
@@ -63,7 +63,7 @@ fn in_checkout(folder: &Path, command: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn a_branch_is_where_head_left_it() {
+fn a_branch_as_base_is_its_merge_base_with_head() {
     let folder = tempfile::tempdir().unwrap();
     let (main, head) = checkout(folder.path());
     let base = |more: &[&str]| {
@@ -73,14 +73,14 @@ fn a_branch_is_where_head_left_it() {
         plan.sides.base.unwrap().commit.unwrap()
     };
     assert_eq!(base(&["--base", "main", "--head", &head]), main[2]);
-    assert_eq!(base(&["--base", "main", "--head", "sim"]), main[3], "head is no commit: the tip");
+    assert_eq!(base(&["--base", "main", "--head", "sim"]), main[3], "head is not a commit: the tip");
     let unknown = in_checkout(folder.path(), "plan", &["--base", "no-such-branch", "--head", "sim"]);
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(text(&unknown).contains("git knows no such branch"), "{}", text(&unknown));
+    assert!(text(&unknown).contains("git does not know it as a branch"), "{}", text(&unknown));
 }
 
 #[test]
-fn a_missing_base_image_falls_back_only_as_far_as_was_allowed_and_is_said() {
+fn a_missing_base_image_falls_back_only_as_far_as_allowed_and_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (main, _) = checkout(folder.path());
     let host = registry(vec![format!("{}-cpu", main[1])]);
@@ -103,7 +103,7 @@ fn a_missing_base_image_falls_back_only_as_far_as_was_allowed_and_is_said() {
 }
 
 #[test]
-fn the_settings_of_a_pull_request_are_those_of_its_base() {
+fn the_settings_in_force_for_a_pull_request_are_those_of_its_base() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let write =
@@ -142,7 +142,7 @@ fn the_settings_of_a_pull_request_are_those_of_its_base() {
     let added = "The pull request adds settings that its base does not have: the defaults are in force.";
     assert_eq!(plan(&without, &[]), (false, added.to_owned()));
     assert_eq!(plan(&head, &[]), (true, String::new()), "nothing changed");
-    // A file that the job made is the job's.
+    // A file that the job made is not that of the pull request.
     fs::write(root.join("made.yml"), "trigger: {labels: []}\n").unwrap();
     assert_eq!(plan(&with, &["--config", "made.yml"]), (true, String::new()));
     // A commit that the checkout does not have.

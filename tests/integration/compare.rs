@@ -89,10 +89,12 @@ fn a_store_that_cannot_help_is_refused_and_one_that_is_only_configured_is_left_o
     };
     let device = ["--device", "cpu", "--device-type", "x"];
     assert!(refused(&[&["--noise", "ftp://host"], device.as_slice()].concat()).contains("`ftp://` is no store"));
-    assert!(refused(&[&["--noise", "none"], device.as_slice()].concat()).contains("`none` is no folder"));
+    assert!(refused(&[&["--noise", "none"], device.as_slice()].concat()).contains("`none` is not a folder"));
     let known = store(&folder.path().join("store"));
-    assert!(refused(&["--noise", &known]).contains("what was measured on is not known"));
-    assert!(refused(&["--noise", &known, "--device", "cpu"]).contains("--device and --device-type go together"));
+    assert!(refused(&["--noise", &known]).contains("the device is not known"));
+    assert!(
+        refused(&["--noise", &known, "--device", "cpu"]).contains("--device and --device-type must be given together")
+    );
 
     let config = folder.path().join("config.yml");
     std::fs::write(&config, "store: s3://bucket\n").unwrap();

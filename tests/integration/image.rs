@@ -1,4 +1,4 @@
-//! Image targets on a Docker engine of this test's own: a script that keeps a log, and runs the simulated vLLM.
+//! Image targets with a fake `docker`: a script that keeps a log and runs the simulated vLLM.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use vllm_perf::run::fingerprint::Surroundings;
 
 use super::run::{SUITE, comparison, run, text};
 
-/// What `docker` answers, with its state in `STATE`. A pull takes two seconds.
+/// The fake `docker`, with its state in `STATE`. A pull takes two seconds.
 const DOCKER: &str = r#"#!/bin/sh
 state=STATE
 for last; do :; done
@@ -35,7 +35,7 @@ case "$1 $2" in
 esac
 "#;
 
-/// A folder with the script, and a suite whose model has its tokenizer here.
+/// A folder with the script, and a suite whose model has its tokenizer in this repository.
 fn engine(folder: &Path) {
     let docker = folder.join("docker");
     let script = DOCKER.replace("STATE", folder.to_str().unwrap()).replace("BINARY", env!("CARGO_BIN_EXE_vllm-perf"));
@@ -47,7 +47,7 @@ fn engine(folder: &Path) {
 }
 
 #[test]
-fn heads_image_comes_while_base_warms_up_and_a_tag_that_moves_is_noticed() {
+fn the_image_of_head_is_pulled_while_base_warms_up_and_a_moved_tag_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     engine(folder.path());
     let out = folder.path().join("out");
@@ -70,12 +70,12 @@ fn heads_image_comes_while_base_warms_up_and_a_tag_that_moves_is_noticed() {
     let environment = fs::read_to_string(out.join("head/01/environment.json")).unwrap();
     let surroundings: Surroundings = serde_json::from_str(&environment).unwrap();
     assert_eq!(surroundings.fingerprint.image_digest, head.image_digest);
-    assert_eq!(surroundings.conditions.outside_load, None, "the engine does not tell what its containers do");
+    assert_eq!(surroundings.conditions.outside_load, None, "the load of containers is not known");
 
     fs::write(folder.path().join("local_vllm_head"), "sha256:another").unwrap();
     fs::remove_file(out.join("comparison.json")).unwrap();
     let resumed = asked().arg("--resume").output().unwrap();
     assert_eq!(resumed.status.code(), Some(2), "{}", text(&resumed));
-    let said = "local/vllm:head is not the image that this run began with: it was sha256:of-local/vllm:head and is sha256:another";
-    assert!(text(&resumed).contains(said), "{}", text(&resumed));
+    let expected_error = "local/vllm:head is not the image that this run began with: it was sha256:of-local/vllm:head and is sha256:another";
+    assert!(text(&resumed).contains(expected_error), "{}", text(&resumed));
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use vllm_perf::report::terminal;
 use vllm_perf::result;
 use vllm_perf::result::case_files::Folder;
+use vllm_perf::system::results_folder;
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::metric::Direction;
 use vllm_verdict::noise::{AaRun, Noise};
@@ -28,7 +29,7 @@ fn folders(runs: &[&str]) -> Vec<Folder> {
 }
 
 fn read(set: &str, runs: &[&str]) -> Vec<Folder> {
-    runs.iter().map(|run| result::read_folder(&data(set).join(run)).unwrap()).collect()
+    runs.iter().map(|run| results_folder::read_folder(&data(set).join(run)).unwrap()).collect()
 }
 
 fn input(base: &[Folder], head: &[Folder]) -> Input {

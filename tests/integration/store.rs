@@ -81,7 +81,7 @@ fn a_run_of_a_push_to_main_leaves_records_and_publish_puts_them_into_the_store_o
     let more = ["--only", TWO_CASES, "--pairs", "1", "--device-type", "x"];
     let output = run(&out, "none", "sim:itl=1ms", &more).envs(pushed(folder.path())).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("concurrency_4 stands for serving_"), "{}", text(&output));
+    assert!(text(&output).contains("concurrency_4 represents serving_"), "{}", text(&output));
     let written: Vec<_> = std::fs::read_dir(out.join("records")).unwrap().map(|it| it.unwrap().path()).collect();
     let records = std::fs::read_to_string(&written[0]).unwrap();
     assert_eq!((written.len(), records.lines().count()), (1, 12), "{records}");

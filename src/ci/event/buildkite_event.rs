@@ -24,7 +24,7 @@ pub fn parse(env: &Environment) -> (Event, CiRun) {
         name: name(env, number).to_owned(),
         action: env.get("BUILDKITE_GITHUB_ACTION").map(str::to_owned),
         changed_label: None,
-        repository: repository.as_ref().and_then(|remote| names::repository(&remote.path)),
+        repository: repository.as_ref().and_then(|remote| super::repository(&remote.path)),
         branch: match (env.get("BUILDKITE_TAG"), number) {
             (Some(_), _) => None,
             // A fork's branch may be `user:branch`. Outside a pull request it must not be taken for a branch of the repository.
@@ -34,11 +34,13 @@ pub fn parse(env: &Environment) -> (Event, CiRun) {
         .and_then(names::branch),
         head_sha: ["BUILDKITE_COMMIT", "BUILDKITE_COMMIT_RESOLVED"]
             .into_iter()
-            .find_map(|variable| env.get(variable).and_then(names::commit)),
-        base_sha: env.get("BUILDKITE_MERGE_QUEUE_BASE_COMMIT").and_then(names::commit),
-        base_branch: queue_base.or_else(|| env.get("BUILDKITE_PULL_REQUEST_BASE_BRANCH")).and_then(names::branch),
-        pull_request: number.or_else(|| branch.and_then(super::queued_pull_request)),
-        labels: super::labels(labels(env)),
+            .find_map(|variable| env.get(variable).and_then(super::commit)),
+        base_sha: env.get("BUILDKITE_MERGE_QUEUE_BASE_COMMIT").and_then(super::commit),
+        base_branch: queue_base
+            .or_else(|| env.get("BUILDKITE_PULL_REQUEST_BASE_BRANCH"))
+            .and_then(crate::names::branch),
+        pull_request: number.or_else(|| branch.and_then(crate::ci::event::queued_pull_request)),
+        labels: crate::ci::event::labels(labels(env)),
         labels_source: LabelsSource::Payload,
         fork: number.is_some() && !same(&env.get("BUILDKITE_PULL_REQUEST_REPO").and_then(Remote::parse), &repository),
     };

@@ -25,9 +25,9 @@ pub fn parse(name: &str, payload: &str, env: &Environment) -> anyhow::Result<(Ev
         name: name.to_owned(),
         action: None,
         changed_label: None,
-        repository: env.get("GITHUB_REPOSITORY").and_then(names::repository),
-        branch: env.get("GITHUB_REF").and_then(names::branch),
-        head_sha: env.get("GITHUB_SHA").and_then(names::commit),
+        repository: env.get("GITHUB_REPOSITORY").and_then(super::repository),
+        branch: env.get("GITHUB_REF").and_then(crate::names::branch),
+        head_sha: env.get("GITHUB_SHA").and_then(super::commit),
         base_sha: None,
         base_branch: None,
         pull_request: None,
@@ -78,11 +78,11 @@ fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
     let labels = labels.unwrap_or_default();
     Event {
         action: payload.action,
-        changed_label: payload.label.and_then(|label| label.name).as_deref().map(names::shown_label),
-        branch: head.reference.as_deref().and_then(names::branch),
-        head_sha: head.sha.as_deref().and_then(names::commit),
-        base_sha: base.sha.as_deref().and_then(names::commit),
-        base_branch: base.reference.as_deref().and_then(names::branch),
+        changed_label: payload.label.and_then(|label| label.name).as_deref().map(crate::names::shown_label),
+        branch: head.reference.as_deref().and_then(crate::names::branch),
+        head_sha: head.sha.as_deref().and_then(super::commit),
+        base_sha: base.sha.as_deref().and_then(super::commit),
+        base_branch: base.reference.as_deref().and_then(crate::names::branch),
         pull_request: number,
         labels: super::labels(labels.iter().filter_map(|label| label.name.as_deref())),
         // A deleted fork has no repository; `repo.fork` would be wrong for a fork's own pull requests.
@@ -94,12 +94,12 @@ fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
 fn push(payload: PushPayload, event: Event) -> Event {
     let event = in_repository(payload.repository, event);
     let deleted = payload.deleted == Some(true);
-    let tip = payload.after.as_deref().map_or(event.head_sha, names::commit);
+    let tip = payload.after.as_deref().map_or(event.head_sha, super::commit);
     Event {
         action: deleted.then(|| "deleted".to_owned()),
         branch: payload.reference.as_deref().map_or(event.branch, names::branch),
         head_sha: tip.filter(|_| !deleted),
-        base_sha: payload.before.as_deref().and_then(names::commit),
+        base_sha: payload.before.as_deref().and_then(super::commit),
         ..event
     }
 }
@@ -110,10 +110,10 @@ fn merge_group(payload: MergeGroupPayload, event: Event) -> Event {
     let branch = group.head_ref.as_deref().and_then(names::branch).or(event.branch);
     Event {
         action: payload.action,
-        head_sha: group.head_sha.as_deref().map_or(event.head_sha, names::commit),
-        base_sha: group.base_sha.as_deref().and_then(names::commit),
-        base_branch: group.base_ref.as_deref().and_then(names::branch),
-        pull_request: branch.as_deref().and_then(super::queued_pull_request),
+        head_sha: group.head_sha.as_deref().map_or(event.head_sha, super::commit),
+        base_sha: group.base_sha.as_deref().and_then(super::commit),
+        base_branch: group.base_ref.as_deref().and_then(crate::names::branch),
+        pull_request: branch.as_deref().and_then(crate::ci::event::queued_pull_request),
         branch,
         ..event
     }
@@ -128,8 +128,8 @@ fn completed_run(run: WorkflowRun, repository: &Option<Repository>) -> Option<Co
     Some(CompletedRun {
         event: run.event?,
         conclusion: run.conclusion,
-        head_sha: names::commit(&run.head_sha?)?,
-        head_branch: names::branch(&run.head_branch?)?,
+        head_sha: super::commit(&run.head_sha?)?,
+        head_branch: crate::names::branch(&run.head_branch?)?,
         head_repository: full_name(&run.head_repository),
         pull_requests: run
             .pull_requests
@@ -167,7 +167,7 @@ fn ci_run(env: &Environment) -> CiRun {
 }
 
 fn full_name(repository: &Option<Repository>) -> Option<String> {
-    repository.as_ref()?.full_name.as_deref().and_then(names::repository)
+    repository.as_ref()?.full_name.as_deref().and_then(super::repository)
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,6 @@
 use vllm_verdict::v1::{Event, LabelsSource, Provider};
 
 use super::labels as valid;
-use crate::names;
 
 /// The event of `--provider local`: no pull request, and the labels of `--label`, which restrict the devices.
 /// `repository` is `owner/name`. An invalid label or repository is left out.
@@ -13,7 +12,7 @@ pub fn event(labels: &[String], repository: Option<&str>) -> Event {
         name: "local".to_owned(),
         action: None,
         changed_label: None,
-        repository: repository.and_then(names::repository),
+        repository: repository.and_then(super::repository),
         branch: None,
         head_sha: None,
         base_sha: None,

@@ -1,9 +1,9 @@
-//! Commands as lines that a person can paste, as files beside results, and moved to the folder of a repetition.
+//! Commands as lines of a shell, as `.commands` files next to results, and with another folder for their results.
 
 use serde::Serialize;
 use vllm_verdict::case::Kind;
 
-use super::{Case, Command};
+use crate::plan::suite::suite_case::{Case, Command};
 
 impl Command {
     /// The command as one line of a POSIX shell, variables first, with `more` words at its end.
@@ -39,7 +39,7 @@ pub fn placed(argv: &[String], dir: &str) -> Vec<String> {
     placed
 }
 
-/// Upstream's `<case>.commands` file, JSON. `gpu_type` is `Device::gpu_type`; `server_args` are the side's own words.
+/// Upstream's `<case>.commands` file, JSON. `gpu_type` is `Device::gpu_type`; `server_args` are the words that the side adds.
 pub fn commands_json(case: &Case, gpu_type: &str, server_args: &[String]) -> String {
     let client = case.client.line(&[]);
     let mut commands = Commands { gpu_type, ..Commands::default() };
@@ -52,7 +52,7 @@ pub fn commands_json(case: &Case, gpu_type: &str, server_args: &[String]) -> Str
         Kind::Startup => commands.startup_command = Some(client),
         Kind::Throughput => commands.throughput_command = Some(client),
     }
-    // Texts alone: this cannot fail.
+    // A struct of texts: this cannot fail.
     let text = serde_json::to_string_pretty(&commands).unwrap_or_default();
     text + "\n"
 }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_reads_back_as_the_words_that_it_was_made_of() {
+    fn a_line_splits_into_the_words_that_it_was_made_of() {
         let argv = ["vllm", "serve", "a b", "--x={\"mode\":1}", "mode=", "=", "it's", "", "--é"].map(str::to_owned);
         let command = Command { argv: argv.to_vec(), env: [("A".to_owned(), "x y".to_owned())].into() };
         let line = command.line(&[]);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_place_of_the_result_moves() {
+    fn only_the_folder_of_the_result_changes() {
         let serve = split("vllm bench serve --save-result --result-dir results/ --result-filename results/a.json");
         assert_eq!(
             placed(&serve, "out/head/01/")[4..],

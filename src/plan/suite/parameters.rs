@@ -1,4 +1,4 @@
-//! Parameters of a test become words of a command line, as upstream's script and the shell that it uses would make them.
+//! Parameters of a test as words of a command line, as upstream's script and its shell make them.
 
 use anyhow::{Context, bail, ensure};
 use indexmap::IndexMap;
@@ -29,7 +29,7 @@ pub fn words(section: &str, parameters: &Parameters, omitted: &[&str]) -> anyhow
 /// The variables of a test, each a single word.
 ///
 /// # Errors
-/// A name that is no variable's, `null`, or a string of several words; the text names `section` and variable.
+/// A text that is not the name of a variable, `null`, or a string of several words; the text names `section` and variable.
 pub fn environment(section: &str, parameters: &Parameters) -> anyhow::Result<IndexMap<String, String>> {
     let mut variables = IndexMap::new();
     for (name, value) in parameters {

@@ -1,14 +1,14 @@
-//! Which tests and cases of a suite are wanted: upstream's variables and our `--only`, read once.
+//! The selection of tests and cases: upstream's variables, and `--only`.
 
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 use regex::Regex;
 
-use super::parameters;
-use super::test_file::Test;
 use crate::environment::Environment;
 use crate::exit::Classify;
+use crate::plan::suite::parameters;
+use crate::plan::suite::test_file::Test;
 
 /// What to keep of a suite, and how many prompts each case sends.
 #[derive(Debug, Clone)]
@@ -31,8 +31,8 @@ pub struct Selection {
     pub remote_host: Option<String>,
     /// `REMOTE_PORT`: its port.
     pub remote_port: Option<u16>,
-    /// Whether the server runs elsewhere, so that this machine's device count says nothing. True with `REMOTE_HOST`;
-    /// to be set for a `remote:` target.
+    /// Whether the server runs on another machine, so that the device count of this one does not matter. True with
+    /// `REMOTE_HOST`; the caller sets it for a `remote:` target.
     pub remote: bool,
 }
 
@@ -79,7 +79,7 @@ impl Selection {
         })
     }
 
-    /// Why the variables leave this test out, if they do.
+    /// Why the variables leave this test out; `None` where they keep it.
     pub(super) fn reason_to_skip(&self, test: &Test) -> Option<String> {
         if let Some(selector) = self.test_selector.as_ref().filter(|selector| !selector.is_match(&test.name)) {
             return Some(format!("does not match TEST_SELECTOR `{selector}`"));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_follow_the_concurrency_between_both_bounds() {
+    fn the_number_of_prompts_follows_the_concurrency_within_both_bounds() {
         let bounds = [("PROMPTS_PER_CONCURRENCY", "5"), ("MIN_NUM_PROMPTS", "20"), ("MAX_NUM_PROMPTS", "100")];
         let bounded = selection(&bounds).unwrap();
         assert_eq!([1, 8, 64].map(|concurrency| bounded.num_prompts(concurrency)), [Some(20), Some(40), Some(100)]);
@@ -139,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn a_port_without_a_host_is_upstreams_nothing() {
+    fn a_port_without_a_host_is_ignored_as_upstream_does() {
         let words = |variables: &[_]| selection(variables).unwrap().remote_words().collect::<Vec<_>>();
         assert_eq!(words(&[("REMOTE_HOST", "gpu1"), ("REMOTE_PORT", "9000")]), ["--host=gpu1", "--port=9000"]);
         assert_eq!(words(&[("REMOTE_PORT", "9000")]), Vec::<String>::new());
     }
 
     #[test]
-    fn a_bad_variable_is_named_and_is_the_users_mistake() {
+    fn a_bad_variable_is_a_mistake_that_names_it() {
         for (name, value, expected) in [
             ("TEST_SELECTOR", "a(", "TEST_SELECTOR `a(` is not a regular expression"),
             ("PROMPTS_PER_CONCURRENCY", "0", "PROMPTS_PER_CONCURRENCY must be a whole number from 1, not `0`"),

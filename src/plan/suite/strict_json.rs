@@ -1,4 +1,4 @@
-//! JSON of a test file: an error says where, and a key that stands twice is one. Pure.
+//! Strict JSON of test files: duplicated keys are errors, and errors have a position.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,7 +24,7 @@ fn located(path: &str, error: &serde_json::Error) -> anyhow::Error {
     anyhow!("{path}:{line}:{column}: {wrong}{what}")
 }
 
-/// Any JSON in which no object has a key twice: a second one would silently replace the first.
+/// Any JSON without duplicated keys: the second of two equal keys would silently replace the first.
 struct Unambiguous;
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -73,7 +73,7 @@ impl<'de> Visitor<'de> for Unambiguous {
         let mut keys = HashSet::new();
         while let Some(key) = object.next_key::<String>()? {
             if keys.contains(&key) {
-                return Err(A::Error::custom(format_args!("the key `{key}` stands twice in one object")));
+                return Err(A::Error::custom(format_args!("the key `{key}` is duplicated in one object")));
             }
             keys.insert(key);
             object.next_value::<Self>()?;
@@ -87,20 +87,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_where_and_what_was_expected() {
+    fn an_error_has_the_position_and_what_was_expected() {
         let errors = ["[1,\n 2", "{\"a\": tru}", "[1] 2", "{\"a\": [{\"b\": 1,\n\"b\": 2}]}", ""]
             .map(|text| parse("f.json", text).unwrap_err().to_string());
         insta::assert_snapshot!(errors.join("\n"), @"
         f.json:2:2: not valid JSON: EOF while parsing a list
         f.json:1:10: not valid JSON: expected ident
         f.json:1:5: not valid JSON: trailing characters
-        f.json:2:3: the key `b` stands twice in one object
+        f.json:2:3: the key `b` is duplicated in one object
         f.json:1:0: not valid JSON: EOF while parsing a value
         ");
     }
 
     #[test]
-    fn equal_keys_of_different_objects_are_fine() {
+    fn equal_keys_of_different_objects_are_accepted() {
         let text = r#"{"a": {"a": [null, true, -1, 1.5, "x"]}, "b": {"a": {}}}"#;
         assert_eq!(parse("f.json", text).unwrap().to_string(), text.replace(' ', ""));
     }

@@ -1,4 +1,4 @@
-//! The test files: which ones a device has, their texts, and the tests in them. Only [`read`] touches the world.
+//! The test files: the names of those of a device, and the tests in their texts. `system/suite_folder.rs` reads them.
 
 use std::collections::HashSet;
 
@@ -9,33 +9,30 @@ use serde_json::{Number, Value};
 use vllm_verdict::case::Kind;
 use vllm_verdict::v1::DeviceName;
 
-use super::parameters::Parameters;
-use super::strict_json;
 use crate::environment::Environment;
+use crate::plan::suite::parameters::{self, Parameters};
+use crate::plan::suite::strict_json;
 
-/// A test file as it was read.
+/// A test file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SuiteFile {
-    /// What its tests measure.
     pub kind: Kind,
-    /// Its path, for messages.
+    /// For messages.
     pub path: String,
-    /// Its content.
     pub text: String,
 }
 
 /// The file of one kind of test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName {
-    /// What its tests measure.
     pub kind: Kind,
-    /// Its name within the suite's folder.
+    /// Relative to the suite's folder.
     pub name: String,
-    /// The variable that names it, where the name is not upstream's.
+    /// The variable that names the file, in place of upstream's name.
     pub variable: Option<&'static str>,
 }
 
-/// The file of every kind, in upstream's order: `SERVING_JSON` and its like where set, else `<kind>-tests<suffix>.json`.
+/// The file of every kind, in upstream's order: as `SERVING_JSON` and the like name it, else `<kind>-tests<suffix>.json`.
 pub fn file_names(env: &Environment, device: DeviceName) -> Vec<FileName> {
     let file = |kind: Kind| {
         let variable = match kind {
@@ -92,12 +89,12 @@ impl Test {
 }
 
 impl Load {
-    /// The concurrencies: the file's, or the number of prompts alone.
+    /// The concurrencies of the file, or else the number of prompts as the only one.
     pub fn concurrencies(&self) -> anyhow::Result<Vec<u64>> {
         if let Some(list) = &self.concurrencies {
             return Ok(list.clone());
         }
-        match crate::plan::suite::parameters::value(&self.client, "num_prompts").and_then(Value::as_u64) {
+        match parameters::value(&self.client, "num_prompts").and_then(Value::as_u64) {
             Some(prompts) if prompts > 0 => Ok(vec![prompts]),
             _ => bail!("`max_concurrency_list` is missing, and so is `client_parameters.num_prompts`, its default"),
         }
@@ -131,7 +128,7 @@ pub(super) fn tests(file: &SuiteFile) -> anyhow::Result<Vec<Test>> {
     let mut parsed = Vec::with_capacity(tests.len());
     for (index, test) in tests.into_iter().enumerate() {
         let test = self::test(file, index, test, &defaults)?;
-        ensure!(names.insert(test.name.clone()), "{}: `test_name` stands twice: names must be unique", test.place());
+        ensure!(names.insert(test.name.clone()), "{}: `test_name` is duplicated: names must be unique", test.place());
         parsed.push(test);
     }
     Ok(parsed)
@@ -180,13 +177,16 @@ fn model(parameters: &Parameters, section: &str) -> anyhow::Result<String> {
     }
 }
 
-/// A name begins with its kind and, because result files carry it, holds nothing that a path would read.
+/// Checks that a name begins with its kind and can be part of a file name.
 fn check_name(kind: Kind, name: &str) -> anyhow::Result<()> {
     let prefix = format!("{}_", kind.as_str());
     ensure!(name.starts_with(&prefix), "`test_name` must begin with `{prefix}`");
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+=@,:".contains(&byte);
-    ensure!(name.bytes().all(harmless), "`test_name` may hold only letters, digits and ._-+=@,: as files carry it");
-    ensure!(name.len() <= 180, "`test_name` may be 180 characters long, as files carry it");
+    ensure!(
+        name.bytes().all(harmless),
+        "`test_name` may hold only letters, digits and ._-+=@,: because files are named after it"
+    );
+    ensure!(name.len() <= 180, "`test_name` may be at most 180 characters long, because files are named after it");
     Ok(())
 }
 
@@ -205,7 +205,7 @@ fn refuse_foreign_format(path: &str, test: &Parameters) -> anyhow::Result<()> {
     )
 }
 
-/// The fields of a serving test that `defaults` may hold too.
+/// The fields of a serving test that `defaults` may hold as well.
 #[derive(Debug, Default)]
 struct Serving {
     rates: Option<Vec<Rate>>,
@@ -240,7 +240,7 @@ impl Serving {
     }
 }
 
-/// A shallow merge in the order of the defaults; the test wins.
+/// A shallow merge in the order of the defaults; the values of the test have priority.
 fn merged(defaults: &Option<Parameters>, test: Option<Parameters>) -> Option<Parameters> {
     let mut merged = defaults.clone().unwrap_or_default();
     merged.extend(test.unwrap_or_default());

@@ -77,7 +77,7 @@ pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) 
             let ids = Identity { commit, timestamp: committed, workflow_id: seconds, job_id: seconds, ..base.clone() };
             if let Err(error) = ids.check() {
                 // What is missing of every commit is the user's to say.
-                ensure!(!crate::names::is_full_hash(&ids.commit) || seconds == 0, error);
+                ensure!(!crate::names::Commit::is_full(&ids.commit) || seconds == 0, error);
                 refuse(&measured.commit.id, format!("{error:#}"));
                 continue;
             }

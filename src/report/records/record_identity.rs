@@ -69,7 +69,7 @@ impl Identity {
             ensure!(right, "{flag} has {length} characters or control characters among them: at most {NAME_LENGTH}");
         }
         ensure!(
-            crate::names::is_full_hash(&self.commit),
+            crate::names::Commit::is_full(&self.commit),
             "`{}` is no full commit hash: --commit with 40 hexadecimal digits",
             self.commit
         );

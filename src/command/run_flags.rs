@@ -1,14 +1,14 @@
-//! The flags that limit the time of a run's steps.
+//! Time limits of the commands that measure.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::command::arguments::span;
+use crate::command::shared_flags::span;
 use crate::plan::config::Config;
 use crate::run::session::Limits;
 
-/// Time limits of servers, cases and images.
+/// Time limits of a run.
 #[derive(Debug, Args)]
 pub struct Timeouts {
     /// How long a server may take to answer /v1/models (45s, 20m)

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use vllm_verdict::v1::Provider;
 
-use crate::command::{identity_flags, records_command};
+use crate::command::{identity_flags, record_notices};
 use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::config::Config;
@@ -25,7 +25,7 @@ pub(super) async fn write(
             for (key, lines) in records::objects(&records.records)? {
                 output::write(&out.records().join(key.file_name()), lines.as_bytes()).world()?;
             }
-            records_command::tell(&records, shell);
+            record_notices::print(&records, shell);
         }
         Err(error) => shell.say(&format!("no dashboard records: {error:#}")),
     }
@@ -40,10 +40,10 @@ async fn of(results: &Folder, plan: &Plan, config: &Config, shell: &Shell) -> Re
     if head.is_some_and(|head| !head.server_args.is_empty()) {
         anyhow::bail!("head was measured with custom server arguments");
     }
-    let mut said = identity_flags::said(&shell.environment);
-    said.commit = head.and_then(|head| head.commit.clone());
+    let mut flags = identity_flags::from_variables(&shell.environment);
+    flags.commit = head.and_then(|head| head.commit.clone());
     let device = plan.device.clone();
     let identity =
-        identity_flags::identity(&said, Some(&plan.event), device, &config.records, &shell.environment).await?;
+        identity_flags::identity(&flags, Some(&plan.event), device, &config.records, &shell.environment).await?;
     records::records(&identity, &results.cases, config.records.rules)
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::ci::event::CiRun;
-use crate::command::arguments::EventArgs;
-use crate::command::prepare;
+use crate::command::event_flags::EventArgs;
 use crate::plan::Plan;
 use crate::publish;
 use crate::publish::comment;
@@ -31,7 +30,7 @@ impl Announcement {
             return None;
         };
         let made = async {
-            let Some(github) = prepare::github(event_flags, ci, &shell.environment)? else {
+            let Some(github) = event_flags.github(ci, &shell.environment)? else {
                 return Ok(None);
             };
             let id = publish::comment_id(ci, Some(&plan.device));

@@ -8,8 +8,8 @@ use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
 use vllm_verdict::v1::{Comparison, Provider};
 
-use super::head_records;
 use crate::ci::event::CiRun;
+use crate::command::head_records;
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
@@ -19,6 +19,7 @@ use crate::run::collect;
 use crate::run::journal::{Entry, Journal};
 use crate::system::host;
 use crate::system::output::{self, OutputFolder};
+use crate::system::results_folder;
 use crate::system::shell::Shell;
 use crate::system::step_files;
 use crate::{publish, result};
@@ -114,12 +115,12 @@ pub fn write_reports(ci: &CiRun, comparison: &Comparison, out: &OutputFolder, sh
 fn write_results(out: &OutputFolder, journal: &Journal) -> Result<Folder> {
     let mut folders = Vec::new();
     for pass in collect::passes(journal, Side::Head) {
-        folders.push(result::read_folder(&out.pass(Side::Head, pass))?);
+        folders.push(results_folder::read_folder(&out.pass(Side::Head, pass))?);
     }
     let screen = out.pass(Side::Head, Pass { phase: Phase::Screen, pair: 1 });
     if screen.is_dir() {
         // A case that was not repeated has only the result of the screen.
-        let mut screen = result::read_folder(&screen)?;
+        let mut screen = results_folder::read_folder(&screen)?;
         screen.cases.retain(|name, _| !folders.iter().any(|folder| folder.cases.contains_key(name)));
         folders.push(screen);
     }

@@ -4,16 +4,16 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
+use crate::environment::Environment;
 use crate::plan::Plan;
 use crate::plan::target::Target;
-use crate::system::shell::Shell;
 
-/// Models are loaded from the hub with a token, unless they are folders, the hub is off line, or no server loads one.
+/// Checks that there is a token where models come from the hub: not where they are folders, the hub is offline, or no
+/// real vLLM serves.
 ///
 /// # Errors
-/// A token is missing or cannot be one.
-pub fn check(plan: &Plan, shell: &Shell) -> Result<()> {
-    let environment = &shell.environment;
+/// A token that is missing, or that does not have the form of one.
+pub fn check(plan: &Plan, environment: &Environment) -> Result<()> {
     let token = environment.get("HF_TOKEN");
     if token.is_some_and(|token| !token.starts_with("hf_")) {
         return Err(anyhow!("HF_TOKEN is not a Hugging Face token: it must begin with `hf_`"));

@@ -1,0 +1,60 @@
+//! A case of the suite, and the commands that it consists of: parts of `plan.json`.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::v1::CaseFacts;
+
+/// A command: its words, and the variables that it adds to the environment, both in upstream's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Program and arguments, never through a shell.
+    pub argv: Vec<String>,
+    /// Variables of the test file.
+    pub env: IndexMap<String, String>,
+}
+
+/// One measurement of the suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// Unique; result files are named after it.
+    pub name: String,
+    pub kind: Kind,
+    /// Name of the test in the test file.
+    pub test: String,
+    /// As the test file names it.
+    pub model: String,
+    /// Upstream's request rate for a serving case: a number as text, or `inf`.
+    pub request_rate: Option<String>,
+    /// Of a serving case.
+    pub max_concurrency: Option<u64>,
+    /// The server that a serving case needs. Cases with equal servers share one.
+    pub server: Option<Command>,
+    /// The client, or the whole benchmark for the other kinds. Results go to `results/`, which a run replaces by the folder of the repetition.
+    pub client: Command,
+    /// The client that measures it.
+    pub measured_by: MeasuredBy,
+}
+
+impl Case {
+    /// Whether both cases differ at most in their concurrency: one search covers them.
+    pub fn is_same_test_and_rate(&self, other: &Self) -> bool {
+        (&self.test, &self.request_rate) == (&other.test, &other.request_rate)
+    }
+}
+
+impl From<&Case> for CaseFacts {
+    fn from(case: &Case) -> Self {
+        Self {
+            name: case.name.clone(),
+            kind: case.kind,
+            test: case.test.clone(),
+            model: case.model.clone(),
+            request_rate: case.request_rate.clone(),
+            max_concurrency: case.max_concurrency,
+            measured_by: case.measured_by,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The result files of `vllm bench`, typed. Reading ignores keys that are not used.
+
+use anyhow::Context;
+use indexmap::IndexMap;
+use regex::Regex;
+use serde::Deserialize;
+use vllm_verdict::case::Kind;
+use vllm_verdict::metric;
+use vllm_verdict::repetition::{Measurement, Outcome};
+
+/// Reads a result file of one kind. A result that shows that something failed (failed requests, zeros, NaN) is
+/// [`Outcome::Failed`] with the numbers.
+///
+/// # Errors
+/// A text that is not a result of this kind.
+pub fn parse(kind: Kind, text: &str) -> anyhow::Result<Outcome> {
+    match Document::read(kind, text) {
+        Ok(document) => Ok(document.outcome()),
+        Err(error) => match not_finite(text) {
+            Some((key, value)) => Ok(Outcome::Failed(format!("`{key}` is {value} in the result"))),
+            None => Err(error),
+        },
+    }
+}
+
+/// The first key whose value is one of Python's literals that JSON lacks, and that literal.
+fn not_finite(text: &str) -> Option<(String, String)> {
+    let pattern = Regex::new(r#""([^"\\]+)":\s*(NaN|-?Infinity)\b"#).ok()?;
+    let found = pattern.captures(text)?;
+    Some((found[1].to_owned(), found[2].to_owned()))
+}
+
+/// A result file, as `vllm bench` writes it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Document {
+    /// `vllm bench serve`.
+    Serving(Box<Serving>),
+    /// `vllm bench latency`.
+    Latency(Latency),
+    /// `vllm bench startup`.
+    Startup(Startup),
+    /// `vllm bench throughput`.
+    Throughput(Throughput),
+}
+
+/// What `vllm bench serve` writes. Times in milliseconds, rates per second.
+// 25 fields: upstream's keys.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Serving {
+    pub model_id: Option<String>,
+    pub num_prompts: Option<u64>,
+    pub max_concurrency: Option<u64>,
+    pub completed: Option<u64>,
+    /// Absent in results of older versions.
+    pub failed: Option<u64>,
+    pub duration: Option<f64>,
+    pub total_input_tokens: Option<u64>,
+    pub total_output_tokens: Option<u64>,
+    pub request_throughput: Option<f64>,
+    pub output_throughput: Option<f64>,
+    pub total_token_throughput: Option<f64>,
+    pub mean_ttft_ms: Option<f64>,
+    pub median_ttft_ms: Option<f64>,
+    pub p99_ttft_ms: Option<f64>,
+    pub std_ttft_ms: Option<f64>,
+    pub mean_tpot_ms: Option<f64>,
+    pub median_tpot_ms: Option<f64>,
+    pub p99_tpot_ms: Option<f64>,
+    pub std_tpot_ms: Option<f64>,
+    pub mean_itl_ms: Option<f64>,
+    pub median_itl_ms: Option<f64>,
+    pub p99_itl_ms: Option<f64>,
+    pub std_itl_ms: Option<f64>,
+    /// How many requests failed, by kind. Only the native client writes it.
+    pub failures: IndexMap<String, u64>,
+    /// Why the numbers may be wrong. Only the native client writes it.
+    pub warnings: Vec<String>,
+}
+
+/// What `vllm bench latency` writes, in seconds.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Latency {
+    pub avg_latency: Option<f64>,
+    /// One value an iteration.
+    pub latencies: Vec<f64>,
+    /// `"10"` to `"99"`.
+    pub percentiles: IndexMap<String, f64>,
+}
+
+/// What `vllm bench throughput` writes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Throughput {
+    pub elapsed_time: Option<f64>,
+    pub num_requests: Option<u64>,
+    pub total_num_tokens: Option<u64>,
+    pub requests_per_second: Option<f64>,
+    pub tokens_per_second: Option<f64>,
+}
+
+/// What `vllm bench startup` writes, in seconds. Compilation times are 0 where nothing is compiled.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Startup {
+    pub avg_cold_startup_time: Option<f64>,
+    pub avg_warm_startup_time: Option<f64>,
+    pub avg_cold_compilation_time: Option<f64>,
+    pub avg_warm_compilation_time: Option<f64>,
+}
+
+impl Document {
+    /// Reads a result file of one kind; the error has the position.
+    pub fn read(kind: Kind, text: &str) -> anyhow::Result<Self> {
+        match kind {
+            Kind::Serving => serde_json::from_str(text).map(|result| Self::Serving(Box::new(result))),
+            Kind::Latency => serde_json::from_str(text).map(Self::Latency),
+            Kind::Startup => serde_json::from_str(text).map(Self::Startup),
+            Kind::Throughput => serde_json::from_str(text).map(Self::Throughput),
+        }
+        .with_context(|| format!("cannot read the result as one of `{}`", kind.as_str()))
+    }
+
+    /// The model; only results of serving name it.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Serving(result) => result.model_id.as_deref(),
+            Self::Latency(_) | Self::Startup(_) | Self::Throughput(_) => None,
+        }
+    }
+
+    /// Whether requests failed, some did not, and those that did are at most this share of all.
+    pub fn failed_share_is(&self, at_most: f64) -> bool {
+        let Self::Serving(serving) = self else { return false };
+        let (completed, failed) = (serving.completed.unwrap_or_default(), serving.failed.unwrap_or_default());
+        completed > 0 && failed > 0 && failed as f64 <= at_most * completed.saturating_add(failed) as f64
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Serving(result) => result.outcome(),
+            Self::Latency(result) => measured(
+                Kind::Latency,
+                [
+                    ("median_latency", result.percentiles.get("50").copied()),
+                    ("avg_latency", result.avg_latency),
+                    ("p99_latency", result.percentiles.get("99").copied()),
+                ],
+            ),
+            Self::Throughput(result) => measured(
+                Kind::Throughput,
+                [("tokens_per_second", result.tokens_per_second), ("requests_per_second", result.requests_per_second)],
+            ),
+            Self::Startup(result) => measured(
+                Kind::Startup,
+                [
+                    ("avg_cold_startup_time", result.avg_cold_startup_time),
+                    ("avg_warm_startup_time", result.avg_warm_startup_time),
+                    ("avg_cold_compilation_time", result.avg_cold_compilation_time),
+                    ("avg_warm_compilation_time", result.avg_warm_compilation_time),
+                ],
+            ),
+        }
+    }
+}
+
+impl Serving {
+    fn outcome(&self) -> Outcome {
+        let completed = self.completed.unwrap_or_default();
+        if let Some(failed) = self.failed.filter(|failed| *failed > 0) {
+            let kinds: Vec<_> = self.failures.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+            let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+            return Outcome::Failed(format!("{failed} of {} requests failed{kinds}", completed.saturating_add(failed)));
+        }
+        if completed == 0 {
+            return Outcome::Failed("no request was completed".to_owned());
+        }
+        if let (None, Some(sent)) = (self.failed, self.num_prompts)
+            && completed < sent
+        {
+            return Outcome::Failed(format!("only {completed} of {sent} requests were completed"));
+        }
+        let values = [
+            ("output_throughput", self.output_throughput),
+            ("median_ttft_ms", self.median_ttft_ms),
+            ("p99_ttft_ms", self.p99_ttft_ms),
+            ("median_tpot_ms", self.median_tpot_ms),
+            ("p99_tpot_ms", self.p99_tpot_ms),
+            ("request_throughput", self.request_throughput),
+            ("total_token_throughput", self.total_token_throughput),
+            ("mean_ttft_ms", self.mean_ttft_ms),
+            ("mean_tpot_ms", self.mean_tpot_ms),
+            ("mean_itl_ms", self.mean_itl_ms),
+            ("median_itl_ms", self.median_itl_ms),
+            ("p99_itl_ms", self.p99_itl_ms),
+        ];
+        if self.output_throughput.is_none() {
+            // Embedding, reranking and classification generate nothing: upstream writes only their request rates.
+            return match values.into_iter().filter_map(present).collect::<IndexMap<_, _>>() {
+                metrics if metrics.is_empty() => Outcome::Failed("the result has no metric".to_owned()),
+                metrics => {
+                    let warnings = self.warnings.clone();
+                    Outcome::Measured(Measurement { kind: Kind::Serving, metrics, warnings })
+                }
+            };
+        }
+        match measured(Kind::Serving, values) {
+            // A rate or a latency of 0 was not measured: TPOT is 0 where every response has one token.
+            Outcome::Measured(mut measurement) => {
+                measurement.metrics.retain(|_, value| *value > 0.0);
+                measurement.warnings.clone_from(&self.warnings);
+                Outcome::Measured(measurement)
+            }
+            failed @ Outcome::Failed(_) => failed,
+        }
+    }
+}
+
+fn present((id, value): (&str, Option<f64>)) -> Option<(String, f64)> {
+    value.map(|value| (id.to_owned(), value))
+}
+
+/// Measured, unless a primary metric is missing or all of them are 0.
+fn measured<const N: usize>(kind: Kind, values: [(&str, Option<f64>); N]) -> Outcome {
+    let metrics: IndexMap<String, f64> = values.into_iter().filter_map(present).collect();
+    if let Some(missing) = metric::of(kind).find(|metric| metric.primary && !metrics.contains_key(metric.id)) {
+        return Outcome::Failed(format!("the result lacks `{}`", missing.id));
+    }
+    if metrics.values().all(|value| *value <= 0.0) {
+        return Outcome::Failed("every metric of the result is 0".to_owned());
+    }
+    Outcome::Measured(Measurement { kind, metrics, warnings: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATENCY: &str = include_str!("../../tests/data/results/upstream-run/latency_tinyllama_tp1.json");
+    const THROUGHPUT: &str = include_str!("../../tests/data/results/upstream-run/throughput_tinyllama_tp1.json");
+    const STARTUP: &str = include_str!("../../tests/data/results/upstream-run/startup_tinyllama_tp1.json");
+    const SERVING: &str = include_str!(
+        "../../tests/data/results/upstream-run/serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8.json"
+    );
+
+    fn metrics(kind: Kind, text: &str) -> Vec<(String, f64)> {
+        match parse(kind, text).unwrap() {
+            Outcome::Measured(measurement) => measurement.metrics.into_iter().collect(),
+            Outcome::Failed(reason) => panic!("{reason}"),
+        }
+    }
+
+    fn failure(kind: Kind, text: &str) -> String {
+        match parse(kind, text).unwrap() {
+            Outcome::Measured(measurement) => panic!("{measurement:?}"),
+            Outcome::Failed(reason) => reason,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_real_result_gives_every_metric_of_its_kind() {
+        for (kind, text) in [
+            (Kind::Serving, SERVING),
+            (Kind::Latency, LATENCY),
+            (Kind::Throughput, THROUGHPUT),
+            (Kind::Startup, STARTUP),
+        ] {
+            let ids: Vec<String> = metrics(kind, text).into_iter().map(|(id, _)| id).collect();
+            assert_eq!(ids, metric::of(kind).map(|metric| metric.id).collect::<Vec<_>>());
+        }
+        assert_eq!(metrics(Kind::Latency, LATENCY)[0].1, 0.2871881804999248);
+        assert_eq!(metrics(Kind::Serving, SERVING)[1].1, 41.78914149997581);
+        assert_eq!(metrics(Kind::Startup, STARTUP)[2], ("avg_cold_compilation_time".to_owned(), 0.0));
+    }
+
+    #[test]
+    fn warnings_of_the_native_client_are_kept_with_its_numbers() {
+        let text = SERVING.replacen('{', r#"{"warnings": ["the client needed 97 % of its core"], "#, 1);
+        let Outcome::Measured(measurement) = parse(Kind::Serving, &text).unwrap() else { panic!("{text}") };
+        assert_eq!(measurement.warnings, ["the client needed 97 % of its core"]);
+    }
+
+    #[test]
+    fn failed_requests_are_a_failure_with_their_counts() {
+        let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 54, "failed": 6"#);
+        assert_eq!(failure(Kind::Serving, &text), "6 of 60 requests failed");
+        let native = text.replacen('{', r#"{"failures": {"status 503": 4, "stalled": 2}, "#, 1);
+        assert_eq!(failure(Kind::Serving, &native), "6 of 60 requests failed (status 503: 4, stalled: 2)");
+        let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 0, "failed": 0"#);
+        assert_eq!(failure(Kind::Serving, &text), "no request was completed");
+        let text = SERVING.replace(r#""completed": 60, "failed": 0"#, r#""completed": 59"#);
+        assert_eq!(failure(Kind::Serving, &text), "only 59 of 60 requests were completed");
+    }
+
+    #[test]
+    fn missing_and_zero_metrics_are_failures() {
+        assert_eq!(failure(Kind::Serving, &SERVING.replace("p99_tpot_ms", "x")), "the result lacks `p99_tpot_ms`");
+        let zero = r#"{"requests_per_second": 0.0, "tokens_per_second": 0}"#;
+        assert_eq!(failure(Kind::Throughput, zero), "every metric of the result is 0");
+        assert_eq!(failure(Kind::Latency, "{}"), "the result lacks `median_latency`");
+    }
+
+    #[test]
+    fn tpot_is_absent_where_every_response_has_one_token() {
+        let text = SERVING.replace(r#""median_tpot_ms": 5.6173619677389475"#, r#""median_tpot_ms": 0.0"#);
+        assert!(metrics(Kind::Serving, &text).iter().all(|(id, _)| id != "median_tpot_ms"));
+    }
+
+    #[test]
+    fn an_embedding_result_has_only_request_rates() {
+        let text = r#"{"completed": 5, "failed": 0, "request_throughput": 2.5, "total_token_throughput": 640.0}"#;
+        let expected = [("request_throughput".to_owned(), 2.5), ("total_token_throughput".to_owned(), 640.0)];
+        assert_eq!(metrics(Kind::Serving, text), expected);
+    }
+
+    #[test]
+    fn nan_and_infinity_are_a_failure_that_names_the_key() {
+        let text = SERVING.replace(r#""p99_ttft_ms": 74.65715907999311"#, r#""p99_ttft_ms": NaN"#);
+        assert_eq!(failure(Kind::Serving, &text), "`p99_ttft_ms` is NaN in the result");
+        let text = THROUGHPUT.replace("142.631869878125", "-Infinity");
+        assert_eq!(failure(Kind::Throughput, &text), "`requests_per_second` is -Infinity in the result");
+    }
+
+    #[test]
+    fn a_text_that_is_not_a_result_is_an_error_with_its_position() {
+        let error = format!("{:#}", parse(Kind::Latency, &LATENCY[..40]).unwrap_err());
+        assert_eq!(error, "cannot read the result as one of `latency`: EOF while parsing a value at line 3 column 1");
+    }
+}
