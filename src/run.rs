@@ -1,6 +1,7 @@
 //! Measuring: rounds, passes, servers and cases, the journal, and progress output.
 
 pub mod case_run;
+pub mod child_environment;
 pub mod collect;
 pub mod cost;
 pub mod fingerprint;

@@ -8,8 +8,10 @@ use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::repetition::Outcome;
 
 use super::native_client;
+use super::native_client::serving_metrics::ServingResult;
 use super::server_start::Running;
 use super::side_run::SideRun;
+use crate::duration;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
@@ -31,7 +33,8 @@ pub struct CaseRun<'a> {
 }
 
 impl CaseRun<'_> {
-    /// Measures `case`. A failure of its server or client is its outcome; an error is a file that cannot be written.
+    /// Measures `case`. A failure of its server or client is its outcome; an error is a failure of this machine: a
+    /// file that cannot be written, or a process that cannot be started.
     pub async fn measure(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
         let commands = suite::commands_json(case, &self.side.launch.gpu_type, &self.side.plan.server_args);
         output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
@@ -39,8 +42,8 @@ impl CaseRun<'_> {
             return Ok(Outcome::Failed("it has no server".to_owned()));
         }
         let measured = match (case.measured_by, server) {
-            (MeasuredBy::Native, Some(server)) => self.native(case, server).await,
-            (_, server) => self.vllm(case, server).await,
+            (MeasuredBy::Native, Some(server)) => self.native(case, server).await?,
+            (_, server) => self.vllm(case, server).await?,
         };
         let ended = match server {
             Some(server) => server.ended().await,
@@ -60,27 +63,38 @@ impl CaseRun<'_> {
         Ok(outcome)
     }
 
-    async fn native(&self, case: &Case, server: &Running) -> Result<Outcome> {
+    /// The outer error is a failure of this machine, the inner one a failure of the case.
+    async fn native(&self, case: &Case, server: &Running) -> Result<Result<Outcome>> {
+        let measured = match self.run_client(case, server).await {
+            Ok(measured) => measured,
+            Err(error) => return Ok(Err(error)),
+        };
+        let path = self.folder.join(format!("{}.json", case.name));
+        let text = measured.to_json(measured.arguments.save_detailed);
+        output::write(&path, text.as_bytes()).world()?;
+        let outcome = result::parse(case.kind, &text);
+        if let Ok(Outcome::Measured(_)) = outcome {
+            match native_client::pytorch::records(&measured) {
+                Ok(records) => output::write(&path.with_extension("pytorch.json"), records.as_bytes()).world()?,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn run_client(&self, case: &Case, server: &Running) -> Result<ServingResult> {
         let mut argv = suite::placed(&case.client.argv, &self.folder.display().to_string());
         argv.extend(["--base-url".to_owned(), server.url.clone()]);
         let arguments = serve_flags::parse(argv.get(3..).unwrap_or_default())
             .with_context(|| format!("the native client cannot measure `{}`", case.name))?;
         let run = native_client::run(&arguments, self.environment, |_, _| {});
-        let measured = tokio::time::timeout(self.limit, run)
+        tokio::time::timeout(self.limit, run)
             .await
-            .with_context(|| format!("it did not end within {}", crate::duration::text(self.limit)))??;
-        let path = self.folder.join(format!("{}.json", case.name));
-        let text = measured.to_json(arguments.result.save_detailed);
-        output::write(&path, text.as_bytes())?;
-        let outcome = result::parse(case.kind, &text)?;
-        if !matches!(outcome, Outcome::Failed(_)) {
-            let records = native_client::pytorch::records(&measured)?;
-            output::write(&path.with_extension("pytorch.json"), records.as_bytes())?;
-        }
-        Ok(outcome)
+            .with_context(|| format!("it did not end within {}", duration::text(self.limit)))?
     }
 
-    async fn vllm(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
+    /// The outer error is a failure of this machine, the inner one a failure of the case.
+    async fn vllm(&self, case: &Case, server: Option<&Running>) -> Result<Result<Outcome>> {
         let launch = &self.side.launch;
         let invocation = match server {
             Some(server) => launch.client(&case.client, self.folder, &server.url, server.container.as_deref()),
@@ -97,17 +111,18 @@ impl CaseRun<'_> {
         // A result of an interrupted run is not a result of this one.
         let _ = std::fs::remove_file(&path);
         let log = self.folder.join(format!("{}.log", case.name));
-        let process = self.processes.start(&invocation, &log).await?;
-        let status = process.wait(self.limit).await?;
+        let process = self.processes.start(&invocation, &log).await.world()?;
+        let status = match process.wait(self.limit).await {
+            Ok(status) => status,
+            Err(error) => return Ok(Err(error)),
+        };
         if !status.success() {
-            return Ok(Outcome::Failed(format!("`vllm bench` ended with {status} (log: {}.log)", case.name)));
+            return Ok(Ok(Outcome::Failed(format!("`vllm bench` ended with {status} (log: {}.log)", case.name))));
         }
         let Ok(text) = std::fs::read_to_string(&path) else {
-            return Ok(Outcome::Failed(format!(
-                "`vllm bench` ended well but wrote no result (log: {}.log)",
-                case.name
-            )));
+            let reason = format!("`vllm bench` succeeded but wrote no result (log: {}.log)", case.name);
+            return Ok(Ok(Outcome::Failed(reason)));
         };
-        result::parse(case.kind, &text)
+        Ok(result::parse(case.kind, &text))
     }
 }

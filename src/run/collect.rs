@@ -1,4 +1,4 @@
-//! What was measured so far, from the journal and the result files.
+//! The results so far, from the journal and the result files.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use crate::run::fingerprint::{Fingerprint, Surroundings};
 use crate::run::journal::{Entry, Journal};
 use crate::system::output::OutputFolder;
 
-/// Name of the file that tells what a repetition was measured on.
+/// Name of the file with the surroundings of a repetition.
 pub const ENVIRONMENT: &str = "environment.json";
 
-/// The repetitions of a side that verdicts use, in order. A case that never ran is absent.
+/// The repetitions of a side that verdicts use, in order. A case that did not run is absent.
 ///
 /// # Errors
 /// When a result file that the journal names cannot be read.
@@ -26,7 +26,7 @@ pub fn repetitions(plan: &Plan, output: &OutputFolder, journal: &Journal, side: 
     passes(journal, side).into_iter().map(|pass| repetition(plan, output, journal, side, pass)).collect()
 }
 
-/// What the screen gave, base and head; `None` where there was none.
+/// The results of the screen, base and head; `None` where there was none.
 ///
 /// # Errors
 /// When a result file that the journal names cannot be read.
@@ -39,7 +39,7 @@ pub fn screen(plan: &Plan, output: &OutputFolder, journal: &Journal) -> Result<O
     Ok(Some([of(Side::Base)?, of(Side::Head)?]))
 }
 
-/// The passes of a side that verdicts use: all from the first to the last.
+/// The passes of a side that verdicts use, from the first to the last.
 pub fn passes(journal: &Journal, side: Side) -> Vec<Pass> {
     let counts = |entry: &&Entry| entry.side == side && matches!(entry.phase, Phase::Pairs | Phase::MorePairs);
     let last = |phase: Phase| {
@@ -68,14 +68,14 @@ fn repetition(plan: &Plan, output: &OutputFolder, journal: &Journal, side: Side,
     Ok(outcomes)
 }
 
-/// How a case that has a result ended.
+/// The outcome of a case that has a result file.
 pub fn outcome(folder: &Path, kind: Kind, case: &str) -> Result<Outcome> {
     let path = folder.join(format!("{case}.json"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display())).world()?;
     result::parse(kind, &text).with_context(|| format!("cannot read `{}`", path.display())).unmeasured()
 }
 
-/// What the repetition in `folder` was measured on, where it was written down.
+/// The fingerprint of the repetition in `folder`, where it has one.
 pub fn fingerprint(folder: &Path) -> Option<Fingerprint> {
     let text = std::fs::read_to_string(folder.join(ENVIRONMENT)).ok()?;
     serde_json::from_str::<Surroundings>(&text).ok().map(|surroundings| surroundings.fingerprint)

@@ -1,4 +1,4 @@
-//! What the rest of a run will cost, from what it has cost so far, and how many pairs a budget lets run. Pure.
+//! The expected time of the rest of a run, from its times so far, and how many pairs a budget allows.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use super::time_spent::PassTime;
 use crate::plan::suite::Case;
 use crate::run::journal::Entry;
 
-/// Guesses for what nothing is known of yet. vLLM on a GPU imports, loads and compiles for about this long.
+/// Guess in seconds: vLLM on a GPU imports, loads and compiles for about this long.
 const SERVER: f64 = 60.0;
-/// `vllm bench` imports for about this long.
+/// Guess in seconds: `vllm bench` imports for about this long.
 const VLLM_CLIENT: f64 = 20.0;
-/// Seconds for each output token of a request.
+/// Guess in seconds for each output token of a request.
 const TOKEN: f64 = 0.02;
-/// Seconds of a benchmark that is no load on a server.
+/// Guess in seconds for a benchmark without a server.
 const BENCHMARK: f64 = 120.0;
 
-/// What cases and servers have cost, in seconds.
+/// Times of cases and servers so far, in seconds.
 #[derive(Debug, Clone, Default)]
 pub struct Costs {
     cases: HashMap<(Side, String), Mean>,
     servers: HashMap<Side, Mean>,
-    /// Whether servers start at once: simulated, or somebody else's.
+    /// Whether servers need no time to start: simulated, or running already.
     instant: bool,
 }
 
@@ -46,7 +46,8 @@ impl Mean {
 }
 
 impl Costs {
-    /// From what this run or an earlier one of the same folder wrote down. With `instant` servers start at once.
+    /// From the journal and the times of this run, or of an earlier run in the same folder. With `instant`, servers need no
+    /// time to start.
     pub fn new(entries: &[Entry], passes: &[PassTime], instant: bool) -> Self {
         let mut costs = Self { instant, ..Self::default() };
         entries.iter().for_each(|entry| costs.learn_case(entry.side, &entry.case, entry.seconds));
@@ -54,12 +55,12 @@ impl Costs {
         costs
     }
 
-    /// A case took so long.
+    /// Adds the time of a case.
     pub fn learn_case(&mut self, side: Side, case: &str, seconds: f64) {
         self.cases.entry((side, case.to_owned())).or_default().add(seconds, 1.0);
     }
 
-    /// A pass is over: what its cases did not take is the cost of its servers.
+    /// Adds a finished pass: its time without that of its cases is the cost of its servers.
     pub fn learn_pass(&mut self, pass: &PassTime) {
         let overhead = pass.spent.total - pass.spent.client_start - pass.spent.measuring;
         if pass.servers > 0 {
@@ -79,14 +80,14 @@ impl Costs {
         of(side).or_else(|| of(other))
     }
 
-    /// A case, by its earlier runs, or a guess.
+    /// Expected time of a case, from its earlier runs or a guess.
     pub fn case(&self, side: Side, case: &Case) -> f64 {
-        // Of the targets whose servers start at once, only the simulated one has other benchmarks, and they end at once.
+        // Of the targets whose servers need no time to start, only the simulated one has other benchmarks; they end at once.
         let simulated = self.instant && case.kind != Kind::Serving;
         self.measured(side, &case.name).unwrap_or_else(|| if simulated { 0.0 } else { guess(case) })
     }
 
-    /// Starting and ending `servers` servers on a side.
+    /// Expected time to start and stop `servers` servers on a side.
     pub fn servers(&self, side: Side, servers: usize) -> f64 {
         let other = if side == Side::Base { Side::Head } else { Side::Base };
         let of = |side| self.servers.get(&side).and_then(|mean| mean.value());
@@ -94,13 +95,13 @@ impl Costs {
         one * servers as f64
     }
 
-    /// One pass over cases that need `servers` servers.
+    /// Expected time of one pass over cases that need `servers` servers.
     pub fn pass<'a>(&self, side: Side, cases: impl IntoIterator<Item = &'a Case>, servers: usize) -> f64 {
         cases.into_iter().map(|case| self.case(side, case)).sum::<f64>() + self.servers(side, servers)
     }
 }
 
-/// What a case takes by what its command says alone.
+/// Expected time of a case from its command alone.
 fn guess(case: &Case) -> f64 {
     if case.kind != Kind::Serving {
         return BENCHMARK;
@@ -119,7 +120,7 @@ fn guess(case: &Case) -> f64 {
     (prompts / at_once * request).max(sending) + client
 }
 
-/// How many of `pairs` a budget lets run, where `elapsed` is gone and a pair takes `pair` seconds.
+/// How many of `pairs` a budget allows, after `elapsed`, where a pair takes `pair` seconds.
 pub fn fitting(budget: Option<Duration>, elapsed: Duration, pair: f64, pairs: u32) -> u32 {
     let Some(budget) = budget else { return pairs };
     let left = budget.saturating_sub(elapsed).as_secs_f64();
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_simulated_benchmark_is_not_guessed_to_take_as_long_as_a_real_one() {
+    fn a_simulated_benchmark_is_not_expected_to_take_as_long_as_a_real_one() {
         let latency = Case { kind: Kind::Latency, ..case("vllm bench latency", 1, MeasuredBy::Vllm) };
         let guessed = |instant| Costs::new(&[], &[], instant).case(Side::Head, &latency);
         assert_eq!((guessed(false), guessed(true)), (BENCHMARK, 0.0));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_beats_a_guess_and_one_side_speaks_for_the_other() {
+    fn measured_times_replace_guesses_and_one_side_stands_in_for_the_other() {
         let spent = Spent { server_start: 30.0, client_start: 1.0, measuring: 9.0, total: 50.0 };
         let pass =
             PassTime { phase: Phase::WarmUp, pair: 0, side: Side::Base, servers: 2, cases: 1, spent, kept: true };
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_would_not_end_in_time_is_not_planned() {
+    fn a_pair_that_would_end_after_the_budget_is_not_planned() {
         let minutes = |count: u64| Duration::from_secs(60 * count);
         assert_eq!(fitting(None, minutes(500), 600.0, 5), 5);
         assert_eq!(fitting(Some(minutes(60)), minutes(5), 600.0, 10), 5);

@@ -1,5 +1,5 @@
-//! What a repetition was measured on, and under which conditions: kept beside its results as `environment.json`. Sides
-//! with different fingerprints are not compared. Pure.
+//! What a repetition was measured on, and under which conditions: `environment.json` next to its results. Sides with
+//! different fingerprints get no verdict.
 
 use serde::{Deserialize, Serialize};
 use vllm_verdict::side::Side;
@@ -7,8 +7,8 @@ use vllm_verdict::side::Side;
 /// Schema of `environment.json`.
 pub const SCHEMA: &str = "vllm-perf/environment/v1";
 
-/// Below so many seconds of measuring a repetition is not judged by its outside load: the ticks of the kernel's clock
-/// (10 ms) would count for more than the load.
+/// Shortest time, in seconds, over which outside load is judged: in less, the ticks of the kernel's clock (10 ms) outweigh
+/// the load.
 const SHORTEST_WATCH: f64 = 1.0;
 
 /// `environment.json` of a repetition.
@@ -17,9 +17,7 @@ const SHORTEST_WATCH: f64 = 1.0;
 pub struct Surroundings {
     /// Always [`SCHEMA`].
     pub schema: String,
-    /// What it was measured on.
     pub fingerprint: Fingerprint,
-    /// Under which conditions.
     pub conditions: Conditions,
 }
 
@@ -31,7 +29,7 @@ pub struct Fingerprint {
     pub device_type: String,
     /// GPUs or NUMA nodes.
     pub device_count: u32,
-    /// Version of the accelerator's driver, where there is one that tells.
+    /// Version of the accelerator's driver, where it is known.
     pub driver: Option<String>,
     /// Processor model.
     pub cpu: String,
@@ -41,7 +39,6 @@ pub struct Fingerprint {
     pub governor: Option<String>,
     /// NUMA nodes.
     pub numa_nodes: u32,
-    /// Memory in GiB.
     pub memory_gib: f64,
     /// Kernel release.
     pub kernel: String,
@@ -51,26 +48,26 @@ pub struct Fingerprint {
     pub vllm_version: Option<String>,
 }
 
-/// What else went on while a repetition was measured; what cannot be read is absent.
+/// Conditions during a repetition; a value that cannot be read is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Conditions {
     /// Runnable processes over the last minute, at the end.
     pub load_average: Option<f64>,
-    /// Share of the processors' time, while measuring, that went to neither our processes nor our containers.
+    /// Share of the processors' time, while measuring, that other programs used.
     pub outside_load: Option<f64>,
-    /// Seconds that were watched for it.
+    /// Seconds over which `outside_load` was measured.
     pub watched_seconds: f64,
     /// Warmest sensor of processors and accelerators at the end, in degrees Celsius.
     pub temperature: Option<f64>,
-    /// How often the processors slowed down for heat during the repetition.
+    /// How often heat slowed the processors down during the repetition.
     pub throttled: Option<u64>,
-    /// Whether an accelerator was slowed down for heat at the end.
+    /// Whether heat slowed an accelerator down at the end.
     pub device_throttled: Option<bool>,
 }
 
 impl Fingerprint {
-    /// What is different between two repetitions, in words; `None` where they may be compared.
+    /// The differences between two repetitions, in words; `None` where they are comparable.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
         let of = |one: &Self| {
@@ -94,7 +91,7 @@ impl Fingerprint {
     }
 }
 
-/// Why repetitions may not be compared: the first that is different from the first of all, in words.
+/// Why repetitions are not comparable: the first that differs from the very first, in words.
 pub fn mismatch(repetitions: &[(Side, u32, Fingerprint)]) -> Option<String> {
     let ((side, number, first), others) = repetitions.split_first()?;
     others.iter().find_map(|(other_side, other_number, other)| {
@@ -109,12 +106,12 @@ pub fn mismatch(repetitions: &[(Side, u32, Fingerprint)]) -> Option<String> {
 }
 
 impl Conditions {
-    /// Why the repetition should be repeated: what others took of the processors is above `limit` (a share).
+    /// Why the repetition has to be repeated: other programs used more than `limit` (a share) of the processors.
     pub fn disturbed(&self, limit: f64) -> Option<String> {
         let outside = self.outside_load.filter(|outside| *outside > limit)?;
         (self.watched_seconds >= SHORTEST_WATCH).then(|| {
             format!(
-                "other programs took {:.0} % of the processors while it was measured, above the limit of {:.0} %",
+                "other programs took {:.0} % of the processors, more than the limit of {:.0} %",
                 outside * 100.0,
                 limit * 100.0
             )
@@ -143,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn sides_may_differ_in_image_and_version_and_in_nothing_else() {
+    fn sides_may_differ_only_in_image_and_version() {
         let head = Fingerprint { image_digest: None, vllm_version: Some("0.12.0".to_owned()), ..fingerprint() };
         assert_eq!(mismatch(&[(Side::Base, 1, fingerprint()), (Side::Head, 1, head.clone())]), None);
         let moved = Fingerprint { driver: None, kernel: "6.8.0-48-generic".to_owned(), ..head.clone() };
@@ -152,9 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_beside_other_work_is_repeated_unless_it_was_too_short_to_tell() {
+    fn a_disturbed_repetition_is_repeated_unless_it_was_too_short() {
         let busy = Conditions { outside_load: Some(0.31), watched_seconds: 60.0, ..Conditions::default() };
-        insta::assert_snapshot!(busy.disturbed(0.2).unwrap(), @"other programs took 31 % of the processors while it was measured, above the limit of 20 %");
+        insta::assert_snapshot!(busy.disturbed(0.2).unwrap(), @"other programs took 31 % of the processors, more than the limit of 20 %");
         assert_eq!(busy.disturbed(0.4), None);
         assert_eq!(Conditions { watched_seconds: 0.2, ..busy }.disturbed(0.2), None);
         assert_eq!(Conditions { outside_load: None, ..busy }.disturbed(0.2), None);

@@ -1,103 +1,40 @@
-//! From upstream's command to the one that really starts: by target, port and result folder. Pure.
+//! From upstream's command to the command that is started: by target, port and result folder.
 
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use vllm_verdict::v1::DeviceName;
 
+use super::child_environment;
 use crate::environment::Environment;
 use crate::plan::suite::{self, Command};
 use crate::plan::target::Target;
 use crate::system::docker::LABEL;
 use crate::system::process::Invocation;
 
-/// Where a container finds the folder of its results.
+/// The folder of results inside a container.
 const RESULTS: &str = "/vllm-perf-results";
-/// Port of a server inside its container.
+/// The port of a server inside its container.
 const CONTAINER_PORT: u16 = 8000;
-
-/// What a child may see of the environment: where programs and models are, and how to compute. No CI, no tokens but `HF_TOKEN`.
-const ALLOWED: &[&str] = &[
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "VIRTUAL_ENV",
-    "DOCKER_HOST",
-    "DOCKER_CONFIG",
-    "DOCKER_CONTEXT",
-    "DOCKER_TLS_VERIFY",
-    "DOCKER_CERT_PATH",
-    "XDG_CACHE_HOME",
-    "XDG_RUNTIME_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-];
-const ALLOWED_PREFIXES: &[&str] = &[
-    "VLLM_",
-    "HF_",
-    "TRANSFORMERS_",
-    "CUDA_",
-    "NVIDIA_",
-    "NCCL_",
-    "ROCR_",
-    "HIP_",
-    "HSA_",
-    "HABANA_",
-    "PT_HPU_",
-    "ONEAPI_",
-    "ZE_",
-    "TORCH",
-    "PYTORCH_",
-    "OMP_",
-    "KMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "TOKENIZERS_",
-    "TRITON_",
-];
-/// What of it goes into a container: settings of vLLM and of the model hub, not paths of the host.
-const ALLOWED_INSIDE: &[&str] = &["VLLM_", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE"];
-
-fn allowed(name: &str) -> bool {
-    if name == "HF_TOKEN" {
-        return true;
-    }
-    let secret = ["TOKEN", "SECRET", "PASSWORD", "KEY"].iter().any(|word| name.ends_with(word));
-    let ours = name.starts_with("VLLM_PERF_");
-    !secret && !ours && (ALLOWED.contains(&name) || ALLOWED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-}
 
 /// How the commands of one side are started in one run.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// What serves.
     pub target: Target,
-    /// This binary, for the simulated target.
+    /// Path of this binary, for the simulated target.
     pub program: PathBuf,
-    /// What children may see of it is decided here.
+    /// The whole environment; children get a part of it.
     pub environment: Environment,
-    /// Device, for the options of a container.
+    /// For the options of a container.
     pub device: DeviceName,
-    /// Upstream's word for the device type, for `<case>.commands`.
+    /// Upstream's name of the device type, for `<case>.commands`.
     pub gpu_type: String,
-    /// Identifies the run, for labels.
+    /// Id of the run, for labels.
     pub run: String,
 }
 
 impl Launch {
-    /// The server of a case on `port` of loopback. Results of clients inside its container go to `results`.
+    /// The server of a case on loopback port `port`. Clients inside its container write their results to `results`.
     pub fn server(
         &self,
         command: &Command,
@@ -117,7 +54,7 @@ impl Launch {
         self.invocation(&argv, &command.env, results, name, &publish)
     }
 
-    /// A command that is a whole benchmark: `vllm bench latency`. Its results go to `results`.
+    /// A benchmark without a server, e.g. `vllm bench latency`. It writes its results to `results`.
     pub fn benchmark(&self, command: &Command, results: &Path, name: &str) -> Invocation {
         let argv = suite::placed(&command.argv, &self.results(results));
         self.invocation(&argv, &command.env, results, name, &[])
@@ -189,7 +126,7 @@ impl Launch {
                 words.extend(container_options(self.device, &self.environment));
                 words.extend_from_slice(publish);
                 for name in inside.keys() {
-                    // The value comes from docker's own environment: it must not show in the list of processes.
+                    // Docker takes the value from its environment: it must not be visible in the list of processes.
                     words.extend(["--env".to_owned(), name.clone()]);
                 }
                 words.extend(["--entrypoint".to_owned(), "vllm".to_owned(), reference.clone()]);
@@ -199,50 +136,24 @@ impl Launch {
         }
     }
 
-    /// The environment of a program on this machine, with `env` over it.
+    /// The environment of a program on this machine.
     fn outside(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-        let mut all: IndexMap<String, String> = self
-            .environment
-            .iter()
-            .filter(|(name, _)| allowed(name))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        all.extend(env.clone());
-        all
+        child_environment::on_host(&self.environment, env)
     }
 
-    /// The variables of a container.
+    /// The environment of a container.
     fn inside(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-        let mut all: IndexMap<String, String> = self
-            .environment
-            .iter()
-            .filter(|(name, _)| allowed(name) && ALLOWED_INSIDE.iter().any(|prefix| name.starts_with(prefix)))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        if self.device.is_cpu() {
-            all.insert("ON_CPU".to_owned(), "1".to_owned());
-        }
-        if self.device == DeviceName::Arm64Cpu {
-            all.insert("ON_ARM64_CPU".to_owned(), "1".to_owned());
-        }
-        all.extend(self.with_defaults(env));
-        all
+        child_environment::in_container(&self.environment, self.device, env)
     }
 
-    /// What upstream sets for every command, under the test file's own variables.
     fn with_defaults(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-        let mut all = IndexMap::new();
-        for (name, value) in [("VLLM_LOGGING_LEVEL", "WARNING"), ("SAVE_TO_PYTORCH_BENCHMARK_FORMAT", "1")] {
-            all.insert(name.to_owned(), self.environment.get(name).unwrap_or(value).to_owned());
-        }
-        all.extend(env.clone());
-        all
+        child_environment::with_defaults(&self.environment, env)
     }
 }
 
-/// Options of `docker run` by device. Benchmarks run a pull request's code: no capability that it does not need.
+/// Options of `docker run` by device. The code of a pull request gets only the capabilities that it needs.
 fn container_options(device: DeviceName, environment: &Environment) -> Vec<String> {
-    // DAC_OVERRIDE: the folders of results and of models may belong to another user than the container's.
+    // DAC_OVERRIDE: the folders of results and of models may belong to a user other than the container's.
     let mut words: Vec<&str> =
         vec!["--ipc", "host", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges"];
     words.extend_from_slice(match device {
@@ -262,7 +173,7 @@ fn container_options(device: DeviceName, environment: &Environment) -> Vec<Strin
     words
 }
 
-/// The Hugging Face cache of this machine, which containers share.
+/// The Hugging Face cache of this machine, which containers use.
 fn hub_cache(environment: &Environment) -> Option<PathBuf> {
     environment
         .get("HF_HOME")
@@ -304,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_server_listens_on_loopback_and_sees_no_token_but_that_of_the_hub() {
+    fn a_local_server_listens_on_loopback_and_gets_no_token_but_the_hubs() {
         let invocation = launch("local:/opt/vllm").server(
             &command("vllm serve m"),
             &["--max-num-seqs".into(), "1".into()],

@@ -81,8 +81,8 @@ impl PassRun<'_, '_> {
         let (started, begun) = (now(), Instant::now());
         let container = server.and_then(|server| server.container.clone());
         let container_time = processor_time(container.as_deref()).await;
-        // Processor time of a server that cannot be told from other programs: a container whose time is unknown or that
-        // ends before it is read, and a remote server that may be on this machine.
+        // Where the processor time of the server is unknown it would count as outside load: of a container whose time is
+        // not there or that ends before it is read, and of a remote server, which may be on this machine.
         let is_attributed = match &self.side_run.plan.target {
             Target::Image(_) => container_time.is_some(),
             Target::Remote(_) => false,

@@ -1,4 +1,4 @@
-//! A base that was measured before: head of an earlier run, from its output folder.
+//! A recorded base: head of an earlier run, from its output folder.
 
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,7 @@ use crate::system::results_folder;
 /// Head of an earlier run.
 pub struct Recorded {
     folder: PathBuf,
-    /// What it was.
     pub facts: SideFacts,
-    /// Its repetitions, in order.
     pub repetitions: Vec<Repetition>,
 }
 
@@ -27,7 +25,7 @@ impl Recorded {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("comparison.json");
         let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read `{}`: did the run that is to be base finish?", path.display()))
+            .with_context(|| format!("cannot read `{}`: did the run that is used as base finish?", path.display()))
             .mistake()?;
         let comparison: Comparison =
             serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
@@ -36,7 +34,7 @@ impl Recorded {
         Ok(Self { folder: folder.to_owned(), facts: comparison.subject.head.unwrap_or(unknown), repetitions })
     }
 
-    /// What its repetitions were measured on, where they tell.
+    /// The fingerprints of its repetitions, where they have one.
     pub fn fingerprints(&self) -> impl Iterator<Item = (Side, u32, Fingerprint)> {
         let of = |number: u32| {
             let folder = self.folder.join(Side::Head.as_str()).join(format!("{number:02}"));

@@ -150,7 +150,7 @@ impl Rounds<'_, '_, '_> {
             let pair = self.pair_seconds(&cases);
             let remaining = (passes.len() - index) as u32;
             let fit = cost::fitting(session.limits.budget, self.begun.elapsed(), pair, remaining);
-            // The first pair of a round always runs, or the round would have no result. A second look can do without.
+            // The first pair of a round always runs, or the round would have no result. A second look needs none.
             let fit = if index > 0 || round.phase == Phase::MorePairs { fit } else { fit.max(1) };
             if fit == 0 {
                 break;

@@ -1,4 +1,4 @@
-//! The output folder of a run: opened once, by one program at a time, and never over what an earlier run left.
+//! The output folder of a run: used by one program at a time, and never written over an earlier run.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::run::journal::Journal;
 use crate::system::output::{self, OutputFolder};
 use crate::system::shell::Shell;
 
-/// Opens the output folder: a new one, or what an interrupted run left. An earlier finished run is moved aside, never lost.
+/// Opens the output folder: a new one, or that of an interrupted run. An earlier finished run is moved aside.
 pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
     let root = out.root().display();
     if resume {
@@ -31,7 +31,7 @@ pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Resu
             wanted.sides.base.clone_from(&before.sides.base);
         }
         if !is_same(&before, &wanted) {
-            return Err(anyhow!("`{root}` holds a run of another plan: resume it with the flags that it began with"))
+            return Err(anyhow!("`{root}` has a run of a different plan: resume it with the flags of that run"))
                 .mistake();
         }
         let lock = lock(out)?;
@@ -39,13 +39,13 @@ pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Resu
     }
     let begun = std::fs::metadata(out.journal()).is_ok_and(|journal| journal.len() > 0);
     if begun && !out.comparison().exists() {
-        return Err(anyhow!("`{root}` holds a run that did not finish: go on with --resume, or give another --out"))
+        return Err(anyhow!("`{root}` has a run that did not finish: continue with --resume, or give another --out"))
             .mistake();
     }
     if begun {
         let aside = aside(out.root());
         std::fs::rename(out.root(), &aside).with_context(|| format!("cannot move `{root}` aside")).world()?;
-        shell.say(&format!("the run that was in `{root}` is now in `{}`", aside.display()));
+        shell.say(&format!("moved the earlier run in `{root}` to `{}`", aside.display()));
     }
     std::fs::create_dir_all(out.root()).with_context(|| format!("cannot make the folder `{root}`")).world()?;
     let lock = lock(out)?;
@@ -55,8 +55,8 @@ pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Resu
     Ok((plan, journal, lock))
 }
 
-/// Whether a run of `plan` can go on with the results of `before`. Who measures is decided once: what a run brings into
-/// the model cache must not change it.
+/// Whether a run of `plan` can continue with the results of `before`. The clients of the first run stay: a model that it
+/// downloaded must not change them.
 fn is_same(before: &Plan, plan: &Plan) -> bool {
     let cases = |plan: &Plan| -> Vec<Case> {
         plan.cases.iter().cloned().map(|case| Case { measured_by: MeasuredBy::Vllm, ..case }).collect()
@@ -74,7 +74,7 @@ struct Digests {
     head: Option<String>,
 }
 
-/// Keeps the digest of a side's image, and refuses another one than the run began with: its tag has moved since.
+/// Records the digest of a side's image. A digest other than the recorded one is an error: the tag has moved.
 pub fn check_digest(out: &OutputFolder, side: Side, reference: &str, digest: &str) -> Result<()> {
     let path = out.file("images.json");
     let kept = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
@@ -86,25 +86,25 @@ pub fn check_digest(out: &OutputFolder, side: Side, reference: &str, digest: &st
     match known.as_deref() {
         Some(before) if before == digest => Ok(()),
         Some(before) => Err(anyhow!(
-            "{reference} is not the image that this run began with: it was {before} and is {digest}; begin a new run"
+            "{reference} has changed since this run began: it was {before} and is {digest}; begin a new run"
         ))
         .mistake(),
         None => {
             *known = Some(digest.to_owned());
-            let text = serde_json::to_string_pretty(&digests).context("cannot keep the digest of an image")?;
+            let text = serde_json::to_string_pretty(&digests).context("cannot write the digest of an image")?;
             output::write(&path, text.as_bytes()).world()
         }
     }
 }
 
-/// Where the last run that was moved aside from `root` is, if one was.
+/// The last run that was moved aside from `root`, if there is one.
 pub fn latest_aside(root: &Path) -> Option<PathBuf> {
     let free = aside(root);
     let number: u32 = free.extension()?.to_str()?.parse().ok()?;
     (number > 1).then(|| free.with_extension((number - 1).to_string()))
 }
 
-/// The first name beside `root` that is free.
+/// The first free name next to `root`.
 fn aside(root: &Path) -> PathBuf {
     let name = root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     (1_u32..)
@@ -118,13 +118,13 @@ fn lock(out: &OutputFolder) -> Result<File> {
     let folder = File::open(out.root()).with_context(|| format!("cannot open `{root}`")).world()?;
     folder
         .try_lock()
-        .map_err(|_| anyhow!("another vllm-perf is at work in `{root}`: wait for it, or give another --out"))
+        .map_err(|_| anyhow!("another vllm-perf is running in `{root}`: wait for it, or give another --out"))
         .mistake()?;
     Ok(folder)
 }
 
-/// Identifies the runs of one output folder: containers that a killed one left are found by it. Random, so that folders
-/// with equal paths on two machines that share an engine differ.
+/// The id of the runs of one output folder, by which containers of a killed run are found. It is random, so that equal
+/// paths on two machines that share an engine differ.
 pub fn run_id(out: &OutputFolder) -> Result<String> {
     let path = out.file(".run");
     if let Ok(id) = std::fs::read_to_string(&path)
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_that_moved_since_the_run_began_is_refused() {
+    fn an_image_that_changed_since_the_run_began_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let out = OutputFolder::at(folder.path());
         let check = |side, digest| check_digest(&out, side, "vllm:nightly", digest).map_err(|error| error.to_string());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_run_before_is_the_last_that_was_moved_aside() {
+    fn the_latest_run_aside_is_the_last_that_was_moved() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
         assert_eq!(latest_aside(&root), None);

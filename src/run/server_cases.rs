@@ -7,7 +7,7 @@ use anyhow::Result;
 use vllm_verdict::strategy::Phase;
 
 use super::pass::{PassRun, tail};
-use super::server_start::{self, Running};
+use super::server_start::{self, Running, Started};
 use super::session::servers;
 use super::{read_next_model, search_run};
 use crate::plan::suite::{Case, Command};
@@ -76,16 +76,16 @@ async fn start(run: &mut PassRun<'_, '_>, number: usize, server: &Command, cases
     let begun = Instant::now();
     let reading = read_next_model::begin(session, run.side_run, server, run.read_files);
     let place = server_start::Place { folder: &folder, log: &log, container: &name };
-    let started = server_start::start(run.side_run, session.processes, server, &place, session.limits.server).await;
-    run.side_run.count_start(server, started.is_ok());
+    let started = server_start::start(run.side_run, session.processes, server, &place, session.limits.server).await?;
+    run.side_run.count_start(server, matches!(started, Started::Ready(_)));
     if let Some(reading) = reading {
         run.read_files.extend(reading.end().await);
     }
     run.tally.spent.server_start += begun.elapsed().as_secs_f64();
     run.tally.servers += 1;
     match started {
-        Ok(running) => Ok(Some(running)),
-        Err(error) => {
+        Started::Ready(running) => Ok(Some(running)),
+        Started::Failed(error) => {
             let reason = format!("server did not start: {error:#} (log: {})", shown(run, &log));
             session.progress.failure(&reason, &tail(&log));
             run.give_up(cases, &reason)?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::side_run::SideRun;
+use crate::exit::Classify;
 use crate::plan::suite::Command;
 use crate::plan::target::Target;
 use crate::system::process::{Process, Processes};
@@ -45,22 +46,29 @@ pub struct Place<'a> {
     pub container: &'a str,
 }
 
-/// Starts a server and waits until `GET /v1/models` answers 200.
+/// How starting a server ended.
+pub enum Started {
+    Ready(Running),
+    /// The server did not become ready: why.
+    Failed(anyhow::Error),
+}
+
+/// Starts a server and waits until `GET /v1/models` answers 200. The error is a failure of this machine.
 pub async fn start(
     side: &mut SideRun,
     processes: &Processes,
     server: &Command,
     place: &Place<'_>,
     limit: Duration,
-) -> Result<Running> {
+) -> Result<Started> {
     let running = match &side.plan.target {
         Target::Remote(url) => {
             Running { url: url.as_str().trim_end_matches('/').to_owned(), container: None, process: None }
         }
         _ => {
-            let port = free_port().await?;
+            let port = free_port().await.world()?;
             let invocation = side.launch.server(server, &side.plan.server_args, port, place.folder, place.container);
-            let process = processes.start(&invocation, place.log).await?;
+            let process = processes.start(&invocation, place.log).await.world()?;
             Running { url: format!("http://127.0.0.1:{port}"), container: invocation.container, process: Some(process) }
         }
     };
@@ -69,11 +77,11 @@ pub async fn start(
             if version.is_some() {
                 side.facts.vllm_version = version;
             }
-            Ok(running)
+            Ok(Started::Ready(running))
         }
         Err(error) => {
             running.stop().await;
-            Err(error)
+            Ok(Started::Failed(error))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the time of a run went: one line for each pass in `passes.jsonl`, and their sums.
+//! How the time of a run was spent: one line for each pass in `passes.jsonl`, and sums.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use vllm_verdict::v1::{PhaseTime, SideTime};
 use crate::exit::Classify;
 use crate::system::output;
 
-/// Where the time of one pass over cases on one side went, in seconds of wall time.
+/// How the time of one pass was spent, in seconds of wall time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
-    /// From starting servers to their first answers.
+    /// From the start of servers until they are ready.
     pub server_start: f64,
-    /// Clients and benchmarks at work before and after what they measure.
+    /// Clients and benchmarks before and after they measure.
     pub client_start: f64,
-    /// Under load, measured.
+    /// Clients and benchmarks while they measure.
     pub measuring: f64,
     /// The whole pass.
     pub total: f64,
@@ -28,20 +28,16 @@ pub struct Spent {
 /// One line of `passes.jsonl`. A pass that was interrupted has a line for each of its parts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PassTime {
-    /// The phase.
     pub phase: Phase,
-    /// Number of the pair.
     pub pair: u32,
-    /// The side.
     pub side: Side,
-    /// How many servers were started.
+    /// Servers that were started.
     pub servers: u32,
-    /// How many cases were measured.
+    /// Cases that were measured.
     pub cases: u32,
-    /// Where its time went.
     #[serde(flatten)]
     pub spent: Spent,
-    /// Whether what it measured counts.
+    /// Whether its results count.
     pub kept: bool,
 }
 
@@ -53,7 +49,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Reads what an interrupted run left. A line that cannot be read is dropped: times are no results.
+    /// Reads the times of an interrupted run. A line that cannot be read is dropped: times are not results.
     pub fn open(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let passes = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -95,7 +91,7 @@ impl Times {
         phases
     }
 
-    /// Where the time of each side went, the warm-up aside. Measuring that did not count is other time.
+    /// How the time of each side was spent, without the warm-up. Measuring in a void pass is other time.
     pub fn sides(&self) -> Vec<SideTime> {
         [Side::Base, Side::Head]
             .into_iter()
@@ -112,21 +108,21 @@ impl Times {
     }
 }
 
-/// How long a benchmark measured, in seconds, by its own result; `None` where the result does not tell.
+/// How long a benchmark measured, in seconds, from its result; `None` where the result does not have it.
 pub fn measured(kind: Kind, result: &str) -> Option<f64> {
     #[derive(Deserialize)]
-    struct Told {
+    struct Durations {
         duration: Option<f64>,
         elapsed_time: Option<f64>,
         #[serde(default)]
         latencies: Vec<f64>,
     }
-    let told: Told = serde_json::from_str(result).ok()?;
+    let durations: Durations = serde_json::from_str(result).ok()?;
     match kind {
-        Kind::Serving => told.duration,
-        Kind::Throughput => told.elapsed_time,
-        Kind::Latency => Some(told.latencies.iter().sum()),
-        // Starting is what it measures.
+        Kind::Serving => durations.duration,
+        Kind::Throughput => durations.elapsed_time,
+        Kind::Latency => Some(durations.latencies.iter().sum()),
+        // All of its time is starting, which is what it measures.
         Kind::Startup => None,
     }
 }
@@ -164,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_tells_how_long_it_measured() {
+    fn the_measuring_time_comes_from_the_result() {
         assert_eq!(measured(Kind::Serving, r#"{"duration": 12.5, "completed": 3}"#), Some(12.5));
         assert_eq!(measured(Kind::Latency, r#"{"avg_latency": 1.5, "latencies": [1, 2]}"#), Some(3.0));
         assert_eq!(measured(Kind::Throughput, r#"{"elapsed_time": 7.0}"#), Some(7.0));

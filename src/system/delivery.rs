@@ -1,15 +1,15 @@
-//! What became of one thing that was to be published.
+//! The outcome of publishing one item.
 
 use std::fmt;
 
-/// What became of one sink.
+/// The outcome of publishing one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
-    /// Written: what, or where it can be seen.
+    /// Published: what, or where it is.
     Done(String),
-    /// Not written on purpose: why.
+    /// Left out on purpose: why.
     Left(String),
-    /// Not written although it should be: why.
+    /// Not published although it should be: why.
     Failed(String),
 }
 

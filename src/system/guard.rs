@@ -1,6 +1,6 @@
-//! The guard: runs one command so that nothing of it outlives whoever started it, not even after `kill -9`.
-//! It is a process of its own. Its standard input is a lease: a line asks it to end the command politely, the end of input
-//! (its starter is gone, or has no time) to end it at once.
+//! The guard: a process that runs one command and ends all of it, with its children and its container, when the process
+//! that started it is gone, even after `kill -9`. Its standard input is a lease: a line asks it to end the command
+//! gracefully, the end of input (the starter is gone, or has no time) to end it at once.
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
@@ -14,16 +14,17 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// How long a command may take to end after an interrupt when it is asked politely; vLLM's engine needs some seconds.
-const POLITE: Duration = Duration::from_secs(20);
+/// How long a command may take to end after an interrupt; vLLM's engine needs some seconds.
+const GRACEFUL: Duration = Duration::from_secs(20);
 /// The same when its starter is gone or was interrupted: CI gives 7.5 s between its two signals.
 const URGENT: Duration = Duration::from_millis(1500);
-/// How long the system may take to take away what was killed.
+/// How long the system may take to remove killed processes and containers.
 const LAST: Duration = Duration::from_secs(5);
 /// Pause between two tries to remove a container that is not there yet.
 const BETWEEN: Duration = Duration::from_millis(200);
 
-enum Event {
+/// What the guard waits for.
+enum GuardSignal {
     Ended(std::io::Result<std::process::ExitStatus>),
     Stop(Duration),
 }
@@ -36,8 +37,8 @@ enum Event {
 #[expect(clippy::disallowed_methods, reason = "starting processes is what this module is for")]
 pub fn run(words: &[String], container: Option<&str>) -> Result<u8> {
     let Some((program, arguments)) = words.split_first() else { bail!("no command to guard") };
-    // What the command leaves behind becomes our child, so that it can be found and ended.
-    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt the command's children")?;
+    // Orphans of the command become children of the guard, so that they can be found and ended.
+    nix::sys::prctl::set_child_subreaper(true).context("cannot become the parent of the command's orphans")?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
@@ -50,22 +51,22 @@ pub fn run(words: &[String], container: Option<&str>) -> Result<u8> {
     signals.thread_block().context("cannot block signals")?;
     let group = Pid::from_raw(i32::try_from(child.id()).context("the process id is too large")?);
 
-    let (events, received) = mpsc::channel();
-    watch_lease(events.clone());
-    watch_signals(signals, events.clone());
+    let (sender, received) = mpsc::channel();
+    watch_lease(sender.clone());
+    watch_signals(signals, sender.clone());
     thread::spawn(move || {
-        let _ = events.send(Event::Ended(child.wait()));
+        let _ = sender.send(GuardSignal::Ended(child.wait()));
     });
     let mut status = None;
     match received.recv().context("cannot watch the command")? {
-        Event::Ended(ended) => status = Some(ended),
-        Event::Stop(mut grace) => {
+        GuardSignal::Ended(ended) => status = Some(ended),
+        GuardSignal::Stop(mut grace) => {
             let begun = Instant::now();
             interrupt(group, container, grace);
             loop {
                 match received.recv_timeout(grace.saturating_sub(begun.elapsed())) {
-                    Ok(Event::Ended(ended)) => break status = Some(ended),
-                    Ok(Event::Stop(shorter)) => grace = grace.min(shorter),
+                    Ok(GuardSignal::Ended(ended)) => break status = Some(ended),
+                    Ok(GuardSignal::Stop(shorter)) => grace = grace.min(shorter),
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                 }
             }
@@ -76,11 +77,11 @@ pub fn run(words: &[String], container: Option<&str>) -> Result<u8> {
     if let Some(name) = container.filter(|_| !ended_itself && !removed) {
         remove_late(name);
     }
-    // Only when the command itself is gone do its children become ours.
+    // The children of the command become the guard's only when the command itself is gone.
     while status.is_none() {
         match received.recv_timeout(LAST) {
-            Ok(Event::Ended(ended)) => status = Some(ended),
-            Ok(Event::Stop(_)) => {}
+            Ok(GuardSignal::Ended(ended)) => status = Some(ended),
+            Ok(GuardSignal::Stop(_)) => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -92,30 +93,31 @@ pub fn run(words: &[String], container: Option<&str>) -> Result<u8> {
     Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
 }
 
-fn watch_lease(events: Sender<Event>) {
+fn watch_lease(sender: Sender<GuardSignal>) {
     thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             if line.is_err() {
                 break;
             }
-            let _ = events.send(Event::Stop(POLITE));
+            let _ = sender.send(GuardSignal::Stop(GRACEFUL));
         }
-        let _ = events.send(Event::Stop(URGENT));
+        let _ = sender.send(GuardSignal::Stop(URGENT));
     });
 }
 
-fn watch_signals(signals: SigSet, events: Sender<Event>) {
+fn watch_signals(signals: SigSet, sender: Sender<GuardSignal>) {
     thread::spawn(move || {
         while signals.wait().is_ok() {
-            let _ = events.send(Event::Stop(URGENT));
+            let _ = sender.send(GuardSignal::Stop(URGENT));
         }
     });
 }
 
-/// Asks the command to end. A container's first process ignores signals that it does not handle, so the engine asks it.
+/// Asks the command to end. The first process of a container ignores signals that it does not handle, so the engine is
+/// asked to stop it.
 fn interrupt(group: Pid, container: Option<&str>, grace: Duration) {
     match container {
-        // The engine answers when it is done; until then a more urgent word must be heard.
+        // `docker stop` returns when it is done; a more urgent signal must be received until then.
         Some(name) => {
             let (name, seconds) = (name.to_owned(), grace.as_secs().to_string());
             thread::spawn(move || docker(&["stop", "--time", &seconds, &name]));
@@ -126,14 +128,14 @@ fn interrupt(group: Pid, container: Option<&str>, grace: Duration) {
     }
 }
 
-/// Ends the process group and the container, and says whether a container was there. What is gone already is no error.
+/// Ends the process group and the container; returns whether there was a container. Neither has to exist.
 fn end_group(group: Pid, container: Option<&str>) -> bool {
     let removed = container.is_some_and(remove);
     let _ = killpg(group, Signal::SIGKILL);
     removed
 }
 
-/// Removes a container that the engine may still be making: it goes on when the `docker run` that asked for it is gone.
+/// Removes a container that the engine may still be creating: it continues when its `docker run` is gone.
 fn remove_late(name: &str) {
     let begun = Instant::now();
     while !remove(name) && begun.elapsed() < LAST {
@@ -141,27 +143,27 @@ fn remove_late(name: &str) {
     }
 }
 
-/// Whether there was such a container. `docker rm --force` ends well without one, and then prints no name.
+/// Whether there was such a container. `docker rm --force` succeeds without one, and then prints no name.
 fn remove(name: &str) -> bool {
     docker(&["rm", "--force", "--volumes", name]).is_some_and(|printed| printed.trim() == name)
 }
 
-/// Ends what left the group. Each round ends the children of the round before, which come to us as their parents go.
+/// Ends processes that left the group. Each round ends children of those before, as orphans become the guard's children.
 fn end_strays(group: Pid) {
     let begun = Instant::now();
     while begun.elapsed() < LAST {
-        let left: Vec<Pid> = children_of(Pid::this()).into_iter().filter(|pid| *pid != group).collect();
-        if left.is_empty() {
+        let strays: Vec<Pid> = children_of(Pid::this()).into_iter().filter(|pid| *pid != group).collect();
+        if strays.is_empty() {
             return;
         }
-        for pid in left {
+        for pid in strays {
             let _ = kill(pid, Signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(pid, None);
         }
     }
 }
 
-/// What `docker` printed, if it could be run.
+/// The output of `docker`, if it could be run.
 #[expect(clippy::disallowed_methods, reason = "ending containers is what this module is for")]
 fn docker(arguments: &[&str]) -> Option<String> {
     let output = Command::new("docker").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_found_behind_a_name_with_brackets_and_spaces() {
+    fn the_parent_is_found_after_a_name_with_brackets_and_spaces() {
         assert_eq!(parent_in_stat("812 (a) b) (c) S 77 812 812 0"), Some(Pid::from_raw(77)));
         assert_eq!(parent_in_stat("nonsense"), None);
     }

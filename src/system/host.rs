@@ -1,4 +1,4 @@
-//! The machine that measures: its processors, memory and kernel, from `/proc` and `/sys`. Linux only; the parsers are pure.
+//! This machine: its processors, memory and kernel, from `/proc` and `/sys` of Linux.
 
 pub mod outside_load;
 pub mod read_ahead;
@@ -15,22 +15,21 @@ use crate::exit::Classify;
 /// The processors of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processors {
-    /// Model; on Arm, where the kernel tells none, vendor and part number.
+    /// Model; on Arm, where the kernel has none, vendor and part number.
     pub model: String,
-    /// Vendor, as `lscpu` calls it.
+    /// Vendor, by the name that `lscpu` uses.
     pub vendor: String,
     /// Logical processors.
     pub logical: u32,
     /// Physical cores of all sockets.
     pub physical_cores: u32,
-    /// NUMA nodes.
     pub numa_nodes: u32,
 }
 
 /// The processors of this machine.
 ///
 /// # Errors
-/// The world's (exit 4): `/proc/cpuinfo` cannot be read or names no processor.
+/// External (exit 4): `/proc/cpuinfo` cannot be read or names no processor.
 pub fn processors() -> anyhow::Result<Processors> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo").world()?;
     // A kernel without NUMA has no such file, and one node.
@@ -41,7 +40,7 @@ pub fn processors() -> anyhow::Result<Processors> {
 /// This machine, as reports show it.
 ///
 /// # Errors
-/// The world's (exit 4): `/proc` cannot be read.
+/// External (exit 4): `/proc` cannot be read.
 pub fn host() -> anyhow::Result<Host> {
     let processors = processors()?;
     let meminfo = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo").world()?;
@@ -86,7 +85,7 @@ fn parse_processors(cpuinfo: &str, online: &str) -> Option<Processors> {
     (logical > 0).then(|| Processors { model, vendor, logical, physical_cores, numa_nodes: list_length(online).max(1) })
 }
 
-/// The vendor of an Arm `CPU implementer`, as `lscpu` calls it.
+/// The vendor of an Arm `CPU implementer`, by the name that `lscpu` uses.
 fn arm_vendor(implementer: &str) -> &str {
     match implementer {
         "0x41" => "ARM",
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn arm_tells_its_implementer_instead_of_a_model() {
+    fn arm_has_an_implementer_instead_of_a_model() {
         let cpuinfo = "processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n\
                        CPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: 0xd40\nCPU revision\t: 1\n\n";
         let graviton = parse_processors(&cpuinfo.repeat(64), "").unwrap();

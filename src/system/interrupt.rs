@@ -1,9 +1,11 @@
-//! Signals: work that a person or CI may interrupt.
-use crate::system::process::Processes;
+//! Work that a signal may interrupt.
+
 use anyhow::Result;
 
-/// Does `work` unless CI or a person wants an end, which is the error, by the number of the signal. Whatever happens,
-/// nothing of ours stays behind.
+use crate::system::process::Processes;
+
+/// Does `work` until it is done or a signal arrives; the error is the number of the signal. In both cases all child
+/// processes are terminated.
 pub async fn interruptible<T>(processes: &Processes, work: impl Future<Output = Result<T>>) -> Result<Result<T>, u8> {
     let done = tokio::select! {
         done = work => Ok(done),
@@ -13,7 +15,7 @@ pub async fn interruptible<T>(processes: &Processes, work: impl Future<Output = 
     done
 }
 
-/// Resolves when CI or a person wants an end, to the number of the signal.
+/// Waits for a signal that asks for an end; returns its number.
 pub async fn interrupt() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = async |kind: SignalKind| match signal(kind) {

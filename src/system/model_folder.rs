@@ -1,11 +1,11 @@
-//! The files of a model on this machine. World: files. Nothing is downloaded.
+//! The files of a model on this machine. Nothing is downloaded.
 
 use std::path::{Path, PathBuf};
 
 use crate::environment::Environment;
 
 /// The folder of a model: `model` itself where it is one, else its snapshot in the cache of Hugging Face that
-/// `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` or `HOME` leads to. `None` where it is not on this machine.
+/// `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` or `HOME` names. `None` where it is not on this machine.
 pub fn folder(model: &str, env: &Environment) -> Option<PathBuf> {
     let local = Path::new(model);
     if local.is_dir() {
@@ -23,8 +23,8 @@ pub fn folder(model: &str, env: &Environment) -> Option<PathBuf> {
     snapshot.is_dir().then_some(snapshot)
 }
 
-/// The files of a model's folder that a server reads, in the order of their names. Weights that are there in more than
-/// one format are read as safetensors.
+/// The files of a model's folder that a server reads, sorted by name. Of weights in several formats, a server reads the
+/// safetensors.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();

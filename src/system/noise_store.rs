@@ -1,5 +1,5 @@
-//! A/A runs in a store, one object a run: `noise/<device>/<time>-<id>.json`. World: the store, and nothing else. An object is
-//! written once and never changed, so that runs on several machines can share a store.
+//! A/A runs in a store, one object a run: `noise/<device>/<time>-<id>.json`. An object is written once and
+//! never changed, so that runs on several machines can share a store.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -14,10 +14,10 @@ use crate::system::store::object_key::segment;
 /// Objects that are read at once.
 const AT_ONCE: usize = 16;
 
-/// The noise of `device` that a store knows. A store without runs of it knows none.
+/// The noise of `device` in a store; empty where the store has no runs of it.
 ///
 /// # Errors
-/// The world's: a store that cannot be read, or an object that is no A/A run of this version. Names it.
+/// External: a store that cannot be read, or an object that is not an A/A run of this version, which is named.
 pub async fn read(store: &Store, device: &Device) -> Result<Noise> {
     let device = MeasuredOn::from(device);
     let entries = store.list(&folder_of(&device)).await.context("cannot read the noise of A/A runs")?;
@@ -40,13 +40,13 @@ async fn read_run(store: &Store, key: String) -> Result<AaRun> {
 /// Adds an A/A run to a store and returns its key. The same run again is the same object.
 ///
 /// # Errors
-/// The world's: it cannot be written.
+/// External: it cannot be written.
 pub async fn append(store: &Store, run: &AaRun) -> Result<String> {
     let text = serde_json::to_string(run).context("cannot write the A/A run")?;
     let time: String = run.started.chars().filter(char::is_ascii_alphanumeric).collect();
     let id: String = Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     let key = format!("{}/{time}-{id}.json", folder_of(&run.device));
-    store.add(&key, text.as_bytes()).await.context("cannot keep the A/A run")?;
+    store.add(&key, text.as_bytes()).await.context("cannot add the A/A run")?;
     Ok(key)
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn runs_that_were_kept_read_back_as_noise() {
+    async fn added_runs_read_back_as_noise() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
         assert_eq!(read(&store, &device()).await.unwrap(), Noise::default());
@@ -122,23 +122,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_object_that_is_no_such_run_is_named() {
+    async fn an_object_that_is_not_a_run_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
         let key = append(&store, &run(&[0.25])).await.unwrap();
         let path = folder.path().join(&key);
         let text = std::fs::read_to_string(&path).unwrap();
-        for (spoilt, said) in [
+        for (content, expected) in [
             (text.replace("noise/v1", "noise/v2"), "its schema is `vllm-perf/noise/v2`: expected `vllm-perf/noise/v1`"),
             (text[..40].to_owned(), "EOF while parsing"),
             (text.replace("\"started\"", "\"begun\""), "missing field `started`"),
         ] {
-            output::write(&path, spoilt.as_bytes()).unwrap();
+            output::write(&path, content.as_bytes()).unwrap();
             let error = read(&store, &device()).await.unwrap_err();
             assert_eq!(crate::exit::of(&error), crate::exit::Exit::World);
             let error = format!("{error:#}");
             assert!(error.starts_with(&format!("cannot read `{key}` in the store `")), "{error}");
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

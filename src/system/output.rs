@@ -1,4 +1,4 @@
-//! The output folder: its layout, and writes that are whole or not there.
+//! The output folder: its layout, and atomic writes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
 
-/// Writes a file under a temporary name in its folder, then renames it.
+/// Writes a file under a temporary name in its folder, then renames it: it is there completely or not at all.
 ///
 /// # Errors
 /// When the folder cannot be made or the file cannot be written.
@@ -24,7 +24,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Where things are in an output folder.
+/// The paths of an output folder.
 #[derive(Debug, Clone)]
 pub struct OutputFolder(PathBuf);
 
@@ -49,7 +49,7 @@ impl OutputFolder {
         self.0.join(side.as_str()).join(format!("{repetition:02}"))
     }
 
-    /// Folder of one side of a pass: its repetition or, as no verdict uses it, `screen/<side>`. The warm-up is repetition 0.
+    /// The folder of a pass: that of its repetition, or `screen/<side>` for a screen. The warm-up is repetition 0.
     pub fn pass(&self, side: Side, pass: Pass) -> PathBuf {
         match pass.phase {
             Phase::Screen => self.0.join("screen").join(side.as_str()),
@@ -57,7 +57,7 @@ impl OutputFolder {
         }
     }
 
-    /// The first free folder for a pass that does not count.
+    /// The first free folder for a void pass.
     pub fn void(&self, side: Side, pass: Pass) -> PathBuf {
         let name =
             |number| format!("{}-{}-{:02}-{number}", pass.phase.as_str().replace(' ', "-"), side.as_str(), pass.pair);
@@ -65,32 +65,31 @@ impl OutputFolder {
         paths.find(|path| !path.exists()).unwrap_or_default()
     }
 
-    /// One line for each pass: where its time went.
+    /// One line for each pass: how its time was spent.
     pub fn passes(&self) -> PathBuf {
         self.file("passes.jsonl")
     }
 
-    /// What was decided.
     pub fn plan(&self) -> PathBuf {
         self.file("plan.json")
     }
 
-    /// One line per finished case.
+    /// One line for each finished case.
     pub fn journal(&self) -> PathBuf {
         self.file("journal.jsonl")
     }
 
-    /// Every row and every number behind it.
+    /// Every row with the numbers it was computed from.
     pub fn comparison(&self) -> PathBuf {
         self.file("comparison.json")
     }
 
-    /// Dashboard records of head, a file a model.
+    /// Dashboard records of head, one file for each model.
     pub fn records(&self) -> PathBuf {
         self.file("records")
     }
 
-    /// Records that are to be uploaded and not yet known to have arrived.
+    /// Records that still have to be uploaded.
     pub fn spool(&self) -> PathBuf {
         self.file("spool")
     }
@@ -106,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_replaces_the_whole_file_and_leaves_nothing_beside_it() {
+    fn a_write_replaces_the_whole_file_and_leaves_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a").join("b.json");
         write(&path, b"long first content").unwrap();

@@ -1,4 +1,4 @@
-//! Processes that we started, each under a guard, and a list of them so that an interrupt can wait until all are gone.
+//! Long-running processes, each under a guard, and a list of them so that an interrupt can end them all.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,21 +14,20 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-/// How long a guard may take to end what it guards before it is killed itself.
+/// How long a guard may take to end its command before the guard is killed.
 const GUARD: Duration = Duration::from_secs(30);
 
-/// A command as it is really started: the program of this machine, its whole environment, and its container.
+/// A command as it is started: the program on this machine, its environment, and its container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
-    /// Program and arguments.
     pub argv: Vec<String>,
-    /// The whole environment of the program.
+    /// The whole environment.
     pub env: IndexMap<String, String>,
-    /// Name of the container that the program runs, where it runs one.
+    /// Name of the container that the command runs, where it runs one.
     pub container: Option<String>,
 }
 
-/// Starts processes under guards and knows which are still there.
+/// Starts processes under guards, and knows which are running.
 #[derive(Debug, Clone)]
 pub struct Processes {
     program: PathBuf,
@@ -36,7 +35,7 @@ pub struct Processes {
     running: Arc<Mutex<HashMap<u64, Arc<Mutex<Child>>>>>,
 }
 
-/// A process of ours.
+/// A process that was started here.
 #[derive(Debug)]
 pub struct Process {
     id: u64,
@@ -53,7 +52,8 @@ impl Processes {
     /// Starts `invocation` with both outputs in the file `log`.
     ///
     /// # Errors
-    /// When the log or the guard cannot be opened or started. A program that does not exist ends at once and says so in the log.
+    /// The log cannot be opened or the guard cannot be started. A program that does not exist ends at once, with the reason in
+    /// the log.
     #[expect(clippy::disallowed_methods, reason = "starting processes is what this module is for")]
     pub async fn start(&self, invocation: &Invocation, log: &Path) -> Result<Process> {
         let file = File::options()
@@ -70,7 +70,7 @@ impl Processes {
         command.arg("--").args(&invocation.argv);
         command.env_clear().envs(&invocation.env);
         command.stdin(Stdio::piped()).stdout(file).stderr(errors);
-        // A signal for our group (Ctrl-C in a terminal) must not reach the guard: it ends things in order.
+        // A signal for the group of this process (Ctrl-C in a terminal) must not reach the guard, which ends processes in order.
         command.process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start the guard `{}`", self.program.display()))?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Processes {
         Ok(Process { id, child, processes: self.clone() })
     }
 
-    /// Ends everything that is still there, and returns when it is gone.
+    /// Ends all processes, and returns when they are gone.
     pub async fn end_all(&self) {
         let running: Vec<_> = self.running.lock().await.drain().map(|(_, child)| child).collect();
         let ends = running.iter().map(|child| async {
@@ -95,12 +95,12 @@ impl Process {
     /// The exit status, if it has ended.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// The system cannot be asked.
     pub async fn ended(&self) -> Result<Option<ExitStatus>> {
         self.child.lock().await.try_wait().context("cannot ask for the state of a process")
     }
 
-    /// Waits for the end, at most `limit`; after that the process is ended and the error says so.
+    /// Waits for the end, at most `limit`; then the process is ended, which is an error.
     ///
     /// # Errors
     /// When the limit passed.
@@ -119,13 +119,13 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and returns when it and all that it started are gone.
+    /// Ends the process and its descendants, and returns when they are gone.
     pub async fn stop(self) {
         let mut child = self.child.lock().await;
         if let Some(mut lease) = child.stdin.take() {
             let _ = lease.write_all(b"stop\n").await;
             let _ = lease.flush().await;
-            // The lease stays open while the guard is polite: its end means "at once".
+            // The lease stays open during the graceful end: closing it means "at once".
             let _ = tokio::time::timeout(GUARD, child.wait()).await;
         }
         wait_or_kill(&mut child).await;

@@ -1,26 +1,26 @@
-//! The process around a command: its environment, its terminal, and what is printed there.
+//! The environment and the terminal of this process.
 
-use crate::environment::Environment;
-use anyhow::Context;
-use anyhow::Result;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-/// What the process around us is like.
+use anyhow::{Context, Result};
+
+use crate::environment::Environment;
+
+/// The environment and the terminal of this process.
 #[derive(Debug)]
 pub struct Shell {
-    /// The environment.
     pub environment: Environment,
-    /// This binary.
+    /// Path of this binary.
     pub program: PathBuf,
-    /// Whether someone watches standard error.
+    /// Whether standard error is a terminal, outside CI.
     pub terminal: bool,
     /// Columns of standard output.
     pub width: usize,
 }
 
 impl Shell {
-    /// Looks at the process once.
+    /// Reads the state of this process.
     ///
     /// # Errors
     /// When the path of this binary is unknown.
@@ -31,7 +31,7 @@ impl Shell {
         Ok(Self { environment, program, terminal, width })
     }
 
-    /// Prints to standard output. A reader that has gone away is no error.
+    /// Prints to standard output. A closed pipe is not an error.
     pub fn print(&self, text: &str) {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(text.as_bytes());
@@ -40,7 +40,7 @@ impl Shell {
         }
     }
 
-    /// One line to standard error.
+    /// Prints a line to standard error.
     pub fn say(&self, text: &str) {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
@@ -48,7 +48,7 @@ impl Shell {
     /// Prints a value as JSON.
     ///
     /// # Errors
-    /// Never for our own types.
+    /// A value that has no JSON form, which none of vllm-perf's types is.
     pub fn print_json<T: serde::Serialize>(&self, value: &T) -> Result<()> {
         self.print(&serde_json::to_string_pretty(value).context("cannot print as JSON")?);
         Ok(())

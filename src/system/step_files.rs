@@ -1,19 +1,19 @@
 //! The files of a GitHub Actions step: the job summary and the outputs.
 //! Source: the runner's FileCommandManager.
 
-use crate::exit::Classify;
-use crate::system::delivery::Delivery;
-use anyhow::Context;
-use anyhow::anyhow;
-use anyhow::bail;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-/// Bytes of a job summary above which the runner drops all of it.
+use anyhow::{Context, anyhow, bail};
+
+use crate::exit::Classify;
+use crate::system::delivery::Delivery;
+
+/// Most bytes of a job summary: the runner drops a larger one completely.
 const SUMMARY_LIMIT: u64 = 1024 * 1024;
 
-/// Appends to the job summary. A text that would make the runner drop the whole summary is left out.
+/// Appends to the job summary. A text with which the runner would drop the whole summary is left out.
 /// Errors: the file cannot be written.
 pub fn append_summary(path: &Path, text: &str) -> anyhow::Result<Delivery> {
     let there = fs::metadata(path).map_or(0, |metadata| metadata.len());
@@ -27,7 +27,7 @@ pub fn append_summary(path: &Path, text: &str) -> anyhow::Result<Delivery> {
     Ok(Delivery::Done(format!("{} bytes", text.len())))
 }
 
-/// Appends step outputs. Errors: the file cannot be written, a name that the runner would misread.
+/// Appends step outputs. Errors: the file cannot be written, or a name is invalid.
 pub fn append_outputs(path: &Path, outputs: &[(&str, &str)]) -> anyhow::Result<()> {
     let delimiter = format!("ghadelimiter_{}", random_word()?);
     let entries = outputs
@@ -43,7 +43,7 @@ fn append(path: &Path, text: &str) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot append to {}", path.display()))
 }
 
-/// One output in the heredoc form: the only one in which a value can say anything.
+/// One output in the heredoc form, the only one in which a value may have any text.
 fn output_entry(name: &str, value: &str, delimiter: &str) -> anyhow::Result<String> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
         bail!("`{name}` is not the name of an output: expected letters, digits, `-` and `_`");
@@ -54,11 +54,12 @@ fn output_entry(name: &str, value: &str, delimiter: &str) -> anyhow::Result<Stri
     Ok(format!("{name}<<{delimiter}\n{value}\n{delimiter}\n"))
 }
 
-/// 128 random bits for one quotation. Errors: the system has no randomness.
+/// A token for `::stop-commands::`. Errors: the system has no randomness.
 pub fn stop_token() -> anyhow::Result<String> {
     random_word()
 }
 
+/// 128 random bits in hexadecimal.
 pub fn random_word() -> anyhow::Result<String> {
     let mut bits = [0; 16];
     let source = rustls::crypto::ring::default_provider().secure_random;
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_that_github_would_drop_is_left_out_and_what_was_there_stays() {
+    fn a_text_that_makes_the_summary_too_large_is_left_out() {
         let file = tempfile::NamedTempFile::new().unwrap();
         append_summary(file.path(), "### first").unwrap();
         let outcome = append_summary(file.path(), &"x".repeat(1024 * 1024 - 10)).unwrap();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_tokens_are_alike() {
+    fn two_tokens_differ() {
         assert_ne!(stop_token().unwrap(), stop_token().unwrap());
     }
 }

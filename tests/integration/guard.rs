@@ -1,4 +1,4 @@
-//! What a guard leaves of a container, with a stand-in for `docker` whose engine is this test.
+//! The guard and a container, with a stand-in for `docker`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// `docker run` asks for a container and waits; `docker rm` prints the name of the one that it removed, as docker does.
+/// `run` requests a container and waits; `rm` prints the name of the container that it removed, as docker does.
 const DOCKER: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 case "$1" in
@@ -17,7 +17,7 @@ exit 0
 "#;
 
 #[test]
-fn a_container_that_the_engine_makes_after_its_client_was_killed_is_removed() {
+fn a_container_that_is_created_after_its_client_was_killed_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let inside = |name: &str| folder.path().join(name);
     fs::write(inside("docker"), DOCKER).unwrap();
@@ -33,10 +33,10 @@ fn a_container_that_the_engine_makes_after_its_client_was_killed_is_removed() {
         assert!(begun.elapsed() < Duration::from_secs(60), "the guard did not start its command");
         thread::sleep(Duration::from_millis(10));
     }
-    // Its starter is gone, and the engine takes longer than the grace that follows.
+    // The starter is gone, and the engine takes longer than the grace period.
     drop(guard.stdin.take());
     thread::sleep(Duration::from_secs(3));
     fs::write(inside("container"), "").unwrap();
     guard.wait().unwrap();
-    assert!(!inside("container").exists(), "the container was left");
+    assert!(!inside("container").exists(), "the container is still there");
 }

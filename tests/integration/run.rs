@@ -1,4 +1,4 @@
-//! `run` end to end on the simulated vLLM, and what is left when a server, a client or the program itself fails.
+//! `run` end to end on the simulated vLLM, and its state after a server, a client or the program itself fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,9 +11,9 @@ use vllm_verdict::v1::{Comparison, Verdict};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vllm-perf");
 pub(super) const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/suite");
-/// A config for a machine where much else is at work.
+/// A config for a machine with a high outside load.
 pub(super) const BUSY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/config/busy.yml");
-/// Two servings cases of one test.
+/// Two serving cases of one test.
 pub(super) const TWO_CASES: &str = "serving_.*_64_16_.*_(1|4)$";
 
 /// The program in an empty environment.
@@ -26,7 +26,7 @@ pub(super) fn program(arguments: &[&str]) -> Command {
 
 pub(super) fn run(out: &Path, base: &str, head: &str, more: &[&str]) -> Command {
     let mut command = program(&["run", "--device", "cpu", "--base", base, "--head", head]);
-    // A flag that is given twice is a mistake; the variable gives way to it.
+    // A duplicated flag is an error; a flag overrides the variable.
     command.env("VLLM_PERF_SUITE", SUITE).env("VLLM_PERF_CONFIG", BUSY).arg("--out").arg(out).args(more);
     command
 }
@@ -43,7 +43,7 @@ pub(super) fn journal(out: &Path) -> Vec<String> {
     fs::read_to_string(out.join("journal.jsonl")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// A `vllm` of this test: a shell script that may fail, over the simulated one.
+/// A `vllm` for a test: a shell script that may fail, and then the simulated one.
 pub(super) fn vllm(folder: &Path, script: &str) -> String {
     let path = folder.join("vllm");
     let text = format!("#!/bin/sh\n{script}\nexec {BINARY} sim-vllm -- \"$@\"\n");
@@ -52,7 +52,7 @@ pub(super) fn vllm(folder: &Path, script: &str) -> String {
     format!("local:{}", path.display())
 }
 
-/// Ids of the processes that have `word` among their arguments, this one aside.
+/// Ids of the other processes that have `word` among their arguments.
 fn processes_with(word: &str) -> Vec<u32> {
     fs::read_dir("/proc")
         .unwrap()
@@ -74,12 +74,12 @@ pub(super) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A number that only processes of one test carry among their arguments, also where two test runs go on at once.
+/// A number that only processes of one test have among their arguments, also when two test runs overlap.
 fn marker(test: u32) -> String {
     format!("47110{test}{:08}", std::process::id())
 }
 
-/// A run that is well under way: one case is finished, a server is up. Its servers have the seed `seed`.
+/// A run in progress: one case has finished and a server is running. Its servers have the seed `seed`.
 fn under_way(out: &Path, seed: &str) -> Child {
     let words = format!("--seed {seed}");
     let arguments = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", &words, "--head-server-args", &words];
@@ -119,11 +119,11 @@ fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
-    assert!(!out.join("base/00").exists(), "the warm-up is thrown away");
+    assert!(!out.join("base/00").exists(), "the results of the warm-up are not kept");
     assert_eq!(journal(&out).len(), 12);
 }
 
-/// What was measured on real vLLM, a build against a slower one, so that no disturbance of this machine counts.
+/// With results of real vLLM, a build and a slower one, so that the load of this machine does not matter.
 #[test]
 fn the_verdict_of_recorded_runs_exits_by_the_worst_row() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ fn the_verdict_of_recorded_runs_exits_by_the_worst_row() {
 }
 
 #[test]
-fn what_was_compared_before_compares_again_to_the_same_rows() {
+fn comparing_the_results_of_a_run_again_gives_the_same_rows() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let ran = run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "2", "--only", TWO_CASES]).output().unwrap();
@@ -180,7 +180,7 @@ fn every_kind_of_test_is_measured_and_a_second_run_moves_the_first_aside() {
 }
 
 #[test]
-fn a_server_that_never_comes_up_loses_its_cases_alone() {
+fn a_server_that_does_not_start_fails_only_its_own_cases() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let seconds = marker(0);
@@ -202,7 +202,7 @@ fn a_server_that_never_comes_up_loses_its_cases_alone() {
 }
 
 #[test]
-fn a_client_that_crashes_in_the_middle_loses_one_case() {
+fn a_client_that_crashes_fails_only_one_case() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let target = vllm(folder.path(), r#"case "$*" in *concurrency_4.json*) echo out of luck >&2; exit 7;; esac"#);
@@ -223,7 +223,7 @@ fn a_client_that_crashes_in_the_middle_loses_one_case() {
 }
 
 #[test]
-fn a_killed_run_leaves_no_process_and_resumes_where_it_was() {
+fn a_killed_run_leaves_no_process_and_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let seed = marker(1);
@@ -238,7 +238,7 @@ fn a_killed_run_leaves_no_process_and_resumes_where_it_was() {
     let flags = ["--pairs", "3", "--only", TWO_CASES, "--base-server-args", &words, "--head-server-args", &words];
     let refused = run(&out, "sim:itl=20ms", "sim:itl=20ms", &flags).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
-    assert!(text(&refused).contains("go on with --resume"), "{}", text(&refused));
+    assert!(text(&refused).contains("continue with --resume"), "{}", text(&refused));
 
     let resumed = run(&out, "sim:itl=20ms", "sim:itl=20ms", &flags).arg("--resume").output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed));
@@ -248,7 +248,7 @@ fn a_killed_run_leaves_no_process_and_resumes_where_it_was() {
 }
 
 #[test]
-fn an_interrupt_ends_everything_and_keeps_what_was_measured() {
+fn an_interrupt_terminates_all_processes_and_keeps_the_results() {
     let folder = tempfile::tempdir().unwrap();
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let out = folder.path().join(signal);
@@ -263,7 +263,7 @@ fn an_interrupt_ends_everything_and_keeps_what_was_measured() {
 }
 
 #[test]
-fn what_a_server_prints_is_no_command_for_github() {
+fn the_output_of_a_server_is_not_a_command_for_github() {
     let folder = tempfile::tempdir().unwrap();
     let event = folder.path().join("event.json");
     let commit = "1da94e673c257373280026f75ceb4effac80e892";
@@ -281,7 +281,7 @@ fn what_a_server_prints_is_no_command_for_github() {
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
 
-    // As the runner reads either stream: between the token and itself nothing is a command.
+    // Each stream as the runner reads it: between two lines with the token nothing is a command.
     let mut seen = 0;
     for stream in [&output.stdout, &output.stderr] {
         let mut quotation: Option<String> = None;
@@ -290,19 +290,19 @@ fn what_a_server_prints_is_no_command_for_github() {
                 seen += usize::from(hostile.contains(&line));
                 quotation = (line != format!("::{token}::")).then(|| token.clone());
             } else if let Some(token) = line.strip_prefix("::stop-commands::") {
-                assert_eq!(token.len(), 32, "not one of ours: {line}");
+                assert_eq!(token.len(), 32, "not a token of vllm-perf: {line}");
                 quotation = Some(token.to_owned());
             } else {
                 assert!(!hostile.contains(&line) && !line.contains("##["), "obeyed: {line}");
             }
         }
-        assert_eq!(quotation, None, "a quotation that does not end swallows our own commands");
+        assert_eq!(quotation, None, "a quotation that does not end hides vllm-perf's own commands");
     }
     assert!(seen >= hostile.len(), "the server's output was not shown: {}", text(&output));
 }
 
 #[test]
-fn what_cannot_be_planned_starts_nothing() {
+fn a_run_that_cannot_be_planned_starts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let out: PathBuf = folder.path().join("out");
     for (base, head, more, said) in [

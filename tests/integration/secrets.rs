@@ -1,4 +1,4 @@
-//! Secrets of the environment appear in nothing that the program prints, writes, or says to the programs that it starts.
+//! Secrets of the environment are not printed, written, or passed to child processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::run::{program, run, text, vllm};
 
-/// Every secret that a CI job of ours may have, each with a value that nothing else has.
+/// Every secret that a CI job may have, each with a unique value.
 const CANARIES: &[(&str, &str)] = &[
     ("GITHUB_TOKEN", "ghs_canary0github"),
     ("HF_TOKEN", "hf_canary0models"),
@@ -39,12 +39,12 @@ fn assert_clean(what: &str, text: &str) {
 }
 
 #[test]
-fn a_run_writes_no_secret_and_its_programs_see_none_but_the_models_token() {
+fn a_run_writes_no_secret_and_its_programs_get_only_the_hub_token() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let seen = folder.path().join("seen");
     fs::create_dir(&seen).unwrap();
-    // Each program that is started tells its environment, and the arguments of itself and of the one that started it.
+    // Each program writes its environment, its arguments and those of its parent.
     let script = format!(
         "env >{0}/$$.environment; tr '\\0' ' ' </proc/$$/cmdline >{0}/$$.arguments; \
          tr '\\0' ' ' </proc/$PPID/cmdline >>{0}/$$.arguments",
@@ -61,10 +61,10 @@ fn a_run_writes_no_secret_and_its_programs_see_none_but_the_models_token() {
     for path in &written {
         assert_clean(&path.display().to_string(), &String::from_utf8_lossy(&fs::read(path).unwrap()));
     }
-    let mut told = Vec::new();
-    files(&seen, &mut told);
-    assert!(told.len() >= 4, "two servers tell two files each: {told:?}");
-    for path in &told {
+    let mut reported = Vec::new();
+    files(&seen, &mut reported);
+    assert!(reported.len() >= 4, "two servers write two files each: {reported:?}");
+    for path in &reported {
         let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
         let environment = path.extension().is_some_and(|extension| extension == "environment");
         for (name, value) in CANARIES.iter().filter(|(name, _)| !environment || *name != "HF_TOKEN") {
@@ -79,7 +79,7 @@ fn neither_settings_nor_plans_nor_failures_to_reach_a_server_print_a_secret() {
     let out = folder.path().join("out");
     fs::create_dir(&out).unwrap();
     fs::copy("tests/data/comparison/comparison.json", out.join("comparison.json")).unwrap();
-    // Nothing listens there.
+    // Nothing listens on this port.
     let nowhere = "http://127.0.0.1:9";
     let payload = "tests/data/github/events/pull_request.labeled.json";
     let suite = super::run::SUITE;
@@ -104,7 +104,7 @@ fn neither_settings_nor_plans_nor_failures_to_reach_a_server_print_a_secret() {
         command.env("GITHUB_REPOSITORY", "Codertocat/Hello-World").current_dir(env!("CARGO_MANIFEST_DIR"));
         let output = command.output().unwrap();
         assert!(output.status.code().is_some(), "{arguments:?} was killed");
-        assert!(!text(&output).trim().is_empty(), "{arguments:?} says nothing");
+        assert!(!text(&output).trim().is_empty(), "{arguments:?} printed nothing");
         assert_clean(&arguments.join(" "), &text(&output));
     }
 }

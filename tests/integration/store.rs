@@ -1,4 +1,4 @@
-//! Records on their way into a store, and what is in one.
+//! Uploads of records, and stores.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -33,12 +33,12 @@ fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> T {
     tokio::runtime::Runtime::new().unwrap().block_on(work).unwrap()
 }
 
-/// Keeps an A/A run in a folder store.
+/// Adds an A/A run to a folder store.
 pub(super) fn keep(folder: &Path, run: &AaRun) {
     wait(noise_store::append(&open(folder), run));
 }
 
-/// What a folder store knows of the noise of a device.
+/// The noise of a device in a folder store.
 pub(super) fn known(folder: &Path, device: &Device) -> Noise {
     wait(noise_store::read(&open(folder), device))
 }
@@ -75,7 +75,7 @@ fn key(model: &str) -> String {
 }
 
 #[test]
-fn a_run_of_a_push_to_main_leaves_records_and_publish_puts_them_into_the_store_once() {
+fn a_push_to_main_has_records_and_publish_adds_them_to_the_store_once() {
     let folder = tempfile::tempdir().unwrap();
     let (out, store) = (folder.path().join("out"), folder.path().join("store"));
     let more = ["--only", TWO_CASES, "--pairs", "1", "--device-type", "x"];
@@ -102,7 +102,7 @@ fn a_run_of_a_push_to_main_leaves_records_and_publish_puts_them_into_the_store_o
 }
 
 #[test]
-fn a_run_without_ids_says_so_once_and_writes_no_records() {
+fn a_run_without_ids_reports_it_once_and_writes_no_records() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let more = ["--only", TWO_CASES, "--pairs", "1", "--device-type", "x"];
@@ -141,7 +141,7 @@ fn results_of_upstream_are_imported_and_a_second_import_changes_nothing() {
 }
 
 #[test]
-fn a_data_js_is_imported_commit_by_commit_and_what_cannot_be_mapped_is_named() {
+fn a_data_js_is_imported_by_commit_and_unknown_names_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (file, store) = (folder.path().join("data.js"), folder.path().join("store"));
     let entry = |sha: &str, date: u64| {
@@ -162,7 +162,7 @@ fn a_data_js_is_imported_commit_by_commit_and_what_cannot_be_mapped_is_named() {
     assert!(text(&without).contains("give --device and --device-type"), "{}", text(&without));
 }
 
-/// An upload API that answers in turn what it is told, and keeps what it took.
+/// An upload API that gives these answers in turn, and records what it accepted.
 #[derive(Default)]
 struct Api {
     answers: Mutex<VecDeque<u16>>,
@@ -179,9 +179,9 @@ struct Posted {
     content: String,
 }
 
-/// Takes longer than anyone waits.
+/// No answer within any time limit.
 const HANGS: u16 = 0;
-/// It took the object, and its answer was lost.
+/// The object is accepted, and the answer is lost.
 const TAKEN_THEN_500: u16 = 1;
 
 async fn take(State(api): State<Arc<Api>>, Json(posted): Json<Posted>) -> (StatusCode, String) {
@@ -222,7 +222,7 @@ impl Drop for Uploading {
 }
 
 impl Uploading {
-    /// An output folder with records of two models, and an API that answers so.
+    /// An output folder with records of two models, and an API with these answers.
     async fn to(answers: &[u16]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = Arc::new(Api { answers: Mutex::new(answers.iter().copied().collect()), ..Api::default() });
@@ -231,7 +231,7 @@ impl Uploading {
         let router = Router::new().route("/upload", post(take)).with_state(api.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let environment = [("VLLM_PERF_UPLOADER_USERNAME", "me"), ("VLLM_PERF_UPLOADER_PASSWORD", "hunter2")];
-        // A request is lost after 60 of these seconds.
+        // A request times out after 60 of these seconds.
         let policy = RetryPolicy { second: Duration::from_millis(20), attempts: 3, total: 120 };
         let uploader = Uploader::new(&url, &environment.into_iter().collect(), policy).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -276,7 +276,7 @@ impl Uploading {
         std::fs::read_dir(self.folder.path().join("spool")).map(Iterator::count).unwrap_or_default()
     }
 
-    /// What the API took is what the run wrote, all of it.
+    /// The API has accepted all that the run wrote.
     fn is_whole(&self) {
         let taken = self.api.taken.lock().unwrap();
         assert_eq!(taken.keys().cloned().collect::<Vec<_>>(), [key("org_a"), key("org_b")]);
@@ -288,7 +288,7 @@ impl Uploading {
 }
 
 #[tokio::test]
-async fn an_upload_api_that_stumbles_gets_every_object_once() {
+async fn an_upload_api_with_temporary_failures_gets_every_object_once() {
     for answers in [&[500, 502, 200, 429, 200][..], &[TAKEN_THEN_500], &[HANGS, 200], &[503, TAKEN_THEN_500, 200, 200]]
     {
         let uploading = Uploading::to(answers).await;
@@ -303,7 +303,7 @@ async fn an_upload_api_that_stumbles_gets_every_object_once() {
 }
 
 #[tokio::test]
-async fn what_the_api_does_not_take_is_kept_or_refused_by_name_and_a_retry_sends_only_that() {
+async fn objects_that_are_not_accepted_are_kept_or_refused_and_a_retry_sends_only_the_kept() {
     for (answers, said) in [
         (&[200, 500, 500, 500][..], "the upload API answered 500 (no: *** <b> ); gave up after 3 attempts"),
         (&[200, 403], "the upload API answered 403 (no: *** <b> ): VLLM_PERF_UPLOADER_USERNAME and"),
@@ -331,7 +331,7 @@ async fn what_the_api_does_not_take_is_kept_or_refused_by_name_and_a_retry_sends
 }
 
 #[test]
-fn without_the_credentials_of_the_api_the_records_wait_and_the_rest_is_published() {
+fn without_credentials_of_the_api_the_records_are_kept_and_the_rest_is_published() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let more = ["--only", TWO_CASES, "--pairs", "1", "--device-type", "x"];

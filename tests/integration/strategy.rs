@@ -1,5 +1,5 @@
-//! The strategies of `run` on the simulated vLLM: which cases run in which pairs, what is said of them, and what a run
-//! keeps of its time and its surroundings.
+//! The strategies of `run` on the simulated vLLM: which cases run in which pairs, what the report states, and which times
+//! and surroundings are recorded.
 
 use std::fs;
 use std::path::Path;
@@ -19,11 +19,11 @@ use super::store::{keep, known};
 
 const ONE: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1";
 const FOUR: &str = "serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4";
-/// One at a time: a server that keeps the second of four requests waiting, and none of one.
+/// A server that runs one request at a time: with four, three wait.
 const NARROW: &str = "sim:itl=4ms,max-num-seqs=1";
 
-/// A store that knows the noise of both cases: for one request at a time nothing that this machine does is a change, for
-/// four at a time a factor of three is.
+/// A store with the noise of both cases: at concurrency 1 it is larger than any change on this machine, at 4 a factor of
+/// three is a change.
 fn noisy_store(folder: &Path) -> String {
     let rows = [(ONE, 3.0), (FOUR, 0.3)].iter().flat_map(|(case, noise)| {
         let primary = ["output_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms"];
@@ -72,26 +72,26 @@ fn check_screen(out: &Path) {
     assert_eq!((row(FOUR).base.len(), row(FOUR).head.len()), (2, 2), "the fresh pairs alone");
     assert_eq!(comparison.counts.screened, 5);
     assert!(out.join(format!("screen/head/{ONE}.json")).is_file());
-    assert!(out.join(format!("results/{ONE}.json")).is_file(), "what only the screen ran is a result too");
+    assert!(out.join(format!("results/{ONE}.json")).is_file(), "a case of the screen alone has a result too");
     assert!(fs::read_to_string(out.join("comment.md")).unwrap().contains("5 screened, nothing suspicious"));
 }
 
 #[test]
-fn a_screen_repeats_what_it_suspects_and_nothing_else() {
+fn a_screen_repeats_only_suspicious_cases() {
     let folder = tempfile::tempdir().unwrap();
     let (out, store) = (folder.path().join("out"), noisy_store(&folder.path().join("store")));
     let output = screen(&out, &store).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     check_screen(&out);
     let printed = text(&output);
-    assert!(printed.contains("1 of them look changed and are repeated in pairs"), "{printed}");
+    assert!(printed.contains("; 1 case to repeat in pairs"), "{printed}");
     assert!(printed.contains("What ran (screen): warm-up "), "{printed}");
     assert!(printed.contains("without the screen, at the screen's pace, it would have taken about "), "{printed}");
     assert!(printed.contains("Time of base, without the warm-up: measuring "), "{printed}");
 }
 
 #[test]
-fn a_screen_that_was_killed_goes_on() {
+fn a_killed_screen_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (out, store) = (folder.path().join("out"), noisy_store(&folder.path().join("store")));
     let mut child = screen(&out, &store).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -106,10 +106,10 @@ fn a_screen_that_was_killed_goes_on() {
 }
 
 #[test]
-fn the_undecided_cases_of_a_first_look_go_on_to_a_second() {
+fn inconclusive_cases_of_a_first_look_get_more_pairs() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    // A change of 10 % is not `unchanged`, and no run is certain enough for so small a false discovery rate.
+    // A change of 10 % is not `unchanged`, and no run is certain enough for this false discovery rate.
     let config = folder.path().join("strict.yml");
     let strict = fs::read_to_string(BUSY).unwrap() + "verdict: {fdr: 0.0000000001%}\n";
     fs::write(&config, strict).unwrap();
@@ -126,7 +126,7 @@ fn the_undecided_cases_of_a_first_look_go_on_to_a_second() {
 }
 
 #[test]
-fn a_single_strategy_shows_values_and_calls_no_change() {
+fn a_single_strategy_shows_values_without_a_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let more = ["--only", "_64_16_.*_1$", "--strategy", "single", "--pairs", "2"];
@@ -139,7 +139,7 @@ fn a_single_strategy_shows_values_and_calls_no_change() {
 }
 
 #[test]
-fn a_budget_leaves_out_pairs_and_says_so() {
+fn a_budget_leaves_out_pairs_with_a_notice() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let more = ["--only", "_64_16_.*_1$", "--pairs", "4", "--budget", "10ms"];
@@ -147,11 +147,11 @@ fn a_budget_leaves_out_pairs_and_says_so() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let comparison = comparison(&out);
     assert_eq!((comparison.method.pairs, comparison.method.planned_pairs), (1, 4));
-    assert_eq!(comparison.conduct.notices, ["The budget of 10 ms left out 3 of 4 pairs of 1 cases."]);
+    assert_eq!(comparison.conduct.notices, ["The budget of 10 ms left out 3 of 4 pairs of 1 case."]);
 }
 
 #[test]
-fn a_run_keeps_where_its_time_went_and_what_it_was_measured_on() {
+fn a_run_records_its_times_and_surroundings() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let more = ["--only", "_64_16_.*_1$", "--pairs", "2"];
@@ -169,7 +169,7 @@ fn a_run_keeps_where_its_time_went_and_what_it_was_measured_on() {
         assert!(!surroundings.fingerprint.kernel.is_empty(), "{text}");
     }
 
-    // The same on another kernel may not be compared.
+    // A repetition on another kernel is not comparable.
     let path = out.join("head/02/environment.json");
     let mut moved: Surroundings = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let kernel = std::mem::replace(&mut moved.fingerprint.kernel, "9.9.9".to_owned());
@@ -183,7 +183,7 @@ fn a_run_keeps_where_its_time_went_and_what_it_was_measured_on() {
 }
 
 #[test]
-fn a_repetition_beside_other_work_is_repeated_twice_and_then_kept() {
+fn a_disturbed_repetition_is_repeated_twice_and_then_kept() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let config = folder.path().join("vllm-perf.yml");
@@ -203,7 +203,7 @@ fn a_repetition_beside_other_work_is_repeated_twice_and_then_kept() {
 }
 
 #[test]
-fn calibrating_goes_on_until_every_primary_row_has_its_pairs() {
+fn calibrating_continues_until_every_primary_row_has_its_pairs() {
     let folder = tempfile::tempdir().unwrap();
     let (out, store) = (folder.path().join("out"), folder.path().join("store"));
     let calibrate = |more: &[&str]| {
@@ -224,18 +224,18 @@ fn calibrating_goes_on_until_every_primary_row_has_its_pairs() {
     assert!(printed.contains("5 of 5 primary rows have the 10 A/A pairs"), "{printed}");
     assert!(printed.contains(": 10 pairs, noise of a pair "), "{printed}");
     let pairs = ["01", "02"].map(|run| comparison(&out.join(run)).method.pairs);
-    assert_eq!(pairs, [6, 4], "the second run is as long as what was missing");
+    assert_eq!(pairs, [6, 4], "the second run measures only the missing pairs");
     let device =
         Device { name: DeviceName::Cpu, device_type: "bench".to_owned(), count: 1, image_suffix: String::new() };
     assert_ne!(known(&store, &device), noise::Noise::default());
 
     let again = calibrate(&store_flag);
     assert_eq!(again.status.code(), Some(0), "{}", text(&again));
-    assert!(!out.join("03").exists(), "what is known is not measured again");
+    assert!(!out.join("03").exists(), "known noise is not measured again");
 }
 
 #[test]
-fn an_earlier_run_as_base_is_shown_and_calls_no_change() {
+fn an_earlier_run_as_base_is_shown_without_a_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let (before, out) = (folder.path().join("before"), folder.path().join("out"));
     let more = ["--only", "_64_16_.*_1$", "--pairs", "2"];

@@ -1,4 +1,4 @@
-//! Reading files into the kernel's memory before somebody needs them, until told to stop.
+//! Reads files into the page cache before they are needed, until it is stopped.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How much is read between two looks at whether to stop: some milliseconds of a slow disk.
+/// Bytes between two checks whether to stop: some milliseconds on a slow disk.
 const CHUNK: usize = 1 << 20;
 
 /// Files that are being read.
@@ -18,18 +18,18 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Begins to read `files` but those of `known`, as long as they fit into half of the memory that is free: more would
-    /// drive out what was read before.
+    /// Begins to read `files` without those in `known`, as long as they fit into half of the available memory: more would
+    /// evict files that were read before.
     pub fn begin(files: Vec<PathBuf>, known: &BTreeSet<PathBuf>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let files: Vec<PathBuf> = files.into_iter().filter(|file| !known.contains(file)).collect();
-        let told = Arc::clone(&stop);
+        let stopped = Arc::clone(&stop);
         let room = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)).unwrap_or(0) / 2;
-        let task = tokio::task::spawn_blocking(move || read(files, room, &told));
+        let task = tokio::task::spawn_blocking(move || read(files, room, &stopped));
         Self { stop, task }
     }
 
-    /// Stops, and returns the files that were read to their end. Nothing is read any more when this returns.
+    /// Stops, and returns the files that were read completely. Reading has ended when this returns.
     pub async fn end(mut self) -> Vec<PathBuf> {
         self.stop.store(true, Ordering::Relaxed);
         (&mut self.task).await.unwrap_or_default()
@@ -42,8 +42,8 @@ impl Drop for Reading {
     }
 }
 
-/// Reads files until one does not fit into what is left of `room` bytes, or `stop` is set; a file that cannot be read is
-/// its server's to tell of.
+/// Reads files until one does not fit into the remainder of `room` bytes, or `stop` is set. A file that cannot be read is
+/// skipped; its server will report it.
 fn read(files: Vec<PathBuf>, mut room: u64, stop: &AtomicBool) -> Vec<PathBuf> {
     let mut chunk = vec![0; CHUNK];
     let mut whole = Vec::new();
@@ -62,7 +62,7 @@ fn read(files: Vec<PathBuf>, mut room: u64, stop: &AtomicBool) -> Vec<PathBuf> {
     whole
 }
 
-/// Whether the file was read to its end, or stopped; `None` where it cannot be read.
+/// Whether the file was read completely (`true`) or reading was stopped; `None` where it cannot be read.
 fn read_file(path: &Path, chunk: &mut [u8], stop: &AtomicBool) -> Option<bool> {
     let mut file = File::open(path).ok()?;
     loop {
@@ -98,21 +98,21 @@ mod tests {
     #[test]
     fn files_are_read_as_far_as_there_is_room() {
         let (_folder, paths) = folder_of(&[10, 3 * CHUNK, 20]);
-        let go_on = AtomicBool::new(false);
-        assert_eq!(read(paths.clone(), u64::MAX, &go_on), paths);
-        assert_eq!(read(paths.clone(), 3 * CHUNK as u64, &go_on), paths[..1]);
+        let stop = AtomicBool::new(false);
+        assert_eq!(read(paths.clone(), u64::MAX, &stop), paths);
+        assert_eq!(read(paths.clone(), 3 * CHUNK as u64, &stop), paths[..1]);
         let missing = paths[0].with_extension("gone");
-        assert_eq!(read(vec![missing, paths[2].clone()], u64::MAX, &go_on), paths[2..]);
+        assert_eq!(read(vec![missing, paths[2].clone()], u64::MAX, &stop), paths[2..]);
     }
 
     #[test]
-    fn nothing_is_read_once_it_was_stopped() {
+    fn nothing_is_read_after_a_stop() {
         let (_folder, paths) = folder_of(&[10]);
         assert_eq!(read(paths, u64::MAX, &AtomicBool::new(true)), Vec::<PathBuf>::new());
     }
 
     #[tokio::test]
-    async fn a_file_that_is_known_is_not_read_again() {
+    async fn a_known_file_is_not_read_again() {
         let (_folder, paths) = folder_of(&[10, 20]);
         let known = BTreeSet::from([paths[0].clone()]);
         let reading = Reading::begin(paths.clone(), &known);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_that_is_free_is_in_bytes() {
+    fn available_memory_is_in_bytes() {
         assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   24 kB\n"), Some(24576));
         assert_eq!(available("MemTotal: 9 kB\n"), None);
     }

@@ -1,4 +1,4 @@
-//! How warm the machine is, and whether it slowed down for it. What cannot be read is absent.
+//! Load and temperature of the machine, and thermal slowdowns. A value that cannot be read is absent.
 
 use std::fs;
 use std::path::Path;
@@ -11,11 +11,11 @@ pub fn load_average() -> Option<f64> {
 /// Warmest thermal zone, in degrees Celsius.
 pub fn temperature() -> Option<f64> {
     let zones = numbers(Path::new("/sys/class/thermal"), "thermal_zone", "temp");
-    // Zones without a working sensor say 0 or less.
+    // Zones without a working sensor have 0 or less.
     zones.into_iter().filter(|zone| *zone > 0).max().map(|millidegrees| millidegrees as f64 / 1000.0)
 }
 
-/// How often the processors' cores have slowed down for heat since the machine started.
+/// How often heat has slowed the processor cores down since the machine started.
 pub fn throttled() -> Option<u64> {
     let counts = numbers(Path::new("/sys/devices/system/cpu"), "cpu", "thermal_throttle/core_throttle_count");
     let counts: Vec<u64> = counts.into_iter().filter_map(|count| u64::try_from(count).ok()).collect();

@@ -1,4 +1,4 @@
-//! The names of objects in a store: characters that every store keeps as they are, and no way out. Pure.
+//! The keys of objects in a store: only characters that every store keeps unchanged, and no `..`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,27 +8,24 @@ use sha2::{Digest, Sha256};
 
 /// Longest segment of a key, in bytes: a file system takes 255, with the name of a temporary file 20 fewer.
 const SEGMENT_LIMIT: usize = 200;
-/// What the name of a file of records begins with.
+/// Prefix of the name of a file of records.
 const FILE: &str = "benchmark_results_";
 
-/// The name of a model's records: `v3/OWNER/NAME/BRANCH/HASH/DEVICE_TYPE/benchmark_results_MODEL.json`. Its parts are as a
-/// key can hold them: what a device or a model is really called, its records say.
+/// The key of a model's records: `v3/OWNER/NAME/BRANCH/HASH/DEVICE_TYPE/benchmark_results_MODEL.json`. Characters that a key
+/// cannot hold are replaced; the records have the real names of device and model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey {
     /// `OWNER/NAME`.
     pub repository: String,
-    /// Branch of the commit.
     pub branch: String,
     /// Full hash of the commit.
     pub commit: String,
-    /// Device type.
     pub device_type: String,
-    /// Model.
     pub model: String,
 }
 
 impl RecordKey {
-    /// The key of what these texts name; a character that a key cannot hold is `_`.
+    /// The key for these names; a character that a key cannot hold becomes `_`.
     pub fn new(repository: &str, branch: &str, commit: &str, device_type: &str, model: &str) -> Self {
         let (owner, name) = repository.split_once('/').unwrap_or((repository, ""));
         Self {
@@ -40,13 +37,13 @@ impl RecordKey {
         }
     }
 
-    /// What the keys of a branch begin with.
+    /// The prefix of the keys of a branch.
     pub fn branch_prefix(repository: &str, branch: &str) -> String {
         let key = Self::new(repository, branch, "", "", "");
         format!("v3/{}/{}", key.repository, key.branch)
     }
 
-    /// The name of the file in the key.
+    /// The last segment of the key.
     pub fn file_name(&self) -> String {
         format!("{FILE}{}.json", self.model)
     }
@@ -63,7 +60,7 @@ impl FromStr for RecordKey {
     type Err = Error;
 
     /// # Errors
-    /// It is no such key.
+    /// It is not the key of records.
     fn from_str(key: &str) -> Result<Self> {
         let read = || {
             check(key).ok()?;
@@ -79,20 +76,20 @@ impl FromStr for RecordKey {
             })
         };
         let expected = "v3/OWNER/NAME/BRANCH/HASH/DEVICE_TYPE/benchmark_results_MODEL.json";
-        read().with_context(|| format!("`{key}` is no key of records: expected `{expected}`"))
+        read().with_context(|| format!("`{key}` is not a key of records: expected `{expected}`"))
     }
 }
 
-/// Whether every store keeps a key as it is.
+/// Whether every store keeps a key unchanged.
 ///
 /// # Errors
-/// It has a character that some store encodes, or a segment that is empty, a way or too long.
+/// It has a character that some store encodes, or a segment that is empty, only dots, or too long.
 pub fn check(key: &str) -> Result<()> {
     let shown: String = key.chars().take(80).collect();
     for segment in key.split('/') {
         ensure!(
             !segment.is_empty() && !segment.bytes().all(|byte| byte == b'.'),
-            "`{shown}` has a segment that is no name"
+            "`{shown}` has a segment that is empty or only dots"
         );
         ensure!(segment.chars().all(is_allowed), "`{shown}` has a character other than A-Z a-z 0-9 . _ - /");
         ensure!(segment.len() < 256, "`{shown}` has a segment of more than 255 characters");
@@ -104,10 +101,10 @@ fn is_allowed(character: char) -> bool {
     character.is_ascii_alphanumeric() || "._-".contains(character)
 }
 
-/// One segment of a key. What is too long is cut and ends in a hash of the whole, so that two long names differ.
+/// One segment of a key. A long text is cut and gets a hash of the whole at its end, so that two long texts differ.
 pub fn segment(text: &str) -> String {
     let segment: String = text.chars().map(|character| if is_allowed(character) { character } else { '_' }).collect();
-    // `.` and `..` are no names but ways.
+    // `.` and `..` are paths, not names.
     if segment.bytes().all(|byte| byte == b'.') {
         return "_".repeat(segment.len().max(1));
     }
@@ -129,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_no_character_that_is_encoded_and_no_way_out() {
+    fn a_key_has_no_encoded_character_and_no_parent_folder() {
         let gpu = key("vllm-project/vllm", "main", "NVIDIA H100 80GB HBM3", "meta-llama/Meta-Llama-3.1-8B-Instruct");
         assert_eq!(
             gpu.to_string(),
@@ -143,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_ours_is_one_that_a_store_keeps_and_reads_back() {
+    fn every_key_of_records_is_valid_and_reads_back() {
         let long = "x".repeat(10_000);
         for name in ["a/b", "../", "'\"", "🚀 fast", "a;b", "a+b", "<script>", "", ".", "a\nb", &long] {
             for key in [
@@ -160,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn two_long_names_with_one_beginning_keep_apart() {
+    fn two_long_names_with_the_same_beginning_differ() {
         let of = |end: &str| key("a/b", "main", "cpu", &format!("{}{end}", "x".repeat(10_000)));
         assert_ne!(of("1"), of("2"));
     }
 
     #[test]
-    fn what_is_no_key_of_records_is_refused() {
+    fn a_text_that_is_not_a_key_of_records_is_refused() {
         for text in [
             "",
             "v3/a/b/main/c/cpu/results.json",
