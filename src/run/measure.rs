@@ -288,7 +288,7 @@ fn repeated(journal: &Journal) -> Option<String> {
 
 /// Prints where the time went.
 fn tell_times(conduct: &Conduct, shell: &Shell) {
-    for sentence in crate::report::ran::what_ran(conduct) {
+    for sentence in crate::report::ran::times(conduct) {
         shell.say(&sentence);
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn write(
             for (key, lines) in records::objects(&records.records)? {
                 output::write(&out.records().join(key.file_name()), lines.as_bytes()).world()?;
             }
-            records_command::tell(&records, shell);
+            records_command::report_unpublished(&records, shell);
         }
         Err(error) => shell.say(&format!("no dashboard records: {error:#}")),
     }
