@@ -1,6 +1,6 @@
-//! How long a report of 500 primary rows takes to compare, with five pairs. `cargo bench --bench compare` prints it.
+//! Time to compare a report of 500 primary rows with five pairs: `cargo bench --bench compare`.
 
-#![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn compared() -> Duration {
     time
 }
 
-/// Every metric of every case, some percent apart: noise enough that the rule has to work for its sentence.
+/// Every metric of every case, with noise of a few percent.
 fn repetition(cases: &[CaseFacts], at: usize) -> Repetition {
     let value = |row: usize| 100.0 + ((row * 31 + at * 17) % 23) as f64;
     let of_case = |(number, case): (usize, &CaseFacts)| {

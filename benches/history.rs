@@ -1,12 +1,12 @@
 //! The history of main. `cargo bench --bench history -- store|changes|otava`:
-//! `store`: a folder of 500 series over 250 commits becomes a site, from cold and after one more commit;
-//! `changes`: the changes of the same series alone;
-//! `otava`: what is found in series whose changes are known, with Apache Otava beside it on the same series
-//! (`VLLM_PERF_BENCH_OTAVA=/path/to/python`, one that has `apache-otava`). Seeds are fixed.
+//! `store`: builds the site of 500 series over 250 commits, from scratch and after one more commit;
+//! `changes`: the change points of the same series alone;
+//! `otava`: change points in series with known changes, compared with Apache Otava
+//! (`VLLM_PERF_BENCH_OTAVA=/path/to/python` with `apache-otava` installed). Seeds are fixed.
 
-#![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
-#![allow(clippy::disallowed_methods, reason = "a benchmark is a piece of the world")]
+#![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
+#![allow(clippy::unwrap_used, reason = "a benchmark panics on errors")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads and writes files")]
 
 use std::io::Write;
 use std::path::Path;
@@ -62,7 +62,7 @@ fn normal(random: &mut ChaCha8Rng) -> f64 {
     StandardNormal.sample(random)
 }
 
-/// Noise of 2 %, and now and then a spike of 10 to 30 %; `shift` is added to the logarithm.
+/// Noise of 2 % and a spike of 10 to 30 % in 1 % of the points; `shift` is added to the logarithm.
 fn series(seed: u64, length: usize, shift: impl Fn(usize) -> f64) -> Vec<f64> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     (0..length)
@@ -73,7 +73,7 @@ fn series(seed: u64, length: usize, shift: impl Fn(usize) -> f64) -> Vec<f64> {
         .collect()
 }
 
-/// One in five moves by a twentieth somewhere.
+/// Every fifth series has a step of 5 %.
 fn many() -> Vec<Vec<f64>> {
     (0..SERIES as u64)
         .map(|seed| {
@@ -136,13 +136,13 @@ fn store() {
         );
         assert!(built.notes.is_empty() && built.unread.is_empty(), "{:?}", built.notes);
     };
-    build("from cold");
-    build("nothing new");
+    build("from scratch");
+    build("no new records");
     write_commit(&records, &all, COMMITS);
     build("after one more commit");
 }
 
-/// The most memory that this process held, in MB.
+/// Peak memory of this process, in MB.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -165,7 +165,7 @@ fn changes() {
     );
 }
 
-/// A kind of series: its name, and what is added to the logarithm at a place. A step is at a place that differs by series.
+/// A kind of series with its step or drift. The place of the step differs between series.
 struct Labelled {
     name: &'static str,
     step: f64,
@@ -212,16 +212,16 @@ fn otava() {
         row(name, "vllm-perf", *step, &ours, begun.elapsed().as_secs_f64());
         match &python {
             Some(python) => {
-                let (theirs, seconds) = theirs(python, &all);
-                row(name, "Otava", *step, &theirs, seconds);
+                let (found, seconds) = by_otava(python, &all);
+                row(name, "Otava", *step, &found, seconds);
             }
-            None => println!("{:<15} {:<16} not run: VLLM_PERF_BENCH_OTAVA names no Python", "", "Otava"),
+            None => println!("{:<15} {:<16} not run: VLLM_PERF_BENCH_OTAVA is not set", "", "Otava"),
         }
     }
-    println!("found: within 10 points of the step; with drift, where no place is right, every change is another one");
+    println!("found: within 10 points of the step; with drift, every change counts as another change");
 }
 
-/// A step may be found once; whatever else is found is a false alarm, but for drift, where there is something to tell.
+/// One row of the table. Changes other than the step are false alarms, except for drift.
 fn row(name: &str, by: &str, step: f64, found: &[Vec<usize>], seconds: f64) {
     let near = |reach: usize| {
         let hit = |(seed, places): (usize, &Vec<usize>)| {
@@ -240,8 +240,8 @@ fn row(name: &str, by: &str, step: f64, found: &[Vec<usize>], seconds: f64) {
     );
 }
 
-/// What Otava finds, and how long its own work took without the start of Python.
-fn theirs(python: &str, all: &[Vec<f64>]) -> (Vec<Vec<usize>>, f64) {
+/// The changes that Otava finds, and its time without the start of Python.
+fn by_otava(python: &str, all: &[Vec<f64>]) -> (Vec<Vec<usize>>, f64) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/change_points.py");
     let mut child = Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();

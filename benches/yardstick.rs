@@ -1,14 +1,13 @@
-//! False alarms and power of the verdicts, and of the rules of others, on simulated reports whose truth is known.
-//! `cargo bench --bench yardstick` prints the table; the seed is fixed, so it is always the same. The rule is the
-//! library's own: `vllm_verdict::compare`.
+//! False alarms and power of the verdicts (`vllm_verdict::compare`) and of other rules, on simulated reports with known
+//! changes. `cargo bench --bench yardstick` prints a table; the seed is fixed, so it is reproducible.
 //!
-//! The world that is simulated: 60 primary rows (12 cases of 5 metrics). A repetition of a row has a random effect of its
-//! own, Student t with 4 degrees of freedom scaled to 1 to 4 % (one size a row), and measuring noise of a third of that.
+//! The simulation: 60 primary rows (12 cases of 5 metrics). A repetition of a row has a random
+//! effect, Student t with 4 degrees of freedom scaled to 1 to 4 % (one size a row), and measuring noise of a third of that.
 //! All rows of a repetition share 0.5 %. The machine drifts within a job: a random walk of 0.2 % a repetition and a trend
-//! of up to 1 %. Between jobs it differs by 2 % (all rows) and 1 % (each row): what rules that compare jobs live with.
+//! of up to 1 %. Between jobs it differs by 2 % (all rows) and 1 % (each row): this affects the rules that compare jobs.
 //! A shift makes the 10 rows of 2 cases worse.
 
-#![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -33,11 +32,11 @@ const REPORTS_A_SUITE: usize = 50;
 const SHIFTS: [f64; 4] = [0.0, 0.02, 0.05, 0.10];
 /// A/A pairs of a row in a calibrated store.
 const AA_PAIRS: usize = 20;
-/// Nightly runs of main that rules over history know.
+/// Nightly runs of main for the rules over history.
 const HISTORY: usize = 30;
 
-/// A suite on a machine: what stays the same from job to job.
-struct World {
+/// A suite on a machine: the part that is the same in all jobs.
+struct Simulation {
     cases: Vec<CaseFacts>,
     metrics: Vec<&'static Metric>,
     /// Size of the random effect of each row, case by case.
@@ -47,7 +46,7 @@ struct World {
 /// The logarithm of every row in every repetition of one job, in the order of time.
 type Job = Vec<Vec<f64>>;
 
-impl World {
+impl Simulation {
     fn new(random: &mut ChaCha8Rng) -> Self {
         let case = |number: usize| {
             let case = vllm_verdict::v1::CaseFacts::named(
@@ -61,7 +60,7 @@ impl World {
         Self { cases: (0..CASES).map(case).collect(), metrics, deviation }
     }
 
-    /// One job of so many repetitions.
+    /// One job with this number of repetitions.
     fn job(&self, repetitions: usize, random: &mut ChaCha8Rng) -> Job {
         let normal = |deviation: f64, random: &mut ChaCha8Rng| deviation * standard(random);
         let machine = normal(0.02, random);
@@ -82,7 +81,7 @@ impl World {
         job
     }
 
-    /// What makes a row worse by `shift`, as a logarithm; 0 for rows that did not change.
+    /// The change of a row that is worse by `shift`, as a logarithm; 0 for rows without a change.
     fn shift(&self, row: usize, shift: f64) -> f64 {
         let worse = match self.metrics[row % self.metrics.len()].direction {
             Direction::Higher => -shift.ln_1p(),
@@ -91,7 +90,7 @@ impl World {
         if row / self.metrics.len() < SHIFTED_CASES { worse } else { 0.0 }
     }
 
-    /// Pairs of one job: which side goes first is drawn for each.
+    /// Pairs of one job, each in random order.
     fn pairs(&self, pairs: usize, shift: f64, random: &mut ChaCha8Rng) -> [Job; 2] {
         let job = self.job(2 * pairs, random);
         let mut sides = [Vec::new(), Vec::new()];
@@ -116,7 +115,7 @@ impl World {
         self.cases.iter().zip(values.chunks(self.metrics.len())).map(of_case).collect()
     }
 
-    /// A store of so many A/A pairs a row, from jobs of five pairs.
+    /// Noise from this number of A/A pairs of each row, in jobs of five pairs.
     fn noise(&self, pairs: usize, random: &mut ChaCha8Rng) -> Noise {
         let mut ratios = vec![Vec::new(); self.deviation.len()];
         while ratios[0].len() < pairs {
@@ -166,18 +165,18 @@ fn heavy(random: &mut ChaCha8Rng) -> f64 {
     StudentT::new(4.0).map_or(0.0, |student| student.sample(random) / 2.0_f64.sqrt())
 }
 
-/// What a rule said of one report.
+/// The result of a rule on one report.
 #[derive(Clone, Copy, Default)]
-struct Said {
-    /// Rows that did not change and were called changed.
+struct Outcomes {
+    /// Unchanged rows that the rule called changed.
     alarms: usize,
-    /// Rows that got worse and were called regressed.
+    /// Worse rows that the rule called regressed.
     found: usize,
-    /// Pairs of a case that were run, on average.
+    /// Average number of pairs of a case.
     pairs: f64,
 }
 
-/// What a rule said of many reports.
+/// The results of a rule on many reports.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     reports: usize,
@@ -188,12 +187,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, said: Said) {
+    fn add(&mut self, outcomes: Outcomes) {
         self.reports += 1;
-        self.alarmed += usize::from(said.alarms > 0);
-        self.alarms += said.alarms;
-        self.found += said.found;
-        self.pairs += said.pairs;
+        self.alarmed += usize::from(outcomes.alarms > 0);
+        self.alarms += outcomes.alarms;
+        self.found += outcomes.found;
+        self.pairs += outcomes.pairs;
     }
 
     fn a_report(&self, number: usize) -> f64 {
@@ -201,45 +200,45 @@ impl Tally {
     }
 }
 
-/// What the verdicts say. With a shift of 0, every call is a false alarm.
-fn ours(world: &World, comparison: &Comparison, shift: f64) -> Said {
-    let mut said = Said::default();
+/// The result of the verdicts. With a shift of 0, every change is a false alarm.
+fn of_verdicts(simulation: &Simulation, comparison: &Comparison, shift: f64) -> Outcomes {
+    let mut outcomes = Outcomes::default();
     for row in &comparison.rows {
-        let shifted = shift > 0.0 && world.cases[..SHIFTED_CASES].iter().any(|case| case.name == row.case);
-        said.found += usize::from(shifted && row.verdict == Verdict::Regressed);
-        said.alarms += usize::from(!shifted && matches!(row.verdict, Verdict::Regressed | Verdict::Improved));
+        let shifted = shift > 0.0 && simulation.cases[..SHIFTED_CASES].iter().any(|case| case.name == row.case);
+        outcomes.found += usize::from(shifted && row.verdict == Verdict::Regressed);
+        outcomes.alarms += usize::from(!shifted && matches!(row.verdict, Verdict::Regressed | Verdict::Improved));
         let pairs = comparison.method.looks[row.look as usize - 1].pairs;
-        said.pairs += f64::from(pairs) / comparison.rows.len() as f64;
+        outcomes.pairs += f64::from(pairs) / comparison.rows.len() as f64;
     }
-    said
+    outcomes
 }
 
-/// What another rule says: `calls` is -1 (better), 0 or 1 (worse) for a row.
-fn theirs(world: &World, shift: f64, calls: impl Fn(usize) -> i8) -> Said {
-    let mut said = Said::default();
-    for row in 0..world.deviation.len() {
-        let shifted = shift > 0.0 && world.shift(row, shift) != 0.0;
-        said.found += usize::from(shifted && calls(row) == 1);
-        said.alarms += usize::from(!shifted && calls(row) != 0);
+/// The result of another rule: `calls` is -1 (better), 0 or 1 (worse) for a row.
+fn of_rule(simulation: &Simulation, shift: f64, calls: impl Fn(usize) -> i8) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    for row in 0..simulation.deviation.len() {
+        let shifted = shift > 0.0 && simulation.shift(row, shift) != 0.0;
+        outcomes.found += usize::from(shifted && calls(row) == 1);
+        outcomes.alarms += usize::from(!shifted && calls(row) != 0);
     }
-    said
+    outcomes
 }
 
-/// The rules of others see other jobs: a history of main, one run of head, five runs of head.
-struct Others {
+/// The data of the other rules: a history of main. They also use one run or five runs of head in other jobs.
+struct OtherRules {
     history: Vec<Vec<f64>>,
 }
 
-impl Others {
-    /// For each rule its name and what it says.
-    fn say(&self, world: &World, shift: f64, random: &mut ChaCha8Rng) -> [(&'static str, Said); 4] {
-        let mut head = world.job(5, random);
+impl OtherRules {
+    /// The result of each rule, with its name.
+    fn results(&self, simulation: &Simulation, shift: f64, random: &mut ChaCha8Rng) -> [(&'static str, Outcomes); 4] {
+        let mut head = simulation.job(5, random);
         for values in &mut head {
-            values.iter_mut().enumerate().for_each(|(row, value)| *value += world.shift(row, shift));
+            values.iter_mut().enumerate().for_each(|(row, value)| *value += simulation.shift(row, shift));
         }
-        let base = world.job(5, random);
+        let base = simulation.job(5, random);
         // Differences as "worse": positive for more latency and for less throughput.
-        let sign = |row: usize| match world.metrics[row % world.metrics.len()].direction {
+        let sign = |row: usize| match simulation.metrics[row % simulation.metrics.len()].direction {
             Direction::Higher => -1.0,
             Direction::Lower => 1.0,
         };
@@ -258,7 +257,7 @@ impl Others {
             let past = of_row(row);
             let (mean, deviation) = moments(&past);
             let limit = quantile(0.99, past.len() as f64 - 1.0) * deviation;
-            // One-sided: only worse values alarm.
+            // One-sided: only worse values raise an alarm.
             i8::from(sign(row) * (head[0][row] - mean) > limit)
         };
         let fences = |row: usize| {
@@ -282,10 +281,10 @@ impl Others {
             }
         };
         [
-            ("ratio of 5 %, single runs of two jobs", theirs(world, shift, ratio)),
-            ("one-sided t at 0.99 over history", theirs(world, shift, student)),
-            ("Q3 + 3 IQR over history", theirs(world, shift, fences)),
-            ("Mann-Whitney 5 v 5 of two jobs", theirs(world, shift, ranks)),
+            ("ratio of 5 %, single runs of two jobs", of_rule(simulation, shift, ratio)),
+            ("one-sided t at 0.99 over history", of_rule(simulation, shift, student)),
+            ("Q3 + 3 IQR over history", of_rule(simulation, shift, fences)),
+            ("Mann-Whitney 5 v 5 of two jobs", of_rule(simulation, shift, ranks)),
         ]
     }
 }
@@ -302,42 +301,50 @@ fn quantile(probability: f64, freedom: f64) -> f64 {
 
 fn main() {
     let mut table: Vec<(String, [Tally; SHIFTS.len()])> = Vec::new();
-    let mut add = |name: String, at: usize, said: Said| {
+    let mut add = |name: String, at: usize, outcomes: Outcomes| {
         let place = table.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
             table.push((name, Default::default()));
             table.len() - 1
         });
-        table[place].1[at].add(said);
+        table[place].1[at].add(outcomes);
     };
     for (at, shift) in SHIFTS.into_iter().enumerate() {
         let reports = if at == 0 { NULL_REPORTS } else { SHIFTED_REPORTS };
         for suite in 0..reports / REPORTS_A_SUITE {
             let mut random = ChaCha8Rng::seed_from_u64(1000 * at as u64 + suite as u64);
-            let world = World::new(&mut random);
+            let world = Simulation::new(&mut random);
             let known = [
                 ("calibrated", world.noise(AA_PAIRS, &mut random)),
                 ("pooled", world.noise(5, &mut random)),
-                ("uncalibrated", Noise::default()),
+                ("not calibrated", Noise::default()),
             ];
             let history = (0..HISTORY).filter_map(|_| world.job(1, &mut random).pop()).collect();
-            let others = Others { history };
+            let others = OtherRules { history };
             for _ in 0..REPORTS_A_SUITE {
                 let pairs = world.pairs(10, shift, &mut random);
                 for (words, noise) in &known {
                     for number in [3, 5, 10] {
                         let comparison = world.compare(&pairs, number, noise, Vec::new());
-                        add(format!("ours, paired N={number}, {words}"), at, ours(&world, &comparison, shift));
+                        add(
+                            format!("vllm-perf, paired N={number}, {words}"),
+                            at,
+                            of_verdicts(&world, &comparison, shift),
+                        );
                     }
                     let comparison = world.compare(&pairs, 10, noise, Look::sequential(0.05).to_vec());
-                    add(format!("ours, sequential 5 to 10, {words}"), at, ours(&world, &comparison, shift));
+                    add(format!("vllm-perf, sequential 5 to 10, {words}"), at, of_verdicts(&world, &comparison, shift));
                 }
-                for (name, said) in others.say(&world, shift, &mut random) {
-                    add(name.to_owned(), at, said);
+                for (name, outcomes) in others.results(&world, shift, &mut random) {
+                    add(name.to_owned(), at, outcomes);
                 }
             }
         }
     }
-    table.sort_by_key(|(name, _)| (!name.starts_with("ours"), !name.contains("paired")));
+    table.sort_by_key(|(name, _)| (!name.starts_with("vllm-perf"), !name.contains("paired")));
+    print(&table);
+}
+
+fn print(table: &[(String, [Tally; SHIFTS.len()])]) {
     let rows = CASES * 5;
     println!(
         "{NULL_REPORTS} reports of {rows} rows without a change; {SHIFTED_REPORTS} with {} rows worse by 2, 5 or 10 %",
@@ -348,7 +355,7 @@ fn main() {
         "rule", "false alarms", "reports with", "pairs", "found", "found", "found"
     );
     println!("{:<40} {:>13} {:>12} {:>7} {:>6} {:>6} {:>6}", "", "a report", "any", "a case", "2 %", "5 %", "10 %");
-    for (name, tallies) in &table {
+    for (name, tallies) in table {
         let null = &tallies[0];
         let found = |tally: &Tally| tally.a_report(tally.found) / (SHIFTED_CASES * 5) as f64;
         let pairs = null.pairs / null.reports as f64;

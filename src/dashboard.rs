@@ -1,5 +1,4 @@
-//! A static site from a store: what moved, and every series over the commits of a branch. World: reads the store, writes
-//! a folder.
+//! The dashboard, a static site from the records in a store: recent changes, and all series over the commits of a branch.
 
 pub mod alarms;
 pub mod overview;
@@ -14,59 +13,58 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, stream};
-use page_data::{Page, Site};
-use record_object::Object;
-use site_cache::{Cache, Source};
+use vllm_verdict::number;
 
 use crate::exit::Classify;
+use crate::report::escape;
 use crate::system::output;
 use crate::system::store::object_key::RecordKey;
 use crate::system::store::{Store, StoredObject};
+use page_data::{Page, Site};
+use record_object::Object;
 use series::Setting;
+use site_cache::{Cache, Source};
 
-/// What was read, in the folder of the site.
+/// The cache file in the folder of the site.
 const CACHE: &str = ".vllm-perf-cache.json";
 
-/// Objects that are read at a time: enough to hide the way to an object store, few enough to hold.
+/// Number of concurrent reads: enough to hide the latency of an object store, few enough for memory.
 const AT_A_TIME: usize = 16;
 
-/// What was built.
+/// Summary of a build.
 #[derive(Debug, Default)]
 pub struct Built {
-    /// Pages, series and commits of the site.
     pub pages: usize,
-    /// Series over all pages.
     pub series: usize,
-    /// Objects that were read now, and all that the site is made of.
+    /// Objects that were read in this build.
     pub read: usize,
-    /// All objects that the site is made of.
+    /// All objects of the site.
     pub objects: usize,
-    /// Files whose content is new.
+    /// Files with new content.
     pub written: usize,
-    /// Files of before that no page needs any more.
+    /// Files of earlier builds that no page uses any more.
     pub removed: usize,
-    /// Series that got worse, and better, in the last nights.
+    /// Recent changes: number of series that got worse, and better.
     pub alarms: (usize, usize),
-    /// What somebody should know: objects that are no records, values that were replaced.
+    /// Messages for the user: objects that are not records, values that were replaced.
     pub notes: Vec<String>,
-    /// Objects that the store did not give; the next build asks again.
+    /// Errors of objects that could not be read; the next build tries again.
     pub unread: Vec<String>,
 }
 
-/// Builds the site of a branch in a folder, or brings the one that is there up to date. Files whose content stays are not
-/// touched.
+/// Builds or updates the site of a branch in a folder. Files whose content does not change are not written.
 ///
 /// # Errors
-/// The world's: the store cannot be listed, or the folder not written.
+/// External: the store cannot be listed, or the folder cannot be written.
 pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built> {
     let mut built = Built::default();
-    let mut cache = known(store, setting, out, &mut built.notes);
+    let mut cache = previous(store, setting, out, &mut built.notes);
     let entries = records(store, setting, &mut built.notes).await?;
     cache.retain(&entries);
     let new: Vec<StoredObject> = entries.into_iter().filter(|entry| !cache.knows(entry)).collect();
     let reading = new.into_iter().map(|entry| {
         let (store, repository, branch) = (store.clone(), setting.repository.clone(), setting.branch.clone());
-        // A task of its own: parsing is most of the work, and takes a processor.
+        // A separate task, because parsing is most of the work and CPU-bound.
         tokio::spawn(async move {
             let content = store.read(&entry.key).await;
             (entry, content.map(|content| record_object::read(&content, &repository, &branch)))
@@ -86,13 +84,13 @@ pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built
     built.unread.sort();
     built.objects = cache.objects.len();
     for (key, kept) in &cache.objects {
-        built.notes.extend(kept.problems.iter().map(|problem| format!("`{key}`: left out: {problem}")));
+        built.notes.extend(kept.problems.iter().map(|problem| format!("`{key}`: skipped: {problem}")));
     }
     let pages = series::pages(&cache.names, cache.objects.values(), setting, &cache.windows);
     if pages.replaced > 0 {
         built.notes.push(format!(
-            "{} measured more than once at a commit: the latest attempt is shown",
-            vllm_verdict::number::plural(pages.replaced, "value")
+            "{} measured more than once at a commit: only the latest attempt is shown",
+            number::plural(pages.replaced, "value")
         ));
     }
     cache.windows = pages.windows;
@@ -104,14 +102,14 @@ pub async fn build(store: &Store, setting: &Setting, out: &Path) -> Result<Built
 /// The repositories that a store has records of.
 ///
 /// # Errors
-/// The world's: the store cannot be listed.
+/// External: the store cannot be listed.
 pub async fn repositories(store: &Store) -> Result<BTreeSet<String>> {
     let keys = store.list("v3").await?;
     Ok(keys.iter().filter_map(|entry| Some(entry.key.parse::<RecordKey>().ok()?.repository)).collect())
 }
 
-/// What was read the last time, where that can be relied on.
-fn known(store: &Store, setting: &Setting, out: &Path, notes: &mut Vec<String>) -> Cache {
+/// The cache of the last build, or an empty one if it cannot be used.
+fn previous(store: &Store, setting: &Setting, out: &Path, notes: &mut Vec<String>) -> Cache {
     let source = Source {
         store: store.place().to_owned(),
         repository: setting.repository.clone(),
@@ -120,28 +118,26 @@ fn known(store: &Store, setting: &Setting, out: &Path, notes: &mut Vec<String>) 
     let path = out.join(CACHE);
     match std::fs::read(&path) {
         Ok(text) => Cache::read(&text, &source).unwrap_or_else(|error| {
-            notes.push(format!("everything is read anew: `{}`: {error:#}", path.display()));
+            notes.push(format!("all objects are read again, without the cache `{}`: {error:#}", path.display()));
             Cache::new(source)
         }),
         Err(_) => Cache::new(source),
     }
 }
 
-/// The objects of the branch that may hold records.
+/// The objects of the branch whose keys are keys of records.
 async fn records(store: &Store, setting: &Setting, notes: &mut Vec<String>) -> Result<Vec<StoredObject>> {
     let mut entries = store.list(&RecordKey::branch_prefix(&setting.repository, &setting.branch)).await?;
     let all = entries.len();
     entries.retain(|entry| entry.key.parse::<RecordKey>().is_ok());
     if entries.len() < all {
-        notes.push(format!(
-            "{} left out: no key of records",
-            vllm_verdict::number::plural(all - entries.len(), "object")
-        ));
+        let others = number::plural(all - entries.len(), "object");
+        notes.push(format!("{others} skipped: the key is not a key of records"));
     }
     Ok(entries)
 }
 
-/// Writes the files of the site whose content is new, and removes those that it had before and has no more.
+/// Writes the files of the site that changed, and removes files of earlier builds that it no longer has.
 fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built: &mut Built) -> Result<()> {
     let site: Site = overview::site(pages, setting);
     let alarms = alarms::alarms(pages, setting);
@@ -177,16 +173,19 @@ fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built
     let assets = assets.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| pages::is_asset(name));
     let before: BTreeSet<String> = std::mem::replace(&mut cache.files, files).into_iter().collect();
     for old in before.into_iter().chain(assets.map(|name| format!("assets/{name}"))) {
-        // The list lies in a folder that others can write to: a name of another form is not ours to remove.
-        if cache.files.binary_search(&old).is_err() && is_ours(&old) && std::fs::remove_file(out.join(&old)).is_ok() {
+        // The list is in a folder that others may write to, so only names of the site's own form are removed.
+        if cache.files.binary_search(&old).is_err()
+            && is_site_file(&old)
+            && std::fs::remove_file(out.join(&old)).is_ok()
+        {
             built.removed += 1;
         }
     }
     Ok(())
 }
 
-/// Whether a name is of the form of our files: at most one folder, and no way out.
-fn is_ours(name: &str) -> bool {
+/// Whether a name has the form of a site file: at most one known folder, and no way out of it.
+fn is_site_file(name: &str) -> bool {
     let plain = |part: &str| {
         let mut characters = part.chars();
         characters.next().is_some_and(|first| first.is_ascii_alphanumeric())
@@ -198,10 +197,10 @@ fn is_ours(name: &str) -> bool {
     }
 }
 
-/// Checks that a repository can stand in a key and in a link.
+/// Checks that a repository is valid in a key and in a link.
 ///
 /// # Errors
-/// It is no `OWNER/NAME`.
+/// It is not `OWNER/NAME`.
 pub fn check_repository(repository: &str) -> Result<()> {
     let plain = |part: &str| {
         !part.is_empty()
@@ -210,6 +209,6 @@ pub fn check_repository(repository: &str) -> Result<()> {
     };
     match repository.split_once('/') {
         Some((owner, name)) if plain(owner) && plain(name) => Ok(()),
-        _ => bail!("`{}` is no repository: --repository OWNER/NAME", crate::report::escape::name(repository)),
+        _ => bail!("`{}` is not a repository: --repository OWNER/NAME", escape::name(repository)),
     }
 }

@@ -1,33 +1,33 @@
-//! What was measured goes to where people look: one comment, the job summary, the build's annotation, the artifacts, and the
-//! records of main to the store.
-//! Texts come rendered; here is decided what may be written where. A sink that fails does not keep the others.
+//! Publishing: the comment on the pull request, the job summary, the annotation of the build, the artifacts, and the records
+//! of main. This module decides what may be written where; the texts are rendered by `report`. A destination that fails
+//! does not affect the others.
 
 pub mod artifact;
 pub mod comment;
 pub mod record_upload;
 
-use crate::system::delivery::Delivery;
-use crate::system::step_files;
-use comment::{Action, Posted};
 use std::fmt::{self, Write};
 use std::path::Path;
 
 use anyhow::anyhow;
-use record_upload::{Destination, Upload};
 use sha2::{Digest, Sha256};
 use vllm_verdict::v1::{Comparison, Device, Event, Provider, Verdict};
 
 use crate::ci::event::CiRun;
 use crate::exit::{Classify, Exit};
 use crate::system::buildkite_agent::{Agent, Style};
+use crate::system::delivery::Delivery;
 use crate::system::github::{Github, PullRequest};
+use crate::system::step_files;
+use comment::{Action, Posted};
+use record_upload::{Destination, Upload};
 
-/// What became of every sink.
+/// The outcome of each destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// The comment on the pull request; done is its page.
+pub struct Deliveries {
+    /// The comment on the pull request.
     pub comment: Delivery,
-    /// Page of the comment, where it is in place.
+    /// Page of the comment, if there is one.
     pub comment_url: Option<String>,
     /// The job summary of GitHub Actions.
     pub summary: Delivery,
@@ -41,18 +41,18 @@ pub struct Report {
     pub records: Delivery,
 }
 
-/// What a comment that could not be written means for the exit.
+/// The effect of a comment that could not be written on the exit code.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum CommentFailure {
-    /// It is told, nothing else: the results are there.
+    /// A message only.
     #[default]
     Warn,
     /// Exit 4.
     Error,
 }
 
-impl Report {
-    /// The exit of `publish`.
+impl Deliveries {
+    /// The exit code of `publish`.
     pub fn exit(&self, comment_failure: CommentFailure) -> Exit {
         let failed = |outcome: &Delivery| matches!(outcome, Delivery::Failed(_));
         let others = [&self.summary, &self.annotation, &self.meta_data, &self.artifacts, &self.records];
@@ -61,7 +61,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Deliveries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "comment: {}", self.comment)?;
         writeln!(f, "summary: {}", self.summary)?;
@@ -72,39 +72,40 @@ impl fmt::Display for Report {
     }
 }
 
-/// What is published, and with what.
+/// The inputs of [`publish`].
 pub struct Publication<'a> {
-    /// What happened.
     pub event: &'a Event,
-    /// The CI run that we are in.
+    /// The current CI run.
     pub run: &'a CiRun,
-    /// The commit that was measured, where it is the event's or one of its branch before it.
+    /// The measured commit, if it is the event's commit or an earlier one of its branch.
     pub commit: Option<&'a str>,
-    /// What was measured.
     pub comparison: &'a Comparison,
-    /// Which comment is ours: a [`comment_id`].
+    /// The identity of the comment: a [`comment_id`].
     pub comment_id: &'a str,
-    /// The comment's text. The argument is the pull request's head where it has moved on since the measurement.
-    pub comment: &'a (dyn Fn(Option<&str>) -> String + Send + Sync),
-    /// The job summary's text.
-    pub summary: &'a str,
-    /// The annotation's text.
-    pub annotation: &'a str,
+    pub texts: Texts<'a>,
     /// The output folder.
     pub folder: &'a Path,
-    /// GitHub, where there is a token.
+    /// GitHub, if there is a token.
     pub github: Option<&'a Github>,
-    /// Buildkite's agent, where this is Buildkite.
+    /// Buildkite's agent, on Buildkite.
     pub agent: Option<&'a Agent>,
-    /// Where records of main go; `None` where nobody configured it.
+    /// The destination of records of main, if one is configured.
     pub destination: Option<&'a Destination>,
-    /// Branches whose pushes are main's.
+    /// Branches whose records are published.
     pub branches: &'a [String],
 }
 
-/// Which comment on a pull request belongs to a configuration: workflow, job and device tell one from another. Of an
-/// accelerator the type counts too, as the legs of one job's matrix; the model of a CPU may change from run to run.
-/// 12 hexadecimal digits.
+/// The rendered texts of a [`Publication`].
+pub struct Texts<'a> {
+    /// Renders the comment. The argument is the new head of the pull request, if it has changed since the measurement.
+    pub comment: &'a (dyn Fn(Option<&str>) -> String + Send + Sync),
+    pub summary: &'a str,
+    pub annotation: &'a str,
+}
+
+/// The identity of the comment of one configuration: workflow, job and device, and for accelerators the device type, which
+/// differs between the jobs of a matrix. The type of a CPU is not included, because it may change from run to run. 12
+/// hexadecimal digits.
 pub fn comment_id(run: &CiRun, device: Option<&Device>) -> String {
     let name = device.map_or("", |device| device.name.as_str());
     let kind = device.filter(|device| !device.name.is_cpu()).map_or("", |device| &device.device_type);
@@ -119,15 +120,17 @@ pub fn comment_id(run: &CiRun, device: Option<&Device>) -> String {
     })
 }
 
-/// Publishes to every sink that this CI has, and tells what became of each.
-/// Errors: results that are not those of the run that they are said to come from; nothing is written then.
-pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Report> {
-    vouch(publication.event, publication.run, publication.comparison).mistake()?;
+/// Publishes to every destination of this CI and returns the outcome of each.
+///
+/// # Errors
+/// The results are not those of the completed run; nothing is written then.
+pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Deliveries> {
+    check_origin(publication.event, publication.run, publication.comparison).mistake()?;
     let (comment, comment_url) = match comment(publication).await {
         Ok((outcome, url)) => (outcome, url),
         Err(error) => (Err(error).into(), None),
     };
-    Ok(Report {
+    Ok(Deliveries {
         comment,
         comment_url,
         summary: summary(publication).into(),
@@ -138,30 +141,30 @@ pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Report> {
     })
 }
 
-/// Results that a completed run left must tell of that run: its commit, its repository.
-fn vouch(event: &Event, run: &CiRun, comparison: &Comparison) -> anyhow::Result<()> {
-    let (Some(completed), Some(told)) = (&run.completed_run, &comparison.subject.event) else { return Ok(()) };
-    if told.head_sha.as_ref().is_some_and(|head| *head != completed.head_sha) {
+/// Checks that the results are those of the completed run: same commit, same repository.
+fn check_origin(event: &Event, run: &CiRun, comparison: &Comparison) -> anyhow::Result<()> {
+    let (Some(completed), Some(measured)) = (&run.completed_run, &comparison.subject.event) else { return Ok(()) };
+    if measured.head_sha.as_ref().is_some_and(|head| *head != completed.head_sha) {
         return Err(anyhow!("the results are not those of the completed run, which measured {}", completed.head_sha));
     }
-    if told.repository.is_some() && told.repository != event.repository {
-        return Err(anyhow!("the results name another repository than the completed run's"));
+    if measured.repository.is_some() && measured.repository != event.repository {
+        return Err(anyhow!("the results are of another repository than the completed run"));
     }
     Ok(())
 }
 
-/// Why no comment is written, where that is known beforehand.
+/// The reason why no comment is written, if that is known from the event alone.
 fn no_comment(event: &Event, run: &CiRun) -> Option<String> {
     let reason = match &run.completed_run {
-        _ if event.repository.is_none() => "the event names no repository",
-        _ if event.name == "pull_request_target" => "vllm-perf does not work under `pull_request_target`",
-        Some(completed) if completed.event != "pull_request" => "the completed run was not one of a pull request",
+        _ if event.repository.is_none() => "the event has no repository",
+        _ if event.name == "pull_request_target" => "vllm-perf does not run under `pull_request_target`",
+        Some(completed) if completed.event != "pull_request" => "the completed run was not for a pull request",
         Some(completed) if completed.conclusion.as_deref() == Some("cancelled") => "the completed run was cancelled",
         Some(_) => return None,
         None if event.pull_request.is_none() => "the event has no pull request",
         None if event.fork => {
-            "the pull request comes from a fork, whose runs may not write; a `workflow_run` workflow on the default \
-             branch can publish the uploaded folder"
+            "the pull request comes from a fork, and its runs have no write access; a `workflow_run` workflow on the \
+             default branch can publish the uploaded folder"
         }
         None => return None,
     };
@@ -177,17 +180,17 @@ async fn comment(publication: &Publication<'_>) -> anyhow::Result<(Delivery, Opt
         return Ok((Delivery::Left("there is no GitHub token".to_owned()), None));
     };
     let repository = event.repository.as_deref().unwrap_or_default();
-    let Some((pull, measured)) = subject(github, event, run, repository).await? else {
+    let Some((pull, measured)) = commented_pull_request(github, event, run, repository).await? else {
         return Ok((Delivery::Left("no open pull request has the measured commit at its head".to_owned()), None));
     };
     let moved_to = measured.filter(|head| *head != pull.head_sha).map(|_| pull.head_sha.as_str());
-    let text = (publication.comment)(moved_to);
+    let text = (publication.texts.comment)(moved_to);
     let posted = comment::stick(github, repository, pull.number, publication.comment_id, &text).await?;
-    Ok((Delivery::Done(told(&posted)), Some(posted.url)))
+    Ok((Delivery::Done(described(&posted)), Some(posted.url)))
 }
 
-/// The pull request that is commented, and the commit that was measured for it.
-async fn subject<'a>(
+/// The pull request of the comment, and the commit that was measured for it.
+async fn commented_pull_request<'a>(
     github: &Github,
     event: &'a Event,
     run: &'a CiRun,
@@ -202,7 +205,7 @@ async fn subject<'a>(
     Ok(Some((pull, event.head_sha.as_deref())))
 }
 
-fn told(posted: &Posted) -> String {
+fn described(posted: &Posted) -> String {
     let action = match posted.action {
         Action::Created => "created",
         Action::Edited => "edited",
@@ -220,8 +223,8 @@ fn told(posted: &Posted) -> String {
 
 fn summary(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     match &publication.run.step_summary {
-        Some(path) => step_files::append_summary(path, publication.summary),
-        None => Ok(Delivery::Left("this is no step of GitHub Actions".to_owned())),
+        Some(path) => step_files::append_summary(path, publication.texts.summary),
+        None => Ok(Delivery::Left("not a step of GitHub Actions".to_owned())),
     }
 }
 
@@ -233,7 +236,7 @@ async fn annotation(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
         Verdict::Improved | Verdict::Unchanged => Style::Success,
         Verdict::Inconclusive => Style::Info,
     };
-    agent.annotate(&format!("vllm-perf-{}", publication.comment_id), style, publication.annotation).await
+    agent.annotate(&format!("vllm-perf-{}", publication.comment_id), style, publication.texts.annotation).await
 }
 
 async fn meta_data(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
@@ -245,7 +248,7 @@ async fn meta_data(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
 async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     match (publication.agent, publication.event.provider) {
         (Some(agent), _) => agent.upload(publication.folder).await,
-        (None, Provider::Github) => Ok(Delivery::Left("the action's own step uploads them".to_owned())),
+        (None, Provider::Github) => Ok(Delivery::Left("uploaded by a separate step of the action".to_owned())),
         (None, _) => Ok(not_buildkite()),
     }
 }
@@ -256,5 +259,5 @@ async fn records(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
 }
 
 fn not_buildkite() -> Delivery {
-    Delivery::Left("this is no Buildkite step".to_owned())
+    Delivery::Left("not a Buildkite step".to_owned())
 }

@@ -1,5 +1,5 @@
-//! A comparison becomes text: comment, job summary, annotation, terminal table, HTML page. Pure.
-//! What is read from data is hostile: it goes through `escape` on its way into every one of them.
+//! Renderings of a comparison: comment, job summary, annotation, terminal table, HTML page; and dashboard records. Text
+//! from data is untrusted: every rendering escapes it with `escape`.
 
 pub mod budget;
 pub mod chart;
@@ -20,10 +20,10 @@ pub mod wording;
 use vllm_verdict::v1::Row;
 use vllm_verdict::{number, statistics};
 
-/// Where a rendering may link to. Filled from the CI run that publishes, never from what was measured.
+/// The link targets of a rendering. They come from the CI run that publishes, never from the measured data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links {
-    /// Page of the CI run that measured.
+    /// Page of the CI run of the measurement.
     pub run: Option<String>,
     /// Page or file of the full report.
     pub artifact: Option<String>,
@@ -34,19 +34,19 @@ pub struct Links {
 }
 
 impl Links {
-    /// Page of a commit, where server and repository are known and `sha` is a hash of 7 to 64 hexadecimal digits.
+    /// Page of a commit, if server and repository are known and `sha` is a hash of 7 to 64 hexadecimal digits.
     pub fn commit(&self, sha: &str) -> Option<String> {
         let server = escape::url(self.server.as_deref()?)?;
         let repository = self.repository.as_deref().filter(|name| is_repository(name))?;
         is_hash(sha).then(|| format!("{}/{repository}/commit/{sha}", server.trim_end_matches('/')))
     }
 
-    /// Page of the run, if it can stand in a link.
+    /// Page of the run, if it is a valid link.
     fn run(&self) -> Option<String> {
         self.run.as_deref().and_then(escape::url)
     }
 
-    /// Page of the report, if it can stand in a link.
+    /// Page of the report, if it is a valid link.
     fn artifact(&self) -> Option<String> {
         self.artifact.as_deref().and_then(escape::url)
     }
@@ -63,8 +63,8 @@ fn is_repository(text: &str) -> bool {
     text.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
 }
 
-/// What base and head of a row show: the median of their repetitions in the row's own unit, with equal decimals; empty
-/// where there is none. The unit is never changed: the numbers are those of `comparison.json`.
+/// The displayed values of base and head: the median of their repetitions in the row's unit, with equal decimals; empty
+/// without repetitions. Units are never converted, so that the numbers match `comparison.json`.
 fn values(row: &Row) -> [String; 2] {
     let medians = [&row.base, &row.head].map(|values| statistics::median(values));
     let decimals = number::decimals(medians.into_iter().flatten());
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comparison_that_was_written_and_read_back_renders_to_the_same_bytes() {
+    fn a_comparison_that_is_read_back_renders_to_the_same_bytes() {
         let comparison = example::comparison();
         let text = serde_json::to_string(&comparison).unwrap();
         let read: vllm_verdict::v1::Comparison = serde_json::from_str(&text).unwrap();

@@ -35,7 +35,7 @@ impl Announcement {
             };
             let id = publish::comment_id(ci, Some(&plan.device));
             let Some(before) = comment::existing(&github, &repository, number, &id).await? else { return Ok(None) };
-            let text = markdown::under_way(&before, ci.run_url.as_deref());
+            let text = markdown::in_progress(&before, ci.run_url.as_deref());
             comment::stick(&github, &repository, number, &id, &text).await?;
             Ok(Some(Self { github, repository, number, id, before }))
         };

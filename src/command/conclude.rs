@@ -68,7 +68,7 @@ pub(super) async fn conclude(
 
 /// Prints which phases ran and how long they took.
 pub fn print_times(comparison: &Comparison, shell: &Shell) {
-    for sentence in ran::what_ran(&comparison.conduct) {
+    for sentence in ran::times(&comparison.conduct) {
         shell.say(&sentence);
     }
 }

@@ -1,8 +1,9 @@
-//! `vllm-perf dashboard`: a static site from a store, and the night's alarms.
+//! `vllm-perf dashboard`: a static site from a store, and its alarms.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use std::path::PathBuf;
 use vllm_verdict::number::{count, plural};
 
 use crate::dashboard::record_object::plain;
@@ -12,29 +13,29 @@ use crate::exit::{Classify, Exit};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 
-/// Builds the site and says what it holds. What is no record is named on standard error; where the store did not give an
-/// object, the site lacks it and the exit code is 4.
+/// Builds the site and prints a summary. Objects that are not records are reported on standard error; if an object cannot be
+/// read, the site lacks it and the exit code is 4.
 pub(super) async fn dashboard(arguments: &DashboardArgs, shell: &Shell) -> Result<Exit> {
     let store = Store::open(&arguments.store, &shell.environment)?;
     let setting = setting(arguments, &store, shell).await?;
     let built = dashboard::build(&store, &setting, &arguments.out).await?;
     built.notes.iter().chain(&built.unread).for_each(|note| shell.say(note));
-    shell.print(&said(&built, arguments));
+    shell.print(&summary(&built, arguments));
     Ok(if built.unread.is_empty() { Exit::Done } else { Exit::World })
 }
 
 async fn setting(arguments: &DashboardArgs, store: &Store, shell: &Shell) -> Result<Setting> {
     let repository = match &arguments.repository {
         Some(repository) => repository.clone(),
-        None => only(store).await?,
+        None => only_repository(store).await?,
     };
     dashboard::check_repository(&repository).mistake()?;
     let server = shell.environment.get("GITHUB_SERVER_URL").unwrap_or("https://github.com");
     for (what, url) in [("GITHUB_SERVER_URL", Some(server)), ("--run-url", arguments.run_url.as_deref())] {
         let Some(url) = url else { continue };
-        let parsed = url::Url::parse(url).with_context(|| format!("`{url}` of {what} is no URL")).mistake()?;
+        let parsed = url::Url::parse(url).with_context(|| format!("`{url}` of {what} is not a URL")).mistake()?;
         let is_web = ["http", "https"].contains(&parsed.scheme());
-        ensure_mistake(is_web, || format!("`{url}` of {what} is no web address"))?;
+        ensure_mistake(is_web, || format!("`{url}` of {what} is not an http or https URL"))?;
     }
     Ok(Setting {
         repository,
@@ -44,12 +45,12 @@ async fn setting(arguments: &DashboardArgs, store: &Store, shell: &Shell) -> Res
     })
 }
 
-/// The repository that a store has records of.
-async fn only(store: &Store) -> Result<String> {
+/// The repository of the records, if the store has only one.
+async fn only_repository(store: &Store) -> Result<String> {
     let all = dashboard::repositories(store).await?;
     let names: Vec<&str> = all.iter().map(String::as_str).take(10).collect();
     ensure_mistake(all.len() < 2, || {
-        format!("the store has records of {}: choose one with --repository", names.join(", "))
+        format!("the store has records of {}: select one with --repository", names.join(", "))
     })?;
     let only = all.first().cloned();
     only.with_context(|| format!("the store `{}` has no records: nothing below `v3/`", store.place())).mistake()
@@ -63,7 +64,7 @@ fn ensure_mistake(holds: bool, why: impl FnOnce() -> String) -> Result<()> {
     check().mistake()
 }
 
-fn said(built: &Built, arguments: &DashboardArgs) -> String {
+fn summary(built: &Built, arguments: &DashboardArgs) -> String {
     let (worse, better) = built.alarms;
     format!(
         "{}: {} with {} series from {} ({} read now); {} written, {} removed\nalarms: {worse} worse, {better} better ({})",
@@ -85,16 +86,16 @@ pub struct DashboardArgs {
     /// Where the records are: a folder, file:///FOLDER, s3://BUCKET/PREFIX, gs:// or az://
     #[arg(long, env = "VLLM_PERF_STORE", value_name = "STORE")]
     pub store: String,
-    /// Folder of the site; what is there of an earlier build is brought up to date
+    /// Folder of the site; an earlier build in it is updated
     #[arg(long, env = "VLLM_PERF_DASHBOARD_OUT", value_name = "DIR", default_value = "vllm-perf-site")]
     pub out: PathBuf,
     /// Branch whose commits are shown
     #[arg(long, env = "VLLM_PERF_BRANCH", value_name = "NAME", default_value = "main")]
     pub branch: String,
-    /// OWNER/NAME; needed where the store has records of more than one
+    /// OWNER/NAME; required if the store has records of several repositories
     #[arg(long, env = "VLLM_PERF_REPOSITORY", value_name = "NAME")]
     pub repository: Option<String>,
-    /// Page of a CI run, to link, with {id} for its number
+    /// URL of a CI run to link, with {id} for its number
     #[arg(long, env = "VLLM_PERF_RUN_URL", value_name = "URL")]
     pub run_url: Option<String>,
 }

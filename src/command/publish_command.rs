@@ -1,24 +1,23 @@
 //! `vllm-perf publish`: comment, job summary or annotation, artifacts and records, from an output folder.
 
 use crate::command::event_flags::EventArgs;
-use crate::publish::CommentFailure;
 use crate::system::step_files;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use vllm_verdict::v1::{Comparison, Event, Provider, Verdict};
 
 use super::base_settings;
+use crate::ci::event::CiRun;
 use crate::ci::workflow_commands::{self, Level, Notice};
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::publish::record_upload::{self, Destination, Upload};
-use crate::publish::{self, Publication, artifact};
+use crate::publish::{self, CommentFailure, Publication, Texts, artifact};
 use crate::report::finding::{self, Finding};
 use crate::report::{Links, markdown};
 use crate::system::buildkite_agent::Agent;
@@ -29,40 +28,28 @@ use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::uploader::Uploader;
 
-/// Publishes. A comment that cannot be written does not lose the results.
+/// Publishes to every destination of this CI. A comment that cannot be written does not stop the others.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
     let environment = &shell.environment;
     let (event, ci) = arguments.event.read(&[], environment)?;
-    // Only records of main need settings; those of a pull request are not asked.
+    // Only the upload of records needs settings; those of a pull request's checkout are not trusted.
     let config = match event.pull_request.is_none() && ci.completed_run.is_none() {
         true => base_settings::of_checkout(arguments.config.as_deref())?.config,
         false => Config::default(),
     };
-    let branches = config.trigger.branches.as_slice();
     if arguments.retry {
-        let destination = destination(arguments, &config, environment)?;
-        let (folder, destination) = (arguments.out.as_path(), destination.as_ref());
-        let outcome =
-            record_upload::retry(&Upload { folder, event: &event, run: &ci, commit: None, branches, destination })
-                .await
-                .world()?;
-        shell.print(&format!("records: {outcome}"));
-        return Ok(if matches!(outcome, Delivery::Failed(_)) { Exit::World } else { Exit::Done });
+        return retry(arguments, &config, (&event, &ci), shell).await;
     }
+    let branches = config.trigger.branches.as_slice();
     let comparison = artifact::read(&arguments.out)?;
-    // Credentials are asked for where there is something to send.
+    // Credentials are only required if there are records to upload.
     let destination = match record_upload::no_records(&event, &ci, branches) {
         Some(_) => None,
         None => destination(arguments, &config, environment)
             .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}")))),
     };
     let commit = measured(&event, &comparison).await;
-    let links = Links {
-        run: ci.completed_run.as_ref().and_then(|run| run.url.clone()).or_else(|| ci.run_url.clone()),
-        artifact: arguments.artifact_url.clone(),
-        server: ci.server_url.clone(),
-        repository: event.repository.clone(),
-    };
+    let links = links(arguments, &event, &ci);
     let id = publish::comment_id(&ci, comparison.subject.device.as_ref());
     let github = arguments.event.github(&ci, environment)?;
     let agent = (event.provider == Provider::Buildkite)
@@ -73,9 +60,11 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         commit: commit.as_deref(),
         comparison: &comparison,
         comment_id: &id,
-        comment: &|moved_to| markdown::comment(&comparison, &links, &id, moved_to),
-        summary: &markdown::summary(&comparison, &links),
-        annotation: &markdown::annotation(&comparison, &links),
+        texts: Texts {
+            comment: &|moved_to| markdown::comment(&comparison, &links, &id, moved_to),
+            summary: &markdown::summary(&comparison, &links),
+            annotation: &markdown::annotation(&comparison, &links),
+        },
         folder: &arguments.out,
         github: github.as_ref(),
         agent: agent.as_ref(),
@@ -93,7 +82,32 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
     Ok(report.exit(arguments.comment_failure))
 }
 
-/// The commit that was measured: a scheduled run may name one of its branch's older commits.
+/// Uploads the records of the spool.
+async fn retry(
+    arguments: &PublishArgs,
+    config: &Config,
+    (event, run): (&Event, &CiRun),
+    shell: &Shell,
+) -> Result<Exit> {
+    let destination = destination(arguments, config, &shell.environment)?;
+    let (folder, destination) = (arguments.out.as_path(), destination.as_ref());
+    let branches = config.trigger.branches.as_slice();
+    let upload = Upload { folder, event, run, commit: None, branches, destination };
+    let outcome = record_upload::retry(&upload).await.world()?;
+    shell.print(&format!("records: {outcome}"));
+    Ok(if matches!(outcome, Delivery::Failed(_)) { Exit::World } else { Exit::Done })
+}
+
+fn links(arguments: &PublishArgs, event: &Event, run: &CiRun) -> Links {
+    Links {
+        run: run.completed_run.as_ref().and_then(|run| run.url.clone()).or_else(|| run.run_url.clone()),
+        artifact: arguments.artifact_url.clone(),
+        server: run.server_url.clone(),
+        repository: event.repository.clone(),
+    }
+}
+
+/// The measured commit. A scheduled run may measure an older commit of its branch.
 async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
     let head = event.head_sha.clone()?;
     let measured = comparison.subject.head.as_ref().and_then(|head| head.commit.clone());
@@ -103,7 +117,7 @@ async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
     }
 }
 
-/// Where records go: to the API where one is named, else to the store. A flag goes before the config.
+/// The destination of records: the upload API if one is set, otherwise the store. Flags take precedence over the config.
 fn destination(arguments: &PublishArgs, config: &Config, environment: &Environment) -> Result<Option<Destination>> {
     let uploader = |url: &str| Uploader::new(url, environment, RetryPolicy::default()).map(Destination::Uploader);
     let store = |place: &str| Store::open(place, environment).map(Destination::Store);
@@ -114,7 +128,7 @@ fn destination(arguments: &PublishArgs, config: &Config, environment: &Environme
     }
 }
 
-/// What GitHub shows on the page of the run.
+/// The findings as annotations on the page of the GitHub run.
 fn notices(comparison: &Comparison) -> Vec<Notice> {
     let notice = |finding: Finding| {
         let (verdict, metric, case, sentence) = match finding {
@@ -137,28 +151,27 @@ fn notices(comparison: &Comparison) -> Vec<Notice> {
 #[derive(Debug, Args)]
 #[command(before_help = "Example:\n  vllm-perf publish vllm-perf-out")]
 pub struct PublishArgs {
-    /// Output folder of a run; read strictly, never executed
+    /// Output folder of a run
     #[arg(env = "VLLM_PERF_OUT", value_name = "OUT", default_value = "vllm-perf-out")]
     pub out: PathBuf,
-    /// What happened.
     #[command(flatten)]
     pub event: EventArgs,
-    /// Page of the uploaded artifact, to link
+    /// URL of the uploaded artifact, to link
     #[arg(long, env = "VLLM_PERF_ARTIFACT_URL", value_name = "URL")]
     pub artifact_url: Option<String>,
-    /// Store for the records of main, in place of the config's: a folder, file:///, s3://, gs:// or az://
+    /// Store for the records of main, instead of the config's: a folder, file:///, s3://, gs:// or az://
     #[arg(long, env = "VLLM_PERF_STORE", value_name = "STORE")]
     pub store: Option<String>,
-    /// API that takes the records in place of a store (VLLM_PERF_UPLOADER_USERNAME and _PASSWORD are its credentials)
+    /// Upload API for the records, instead of a store (credentials: VLLM_PERF_UPLOADER_USERNAME and _PASSWORD)
     #[arg(long, env = "VLLM_PERF_UPLOADER", value_name = "URL")]
     pub uploader: Option<String>,
-    /// Upload the records that did not arrive before, and do nothing else
+    /// Only upload the records of earlier attempts that were not confirmed
     #[arg(long, env = "VLLM_PERF_RETRY", value_parser = BoolishValueParser::new())]
     pub retry: bool,
-    /// Config file, in place of vllm-perf.yml
+    /// Config file, instead of vllm-perf.yml
     #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// warn or error, where the comment cannot be written
+    /// warn or error if the comment cannot be written
     #[arg(
         long,
         env = "VLLM_PERF_COMMENT_FAILURE",

@@ -5,10 +5,10 @@ use crate::command::identity_flags::IdentityArgs;
 use crate::command::shared_flags::DeviceArgs;
 use crate::system::probe;
 use clap::Args;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use vllm_verdict::number;
 use vllm_verdict::v1::{Device, Provider};
 
 use super::identity_flags::identity;
@@ -23,11 +23,11 @@ use crate::system::results_folder;
 use crate::system::shell::Shell;
 use crate::system::store::{Added, Store};
 
-/// Longest import that is read, in bytes.
+/// Largest import, in bytes.
 const IMPORT_LIMIT: u64 = 256 << 20;
 
-/// Prints one record a line, or writes them to a file or adds them to a store. Cases that may not be published are named on
-/// standard error, and then the exit code is 3.
+/// Prints the records, one in each line, writes them to a file, or adds them to a store. Cases that are not published are
+/// reported on standard error, and the exit code is 3 then.
 pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
     let config = base_settings::of_checkout(arguments.config.as_deref())?.config;
     let records = match arguments.results.extension().is_some_and(|extension| extension == "js") {
@@ -49,7 +49,7 @@ pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
     }
     record_notices::print(&records, shell);
     if records == Records::default() {
-        shell.say(&format!("`{}` holds nothing to make records of", arguments.results.display()));
+        shell.say(&format!("`{}` contains no results", arguments.results.display()));
     }
     Ok(if records.refused.is_empty() { Exit::Done } else { Exit::Unmeasured })
 }
@@ -61,11 +61,11 @@ async fn add(records: &Records, store: &Store, shell: &Shell) -> Result<()> {
             Added::Written => written += 1,
             Added::AlreadyThere => {
                 there += 1;
-                shell.say(&format!("already there, left as it is: {key}"));
+                shell.say(&format!("already in the store, not replaced: {key}"));
             }
         }
     }
-    shell.print(&format!("{written} objects added to `{}`, {there} already there", store.place()));
+    shell.print(&format!("{} added to `{}`, {there} already there", number::plural(written, "object"), store.place()));
     Ok(())
 }
 
@@ -88,10 +88,9 @@ async fn device(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Resu
 
 /// The records of github-action-benchmark's data.js.
 async fn import(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Records> {
-    let said = &arguments.device;
-    if said.name.0.is_none() || said.device_type.is_none() {
-        return Err(anyhow!("a data.js does not say what it was measured on: give --device and --device-type"))
-            .mistake();
+    let flags = &arguments.device;
+    if flags.name.0.is_none() || flags.device_type.is_none() {
+        return Err(anyhow!("a data.js does not contain the device: set --device and --device-type")).mistake();
     }
     let cannot = || format!("cannot import `{}`", arguments.results.display());
     let text = read(&arguments.results).with_context(cannot).mistake()?;
@@ -114,31 +113,28 @@ fn read(path: &Path) -> Result<String> {
 #[derive(Debug, Args)]
 #[command(
     before_help = "Example:\n  vllm-perf records results/ --repository vllm-project/vllm --branch main --commit \"$(git rev-parse HEAD)\" \\\n    --workflow-id 20362340534 --job-id 58585533990 --device cpu\n\n  vllm-perf records data.js --store file:///srv/vllm-perf --device cpu --device-type AMD_EPYC_9654_96c --model opt-125m",
-    after_help = "A data.js is github-action-benchmark's. Of its benches, those whose name holds a metric of the dashboard (median_ttft_ms, \"Median TTFT\", p99_tpot, tokens_per_second, latency ...) become records; tp2, qps_4, concurrency_8 and random_128_16 in the rest of the name become parameters. The others are named. A run's number is the date of the measurement."
+    after_help = "A data.js is github-action-benchmark's. Benchmarks in it whose name contains a metric of the dashboard (median_ttft_ms, \"Median TTFT\", p99_tpot, tokens_per_second, latency ...) become records; tp2, qps_4, concurrency_8 and random_128_16 in the rest of the name become parameters. Other benchmarks are reported and skipped. The run number is the date of the measurement."
 )]
 pub struct RecordsArgs {
-    /// Results folder, ours or upstream's, or a data.js
+    /// Results folder of vllm-perf or upstream, or a data.js
     #[arg(value_name = "RESULTS")]
     pub results: PathBuf,
-    /// Where the event comes from.
     #[command(flatten)]
     pub event: EventArgs,
-    /// Whose records they are.
     #[command(flatten)]
     pub identity: IdentityArgs,
-    /// What it was measured on.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Model of a data.js, in place of the name of each suite in it
+    /// Model for a data.js, instead of the name of each suite in it
     #[arg(long, env = "VLLM_PERF_MODEL", value_name = "NAME")]
     pub model: Option<String>,
-    /// Store that they are added to, in place of standard output: a folder, file:///, s3://, gs:// or az://
+    /// Store to add the records to, instead of standard output: a folder, file:///, s3://, gs:// or az://
     #[arg(long, env = "VLLM_PERF_RECORDS_STORE", value_name = "STORE", conflicts_with = "output")]
     pub store: Option<String>,
-    /// File for all records, in place of standard output
+    /// File for all records, instead of standard output
     #[arg(long, env = "VLLM_PERF_RECORDS_OUTPUT", value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Config file, in place of vllm-perf.yml
+    /// Config file, instead of vllm-perf.yml
     #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

@@ -1,4 +1,5 @@
-//! The night's alarms: series whose newest points moved to another level, and the commits that can have done it. Pure.
+//! The alarms of a nightly build: series whose level changed at their newest points, and the commits that may have caused
+//! it.
 
 use std::fmt::Write;
 
@@ -9,17 +10,17 @@ use vllm_verdict::metric::{self, Direction};
 use vllm_verdict::number;
 
 use super::overview::{FALSE_DISCOVERY_RATE, is_better, newest, relative, second};
-use super::page_data::{Commit, Page, Series, Shift};
+use super::page_data::{Commit, LevelChange, Page, Series};
 use super::series::Setting;
 use crate::report::escape;
 
 /// The version of `alarms.json`.
 pub const SCHEMA: &str = "vllm-perf/alarms/v1";
 
-/// So many points may have followed a change that is told of: until it is confirmed.
+/// Largest age of a reported change in points: until it is confirmed.
 const RECENT: usize = 5;
 
-/// A series that was not measured for so long has nothing new to tell, in seconds.
+/// Age in seconds after which a series that is no longer measured raises no alarm.
 const STALE: i64 = 7 * 86_400;
 
 /// `alarms.json`.
@@ -29,59 +30,52 @@ pub struct Alarms {
     pub schema: &'static str,
     /// `OWNER/NAME`.
     pub repository: String,
-    /// Branch.
     pub branch: String,
     /// Date of the newest commit (RFC 3339).
     pub newest: String,
-    /// How many series were looked at: those of primary metrics that are still measured.
+    /// Number of checked series: those of primary metrics that are still measured.
     pub series: usize,
-    /// What got worse, the largest change first.
+    /// Regressions, the largest change first.
     pub alarms: Vec<Alarm>,
-    /// What got better, the largest change first.
+    /// Improvements, the largest change first.
     pub improvements: Vec<Alarm>,
 }
 
-/// A series that moved.
+/// A series whose level changed.
+// 17 fields: the keys of an alarm in `alarms.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Alarm {
     /// File of its page.
     pub file: String,
     /// Id of the series on that page.
     pub series: String,
-    /// Model.
     pub model: String,
-    /// Device.
     pub device: String,
-    /// Device type.
     #[serde(rename = "type")]
     pub device_type: String,
-    /// Metric, by the name of its records.
+    /// Name of the metric in its records.
     pub metric: String,
-    /// Unit of the values.
     pub unit: String,
-    /// Which way is better.
     pub direction: Direction,
-    /// Parameters of the series.
     pub parameters: IndexMap<String, String>,
     /// Level before, in `unit`.
     pub before: f64,
     /// Level after, in `unit`.
     pub after: f64,
-    /// After relative to before: 0.05 is +5 %.
+    /// The relative change: 0.05 is +5 %.
     pub relative: f64,
     /// Two-sided p value.
     pub p: f64,
-    /// How far it can be relied on.
     pub state: State,
-    /// The last commit that was measured at the level before.
+    /// The last measured commit at the level before.
     pub good: Commit,
-    /// The first commit that was measured at the level after.
+    /// The first measured commit at the level after.
     pub bad: Commit,
-    /// The commits between them, the last included: one of them did it.
+    /// Page of the commits after `good` up to `bad`; one of them caused the change.
     pub compare: String,
 }
 
-/// The alarms of the pages, held to a false discovery rate over all series of primary metrics.
+/// The alarms of the pages, at a false discovery rate over all series of primary metrics.
 pub fn alarms(pages: &[Page], setting: &Setting) -> Alarms {
     let newest = newest(pages);
     let watched: Vec<(&Page, &Series)> = pages
@@ -104,20 +98,20 @@ pub fn alarms(pages: &[Page], setting: &Setting) -> Alarms {
         size(b).total_cmp(&size(a)).then_with(|| (&a.file, &a.series).cmp(&(&b.file, &b.series)))
     });
     let (better, worse): (Vec<_>, Vec<_>) = found.into_iter().partition(|(is_better, _)| *is_better);
-    let bare = |list: Vec<(bool, Alarm)>| list.into_iter().map(|(_, alarm)| alarm).collect();
+    let only = |list: Vec<(bool, Alarm)>| list.into_iter().map(|(_, alarm)| alarm).collect();
     Alarms {
         schema: SCHEMA,
         repository: setting.repository.clone(),
         branch: setting.branch.clone(),
         newest: pages.iter().filter_map(|page| page.commits.last()).map(|it| it.date.clone()).max().unwrap_or_default(),
         series: watched.len(),
-        alarms: bare(worse),
-        improvements: bare(better),
+        alarms: only(worse),
+        improvements: only(better),
     }
 }
 
-/// Whether a metric may raise an alarm: what a report calls primary, and what it does not know. The records' `latency` is
-/// the mean of what a report takes the median of.
+/// Whether a metric may raise an alarm: the primary metrics of reports, and metrics that reports do not have, such as
+/// `latency`, the mean of the values whose median a report compares.
 fn is_primary(metric: &str) -> bool {
     match metric::ALL.iter().find(|known| known.id == metric) {
         Some(known) => known.primary,
@@ -125,23 +119,23 @@ fn is_primary(metric: &str) -> bool {
     }
 }
 
-/// When a series was last measured, in seconds since 1970.
+/// Time of the last measurement of a series, in seconds since 1970.
 fn last(page: &Page, series: &Series) -> i64 {
     let at = series.values.iter().rposition(Option::is_some);
     at.map_or(0, |at| second(&page.commits[at].date))
 }
 
-/// A series without its gaps: how many points, and the changes at those.
+/// A series without its gaps: the number of points, and the changes by point.
 fn points(series: &Series) -> (usize, Vec<Change>) {
     let before = |at: usize| series.values[..at].iter().flatten().count();
-    let change = |shift: &Shift| {
-        let Shift { at, before: low, after: high, p, state } = *shift;
+    let change = |shift: &LevelChange| {
+        let LevelChange { at, before: low, after: high, p, state } = *shift;
         Change { at: before(at), before: low, after: high, p, state }
     };
     (before(series.values.len()), series.changes.iter().map(change).collect())
 }
 
-fn alarm(page: &Page, series: &Series, change: &Shift, good: &Commit, setting: &Setting) -> Alarm {
+fn alarm(page: &Page, series: &Series, change: &LevelChange, good: &Commit, setting: &Setting) -> Alarm {
     let bad = &page.commits[change.at];
     Alarm {
         file: format!("{}.html", page.id),
@@ -179,7 +173,7 @@ impl Alarms {
         );
         let _ = writeln!(
             out,
-            "{} series looked at, up to {}. At most {} of what is listed is expected to be chance.",
+            "{} series checked, up to {}. False discovery rate: {}.",
             number::count(self.series),
             self.newest,
             number::percent(FALSE_DISCOVERY_RATE)
@@ -230,16 +224,16 @@ fn row(alarm: &Alarm) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dashboard::record_object::Name;
+    use crate::dashboard::record_object::SeriesName;
     use crate::dashboard::series::tests::{name, object, pages, setting, sha};
-    use crate::dashboard::site_cache::Kept;
+    use crate::dashboard::site_cache::CachedObject;
 
     fn noise(day: usize) -> f64 {
         1.0 + 0.004 * ((day * 7 % 5) as f64 - 2.0)
     }
 
-    /// A commit a day; in the last four nights latency is worse, throughput better, and a spread larger.
-    fn store(model: &str) -> (Vec<Name>, Vec<Kept>) {
+    /// One commit a day; in the last four, latency is worse, throughput is better, and the standard deviation is larger.
+    fn store(model: &str) -> (Vec<SeriesName>, Vec<CachedObject>) {
         let of_day = |day: usize| {
             let moved = day >= 40;
             let values = [
@@ -254,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_got_worse_is_an_alarm_with_the_commits_that_can_have_done_it() {
+    fn a_regression_is_an_alarm_with_the_commits_that_may_have_caused_it() {
         let alarms = alarms(&pages(&store("meta-llama/a|b<script>")), &setting());
         assert_eq!((alarms.series, alarms.alarms.len(), alarms.improvements.len()), (3, 1, 1));
         assert_eq!((&alarms.alarms[0].good.sha, &alarms.alarms[0].bad.sha), (&sha(39), &sha(40)));
@@ -278,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_was_told_of_long_ago_or_on_a_device_that_is_gone_is_no_alarm() {
+    fn an_old_change_and_a_change_on_a_device_that_is_no_longer_measured_are_not_alarms() {
         let of_day = |days: usize, gone: usize| {
             let of_day = |day: usize| {
                 let value = 100.0 * noise(day) * if day >= 40 { 1.1 } else { 1.0 };

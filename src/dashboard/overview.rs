@@ -1,21 +1,31 @@
-//! The overview: every page in a line, and what moved on them. Pure.
+//! The data of the overview: a summary of every page, and the recent changes.
 
 use vllm_verdict::metric::Direction;
 use vllm_verdict::statistics::benjamini_hochberg;
 
-use super::page_data::{LastCommit, Move, Page, Series, Shift, Site, Summary};
+use super::page_data::{LastCommit, LevelChange, Move, Page, Series, Site, Summary};
 use super::series::Setting;
 
-/// Share of false ones among what moved.
+/// False discovery rate of the listed changes.
 pub const FALSE_DISCOVERY_RATE: f64 = 0.05;
 
 const DAY: i64 = 86_400;
 
-/// The overview of the pages. Days are counted back from the newest commit, not from today: the same store gives the same
-/// site.
+/// The overview of the pages. Days are counted back from the newest commit rather than from today, so that the same store
+/// gives the same site.
 pub fn site(pages: &[Page], setting: &Setting) -> Site {
-    let newest = newest(pages);
-    let summary = |page: &Page| Summary {
+    Site {
+        newest: pages.iter().filter_map(|page| page.commits.last()).map(|it| it.date.clone()).max().unwrap_or_default(),
+        repository: setting.repository.clone(),
+        branch: setting.branch.clone(),
+        pages: pages.iter().map(summary).collect(),
+        moved: recent_changes(pages),
+    }
+}
+
+fn summary(page: &Page) -> Summary {
+    let last = page.commits.last().map(|it| LastCommit { sha: it.sha.clone(), date: it.date.clone() });
+    Summary {
         id: page.id.clone(),
         file: format!("{}.html", page.id),
         model: page.model.clone(),
@@ -23,13 +33,15 @@ pub fn site(pages: &[Page], setting: &Setting) -> Site {
         device_type: page.device_type.clone(),
         series: page.series.len(),
         commits: page.commits.len(),
-        last: page
-            .commits
-            .last()
-            .map_or_else(LastCommit::default, |it| LastCommit { sha: it.sha.clone(), date: it.date.clone() }),
-    };
+        last: last.unwrap_or_default(),
+    }
+}
+
+/// The changes of the last 30 days at the false discovery rate, those for the worse first, the largest first.
+fn recent_changes(pages: &[Page]) -> Vec<Move> {
+    let newest = newest(pages);
     let mut moved: Vec<Move> = Vec::new();
-    // A series without a change stands for itself: it was looked at.
+    // A series without a recent change counts as one test with p = 1.
     let mut still = 0;
     for (page, series) in pages.iter().flat_map(|page| page.series.iter().map(move |series| (page, series))) {
         let before = moved.len();
@@ -40,23 +52,7 @@ pub fn site(pages: &[Page], setting: &Setting) -> Site {
                 age if age <= 30 * DAY => 30,
                 _ => continue,
             };
-            moved.push(Move {
-                page: page.id.clone(),
-                series: series.id.clone(),
-                days,
-                at: commit.sha.clone(),
-                date: commit.date.clone(),
-                before: change.before,
-                after: change.after,
-                relative: relative(change),
-                p: change.p,
-                state: change.state,
-                metric: series.metric.clone(),
-                unit: series.unit.clone(),
-                direction: series.direction,
-                parameters: series.parameters.clone(),
-                better: is_better(series, change),
-            });
+            moved.push(of_change(page, series, change, days));
         }
         still += usize::from(moved.len() == before);
     }
@@ -68,12 +64,27 @@ pub fn site(pages: &[Page], setting: &Setting) -> Site {
         let key = |it: &Move| (it.page.clone(), it.series.clone(), it.at.clone());
         a.better.cmp(&b.better).then(size(b).total_cmp(&size(a))).then_with(|| key(a).cmp(&key(b)))
     });
-    Site {
-        newest: pages.iter().filter_map(|page| page.commits.last()).map(|it| it.date.clone()).max().unwrap_or_default(),
-        repository: setting.repository.clone(),
-        branch: setting.branch.clone(),
-        pages: pages.iter().map(summary).collect(),
-        moved,
+    moved
+}
+
+fn of_change(page: &Page, series: &Series, change: &LevelChange, days: u32) -> Move {
+    let commit = &page.commits[change.at];
+    Move {
+        page: page.id.clone(),
+        series: series.id.clone(),
+        days,
+        at: commit.sha.clone(),
+        date: commit.date.clone(),
+        before: change.before,
+        after: change.after,
+        relative: relative(change),
+        p: change.p,
+        state: change.state,
+        metric: series.metric.clone(),
+        unit: series.unit.clone(),
+        direction: series.direction,
+        parameters: series.parameters.clone(),
+        better: is_better(series, change),
     }
 }
 
@@ -82,18 +93,18 @@ pub(super) fn newest(pages: &[Page]) -> i64 {
     pages.iter().filter_map(|page| page.commits.last()).map(|commit| second(&commit.date)).max().unwrap_or_default()
 }
 
-/// A date of ours, in seconds since 1970.
+/// A date of a commit, in seconds since 1970.
 pub(super) fn second(date: &str) -> i64 {
     date.parse::<jiff::Timestamp>().map_or(0, |date| date.as_second())
 }
 
-/// After relative to before.
-pub(super) fn relative(change: &Shift) -> f64 {
+/// The relative change of the level.
+pub(super) fn relative(change: &LevelChange) -> f64 {
     change.after / change.before - 1.0
 }
 
 /// Whether a change is for the better.
-pub(super) fn is_better(series: &Series, change: &Shift) -> bool {
+pub(super) fn is_better(series: &Series, change: &LevelChange) -> bool {
     match series.direction {
         Direction::Higher => change.after > change.before,
         Direction::Lower => change.after < change.before,
@@ -105,7 +116,7 @@ mod tests {
     use super::*;
     use crate::dashboard::series::tests::{name, object, pages, setting, sha};
 
-    /// A commit a day; from day 40 latency is worse by a tenth, from day 55 throughput better by a fifth.
+    /// One commit a day; from day 40 latency is worse by 10 %, from day 55 throughput is better by 20 %.
     fn of(days: usize) -> Site {
         let of_day = |day: usize| {
             let noise = 1.0 + 0.004 * ((day * 7 % 5) as f64 - 2.0);
@@ -122,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moved_is_counted_back_from_the_newest_commit_and_worse_comes_first() {
+    fn recent_changes_are_counted_from_the_newest_commit_with_regressions_first() {
         let moved: Vec<(u32, bool, String)> = of(62).moved.into_iter().map(|it| (it.days, it.better, it.at)).collect();
         assert_eq!(moved, [(30, false, sha(40)), (7, true, sha(55))]);
         // 31 days after the first change.
@@ -131,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_a_line_with_its_newest_commit() {
+    fn a_summary_has_the_newest_commit_of_its_page() {
         let site = of(62);
         let lines: Vec<(&str, usize, usize)> =
             site.pages.iter().map(|it| (it.model.as_str(), it.series, it.commits)).collect();

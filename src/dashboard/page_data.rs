@@ -1,5 +1,5 @@
-//! What the pages show, and the files that carry it: scripts, because a page that is opened from a file may not fetch, and
-//! tables for other programs. Pure.
+//! The data of the pages and its files: scripts, because a page that is opened from a file may not fetch, and CSV tables for
+//! other programs.
 
 use std::fmt::Write;
 
@@ -9,40 +9,37 @@ use serde::Serialize;
 use vllm_verdict::change_points::State;
 use vllm_verdict::metric::Direction;
 
-/// Everything that the overview shows.
+/// The data of the overview.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Site {
-    /// Date of the newest commit (RFC 3339): what "the last 7 days" are counted back from.
+    /// Date of the newest commit (RFC 3339), from which "the last 7 days" are counted.
     pub newest: String,
     /// `OWNER/NAME`.
     pub repository: String,
-    /// Branch whose commits are shown.
     pub branch: String,
-    /// Every page, sorted by model, device and device type.
+    /// Sorted by model, device and device type.
     pub pages: Vec<Summary>,
-    /// What moved in the last 30 days, what got worse first, the largest change first.
+    /// Changes of the last 30 days: regressions first, then by size.
     pub moved: Vec<Move>,
 }
 
-/// A page, as the overview lists it.
+/// A page in the list of the overview.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// Of the characters `a-z`, `0-9` and `-`; the same in every build.
+    /// Characters `a-z`, `0-9` and `-`; the same in every build.
     pub id: String,
-    /// File of the page, beside the overview.
+    /// File name of the page, relative to the overview.
     pub file: String,
-    /// Model, as its records name it.
     pub model: String,
-    /// Device: `cuda`, `cpu`, ...
+    /// `cuda`, `cpu`, ...
     pub device: String,
-    /// Device type.
     #[serde(rename = "type")]
     pub device_type: String,
-    /// How many series it has.
+    /// Number of series.
     pub series: usize,
-    /// How many commits were measured.
+    /// Number of measured commits.
     pub commits: usize,
-    /// The newest of them.
+    /// The newest commit.
     pub last: LastCommit,
 }
 
@@ -55,16 +52,17 @@ pub struct LastCommit {
     pub date: String,
 }
 
-/// A change of a series' level in the last 30 days.
+/// A change of the level of a series in the last 30 days.
+// 15 fields: the keys that `overview.js` reads for a row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Move {
     /// Id of the page.
     pub page: String,
     /// Id of the series on that page.
     pub series: String,
-    /// 7 or 30: the shorter span that it lies in.
+    /// 7 or 30: the shorter period that includes it.
     pub days: u32,
-    /// Full hash of the first commit of the new level.
+    /// Full hash of the first commit at the new level.
     pub at: String,
     /// Its date (RFC 3339).
     pub date: String,
@@ -72,80 +70,74 @@ pub struct Move {
     pub before: f64,
     /// Level after, in `unit`.
     pub after: f64,
-    /// After relative to before: 0.05 is +5 %.
+    /// The relative change: 0.05 is +5 %.
     pub relative: f64,
     /// Two-sided p value.
     pub p: f64,
-    /// How far it can be relied on.
     pub state: State,
-    /// Metric, by the name of its records.
+    /// Name of the metric in its records.
     pub metric: String,
-    /// Unit of the values; empty where it is not known.
+    /// Empty if unknown.
     pub unit: String,
-    /// Which way is better.
     pub direction: Direction,
-    /// The parameters of the series.
     pub parameters: IndexMap<String, String>,
-    /// Whether it is for the better.
+    /// Whether it is an improvement.
     pub better: bool,
 }
 
 /// All series of a model on a device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Page {
-    /// Of the characters `a-z`, `0-9` and `-`; the same in every build.
+    /// Characters `a-z`, `0-9` and `-`; the same in every build.
     pub id: String,
-    /// Model, as its records name it.
     pub model: String,
-    /// Device: `cuda`, `cpu`, ...
+    /// `cuda`, `cpu`, ...
     pub device: String,
-    /// Device type.
     #[serde(rename = "type")]
     pub device_type: String,
     /// `OWNER/NAME`.
     pub repository: String,
-    /// Commits that were measured, the oldest first.
+    /// Measured commits, the oldest first.
     pub commits: Vec<Commit>,
-    /// The series, sorted by metric and parameters.
+    /// Sorted by metric and parameters.
     pub series: Vec<Series>,
 }
 
-/// A commit that was measured.
+/// A measured commit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Commit {
     /// Full hash.
     pub sha: String,
     /// Date (RFC 3339).
     pub date: String,
-    /// Its page.
+    /// Page of the commit.
     pub url: String,
-    /// The page of the CI run, where it is known.
+    /// Page of the CI run, if known.
     pub run: Option<String>,
 }
 
 /// One metric of one case over the commits of its page.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Series {
-    /// Of the characters `a-z`, `0-9` and `-`; the same in every build.
+    /// Characters `a-z`, `0-9` and `-`; the same in every build.
     pub id: String,
-    /// Metric, by the name of its records.
+    /// Name of the metric in its records.
     pub metric: String,
-    /// Unit of the values; empty where it is not known.
+    /// Empty if unknown.
     pub unit: String,
-    /// Which way is better.
     pub direction: Direction,
-    /// What tells it from the other series of its metric.
+    /// What distinguishes it from other series of its metric.
     pub parameters: IndexMap<String, String>,
-    /// A value for each commit of the page, where it was measured.
+    /// One value for each commit of the page; `None` if it was not measured.
     pub values: Vec<Option<f64>>,
-    /// Where the level changed, in order.
-    pub changes: Vec<Shift>,
+    /// Changes of the level, in order.
+    pub changes: Vec<LevelChange>,
 }
 
-/// A change of a series' level, by the commits of its page.
+/// A change of the level of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Shift {
-    /// Index of the first commit of the new level.
+pub struct LevelChange {
+    /// Index of the first commit at the new level.
     pub at: usize,
     /// Level before, in the series' unit.
     pub before: f64,
@@ -153,14 +145,13 @@ pub struct Shift {
     pub after: f64,
     /// Two-sided p value.
     pub p: f64,
-    /// How far it can be relied on.
     pub state: State,
 }
 
 /// `data/index.js`.
 ///
 /// # Errors
-/// Never for our own types.
+/// The data cannot be written as JSON.
 pub fn index_script(site: &Site) -> Result<String> {
     script("index", site)
 }
@@ -168,13 +159,13 @@ pub fn index_script(site: &Site) -> Result<String> {
 /// `data/<page id>.js`.
 ///
 /// # Errors
-/// Never for our own types.
+/// The data cannot be written as JSON.
 pub fn page_script(page: &Page) -> Result<String> {
     script("page", page)
 }
 
-/// A call of `vllmPerf.<name>`. What could end a script or a line of one is written as an escape of the string it is in:
-/// these characters stand nowhere else in JSON.
+/// A call of `vllmPerf.<name>`. Characters that could end a script or a line are escaped; in JSON they only occur in
+/// strings.
 fn script<T: Serialize>(name: &str, value: &T) -> Result<String> {
     let json = serde_json::to_string(value).context("cannot write the data of a page")?;
     let mut out = String::with_capacity(json.len() + 32);
@@ -191,7 +182,7 @@ fn script<T: Serialize>(name: &str, value: &T) -> Result<String> {
     Ok(out)
 }
 
-/// `data/<page id>.csv`: a line for each commit and series that was measured there (RFC 4180).
+/// `data/<page id>.csv`: one line for each value (RFC 4180).
 pub fn table(page: &Page) -> String {
     let mut out = String::from("commit,date,metric,unit,parameters,value,change\r\n");
     for series in &page.series {
@@ -208,7 +199,7 @@ pub fn table(page: &Page) -> String {
     out
 }
 
-/// Quoted where it has to be. A spreadsheet would take a text that begins so for a formula: it gets an apostrophe before.
+/// A cell, quoted if necessary. Text that a spreadsheet would treat as a formula gets an apostrophe in front.
 fn cell(text: &str) -> String {
     let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     if text.contains([',', '"', '\n', '\r']) {
@@ -243,13 +234,13 @@ pub(super) mod tests {
                 direction: Direction::Lower,
                 parameters: IndexMap::from([("request_rate".to_owned(), "inf".to_owned())]),
                 values: vec![None, Some(41.7)],
-                changes: vec![Shift { at: 1, before: 40.0, after: 41.7, p: 1e-9, state: State::Provisional }],
+                changes: vec![LevelChange { at: 1, before: 40.0, after: 41.7, p: 1e-9, state: State::Provisional }],
             }],
         }
     }
 
     #[test]
-    fn a_script_cannot_be_ended_by_what_is_in_it_and_holds_the_same_value() {
+    fn a_script_cannot_be_ended_by_its_content() {
         let hostile = "</script><script>alert(1)</script>\u{2028}\u{2029}&lt; \"'`";
         let text = page_script(&page(hostile)).unwrap();
         assert!(!text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']), "{text}");
@@ -259,7 +250,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_table_has_a_line_for_each_value_and_no_formula() {
+    fn a_table_has_one_line_for_each_value_and_no_formulas() {
         let mut page = page("m");
         page.series[0].metric = "=cmd|' /C calc'!A0".into();
         page.series[0].parameters.insert("dataset_name".into(), "a,\"b\"\n".into());

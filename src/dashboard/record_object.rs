@@ -1,7 +1,6 @@
-//! The records of one object of a store, as points of series. Pure. An object may come from anybody who could write to the
-//! store: what is no record is named and left out, the rest is taken.
+//! Parses the records of one object of a store into points of series. Objects are untrusted: invalid records are skipped and
+//! reported.
 
-use crate::names;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -10,12 +9,13 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::names;
 use crate::report::records;
 
-/// Longest name of a model, device or metric that is shown, in characters. No record of ours has one.
+/// Longest name of a model, device or metric, in characters.
 const NAME_LENGTH: usize = 20_000;
 
-/// Parameters of the arguments that tell two cases apart. Records of upstream's carry every argument of a command.
+/// The parameters that distinguish cases. Upstream's records contain every argument of a command.
 const PARAMETERS: [&str; 11] = [
     "request_rate",
     "max_concurrency",
@@ -30,50 +30,48 @@ const PARAMETERS: [&str; 11] = [
     "dtype",
 ];
 
-/// Metrics that the public dashboard does not have: they ride beside the others of their case.
-const BESIDE: [&str; 3] = ["output_throughput", "request_throughput", "total_token_throughput"];
+/// Metrics that the public dashboard does not have, which are in `extra_info` of the other metrics of their case.
+const EXTRA_METRICS: [&str; 3] = ["output_throughput", "request_throughput", "total_token_throughput"];
 
-/// What an object gave.
+/// The content of an object.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Object {
-    /// What was measured, each once.
+    /// Distinct runs.
     pub runs: Vec<Run>,
-    /// The series of the points.
-    pub series: Vec<Name>,
-    /// Run, series, value.
+    /// Distinct series.
+    pub series: Vec<SeriesName>,
+    /// Index of the run, index of the series, value.
     pub points: Vec<(u32, u32, f64)>,
-    /// What is no record, and why.
+    /// Skipped records, with the reason.
     pub problems: Vec<String>,
 }
 
-/// A commit that was measured, and the run that did it.
+/// A measured commit and its CI run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Run {
     /// Full hash of the commit.
     pub commit: String,
     /// The commit's date, in seconds since 1970.
     pub timestamp: u64,
-    /// CI run, its try, and the job: the larger is the later.
+    /// CI run, attempt and job; later ones are larger.
     pub attempt: (u64, u32, u64),
 }
 
-/// What tells a series from every other.
+/// The unique name of a series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Name {
-    /// Model.
+pub struct SeriesName {
     pub model: String,
-    /// Device: `cuda`, `cpu`, ...
+    /// `cuda`, `cpu`, ...
     pub device: String,
-    /// Device type.
     pub device_type: String,
-    /// Metric, by the name of its records.
+    /// Name of the metric in its records.
     pub metric: String,
-    /// Parameters, in the order of [`PARAMETERS`] and then those of the compilation.
+    /// In the order of [`PARAMETERS`], followed by those of the compilation.
     pub parameters: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
-struct Row<'a> {
+struct RecordLine<'a> {
     timestamp: u64,
     #[serde(borrow)]
     schema_version: Cow<'a, str>,
@@ -122,12 +120,12 @@ struct Metric<'a> {
     name: Cow<'a, str>,
     benchmark_values: Vec<f64>,
     #[serde(default)]
-    extra_info: Beside,
+    extra_info: ExtraMetrics,
 }
 
-/// The metrics of [`BESIDE`].
+/// The metrics of [`EXTRA_METRICS`].
 #[derive(Default, Deserialize)]
-struct Beside {
+struct ExtraMetrics {
     output_throughput: Option<f64>,
     request_throughput: Option<f64>,
     total_token_throughput: Option<f64>,
@@ -145,7 +143,7 @@ struct Info {
     use_compile: Option<Scalar>,
 }
 
-/// A value of a parameter: upstream writes some numbers as text.
+/// A value of a parameter. Upstream writes some numbers as strings.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Scalar {
@@ -153,12 +151,12 @@ enum Scalar {
     Integer(i64),
     Float(f64),
     Text(String),
-    /// Lists, maps and nulls tell no case from another.
+    /// Lists, maps and nulls do not distinguish cases.
     Other(serde::de::IgnoredAny),
 }
 
 impl Scalar {
-    /// As text; 4 and 4.0 are one request rate.
+    /// As text, where 4 and 4.0 are equal.
     fn text(&self) -> Option<String> {
         match self {
             Self::Bool(it) => Some(it.to_string()),
@@ -173,13 +171,13 @@ impl Scalar {
     }
 }
 
-/// Reads an object: a JSON object a line, or one array of them. `repository` and `branch` are those of its key.
+/// Parses an object: one JSON object in each line, or an array of them. `repository` and `branch` come from its key.
 pub fn read(content: &[u8], repository: &str, branch: &str) -> Object {
     let mut reading = Reading { repository, branch, ..Reading::default() };
     if content.trim_ascii_start().starts_with(b"[") {
         match serde_json::from_slice::<Vec<&RawValue>>(content) {
             Ok(rows) => rows.iter().enumerate().for_each(|(at, row)| reading.take(at, row.get().as_bytes())),
-            Err(error) => reading.object.problems.push(format!("it is no JSON: {error}")),
+            Err(error) => reading.object.problems.push(format!("it is not JSON: {error}")),
         }
     } else {
         let lines = content.split(|byte| *byte == b'\n').enumerate();
@@ -194,34 +192,66 @@ struct Reading<'a> {
     branch: &'a str,
     object: Object,
     runs: HashMap<Run, u32>,
-    series: HashMap<Name, u32>,
-    /// The same few texts stand in every record of an object.
+    series: HashMap<SeriesName, u32>,
+    /// Parsed parameters by their text: most records of an object share a few texts.
     parameters: HashMap<String, Vec<(String, String)>>,
 }
 
 impl Reading<'_> {
     fn take(&mut self, at: usize, row: &[u8]) {
-        // A file of something else has a problem a line: the first few say what it is.
-        const TOLD: usize = 5;
+        // A file of another kind has a problem in every line: only the first ones are reported.
+        const REPORTED: usize = 5;
         if let Err(error) = self.row(row) {
             match self.object.problems.len() {
-                0..TOLD => self.object.problems.push(format!("record {}: {error:#}", at + 1)),
-                TOLD => self.object.problems.push("and more".to_owned()),
+                0..REPORTED => self.object.problems.push(format!("record {}: {error:#}", at + 1)),
+                REPORTED => self.object.problems.push("and more records".to_owned()),
                 _ => {}
             }
         }
     }
 
     fn row(&mut self, row: &[u8]) -> Result<()> {
-        let row: Row = serde_json::from_slice(row).context("it is no record")?;
+        let row: RecordLine = serde_json::from_slice(row).context("it is not a record")?;
+        let value = self.check(&row)?;
+        let runner = row.runners.first().context("it has no runner")?;
+        let parameters = self.parameters(row.benchmark.extra_info.get())?;
+        let run = Run {
+            commit: row.head_sha.to_ascii_lowercase(),
+            timestamp: row.timestamp,
+            attempt: (row.workflow_id, row.run_attempt, row.job_id),
+        };
+        let run = number(&mut self.runs, &mut self.object.runs, run);
+        let name = SeriesName {
+            model: row.model.name.into_owned(),
+            device: runner.name.clone().into_owned(),
+            device_type: runner.device_type.clone().into_owned(),
+            metric: row.metric.name.into_owned(),
+            parameters,
+        };
+        // Every record of a case has the same extra metrics; they are read from one of them.
+        if name.metric == "median_ttft_ms" {
+            let extra = &row.metric.extra_info;
+            let values = [extra.output_throughput, extra.request_throughput, extra.total_token_throughput];
+            for (metric, value) in EXTRA_METRICS.into_iter().zip(values) {
+                if let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) {
+                    self.point(run, SeriesName { metric: metric.to_owned(), ..name.clone() }, value);
+                }
+            }
+        }
+        self.point(run, name, value);
+        Ok(())
+    }
+
+    /// Checks a record and returns its value, the mean of its values.
+    fn check(&self, row: &RecordLine) -> Result<f64> {
         let shown = |text: &str| text.chars().take(60).collect::<String>();
         ensure!(row.schema_version == records::SCHEMA, "its schema is `{}`", shown(&row.schema_version));
         ensure!(row.repo == self.repository, "it is of the repository `{}`", shown(&row.repo));
         ensure!(plain(&row.head_branch) == self.branch, "it is of the branch `{}`", shown(&row.head_branch));
-        ensure!(names::Commit::is_full(&row.head_sha), "`{}` is no full commit hash", shown(&row.head_sha));
+        ensure!(names::Commit::is_full(&row.head_sha), "`{}` is not a full commit hash", shown(&row.head_sha));
         ensure!(
             row.timestamp > 0 && date(row.timestamp).is_some(),
-            "its timestamp {} is no date of a commit",
+            "its timestamp {} is not a valid date",
             row.timestamp
         );
         let runner = row.runners.first().context("it has no runner")?;
@@ -236,48 +266,26 @@ impl Reading<'_> {
         }
         let values = &row.metric.benchmark_values;
         let value = values.iter().sum::<f64>() / values.len() as f64;
-        ensure!(value.is_finite() && values.iter().all(|value| *value >= 0.0), "its values are no measurement");
-        let parameters = match self.parameters.get(row.benchmark.extra_info.get()) {
-            Some(known) => known.clone(),
-            None => {
-                let text = row.benchmark.extra_info.get();
-                let parameters = parameters(text)?;
-                self.parameters.insert(text.to_owned(), parameters.clone());
-                parameters
-            }
-        };
-        let run = Run {
-            commit: row.head_sha.to_ascii_lowercase(),
-            timestamp: row.timestamp,
-            attempt: (row.workflow_id, row.run_attempt, row.job_id),
-        };
-        let run = number(&mut self.runs, &mut self.object.runs, run);
-        let name = Name {
-            model: row.model.name.into_owned(),
-            device: runner.name.clone().into_owned(),
-            device_type: runner.device_type.clone().into_owned(),
-            metric: row.metric.name.into_owned(),
-            parameters,
-        };
-        // Once a case: its other records say the same.
-        if name.metric == "median_ttft_ms" {
-            let beside = &row.metric.extra_info;
-            let values = [beside.output_throughput, beside.request_throughput, beside.total_token_throughput];
-            for (metric, value) in BESIDE.into_iter().zip(values) {
-                if let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) {
-                    let name = Name { metric: metric.to_owned(), ..name.clone() };
-                    let series = number(&mut self.series, &mut self.object.series, name);
-                    self.object.points.push((run, series, value));
-                }
-            }
+        ensure!(value.is_finite() && values.iter().all(|value| *value >= 0.0), "its values are not a measurement");
+        Ok(value)
+    }
+
+    fn parameters(&mut self, text: &str) -> Result<Vec<(String, String)>> {
+        if let Some(known) = self.parameters.get(text) {
+            return Ok(known.clone());
         }
+        let parameters = parameters(text)?;
+        self.parameters.insert(text.to_owned(), parameters.clone());
+        Ok(parameters)
+    }
+
+    fn point(&mut self, run: u32, name: SeriesName, value: f64) {
         let series = number(&mut self.series, &mut self.object.series, name);
         self.object.points.push((run, series, value));
-        Ok(())
     }
 }
 
-/// The number of a thing in its list, which it joins where it is new.
+/// The index of a value in a list, to which new values are appended.
 fn number<T: Clone + Eq + std::hash::Hash>(numbers: &mut HashMap<T, u32>, list: &mut Vec<T>, thing: T) -> u32 {
     *numbers.entry(thing).or_insert_with_key(|thing| {
         list.push(thing.clone());
@@ -298,13 +306,13 @@ fn parameters(info: &str) -> Result<Vec<(String, String)>> {
     Ok(named.chain(compilation).collect())
 }
 
-/// A branch as its name is: the daily uploader writes `main(refs/heads/main)`.
+/// The plain name of a branch: vLLM's daily uploader writes `main(refs/heads/main)`.
 pub fn plain(branch: &str) -> &str {
     let branch = branch.split_once("(refs/heads/").map_or(branch, |(plain, _)| plain);
     branch.strip_prefix("refs/heads/").unwrap_or(branch)
 }
 
-/// Seconds since 1970 as a date; none beyond the years that dates have.
+/// Seconds since 1970 as a date; `None` if out of range.
 pub fn date(seconds: u64) -> Option<String> {
     let seconds = i64::try_from(seconds).ok()?;
     Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
@@ -330,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_a_point_and_throughput_rides_beside_it() {
+    fn a_record_is_a_point_and_its_extra_metrics_are_points() {
         let object = one(&row("", ""));
         assert_eq!(object.problems, [""; 0]);
         assert_eq!(object.runs[0].attempt, (20_362_340_534, 1, 5));
@@ -356,19 +364,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_named_and_the_others_are_taken() {
+    fn invalid_records_are_reported_and_skipped() {
         let long = "x".repeat(30_000);
         for (from, to, problem) in [
             ("\"v3\"", "\"v2\"", "its schema is `v2`"),
             ("\"main\"", "\"release\"", "it is of the branch `release`"),
             ("vllm-project", "someone", "it is of the repository `someone/vllm`"),
-            (SHA, "../../etc/passwd", "`../../etc/passwd` is no full commit hash"),
-            ("1790000000", "99999999999999999", "is no date of a commit"),
-            ("1790000000", "-1", "it is no record"),
-            ("[41.5,42.5]", "[]", "its values are no measurement"),
-            ("[41.5,42.5]", "[NaN]", "it is no record"),
-            ("[41.5,42.5]", "[null]", "it is no record"),
-            ("[41.5,42.5]", "[-1]", "its values are no measurement"),
+            (SHA, "../../etc/passwd", "`../../etc/passwd` is not a full commit hash"),
+            ("1790000000", "99999999999999999", "is not a valid date"),
+            ("1790000000", "-1", "it is not a record"),
+            ("[41.5,42.5]", "[]", "its values are not a measurement"),
+            ("[41.5,42.5]", "[NaN]", "it is not a record"),
+            ("[41.5,42.5]", "[null]", "it is not a record"),
+            ("[41.5,42.5]", "[-1]", "its values are not a measurement"),
             ("\"m\"", "\"\"", "its model has a name of 0 characters"),
             ("\"m\"", &format!("\"{long}\""), "its model has a name of 30000 characters"),
             ("{\"name\":\"cpu\",\"type\":\"AMD_EPYC_2c\",\"cpu_count\":2}", "", "it has no runner"),
@@ -389,14 +397,14 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_is_known_in_every_form_that_uploaders_write() {
+    fn all_forms_of_a_branch_name_are_accepted() {
         for form in ["main", "refs/heads/main", "main(refs/heads/main)"] {
             assert_eq!(one(&row("\"main\"", &format!("\"{form}\""))).problems, [""; 0]);
         }
     }
 
     #[test]
-    fn hostile_names_are_names() {
+    fn names_may_contain_any_characters() {
         for name in ["<script>alert(1)</script>", "../../x", "a\\\"b'", "🚀;+", "a\\nb"] {
             let object = one(&row("\"m\"", &format!("\"{name}\"")));
             assert_eq!(object.problems, [""; 0]);

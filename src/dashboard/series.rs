@@ -1,4 +1,5 @@
-//! Points of many objects as pages of series: one metric of one case on one device, in the order of the commits. Pure.
+//! Pages of series from the points of many objects. A series is one metric of one case on one device, in the order of the
+//! commits.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,62 +8,61 @@ use sha2::{Digest, Sha256};
 use vllm_verdict::change_points::{self, Windows};
 use vllm_verdict::metric::{self, Direction};
 
-use super::page_data::{Commit, Page, Series, Shift};
-use super::record_object::{Name, date};
-use super::site_cache::Kept;
+use super::page_data::{Commit, LevelChange, Page, Series};
+use super::record_object::{SeriesName, date};
+use super::site_cache::CachedObject;
 
-/// Longest readable part of an id, in characters for each of its words.
+/// Longest part of an id for each word, in characters.
 const SLUG: usize = 40;
 
-/// What the pages are of.
+/// The settings of a site.
 #[derive(Debug, Clone, Default)]
 pub struct Setting {
     /// `OWNER/NAME`.
     pub repository: String,
-    /// Branch.
     pub branch: String,
-    /// Where the commits' pages are: `https://github.com`.
+    /// Server of the commits' pages: `https://github.com`.
     pub server: String,
     /// Address of a CI run's page, with `{id}` for its number.
     pub run_url: Option<String>,
 }
 
-/// What the objects gave.
+/// The pages of a site.
 #[derive(Debug, Default)]
 pub struct Pages {
     /// Sorted by model, device and device type.
     pub pages: Vec<Page>,
     /// Values that a later attempt at the same commit replaced.
     pub replaced: usize,
-    /// What was found in the windows of the series, for the next time.
+    /// The windows of the change point search, for the next build.
     pub windows: Windows,
 }
 
-/// A commit over all objects.
-struct Seen {
+/// A commit in all objects.
+struct CommitRuns {
     sha: String,
-    /// The earliest date that a record gives: the commit's own.
+    /// The earliest date in the records of the commit.
     timestamp: u64,
-    /// The first run and the last.
+    /// Numbers of the first and the last run.
     first: u64,
     last: u64,
 }
 
-/// A value with the attempt that gave it.
+/// Values by commit, each with its attempt.
 type Measured = HashMap<usize, ((u64, u32, u64), f64)>;
 
-/// What tells the series of a page apart.
+/// Metric and parameters, the key of a series on its page.
 type Case = (String, Vec<(String, String)>);
 
-/// The series of all objects, with their changes; `names` are those that the objects' series are numbers of, and `known` is
-/// what was found the last time.
+/// The series of all objects, with their changes. The series numbers of the objects are indices into `names`; `known` are
+/// the windows of the last build.
 pub fn pages<'a>(
-    names: &[Name],
-    objects: impl IntoIterator<Item = &'a Kept>,
+    names: &[SeriesName],
+    objects: impl IntoIterator<Item = &'a CachedObject>,
     setting: &Setting,
     known: &Windows,
 ) -> Pages {
-    let mut commits: Vec<Seen> = Vec::new();
+    let mut commits: Vec<CommitRuns> = Vec::new();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut measured: Vec<Measured> = vec![Measured::new(); names.len()];
     let mut replaced = 0;
@@ -73,7 +73,7 @@ pub fn pages<'a>(
             .map(|run| {
                 let number = *numbers.entry(&run.commit).or_insert_with(|| {
                     let (sha, id) = (run.commit.clone(), run.attempt.0);
-                    commits.push(Seen { sha, timestamp: run.timestamp, first: id, last: id });
+                    commits.push(CommitRuns { sha, timestamp: run.timestamp, first: id, last: id });
                     commits.len() - 1
                 });
                 let commit = &mut commits[number];
@@ -89,12 +89,12 @@ pub fn pages<'a>(
                 let name = *object.series.get(series)? as usize;
                 Some((object.runs.get(run)?.attempt, *runs.get(run)?, measured.get(name).map(|_| name)?))
             };
-            // Numbers that lead nowhere: what was kept has been changed by somebody.
+            // Invalid indices: the cache file was modified.
             let Some((attempt, commit, name)) = place() else { continue };
             let values = &mut measured[name];
             let old = values.get(&commit).copied();
             replaced += usize::from(old.is_some_and(|old| old != (attempt, value)));
-            // Of one attempt's values the larger stays: the order of objects must not matter.
+            // Of two values of one attempt the larger is kept, so that the order of objects does not matter.
             if old.is_none_or(|old| (attempt, value.to_bits()) > (old.0, old.1.to_bits())) {
                 values.insert(commit, (attempt, value));
             }
@@ -112,7 +112,7 @@ pub fn pages<'a>(
     pages
 }
 
-fn page(place: [&str; 3], mut series: Vec<(Case, Measured)>, commits: &[Seen], setting: &Setting) -> Page {
+fn page(place: [&str; 3], mut series: Vec<(Case, Measured)>, commits: &[CommitRuns], setting: &Setting) -> Page {
     let mut order: Vec<usize> = series.iter().flat_map(|(_, values)| values.keys().copied()).collect();
     order.sort_by(|&a, &b| {
         let key = |at: usize| (commits[at].timestamp, commits[at].first, &commits[at].sha);
@@ -121,7 +121,7 @@ fn page(place: [&str; 3], mut series: Vec<(Case, Measured)>, commits: &[Seen], s
     order.dedup();
     series.sort_by(|(a, _), (b, _)| a.cmp(b));
     let commit = |&at: &usize| {
-        let Seen { sha, timestamp, last, .. } = &commits[at];
+        let CommitRuns { sha, timestamp, last, .. } = &commits[at];
         Commit {
             sha: sha.clone(),
             date: date(*timestamp).unwrap_or_default(),
@@ -164,14 +164,14 @@ fn mark(pages: &mut [Page], known: &Windows) -> Windows {
         let places: Vec<usize> = (0..series.values.len()).filter(|&at| series.values[at].is_some()).collect();
         let shift = |change: change_points::Change| {
             let change_points::Change { before, after, p, state, .. } = change;
-            Shift { at: places[change.at], before, after, p, state }
+            LevelChange { at: places[change.at], before, after, p, state }
         };
         series.changes = changes.into_iter().map(shift).collect();
     }
     windows
 }
 
-/// Unit and direction of a metric. The public dashboard has a few that our reports have not.
+/// Unit and direction of a metric. Records have a few metrics that reports do not have.
 fn facts(metric: &str) -> (&'static str, Direction) {
     if let Some(known) = metric::ALL.iter().find(|known| known.id == metric) {
         return (known.unit, known.direction);
@@ -184,7 +184,7 @@ fn facts(metric: &str) -> (&'static str, Direction) {
     }
 }
 
-/// A name for files and links: readable words, and a hash of all of them, because words are cut and characters dropped.
+/// An id for files and links: readable words, followed by a hash of the complete words.
 fn id(words: &[&str], more: &[&str]) -> String {
     let slug = |word: &&str| {
         let mut slug = String::new();
@@ -200,7 +200,7 @@ fn id(words: &[&str], more: &[&str]) -> String {
     let mut parts: Vec<String> = words.iter().map(slug).filter(|slug| !slug.is_empty()).collect();
     let mut hasher = Sha256::new();
     for word in words.iter().chain(more) {
-        // With its length, so that no two lists of words have one text.
+        // The length makes the hash unambiguous.
         hasher.update((word.len() as u64).to_le_bytes());
         hasher.update(word);
     }
@@ -226,8 +226,8 @@ pub(super) mod tests {
         format!("{number:040x}")
     }
 
-    pub(in crate::dashboard) fn name(model: &str, metric: &str, rate: &str) -> Name {
-        Name {
+    pub(in crate::dashboard) fn name(model: &str, metric: &str, rate: &str) -> SeriesName {
+        SeriesName {
             model: model.into(),
             device: "cpu".into(),
             device_type: "AMD_EPYC_2c".into(),
@@ -236,12 +236,12 @@ pub(super) mod tests {
         }
     }
 
-    /// An object for each commit, that of the day `number`, with its values.
-    pub(in crate::dashboard) fn object<V: AsRef<[(Name, f64)]>>(
+    /// One object for each commit, given as its day and its values.
+    pub(in crate::dashboard) fn object<V: AsRef<[(SeriesName, f64)]>>(
         commits: impl IntoIterator<Item = (usize, V)>,
-    ) -> (Vec<Name>, Vec<Kept>) {
-        let mut names: Vec<Name> = Vec::new();
-        let mut number = |name: &Name| {
+    ) -> (Vec<SeriesName>, Vec<CachedObject>) {
+        let mut names: Vec<SeriesName> = Vec::new();
+        let mut number = |name: &SeriesName| {
             names.iter().position(|known| known == name).unwrap_or_else(|| {
                 names.push(name.clone());
                 names.len() - 1
@@ -256,13 +256,13 @@ pub(super) mod tests {
                 let values = values.as_ref();
                 let points = values.iter().enumerate().map(|(at, (_, value))| (0, at as u32, *value)).collect();
                 let series = values.iter().map(|(name, _)| number(name)).collect();
-                Kept { runs: vec![run], series, points, ..Kept::default() }
+                CachedObject { runs: vec![run], series, points, ..CachedObject::default() }
             })
             .collect();
         (names, kept)
     }
 
-    pub(in crate::dashboard) fn pages((names, kept): &(Vec<Name>, Vec<Kept>)) -> Vec<Page> {
+    pub(in crate::dashboard) fn pages((names, kept): &(Vec<SeriesName>, Vec<CachedObject>)) -> Vec<Page> {
         super::pages(names, kept, &setting(), &Windows::default()).pages
     }
 
@@ -297,7 +297,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn numbers_that_lead_nowhere_are_passed_over() {
+    fn invalid_indices_are_skipped() {
         let (names, mut kept) = object([(0, [(name("a", "latency", "1"), 1.0)])]);
         kept[0].points.extend([(7, 0, 1.0), (0, 7, 1.0)]);
         kept[0].series.push(7);
@@ -306,7 +306,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_id_is_readable_and_no_two_names_share_one() {
+    fn an_id_is_readable_and_unique() {
         let hostile = ["../../etc", "<script>", "a/b", "a b", "🚀", "", "a\"b", &"x".repeat(10_000)];
         let ids: Vec<String> = hostile.iter().map(|name| id(&[name, "cpu"], &[])).collect();
         for (at, one) in ids.iter().enumerate() {

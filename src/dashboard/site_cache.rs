@@ -1,5 +1,5 @@
-//! What was read of a store the last time, so that only what is new is read. Pure: a value and its JSON. Nothing depends
-//! on it but the time: without it, or with one of another version, everything is read anew.
+//! The cache of a site: the content of all objects that were read before, so that a build only reads new ones. It only
+//! affects the time of a build: without it, or with one of another version, all objects are read again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,82 +7,78 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use vllm_verdict::change_points::Windows;
 
-use super::record_object::{Name, Object, Run};
+use super::record_object::{Object, Run, SeriesName};
 use crate::system::store::StoredObject;
 
 /// The version of the cache.
 const SCHEMA: &str = "vllm-perf/dashboard-cache/v1";
 
-/// What was read of a branch in a store.
+/// The cached content of a branch in a store.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Cache {
     schema: String,
-    /// The program that read it: another one may read more of a record.
+    /// Version of vllm-perf; another version may read records differently.
     version: String,
     source: Source,
-    /// The series that objects have numbers of.
-    pub names: Vec<Name>,
-    /// Every object, by its key.
-    pub objects: BTreeMap<String, Kept>,
-    /// What was found in the windows of the series.
+    /// The series; objects refer to them by index.
+    pub names: Vec<SeriesName>,
+    /// All objects, by key.
+    pub objects: BTreeMap<String, CachedObject>,
+    /// Windows of the change point search.
     pub windows: Windows,
-    /// Files of the site, by their path in its folder.
+    /// Files of the site, relative to its folder.
     pub files: Vec<String>,
     #[serde(skip)]
-    numbers: HashMap<Name, u32>,
+    numbers: HashMap<SeriesName, u32>,
 }
 
-/// What was read.
+/// The source of a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The name that the store was opened by.
+    /// The store as it was opened.
     pub store: String,
     /// `OWNER/NAME`.
     pub repository: String,
-    /// Branch.
     pub branch: String,
 }
 
-/// An object, with numbers in place of the names of its series.
+/// The cached content of an object, with indices in place of the names of its series.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
-    /// Bytes, as the store keeps them.
+pub struct CachedObject {
+    /// Size in the store, in bytes.
     pub size: u64,
-    /// When it was written.
     pub modified: jiff::Timestamp,
-    /// What changes when the content does, where the store tells.
+    /// Entity tag, if the store has one.
     pub etag: Option<String>,
-    /// What was measured.
     pub runs: Vec<Run>,
-    /// The series of its points, as numbers of [`Cache::names`].
+    /// The series of its points, as indices into [`Cache::names`].
     pub series: Vec<u32>,
-    /// Run and series of this object, value.
+    /// Index into `runs`, index into `series`, value.
     pub points: Vec<(u32, u32, f64)>,
-    /// What is no record in it, and why.
+    /// Skipped records, with the reason.
     pub problems: Vec<String>,
 }
 
 impl Cache {
-    /// An empty one.
     pub fn new(source: Source) -> Self {
         let (schema, version) = (SCHEMA.to_owned(), crate::VERSION.to_owned());
         Self { schema, version, source, ..Self::default() }
     }
 
-    /// Reads one back.
+    /// Reads a cache from JSON.
     ///
     /// # Errors
-    /// It cannot be read, or is of another store, program or version.
+    /// It cannot be parsed, or has another source or version.
     pub fn read(text: &[u8], source: &Source) -> Result<Self> {
         #[derive(Deserialize)]
         struct Head {
             schema: String,
             version: String,
         }
-        let head: Head = serde_json::from_slice(text).context("it cannot be read")?;
-        ensure!(head.schema == SCHEMA && head.version == crate::VERSION, "it is of another version");
-        let mut cache: Self = serde_json::from_slice(text).context("it cannot be read")?;
-        ensure!(cache.source == *source, "it is of another store or branch");
+        let head: Head = serde_json::from_slice(text).context("it cannot be parsed")?;
+        ensure!(head.schema == SCHEMA && head.version == crate::VERSION, "it has another version");
+        let mut cache: Self = serde_json::from_slice(text).context("it cannot be parsed")?;
+        ensure!(cache.source == *source, "it belongs to another store or branch");
         cache.numbers = cache.names.iter().cloned().zip(0..).collect();
         Ok(cache)
     }
@@ -90,22 +86,22 @@ impl Cache {
     /// As JSON.
     ///
     /// # Errors
-    /// Never for our own types.
+    /// It cannot be written as JSON.
     pub fn json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).context("cannot write the cache as JSON")
     }
 
-    /// Whether an object is known as it is now.
+    /// Whether the cache has the current content of an object.
     pub fn knows(&self, entry: &StoredObject) -> bool {
         let now = (entry.size, entry.modified, &entry.etag);
         self.objects.get(&entry.key).is_some_and(|kept| (kept.size, kept.modified, &kept.etag) == now)
     }
 
-    /// Keeps what an object gave, in place of what it gave before.
+    /// Stores the content of an object, and replaces older content.
     pub fn keep(&mut self, entry: StoredObject, object: Object) {
         let Object { runs, series, points, problems } = object;
         let names = &mut self.names;
-        let mut number = |name: Name| {
+        let mut number = |name: SeriesName| {
             *self.numbers.entry(name).or_insert_with_key(|name| {
                 names.push(name.clone());
                 names.len() as u32 - 1
@@ -113,10 +109,10 @@ impl Cache {
         };
         let series = series.into_iter().map(&mut number).collect();
         let StoredObject { key, size, modified, etag } = entry;
-        self.objects.insert(key, Kept { size, modified, etag, runs, series, points, problems });
+        self.objects.insert(key, CachedObject { size, modified, etag, runs, series, points, problems });
     }
 
-    /// Forgets the objects that are there no more.
+    /// Removes objects that no longer exist.
     pub fn retain(&mut self, entries: &[StoredObject]) {
         // Both are sorted by key.
         self.objects.retain(|key, _| entries.binary_search_by(|entry| entry.key.as_str().cmp(key)).is_ok());
@@ -133,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_is_read_back_and_one_of_anything_else_is_not() {
+    fn a_cache_is_read_back_unless_its_source_or_version_differs() {
         let source = Source { store: "s".into(), repository: "a/b".into(), branch: "main".into() };
         let mut cache = Cache::new(source.clone());
         let object = |rate: &str| Object {

@@ -1,5 +1,5 @@
-//! Reads the comparison of an output folder that may come from a stranger's pull request: one file by its exact name,
-//! bounded before it is parsed, parsed strictly, and checked before anything is shown. Nothing in it is executed.
+//! Reads the comparison of an output folder that may come from an untrusted pull request: one file with a fixed name, with
+//! limits that are enforced before parsing, and values that are checked before use. Nothing in it is executed.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -15,19 +15,21 @@ use vllm_verdict::v1::{Comparison, SCHEMA};
 use crate::exit::Classify;
 use crate::names::{Commit, Repository};
 
-/// The one file that is read.
 const FILE: &str = "comparison.json";
-/// Bytes of it: ten times a report of 500 rows.
+/// Largest file, in bytes: ten times a report of 500 rows.
 const FILE_LIMIT: u64 = 8 << 20;
-/// Bytes of one text: a command to run again, at its longest.
+/// Longest text, in bytes: the command to reproduce a run.
 const TEXT_LIMIT: usize = 16 << 10;
-/// Bytes of a name: case, test, metric, unit.
+/// Longest name (case, test, metric, unit), in bytes.
 const NAME_LIMIT: usize = 300;
-/// Entries of one list.
+/// Longest list.
 const LIST_LIMIT: usize = 10_000;
 
-/// Reads `comparison.json` of a folder. Errors (the user's mistake): a file that is missing, too large, a link or no
-/// comparison of this version; a text or list over its bound; a value that a comparison cannot have.
+/// Reads `comparison.json` of a folder.
+///
+/// # Errors
+/// The user's mistake: a file that is missing, too large, a link or not a comparison of this version; a text or list over
+/// its limit; a value that a comparison cannot have.
 pub fn read(folder: &Path) -> anyhow::Result<Comparison> {
     let path = folder.join(FILE);
     let read = || {
@@ -42,17 +44,17 @@ pub fn read(folder: &Path) -> anyhow::Result<Comparison> {
 }
 
 fn contents(path: &Path) -> anyhow::Result<String> {
-    // Not followed if it is a link, not waited for if it is a pipe.
+    // Links are not followed, and opening a pipe does not block.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
     let file = match opened {
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
-            bail!("it is a symbolic link; only a plain file is read")
+            bail!("it is a symbolic link; only regular files are read")
         }
         opened => opened.context("is this the output folder of a run?")?,
     };
     let metadata = file.metadata()?;
-    ensure!(metadata.is_file(), "it is not a plain file");
+    ensure!(metadata.is_file(), "it is not a regular file");
     ensure!(metadata.len() <= FILE_LIMIT, "it has {} bytes; at most {FILE_LIMIT} are read", metadata.len());
     text(file)
 }
@@ -63,7 +65,7 @@ fn text(file: File) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Any JSON whose texts and lists keep to their bounds; its values are dropped.
+/// Any JSON with texts and lists within their limits; its values are discarded.
 struct Bounded;
 
 impl<'de> Deserialize<'de> for Bounded {
@@ -123,7 +125,7 @@ impl<'de> Visitor<'de> for Bounded {
     }
 }
 
-/// What the types cannot say.
+/// Checks that the types do not express.
 fn check(comparison: &Comparison) -> anyhow::Result<()> {
     ensure!(comparison.schema == SCHEMA, "its schema is `{}`: expected `{SCHEMA}`", shown(&comparison.schema));
     for case in &comparison.cases {
@@ -144,7 +146,7 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
         let values = row.base.iter().chain(&row.head).chain([&row.min_effect, &row.n0]);
         let changes = [row.estimate, row.deviation, row.low, row.high, row.p, row.q, row.detectable, row.s0];
         for value in values.copied().chain(changes.into_iter().flatten()) {
-            ensure!(value.is_finite(), "the row {} of {} holds the number {value}", row.metric, row.case);
+            ensure!(value.is_finite(), "the row {} of {} contains the number {value}", row.metric, row.case);
         }
     }
     for skipped in &comparison.skipped {
@@ -173,21 +175,21 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A name that files carry: it must not lead a path elsewhere.
+/// A name that becomes part of a path: it must not leave the folder.
 fn name(what: &str, text: &str) -> anyhow::Result<()> {
     label(what, text)?;
-    let leads_elsewhere = text.contains("..") || text.contains(['/', '\\']);
-    ensure!(!text.is_empty() && !leads_elsewhere, "the {what} name `{}` could lead a path elsewhere", shown(text));
+    let leaves_folder = text.contains("..") || text.contains(['/', '\\']);
+    ensure!(!text.is_empty() && !leaves_folder, "the {what} name `{}` could lead out of the folder", shown(text));
     Ok(())
 }
 
 fn label(what: &str, text: &str) -> anyhow::Result<()> {
     ensure!(text.len() <= NAME_LIMIT, "a {what} has {} bytes: at most {NAME_LIMIT}", text.len());
-    ensure!(!text.chars().any(char::is_control), "the {what} `{}` holds control characters", shown(text));
+    ensure!(!text.chars().any(char::is_control), "the {what} `{}` contains control characters", shown(text));
     Ok(())
 }
 
-/// A stranger's text, fit for an error: short, on one line, and no escape sequences.
+/// Untrusted text for an error: short, on one line, without escape sequences.
 fn shown(text: &str) -> String {
     text.chars().take(60).flat_map(char::escape_debug).collect()
 }
@@ -218,14 +220,14 @@ mod tests {
         fs::write(folder.join(FILE), text).unwrap();
     }
 
-    /// The real comparison with one text replaced; the text must be there.
+    /// The real comparison with one text replaced, which must occur in it.
     fn tampered(from: &str, to: &str) -> String {
         assert!(REAL.contains(from), "{from}");
         REAL.replacen(from, to, 1)
     }
 
     #[test]
-    fn a_real_comparison_is_read_whole() {
+    fn a_real_comparison_is_read_completely() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), REAL);
         let comparison = read(folder.path()).unwrap();
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn tamperings_are_refused_each_with_a_sentence() {
+    fn modified_files_are_refused_with_the_reason() {
         let many_rows = format!("\"base\": [{}0.0]", "1.0,".repeat(10_000));
         let refusals = [
             refusal_of(&tampered("\"high\": 0.", "\"high\": 1e999, \"was\": 0.")),
@@ -260,17 +262,17 @@ mod tests {
         cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
         cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 130 column 20032
         cannot read OUT/comparison.json: it has 10496625 bytes; at most 8388608 are read
-        cannot read OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead a path elsewhere
+        cannot read OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead out of the folder
         cannot read OUT/comparison.json: a list of more than 10000 entries at line 115 column 40016
         cannot read OUT/comparison.json: a row names the case `other_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`, which is not listed
         cannot read OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
         cannot read OUT/comparison.json: EOF while parsing a value at line 239 column 3
-        cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` holds control characters
+        cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` contains control characters
         ");
     }
 
     #[test]
-    fn a_link_a_folder_a_pipe_and_nothing_at_all_are_refused() {
+    fn a_link_a_folder_a_pipe_and_a_missing_file_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let missing = sentence(folder.path());
@@ -284,9 +286,9 @@ mod tests {
         let pipe = sentence(folder.path());
         insta::assert_snapshot!([missing, link, directory, pipe].join("\n"), @r"
         cannot read OUT/comparison.json: is this the output folder of a run?: No such file or directory (os error 2)
-        cannot read OUT/comparison.json: it is a symbolic link; only a plain file is read
-        cannot read OUT/comparison.json: it is not a plain file
-        cannot read OUT/comparison.json: it is not a plain file
+        cannot read OUT/comparison.json: it is a symbolic link; only regular files are read
+        cannot read OUT/comparison.json: it is not a regular file
+        cannot read OUT/comparison.json: it is not a regular file
         ");
     }
 }

@@ -1,43 +1,40 @@
-//! The one comment of a configuration on a pull request: found by its marker and its author, edited rather than
-//! repeated. Anyone can write the marker, so the author decides; two jobs can write at once, so the oldest stays.
+//! The comment of a configuration on a pull request. It is identified by its marker and its author, and edited instead of
+//! repeated. Anyone can write the marker, so the author is checked; two jobs can write at the same time, so the oldest
+//! comment is kept.
 
-use crate::exit::Classify;
-use crate::report::markdown::marker;
-use crate::system::github::root;
 use anyhow::Context;
 use serde::Deserialize;
 
-use crate::system::github::Github;
+use crate::exit::Classify;
+use crate::report::markdown::marker;
+use crate::system::github::{Github, root};
 use crate::system::github_transport::{Posting, Request};
 
-/// Who writes with a workflow's own token.
+/// The author of comments written with a workflow's token.
 const ACTIONS_LOGIN: &str = "github-actions[bot]";
 
-/// What became of a comment.
+/// How a comment was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// There was none.
     Created,
-    /// There was one, with another text.
     Edited,
-    /// There was one with this text: nothing was written.
+    /// The existing comment already had this text.
     Unchanged,
 }
 
-/// A comment that is in place.
+/// A published comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posted {
-    /// Its page.
+    /// Page of the comment.
     pub url: String,
-    /// How it came to be.
     pub action: Action,
-    /// Newer comments of ours with the same id that were deleted: two jobs had written at once.
+    /// Newer comments with the same id that were deleted; two jobs had written at the same time.
     pub duplicates_removed: usize,
-    /// GitHub found the text too long, and got the headline alone.
+    /// Whether only the headline was written, because GitHub rejected the text as too long.
     pub shortened: bool,
 }
 
-/// The text of our comment with the id `id`, where there is one.
+/// The text of vllm-perf's comment with the id `id`, if there is one.
 ///
 /// # Errors
 /// The comments cannot be read (exit 4).
@@ -46,8 +43,8 @@ pub async fn existing(github: &Github, repository: &str, number: u64, id: &str) 
     thread.text().await.with_context(|| format!("cannot read the comments of {repository}#{number}")).world()
 }
 
-/// Leaves exactly one comment of ours with the id `id` on the pull request, saying `body`. The marker is put before a
-/// body that lacks it.
+/// Creates or edits vllm-perf's comment with the id `id`, so that exactly one exists, with the text `body`. The marker is
+/// added if `body` lacks it.
 ///
 /// # Errors
 /// The comment cannot be written (exit 4).
@@ -56,47 +53,47 @@ pub async fn stick(github: &Github, repository: &str, number: u64, id: &str, bod
     thread.stick(body).await.with_context(|| format!("cannot comment on {repository}#{number}")).world()
 }
 
-/// The comments of one pull request, as far as they carry one marker.
+/// The comments of one pull request that have one marker.
 struct Thread<'a> {
     github: &'a Github,
-    /// Path of the repository.
+    /// API path of the repository.
     root: String,
     number: u64,
     marker: String,
 }
 
 impl Thread<'_> {
-    /// Leaves one comment of ours, saying `body`.
+    /// Creates or edits the comment.
     async fn stick(&self, body: &str) -> anyhow::Result<Posted> {
         let body = if body.starts_with(&self.marker) { body.to_owned() } else { format!("{}\n{body}", self.marker) };
         let author = self.author().await?;
-        let ours = self.ours(&author).await?;
+        let ours = self.own_comments(&author).await?;
         if let Some(first) = ours.first() {
-            if first.says(&body) {
-                return self.kept(first, Action::Unchanged, &ours, false).await;
+            if first.has_text(&body) {
+                return self.keep(first, Action::Unchanged, &ours, false).await;
             }
             if let Some((edited, shortened)) = self.edit(first.id, &body).await? {
-                return self.kept(&edited, Action::Edited, &ours, shortened).await;
+                return self.keep(&edited, Action::Edited, &ours, shortened).await;
             }
         }
         let (created, shortened) = self.create(&body, &author).await?;
-        // Another job may have written between our look and our comment: the oldest stays, and says what we say.
-        let ours = self.ours(&author).await?;
+        // Another job may have created a comment in the meantime: the oldest one is kept and gets this text.
+        let ours = self.own_comments(&author).await?;
         if let Some(first) = ours.iter().find(|other| other.id < created.id && other.login() == created.login())
             && let Some((edited, shortened)) = self.edit(first.id, &body).await?
         {
-            return self.kept(&edited, Action::Edited, &ours, shortened).await;
+            return self.keep(&edited, Action::Edited, &ours, shortened).await;
         }
-        self.kept(&created, Action::Created, &ours, shortened).await
+        self.keep(&created, Action::Created, &ours, shortened).await
     }
 
-    /// Text of our comment, where there is one.
+    /// Text of the comment, if there is one.
     async fn text(&self) -> anyhow::Result<Option<String>> {
-        let ours = self.ours(&self.author().await?).await?;
+        let ours = self.own_comments(&self.author().await?).await?;
         Ok(ours.into_iter().next().and_then(|comment| comment.body))
     }
 
-    /// Whose comments are ours. A workflow's token may not ask who it is; a person's may.
+    /// The author of vllm-perf's comments. A workflow's token cannot query its user; a personal token can.
     async fn author(&self) -> anyhow::Result<Author> {
         match self.github.transport.call_if_allowed(Request::Get, "/user").await? {
             Some(reply) => Ok(Author::Login(reply.json::<User>()?.login)),
@@ -104,8 +101,8 @@ impl Thread<'_> {
         }
     }
 
-    /// Our comments, oldest first; those of an app that may be another's come last.
-    async fn ours(&self, author: &Author) -> anyhow::Result<Vec<Comment>> {
+    /// The comments of this author, oldest first, with those that may be from another app last.
+    async fn own_comments(&self, author: &Author) -> anyhow::Result<Vec<Comment>> {
         let comments: Vec<Comment> =
             self.github.pages(&format!("{}/issues/{}/comments", self.root, self.number)).await?;
         let mut ours: Vec<_> = comments
@@ -117,7 +114,7 @@ impl Thread<'_> {
         Ok(ours)
     }
 
-    /// `None`: the comment is gone, or another app's.
+    /// `None` if the comment was deleted or belongs to another app.
     async fn edit(&self, id: u64, body: &str) -> anyhow::Result<Option<(Comment, bool)>> {
         let path = format!("{}/issues/comments/{id}", self.root);
         let transport = &self.github.transport;
@@ -140,7 +137,9 @@ impl Thread<'_> {
                 Posting::Answered(reply) => return Ok((reply.json()?, shortened)),
                 Posting::Lost(why) => {
                     self.github.transport.pause(attempt, u64::from(attempt), &why).await?;
-                    if let Some(there) = self.ours(author).await?.into_iter().find(|comment| comment.says(&text)) {
+                    if let Some(there) =
+                        self.own_comments(author).await?.into_iter().find(|comment| comment.has_text(&text))
+                    {
                         return Ok((there, shortened));
                     }
                     attempt += 1;
@@ -149,8 +148,8 @@ impl Thread<'_> {
         }
     }
 
-    /// Deletes our newer duplicates of a comment that stays.
-    async fn kept(
+    /// Deletes the newer duplicates of the comment that is kept.
+    async fn keep(
         &self,
         comment: &Comment,
         action: Action,
@@ -160,7 +159,7 @@ impl Thread<'_> {
         let mut duplicates_removed = 0;
         for newer in ours.iter().filter(|other| other.id > comment.id && other.login() == comment.login()) {
             let path = format!("{}/issues/comments/{}", self.root, newer.id);
-            // One that stays is no reason to fail: the job that wrote it deletes it as well, and so does the next edit.
+            // A failure is ignored: the job that wrote the duplicate also deletes it, and so does the next edit.
             let reply = self.github.transport.call(Request::Delete, &path).await;
             duplicates_removed += usize::from(reply.is_ok_and(|reply| reply.status == 204));
         }
@@ -168,12 +167,12 @@ impl Thread<'_> {
     }
 }
 
-/// Whose comments are ours.
+/// The author of vllm-perf's comments.
 #[derive(Debug, PartialEq)]
 enum Author {
     /// The owner of a personal token.
     Login(String),
-    /// An app: `github-actions`, or one of the repository's own.
+    /// An app: `github-actions`, or an app of the repository.
     Installation,
 }
 
@@ -182,7 +181,7 @@ impl Author {
         let Some(user) = &comment.user else { return false };
         match self {
             Self::Login(login) => user.login == *login,
-            // A person who acts through an app is no bot; a bot's login is its app's slug.
+            // A user who acts through an app is not a bot; the login of a bot is the slug of its app.
             Self::Installation => {
                 let app = comment.performed_via_github_app.as_ref().and_then(|app| app.slug.as_deref());
                 user.kind == "Bot"
@@ -206,8 +205,8 @@ struct Comment {
 }
 
 impl Comment {
-    fn says(&self, body: &str) -> bool {
-        // GitHub may store line ends as CRLF and drop the last ones.
+    fn has_text(&self, body: &str) -> bool {
+        // GitHub may store line ends as CRLF and remove trailing ones.
         self.body.as_deref().is_some_and(|there| there.replace("\r\n", "\n").trim_end() == body.trim_end())
     }
 
@@ -228,10 +227,10 @@ struct App {
     slug: Option<String>,
 }
 
-/// The marker, the headline, and where the rest is.
+/// The marker, the headline, and a note on where the rest is.
 fn headline(body: &str) -> String {
     let lines: Vec<_> = body.lines().filter(|line| !line.trim().is_empty()).take(2).collect();
     let mut short: String = lines.join("\n").chars().take(1_000).collect();
-    short.push_str("\n\nThe report is too long for a comment: the job summary and the artifact hold it.\n");
+    short.push_str("\n\nThe report is too long for a comment. It is in the job summary and in the artifact.\n");
     short
 }

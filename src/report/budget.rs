@@ -1,9 +1,11 @@
-//! Documents that fit: blocks of whole lines, of which the least important are left out and counted.
+//! Documents within a size limit: blocks of whole lines, of which the least important are left out and counted.
 
-/// A piece of a document. Its opening and its closing are always written; its items may be left out from the end.
+use vllm_verdict::number;
+
+/// A part of a document. Its opening and closing are always written; items may be left out from the end.
 #[derive(Debug, Clone, Default)]
 pub struct Block {
-    /// Blocks of a lower number get room first.
+    /// Blocks with a lower number are filled first.
     pub priority: u8,
     /// Text before the items, complete lines.
     pub open: String,
@@ -11,12 +13,12 @@ pub struct Block {
     pub items: Vec<String>,
     /// Text after the items, complete lines.
     pub close: String,
-    /// What an item is called, in the singular.
+    /// Noun for an item, singular.
     pub noun: &'static str,
 }
 
-/// The blocks in their order, in at most `budget` bytes. `elsewhere` ends the sentence "12 more rows ...". Openings,
-/// closings and those sentences are never left out: their length is bounded by what `escape` lets through.
+/// The blocks in their order, in at most `budget` bytes. `elsewhere` completes the sentence "12 more rows ...". Openings,
+/// closings and these sentences are never left out; `escape` bounds their length.
 pub fn fit(blocks: &[Block], budget: usize, elsewhere: &str) -> String {
     let mut order: Vec<usize> = (0..blocks.len()).collect();
     order.sort_by_key(|&at| blocks[at].priority);
@@ -45,12 +47,7 @@ fn write(block: &Block, kept: usize, elsewhere: &str) -> String {
 }
 
 fn note(block: &Block, omitted: usize, elsewhere: &str) -> String {
-    format!(
-        "\n*{} more {}{} {elsewhere}*\n",
-        super::number::count(omitted),
-        block.noun,
-        if omitted == 1 { "" } else { "s" }
-    )
+    format!("\n*{} more {} {elsewhere}*\n", number::count(omitted), number::plural_noun(omitted, block.noun))
 }
 
 #[cfg(test)]
@@ -68,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_less_important_block_is_cut_at_a_line_and_says_how_much_is_missing() {
+    fn the_less_important_block_is_cut_at_a_line_and_reports_the_number_of_missing_rows() {
         let blocks = [block(1, &["aaaaaaaa", "bbbbbbbb", "cccccccc"]), block(0, &["dddddddd"])];
         let note = "\n*3 more rows elsewhere*\n".len();
         let budget = 8 + note + "\n*1 more row elsewhere*\n".len() + 18;

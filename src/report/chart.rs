@@ -1,4 +1,4 @@
-//! Throughput and TTFT over concurrency: the curves of a comparison, and one curve as a Mermaid chart.
+//! Throughput and TTFT over concurrency: the curves of a comparison, and Mermaid charts of them.
 
 use std::collections::HashMap;
 
@@ -8,34 +8,31 @@ use vllm_verdict::v1::{CaseFacts, Comparison, Row, Verdict};
 use super::label::Labels;
 use super::{escape, number};
 
-/// Metrics that are drawn, and what their axis is called.
+/// The metrics with charts, and the labels of their axes.
 const METRICS: [(&str, &str); 2] = [("output_throughput", "output throughput"), ("median_ttft_ms", "median TTFT")];
 
 /// One metric of one test at one request rate, base and head over concurrency.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// What people call the test, with its rate where there is one. Not escaped.
+    /// Label of the test, with its request rate if it is finite. Not escaped.
     pub test: String,
-    /// Words for the metric.
+    /// Label of the metric.
     pub metric: &'static str,
     /// Unit of the values.
     pub unit: String,
-    /// By rising concurrency, at least two.
+    /// At least two, by increasing concurrency.
     pub points: Vec<Point>,
 }
 
-/// Both sides at one concurrency: the median of the repetitions.
+/// The medians of the repetitions of both sides at one concurrency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Requests under way at once.
     pub concurrency: u64,
-    /// Median of base.
     pub base: f64,
-    /// Median of head.
     pub head: f64,
 }
 
-/// The curves of a comparison: tests with a regressed row first, else in the order of the plan.
+/// The curves of a comparison: tests with a regressed row first, otherwise in the order of the plan.
 pub fn curves(comparison: &Comparison, labels: &Labels) -> Vec<Curve> {
     let rows: HashMap<(&str, &str), &Row> =
         comparison.rows.iter().map(|row| ((row.case.as_str(), row.metric.as_str()), row)).collect();
@@ -90,7 +87,7 @@ impl Curve {
         steps.into_iter().map(|step| step * power).find(|&step| step >= largest).unwrap_or(10.0 * power)
     }
 
-    /// A fenced Mermaid chart. Mermaid has no legend, so the title names the colours.
+    /// A fenced Mermaid chart. Mermaid charts have no legend, so the title names the colours.
     pub fn mermaid(&self) -> String {
         let join = |values: Vec<String>| values.join(", ");
         let line = |of: fn(&Point) -> f64| join(self.points.iter().map(|point| plain(of(point))).collect());
@@ -117,10 +114,9 @@ impl Curve {
     }
 }
 
-/// A number as Mermaid reads it: four significant digits, no separators.
+/// A number for Mermaid: four significant digits, no separators.
 fn plain(value: f64) -> String {
-    let text = format!("{value:.decimals$}", decimals = number::decimals([value]));
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    number::trimmed(&format!("{value:.decimals$}", decimals = number::decimals([value]))).to_owned()
 }
 
 #[cfg(test)]

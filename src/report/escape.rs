@@ -1,12 +1,12 @@
-//! Strings from data, made harmless for Markdown, Mermaid, HTML and terminals. No other module writes data raw.
+//! Escaping of untrusted text for Markdown, Mermaid, HTML and terminals. No other module writes text from data unescaped.
 
-/// Characters that a name may have; what is longer is cut.
+/// Longest name, in characters; longer names are cut.
 pub const NAME: usize = 120;
-/// Characters that a reason, a target or a list of arguments may have.
+/// Longest reason, target or list of arguments, in characters.
 pub const SENTENCE: usize = 400;
 
-/// One line without control, invisible or direction-changing characters and without the start of an HTML comment,
-/// at most `cap` characters. Still plain text.
+/// One line of plain text without control, invisible or direction-changing characters and without the start of an HTML
+/// comment, at most `cap` characters.
 pub fn clean(text: &str, cap: usize) -> String {
     let mut line = String::new();
     for (length, letter) in text.chars().filter(|&letter| !is_invisible(letter)).enumerate() {
@@ -36,7 +36,7 @@ fn is_invisible(letter: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Inline Markdown, also inside a table cell, that shows `text` and nothing else: no mark-up, link, mention or issue.
+/// Inline Markdown that shows exactly `text`, also inside a table cell: no mark-up, links, mentions or issue references.
 pub fn markdown(text: &str) -> String {
     let mut out = String::new();
     let text = clean(text, usize::MAX);
@@ -58,24 +58,24 @@ pub fn markdown(text: &str) -> String {
     out
 }
 
-/// A code span. A backtick becomes `'`, a bar `¦` and `<` `‹`: nothing can be escaped in a code span.
+/// A code span. A backtick becomes `'`, a bar `¦` and `<` `‹`, because code spans have no escapes.
 pub fn code(text: &str) -> String {
     let text = sentence(text).replace('`', "'").replace('|', "¦").replace('<', "‹");
     let text = text.trim();
     if text.is_empty() { String::new() } else { format!("`{text}`") }
 }
 
-/// A fenced block of one line that nothing inside it can close.
+/// A fenced block of one line that its content cannot close.
 pub fn fence(text: &str) -> String {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     format!("{fence}\n{}\n{fence}\n", clean(text, usize::MAX))
 }
 
-/// Text between the quotes of a Mermaid string: only letters, digits and harmless signs.
+/// Text between the quotes of a Mermaid string: only letters, digits and safe punctuation.
 pub fn mermaid(text: &str) -> String {
-    let harmless = |letter: char| letter.is_alphanumeric() || " .,/=-+()".contains(letter);
-    name(text).chars().map(|letter| if harmless(letter) { letter } else { ' ' }).collect()
+    let is_safe = |letter: char| letter.is_alphanumeric() || " .,/=-+()".contains(letter);
+    name(text).chars().map(|letter| if is_safe(letter) { letter } else { ' ' }).collect()
 }
 
 /// Text of an HTML element or of a quoted attribute.
@@ -94,7 +94,7 @@ pub fn html(text: &str) -> String {
     out
 }
 
-/// An http or https URL that can stand in a Markdown link and in an HTML attribute; anything else is no link.
+/// An http or https URL, safe in a Markdown link and in an HTML attribute; `None` for anything else.
 pub fn url(text: &str) -> Option<String> {
     let url = url::Url::parse(text).ok()?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -125,13 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_is_longer_than_every_run_of_backticks_inside() {
+    fn a_fence_is_longer_than_every_sequence_of_backticks_inside() {
         assert_eq!(fence("a ```` b"), "`````\na ```` b\n`````\n");
         assert_eq!(fence("a\n```\nb"), "````\na ``` b\n````\n");
     }
 
     #[test]
-    fn what_is_too_long_is_cut_to_the_letter() {
+    fn long_text_is_cut_by_characters() {
         assert_eq!(clean("äöüß", 4), "äöüß");
         assert_eq!(clean("äöüßx", 4), "äöü…");
         assert_eq!(name(&"x".repeat(500)).chars().count(), NAME);

@@ -1,4 +1,4 @@
-//! A comparison such as a CPU runner gives, for the tests of the renderings. The numbers are of the size of real ones.
+//! A comparison with realistic values of a CPU runner, for the tests of the renderings.
 
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::criteria::VerdictConfig;
@@ -12,14 +12,45 @@ use vllm_verdict::v1::{
 
 const BASE: &str = "7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b";
 const HEAD: &str = "1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f";
-/// What repetitions scatter around, as factors.
+/// The noise of the repetitions, as factors.
 const SCATTER: [[f64; 5]; 2] = [[1.004, 0.991, 1.0, 1.009, 0.996], [0.998, 1.006, 1.0, 0.993, 1.011]];
 
-/// Two concurrency sweeps, one of which regressed at its end; a latency, a start-up and a throughput test; one case
-/// whose server did not start; one repetition that failed.
+/// Two concurrency sweeps, one of which regressed at the highest concurrency; a latency, a start-up and a throughput test;
+/// one case whose server did not start; one failed repetition.
 pub fn comparison() -> Comparison {
-    let mut cases = Vec::new();
-    let mut rows = Vec::new();
+    let (mut cases, mut rows) = (Vec::new(), Vec::new());
+    for (of_cases, of_rows) in [regressed_sweep(), unchanged_sweep(), lost_case(), other_kinds()] {
+        cases.extend(of_cases);
+        rows.extend(of_rows);
+    }
+    let skipped = Skipped {
+        name: "serving_llama70B_tp4_random_128_128".into(),
+        reason: "needs 4 NUMA nodes, this host has 2".into(),
+    };
+    Comparison {
+        schema: SCHEMA.into(),
+        verdict: Verdict::Regressed,
+        counts: count(&rows),
+        subject: subject(),
+        method: Method {
+            strategy: Strategy::Paired,
+            pairs: 5,
+            planned_pairs: 5,
+            seed: 20_261_124,
+            fdr: 0.05,
+            looks: vec![Look { pairs: 5, fdr: 0.05 }],
+        },
+        cases,
+        rows,
+        skipped: vec![skipped],
+        conduct: Conduct::default(),
+    }
+}
+
+type CasesAndRows = (Vec<CaseFacts>, Vec<Row>);
+
+fn regressed_sweep() -> CasesAndRows {
+    let (mut cases, mut rows) = (Vec::new(), Vec::new());
     for (concurrency, throughput, ttft) in
         [(12, 128.4, 210.0), (16, 167.2, 262.0), (32, 301.3, 488.0), (64, 412.3, 701.0)]
     {
@@ -36,6 +67,11 @@ pub fn comparison() -> Comparison {
         );
         cases.push(case);
     }
+    (cases, rows)
+}
+
+fn unchanged_sweep() -> CasesAndRows {
+    let (mut cases, mut rows) = (Vec::new(), Vec::new());
     for (concurrency, throughput, ttft) in [(12, 402.0, 58.1), (64, 1290.0, 173.0)] {
         let mut case = serving("serving_gemma3-4b_tp1_random_128_128", concurrency);
         if concurrency == 64 {
@@ -47,11 +83,19 @@ pub fn comparison() -> Comparison {
         }
         cases.push(case);
     }
+    (cases, rows)
+}
+
+fn lost_case() -> CasesAndRows {
     let mut lost = serving("serving_llama8B_tp2_sharegpt", 200);
     lost.problems =
         (1..=5).map(|repetition| problem(repetition, "server did not start: exit status 1 after 41 s")).collect();
-    rows.extend(metric::of(Kind::Serving).map(|metric| unmeasured(&lost, metric, size(metric, 905.0, 1210.0))));
-    cases.push(lost);
+    let rows = metric::of(Kind::Serving).map(|metric| unmeasured(&lost, metric, size(metric, 905.0, 1210.0))).collect();
+    (vec![lost], rows)
+}
+
+fn other_kinds() -> CasesAndRows {
+    let (mut cases, mut rows) = (Vec::new(), Vec::new());
     for (kind, test, values) in [
         (Kind::Latency, "latency_llama8B_tp1", vec![8.412, 8.498, 8.91]),
         (Kind::Startup, "startup_llama8B_tp1", vec![61.2, 34.7, 12.1, 2.05]),
@@ -62,31 +106,7 @@ pub fn comparison() -> Comparison {
         rows.extend(metric::of(kind).zip(values).map(|(metric, value)| row(&case, metric, value, moved(metric.id))));
         cases.push(case);
     }
-    let counts = count(&rows);
-    let skipped = Skipped {
-        name: "serving_llama70B_tp4_random_128_128".into(),
-        reason: "needs 4 NUMA nodes, this host has 2".into(),
-    };
-    let method = Method {
-        strategy: Strategy::Paired,
-        pairs: 5,
-        planned_pairs: 5,
-        seed: 20_261_124,
-        fdr: 0.05,
-        looks: vec![Look { pairs: 5, fdr: 0.05 }],
-    };
-    let verdict = Verdict::Regressed;
-    Comparison {
-        schema: SCHEMA.into(),
-        verdict,
-        counts,
-        subject: subject(),
-        method,
-        cases,
-        rows,
-        skipped: vec![skipped],
-        conduct: Conduct::default(),
-    }
+    (cases, rows)
 }
 
 /// Primary rows by verdict.
@@ -102,7 +122,7 @@ pub fn count(rows: &[Row]) -> Counts {
     }
 }
 
-/// So many tests of one case with five primary rows each, every row regressed, the last one worst.
+/// This number of tests with one case of five primary rows each, all regressed, the last one most.
 pub fn many(tests: usize) -> Comparison {
     let mut comparison = comparison();
     comparison.cases = (0..tests).map(|at| serving(&format!("serving_llama8B_tp1_test{at}"), 64)).collect();
@@ -156,7 +176,7 @@ fn size(metric: &Metric, throughput: f64, ttft: f64) -> f64 {
 }
 
 fn row(case: &CaseFacts, metric: &Metric, value: f64, moved: Option<(f64, Verdict)>) -> Row {
-    let (noise, threshold) = match metric.family {
+    let (noise, min_effect) = match metric.family {
         Family::Throughput => (0.014, "2 %"),
         Family::Median => (0.021, "3 %"),
         Family::P99 => (0.037, "8 %"),
@@ -164,10 +184,10 @@ fn row(case: &CaseFacts, metric: &Metric, value: f64, moved: Option<(f64, Verdic
     let (change, verdict) = moved.unwrap_or((0.004, Verdict::Unchanged));
     let why = match verdict {
         Verdict::Regressed | Verdict::Improved => {
-            format!("q = 0.0004 is below 0.05, and the change is at least {threshold}")
+            format!("worse, q = 0.0004, at least the minimum effect of {min_effect}")
         }
-        Verdict::Inconclusive => "q = 0.11 is not below 0.05; 9 pairs would be needed to see 8 %".into(),
-        _ => "the 90 % interval lies inside ±5 %".into(),
+        Verdict::Inconclusive => "q = 0.11: about 9 pairs are needed to detect a change of 8 %".into(),
+        _ => "the 90 % interval is within ±5 %".into(),
     };
     let (p, q) = match verdict {
         Verdict::Regressed | Verdict::Improved => (0.00002, 0.0004),

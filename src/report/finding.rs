@@ -1,21 +1,21 @@
-//! What an author must see, in order: regressed rows, worst first; what was not measured; improved rows, best first.
+//! The findings of a comparison, in order: regressed rows, worst first; cases that were not measured; improved rows, best
+//! first.
 
 use vllm_verdict::side::Side;
 use vllm_verdict::v1::{Comparison, Row, Verdict};
 
-/// One line of the table that nobody has to unfold.
+/// One line of the table of findings.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finding<'a> {
-    /// A row that changed.
+    /// A row that regressed or improved.
     Changed(&'a Row),
-    /// The rows of one case that have no value on one side or on both.
+    /// The rows of one case that have no value on a side.
     Unmeasured(Unmeasured<'a>),
 }
 
 /// The rows of one case that could not be compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unmeasured<'a> {
-    /// Name of the case.
     pub case: &'a str,
     /// `all`, or the labels of the metrics.
     pub metrics: String,
@@ -23,11 +23,11 @@ pub struct Unmeasured<'a> {
     pub base: bool,
     /// Whether head has no value.
     pub head: bool,
-    /// Why, in the words of the run.
+    /// The reason, as reported by the run.
     pub reason: &'a str,
 }
 
-/// The findings of a comparison, those that matter most first.
+/// The findings of a comparison, the most important first.
 pub fn findings(comparison: &Comparison) -> Vec<Finding<'_>> {
     let changed = |verdict: Verdict| {
         let mut rows: Vec<&Row> = primary(comparison).filter(|row| row.verdict == verdict).collect();
@@ -38,12 +38,12 @@ pub fn findings(comparison: &Comparison) -> Vec<Finding<'_>> {
     changed(Verdict::Regressed).chain(unmeasured).chain(changed(Verdict::Improved)).collect()
 }
 
-/// The rows that may raise an alarm.
+/// The rows that count in the verdict.
 pub fn primary(comparison: &Comparison) -> impl Iterator<Item = &Row> {
     comparison.rows.iter().filter(|row| row.primary)
 }
 
-/// How many times its threshold a row has moved: the only scale on which a median and a 99th percentile compare.
+/// The change of a row in multiples of its minimum effect, so that different metrics are comparable.
 fn severity(row: &Row) -> f64 {
     row.estimate.unwrap_or(0.0).abs() / row.min_effect.max(1e-6)
 }

@@ -1,4 +1,4 @@
-//! What people call a case: `llama8B tp1, random 128/2048, c=64` for `serving_llama8B_tp1_random_128_2048_qps_inf_concurrency_64`.
+//! Display names of cases: `llama8B tp1, random 128/2048, c=64` for `serving_llama8B_tp1_random_128_2048_qps_inf_concurrency_64`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,12 +7,12 @@ use vllm_verdict::v1::CaseFacts;
 
 use super::escape;
 
-/// Words for a case, plain text of bounded length. Not escaped.
+/// The display name of a case: plain text of bounded length, not escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
     /// The test: model, parallelism and data.
     pub test: String,
-    /// Concurrency and request rate; empty where there is none.
+    /// Concurrency and request rate; empty if there is neither.
     pub load: String,
 }
 
@@ -27,23 +27,23 @@ impl Label {
 pub struct Labels<'a>(HashMap<&'a str, Label>);
 
 impl<'a> Labels<'a> {
-    /// Labels for `cases`. Where two cases would be called the same, both keep their names.
+    /// Labels for `cases`. Cases with the same label keep their names instead.
     pub fn new(cases: &'a [CaseFacts]) -> Self {
         let labels: Vec<Label> = cases.iter().map(label).collect();
-        let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
+        let (mut seen, mut duplicated) = (HashSet::new(), HashSet::new());
         for label in &labels {
             if !seen.insert(label.full()) {
-                twice.insert(label.full());
+                duplicated.insert(label.full());
             }
         }
         let distinct = cases.iter().zip(&labels).map(|(case, label)| {
-            let label = if twice.contains(&label.full()) { plain(&case.name) } else { label.clone() };
+            let label = if duplicated.contains(&label.full()) { plain(&case.name) } else { label.clone() };
             (case.name.as_str(), label)
         });
         Self(distinct.collect())
     }
 
-    /// The label of a case; its name where nothing is known of it.
+    /// The label of a case; its name if the case is unknown.
     pub fn of(&self, case: &str) -> Label {
         self.0.get(case).cloned().unwrap_or_else(|| plain(case))
     }
@@ -61,7 +61,7 @@ fn label(case: &CaseFacts) -> Label {
     Label { test, load: escape::name(&load.join(", ")) }
 }
 
-/// `serving_llama8B_tp1_random_128_2048` is `llama8B tp1, random 128/2048`; `None` for names that upstream would not give.
+/// `serving_llama8B_tp1_random_128_2048` is `llama8B tp1, random 128/2048`; `None` for names of another form.
 fn test(case: &CaseFacts) -> Option<String> {
     let name = case.test.strip_prefix(case.kind.as_str())?.strip_prefix('_')?;
     let is_word =
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_names_become_words() {
+    fn upstreams_names_become_labels() {
         let cases = [
             case(Kind::Serving, "serving_llama8B_tp1_random_128_2048", Some("inf"), Some(64)),
             case(Kind::Serving, "serving_llama70B_tp4_sharegpt", Some("4"), Some(200)),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn two_cases_are_never_called_the_same() {
+    fn labels_are_unique() {
         let mut cases = [case(Kind::Latency, "latency_a", None, None), case(Kind::Latency, "latency_a", None, None)];
         cases[1].name = "latency_a_again".into();
         let labels = Labels::new(&cases);

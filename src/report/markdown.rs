@@ -1,5 +1,5 @@
-//! Markdown: the comment on the pull request, GitHub's job summary, Buildkite's annotation. All three are the same
-//! blocks; they differ in what is folded, in whether charts can be drawn, and in how long they may be.
+//! Markdown: the comment on the pull request, GitHub's job summary, Buildkite's annotation. All three consist of the same
+//! blocks; they differ in what is folded, in charts, and in their size limits.
 
 use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
@@ -8,71 +8,72 @@ use super::finding::{self, Finding, Unmeasured};
 use super::label::Labels;
 use super::{Links, chart, escape, number, ran, wording};
 
-/// Bytes of a comment. GitHub's error names 65,536 characters as the limit; this leaves room for what publishing adds.
+/// Largest comment, in bytes. GitHub's limit is 65,536 characters; the difference is room for later additions.
 pub const COMMENT_BUDGET: usize = 60_000;
-/// Bytes of a job summary: GitHub drops one above 1,048,576 whole.
+/// Largest job summary, in bytes: GitHub discards summaries above 1,048,576.
 pub const SUMMARY_BUDGET: usize = 1_000_000;
-/// Bytes of an annotation: `buildkite-agent annotate` refuses more than 1,048,576.
+/// Largest annotation, in bytes: `buildkite-agent annotate` rejects more than 1,048,576.
 pub const ANNOTATION_BUDGET: usize = 1_000_000;
 
-/// Charts in one document: a comment is read on telephones too.
+/// Largest number of charts in a document; comments are also read on phones.
 const MAX_CHARTS: usize = 8;
-/// Failed repetitions, or warnings, that are told outside of a fold.
+/// Largest number of failures, and of warnings, outside a fold.
 const MAX_FAILURES: usize = 5;
-/// What a line about a run under way begins with; [`under_way`] finds it again by this.
-const UNDER_WAY: &str = "> ⏳ ";
+/// The start of the line about a run in progress, by which [`in_progress`] finds it.
+const IN_PROGRESS: &str = "> ⏳ ";
 
-/// What a document can show, by where it is shown.
+/// The kind of a document.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum DocumentKind {
     Comment,
     Summary,
     Annotation,
 }
 
-/// The first line of the comment `id`: what tells our comment from others, and one configuration's from another's.
+/// The first line of the comment `id`, which identifies vllm-perf's comment for one configuration.
 pub fn marker(id: &str) -> String {
     let id: String = id.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter)).collect();
     format!("<!-- vllm-perf:v1 id={id} -->")
 }
 
 /// The comment on the pull request, at most [`COMMENT_BUDGET`] bytes. `id` is the configuration's; `outdated` is the
-/// commit that head has moved on to since.
+/// new head of the pull request, if it has changed since the measurement.
 pub fn comment(comparison: &Comparison, links: &Links, id: &str, outdated: Option<&str>) -> String {
-    let outdated = outdated.map(|now| moved_on(comparison, links, now));
+    let outdated = outdated.map(|now| outdated_note(comparison, links, now));
     let top = format!("{}\n{}", marker(id), top(comparison, links, outdated));
-    document(comparison, links, top, Place::Comment, COMMENT_BUDGET)
+    document(comparison, links, top, DocumentKind::Comment, COMMENT_BUDGET)
 }
 
-/// GitHub's job summary, at most [`SUMMARY_BUDGET`] bytes: the comment, unfolded.
+/// GitHub's job summary, at most [`SUMMARY_BUDGET`] bytes: the comment without folds.
 pub fn summary(comparison: &Comparison, links: &Links) -> String {
-    document(comparison, links, top(comparison, links, None), Place::Summary, SUMMARY_BUDGET)
+    document(comparison, links, top(comparison, links, None), DocumentKind::Summary, SUMMARY_BUDGET)
 }
 
-/// Buildkite's annotation, at most [`ANNOTATION_BUDGET`] bytes: no charts, Buildkite does not draw them.
+/// Buildkite's annotation, at most [`ANNOTATION_BUDGET`] bytes, without charts, which Buildkite does not render.
 pub fn annotation(comparison: &Comparison, links: &Links) -> String {
-    document(comparison, links, top(comparison, links, None), Place::Annotation, ANNOTATION_BUDGET)
+    document(comparison, links, top(comparison, links, None), DocumentKind::Annotation, ANNOTATION_BUDGET)
 }
 
-/// The job summary of a run that was skipped. `reason` is the trigger's.
+/// The job summary of a skipped run, with the reason of the trigger.
 pub fn skipped(reason: &str) -> String {
     format!("Not benchmarked: {}\n", with_code(&escape::sentence(reason)))
 }
 
-/// An existing comment with one line, after its marker, that says that a newer run is under way. Told twice, it says
-/// so once.
-pub fn under_way(existing: &str, run: Option<&str>) -> String {
+/// An existing comment with a line after its marker that announces a newer run. A previous such line is replaced.
+pub fn in_progress(existing: &str, run: Option<&str>) -> String {
     let existing = existing.replace("\r\n", "\n");
     let (marker, content) = existing.split_once('\n').unwrap_or((&existing, ""));
-    let content = match content.strip_prefix(UNDER_WAY) {
-        Some(told) => told.split_once('\n').map_or("", |(_, content)| content.trim_start_matches('\n')),
+    let content = match content.strip_prefix(IN_PROGRESS) {
+        Some(announced) => announced.split_once('\n').map_or("", |(_, content)| content.trim_start_matches('\n')),
         None => content,
     };
     let link = run.and_then(escape::url).map(|url| format!(" ([run]({url}))")).unwrap_or_default();
-    format!("{marker}\n{UNDER_WAY}A run is under way{link}. Until it ends, this is the one before.\n\n{content}")
+    format!(
+        "{marker}\n{IN_PROGRESS}A new run is in progress{link}. The results below are those of the previous run.\n\n{content}"
+    )
 }
 
-/// Escaped text in which pairs of backticks keep their meaning: the reasons of a trigger quote labels so.
+/// Escaped text in which pairs of backticks stay code spans: the reasons of a trigger quote labels with them.
 fn with_code(text: &str) -> String {
     let parts: Vec<&str> = text.split('`').collect();
     if parts.len().is_multiple_of(2) {
@@ -82,25 +83,25 @@ fn with_code(text: &str) -> String {
     parts.iter().enumerate().map(part).collect()
 }
 
-fn moved_on(comparison: &Comparison, links: &Links, now: &str) -> String {
+fn outdated_note(comparison: &Comparison, links: &Links, now: &str) -> String {
     let measured = comparison.subject.head.as_ref().map(|head| side(head, links)).unwrap_or_default();
     format!("outdated: measured {measured}, head is now {}", commit(now, links))
 }
 
-fn document(comparison: &Comparison, links: &Links, top: String, place: Place, budget: usize) -> String {
+fn document(comparison: &Comparison, links: &Links, top: String, kind: DocumentKind, budget: usize) -> String {
     let labels = Labels::new(&comparison.cases);
     let mut blocks = vec![Block { open: top, ..Block::default() }];
-    blocks.push(matter(comparison, links, &labels));
-    blocks.extend(told("Failed and left out of every number", "failure", wording::failures(comparison, &labels)));
-    blocks.extend(told("Measured, but with a warning", "warning", wording::warnings(comparison, &labels)));
-    blocks.extend(every_row(comparison, &labels, place, true));
-    if place != Place::Annotation {
-        blocks.extend(charts(comparison, &labels, place));
+    blocks.push(findings_table(comparison, links, &labels));
+    blocks.extend(problem_list("Failed runs (excluded)", "failure", wording::failures(comparison, &labels)));
+    blocks.extend(problem_list("Warnings", "warning", wording::warnings(comparison, &labels)));
+    blocks.extend(every_row(comparison, &labels, kind, true));
+    if kind != DocumentKind::Annotation {
+        blocks.extend(charts(comparison, &labels, kind));
     }
-    blocks.extend(certainty(comparison, place));
-    blocks.push(reproduction(comparison, place));
-    blocks.extend(left_out(comparison, place));
-    blocks.extend(every_row(comparison, &labels, place, false));
+    blocks.extend(certainty(comparison, kind));
+    blocks.push(reproduction(comparison, kind));
+    blocks.extend(skipped_tests(comparison, kind));
+    blocks.extend(every_row(comparison, &labels, kind, false));
     let elsewhere = match links.artifact() {
         Some(url) => format!("in the [report]({url})."),
         None => "in `report.html` of the run's output.".to_owned(),
@@ -136,7 +137,7 @@ fn top(comparison: &Comparison, links: &Links, outdated: Option<String>) -> Stri
     top
 }
 
-/// A side's commit as a link, or its target.
+/// The commit of a side as a link, or its target.
 fn side(facts: &SideFacts, links: &Links) -> String {
     facts.commit.as_deref().map_or_else(|| escape::code(&facts.target), |sha| commit(sha, links))
 }
@@ -146,7 +147,7 @@ fn commit(sha: &str, links: &Links) -> String {
     links.commit(sha).map_or(words.clone(), |url| format!("[{words}]({url})"))
 }
 
-fn matter(comparison: &Comparison, links: &Links, labels: &Labels) -> Block {
+fn findings_table(comparison: &Comparison, links: &Links, labels: &Labels) -> Block {
     let findings = finding::findings(comparison);
     if findings.is_empty() {
         return Block { open: format!("{}\n\n", wording::nothing_found(comparison)), ..Block::default() };
@@ -155,7 +156,7 @@ fn matter(comparison: &Comparison, links: &Links, labels: &Labels) -> Block {
         Finding::Changed(row) => {
             let [base, head, change, interval] = numbers(row);
             let (icon, label) = (icon(row.verdict), escape::markdown(&labels.of(&row.case).full()));
-            format!("| {icon} | {label} | {} | {base} | {head} | **{change}** | {interval} |\n", words(&row.label))
+            format!("| {icon} | {label} | {} | {base} | {head} | **{change}** | {interval} |\n", cell(&row.label))
         }
         Finding::Unmeasured(none) => unmeasured(none, links, labels),
     };
@@ -172,12 +173,12 @@ fn unmeasured(none: &Unmeasured, links: &Links, labels: &Labels) -> String {
     let label = escape::markdown(&labels.of(none.case).full());
     let [base, head] = [none.base, none.head].map(|missing| if missing { "not\u{a0}measured" } else { "" });
     let log = links.artifact().map(|url| format!(": [log]({url})")).unwrap_or_default();
-    let (icon, reason) = (icon(Verdict::NotMeasured), words(none.reason));
-    format!("| {icon} | {label} | {} | {base} | {head} | | {reason}{log} |\n", words(&none.metrics))
+    let (icon, reason) = (icon(Verdict::NotMeasured), cell(none.reason));
+    format!("| {icon} | {label} | {} | {base} | {head} | | {reason}{log} |\n", cell(&none.metrics))
 }
 
-/// Sentences as a list under a title, the first few of them.
-fn told(title: &str, noun: &'static str, sentences: Vec<String>) -> Option<Block> {
+/// The first sentences as a list under a title.
+fn problem_list(title: &str, noun: &'static str, sentences: Vec<String>) -> Option<Block> {
     let rest = sentences.len().saturating_sub(MAX_FAILURES);
     let mut items: Vec<String> =
         sentences.iter().take(MAX_FAILURES).map(|sentence| format!("- {}\n", escape::markdown(sentence))).collect();
@@ -193,7 +194,7 @@ fn told(title: &str, noun: &'static str, sentences: Vec<String>) -> Option<Block
     })
 }
 
-fn every_row(comparison: &Comparison, labels: &Labels, place: Place, primary: bool) -> Option<Block> {
+fn every_row(comparison: &Comparison, labels: &Labels, kind: DocumentKind, primary: bool) -> Option<Block> {
     let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.primary == primary).collect();
     if rows.is_empty() {
         return None;
@@ -202,15 +203,15 @@ fn every_row(comparison: &Comparison, labels: &Labels, place: Place, primary: bo
     let title = match primary {
         true if rows.len() == 1 => "The primary row".to_owned(),
         true => format!("All {count} primary rows"),
-        false => format!("{count} secondary rows: shown, never an alarm"),
+        false => format!("{count} secondary rows (not part of the verdict)"),
     };
     let tests = rows.chunk_by(|a, b| labels.of(&a.case).test == labels.of(&b.case).test);
     let items = tests.flat_map(|rows| test_table(rows, labels, primary)).collect();
-    let folded = place != Place::Summary || !primary;
+    let folded = kind != DocumentKind::Summary || !primary;
     Some(Block { items, noun: "row", ..section(&title, if primary { 3 } else { 5 }, folded) })
 }
 
-/// The table of one test; heading and table head stand before its first row, so that they are cut together.
+/// The table of one test. The heading and the table head are part of its first row, so that they are cut together.
 fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
     let with_load = rows.iter().any(|row| !labels.of(&row.case).load.is_empty());
     let cells = |row: &Row| {
@@ -218,7 +219,7 @@ fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
         let load = with_load.then(|| escape::markdown(&label.load));
         let verdict = verdicts.then(|| format!("{} {}", icon(row.verdict), row.verdict.as_str()).trim().to_owned());
         let cells: Vec<String> =
-            load.into_iter().chain([words(&row.label)]).chain(numbers(row)).chain(verdict).collect();
+            load.into_iter().chain([cell(&row.label)]).chain(numbers(row)).chain(verdict).collect();
         format!("| {} |\n", cells.join(" | "))
     };
     let mut lines: Vec<String> = rows.iter().map(|row| cells(row)).collect();
@@ -234,28 +235,27 @@ fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
     lines
 }
 
-fn charts(comparison: &Comparison, labels: &Labels, place: Place) -> Option<Block> {
+fn charts(comparison: &Comparison, labels: &Labels, kind: DocumentKind) -> Option<Block> {
     let curves = chart::curves(comparison, labels);
     let items: Vec<String> = curves.iter().take(MAX_CHARTS).map(chart::Curve::mermaid).collect();
-    let open = section("Throughput and TTFT over concurrency", 4, place != Place::Summary);
+    let open = section("Throughput and TTFT over concurrency", 4, kind != DocumentKind::Summary);
     let more = curves.len().saturating_sub(MAX_CHARTS);
-    let more =
-        if more > 0 { format!("\n{} not drawn here.\n", number::plural(more, "more curve")) } else { String::new() };
+    let more = if more > 0 { format!("\n{} not shown.\n", number::plural(more, "more chart")) } else { String::new() };
     (!items.is_empty()).then(|| Block { items, noun: "chart", close: more + &open.close, ..open })
 }
 
-fn certainty(comparison: &Comparison, place: Place) -> Option<Block> {
+fn certainty(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
     finding::primary(comparison).next()?;
-    let block = section("How sure is this?", 0, place != Place::Summary);
+    let block = section("Sensitivity and method", 0, kind != DocumentKind::Summary);
     let sensitivity = wording::sensitivity(comparison);
     let mut items = Vec::new();
     if !sensitivity.is_empty() {
         let rows = sensitivity.iter().map(|metric| {
-            let [threshold, typical, worst] = [metric.threshold, metric.typical, metric.worst].map(number::percent);
-            format!("| {} | {threshold} | {typical} | {worst} |\n", words(&metric.label))
+            let [min_effect, typical, worst] = [metric.min_effect, metric.typical, metric.worst].map(number::percent);
+            format!("| {} | {min_effect} | {typical} | {worst} |\n", cell(&metric.label))
         });
         items.push(format!(
-            "Smallest change in one row that this report could have called one (80 % power):\n\n| Primary metric | threshold | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
+            "Smallest detectable change (80 % power):\n\n| Primary metric | minimum effect | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
             rows.collect::<String>()
         ));
     }
@@ -263,8 +263,8 @@ fn certainty(comparison: &Comparison, place: Place) -> Option<Block> {
     Some(Block { items, noun: "fact", ..block })
 }
 
-fn reproduction(comparison: &Comparison, place: Place) -> Block {
-    let block = section("What ran, and how to run it yourself", 0, place != Place::Summary);
+fn reproduction(comparison: &Comparison, kind: DocumentKind) -> Block {
+    let block = section("Configuration and command to reproduce", 0, kind != DocumentKind::Summary);
     let mut items = Vec::new();
     let rows = wording::provenance(comparison);
     if !rows.is_empty() {
@@ -279,8 +279,8 @@ fn reproduction(comparison: &Comparison, place: Place) -> Block {
     Block { items, noun: "fact", ..block }
 }
 
-fn left_out(comparison: &Comparison, place: Place) -> Option<Block> {
-    let title = format!("{} left out", number::plural(comparison.skipped.len(), "test"));
+fn skipped_tests(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
+    let title = format!("{} skipped", number::plural(comparison.skipped.len(), "test"));
     let items = comparison.skipped.iter().map(|test| {
         format!(
             "- {}: {}\n",
@@ -288,11 +288,11 @@ fn left_out(comparison: &Comparison, place: Place) -> Option<Block> {
             escape::markdown(&escape::sentence(&test.reason))
         )
     });
-    let block = section(&title, 2, place != Place::Summary);
+    let block = section(&title, 2, kind != DocumentKind::Summary);
     (!comparison.skipped.is_empty()).then(|| Block { items: items.collect(), noun: "test", ..block })
 }
 
-/// The opening and the closing of a part: a fold, or a heading.
+/// The opening and closing of a section: a fold, or a heading.
 fn section(title: &str, priority: u8, folded: bool) -> Block {
     let (open, close) = match folded {
         true => (format!("<details><summary>{title}</summary>\n\n"), "\n</details>\n\n".to_owned()),
@@ -301,7 +301,7 @@ fn section(title: &str, priority: u8, folded: bool) -> Block {
     Block { priority, open, close, ..Block::default() }
 }
 
-/// Base, head, change and interval of a row; what is not there is left empty. Spaces do not break.
+/// Base, head, change and interval of a row, with non-breaking spaces; missing ones are empty.
 fn numbers(row: &Row) -> [String; 4] {
     let [base, head] = super::values(row);
     let change = row.estimate.map(number::change).unwrap_or_default();
@@ -309,8 +309,8 @@ fn numbers(row: &Row) -> [String; 4] {
     [base, head, change, interval].map(|text| escape::markdown(&text).replace(' ', "\u{a0}"))
 }
 
-/// Words from data in a table cell.
-fn words(text: &str) -> String {
+/// Text from data in a table cell.
+fn cell(text: &str) -> String {
     escape::markdown(&escape::sentence(text))
 }
 
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    /// What must hold for every document: folds and fences are closed, nothing is longer than its budget.
+    /// Checks what holds for every document: folds and fences are closed, and it is within its budget.
     fn is_whole(text: &str, budget: usize) {
         assert!(text.len() <= budget, "{} bytes", text.len());
         assert!(text.matches("\n```").count().is_multiple_of(2));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_comment_answers_first_and_folds_the_rest() {
+    fn the_comment_begins_with_the_findings_and_folds_the_rest() {
         let text = comment(&example::comparison(), &links(), "3f9c0a1b2c4d", None).replace('\u{a0}', " ");
         is_whole(&text, COMMENT_BUDGET);
         let (top, folds) = text.split_once("<details>").unwrap();
@@ -373,7 +373,7 @@ mod tests {
 
         - gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
         ");
-        let (_, sure) = folds.split_once("<details><summary>How sure").unwrap();
+        let (_, sure) = folds.split_once("<details><summary>Sensitivity").unwrap();
         let (sure, _) = sure.split_once("<details><summary>1 test").unwrap();
         insta::assert_snapshot!(sure, @r"
          is this?</summary>
@@ -417,7 +417,7 @@ mod tests {
         insta::assert_snapshot!(titles.join("\n"), @r"
         <details><summary>All 39 primary rows</summary>
         <details><summary>Throughput and TTFT over concurrency</summary>
-        <details><summary>How sure is this?</summary>
+        <details><summary>Sensitivity and method</summary>
         <details><summary>What ran, and how to run it yourself</summary>
         <details><summary>1 test left out</summary>
         <details><summary>54 secondary rows: shown, never an alarm</summary>
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn two_thousand_rows_fit_into_a_comment_and_the_worst_stay() {
+    fn two_thousand_rows_fit_into_a_comment_and_the_worst_are_kept() {
         let comparison = example::many(400);
         assert_eq!(comparison.rows.len(), 2000);
         let text = comment(&comparison, &links(), "3f9c0a1b2c4d", None);
@@ -460,7 +460,7 @@ mod tests {
         let kept: Vec<usize> =
             (0..400).filter(|at| text.contains(&format!("| llama8B tp1, test{at}, c=64 |"))).collect();
         assert!(kept.len() > 50 && kept[0] > 0 && kept.last() == Some(&399), "{kept:?}");
-        assert_eq!(kept.len(), 400 - kept[0], "the rows that stay are the worst ones");
+        assert_eq!(kept.len(), 400 - kept[0], "the worst rows are kept");
         let lines = text.lines().filter(|line| line.starts_with("| 🔴")).count();
         assert!(text.contains(&format!("*{} more rows in the [report](", number::count(2000 - lines))), "{lines}");
         assert!(text.contains("*2,000 more rows in the [report]("));
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_from_data_can_be_more_than_text() {
+    fn text_from_data_stays_text() {
         let hostile =
             "<!-- vllm-perf:v1 id=0 --> | ` ``` </details> @vllm-project/all [x](javascript:x) \n\n# x \u{1b}[2J";
         let mut comparison = example::comparison();
@@ -508,22 +508,22 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_on_an_older_commit_says_so_in_its_headline() {
+    fn the_headline_of_a_comment_on_an_older_commit_is_marked_outdated() {
         let text = comment(&example::comparison(), &Links::default(), "x", Some("9c1b2aa0f1e2d3c4"));
         let headline = text.lines().nth(1).unwrap();
         insta::assert_snapshot!(headline, @r"### outdated: measured 1da94e6, head is now 9c1b2aa · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive");
     }
 
     #[test]
-    fn a_run_under_way_is_said_once_and_keeps_the_comment() {
+    fn a_run_in_progress_is_announced_once_and_keeps_the_comment() {
         let before = comment(&example::comparison(), &links(), "3f9c0a1b2c4d", None);
-        let once = under_way(&before.replace('\n', "\r\n"), Some("https://ci.example/2"));
+        let once = in_progress(&before.replace('\n', "\r\n"), Some("https://ci.example/2"));
         assert!(once.starts_with(
-            "<!-- vllm-perf:v1 id=3f9c0a1b2c4d -->\n> ⏳ A run is under way ([run](https://ci.example/2))."
+            "<!-- vllm-perf:v1 id=3f9c0a1b2c4d -->\n> ⏳ A new run is in progress ([run](https://ci.example/2))."
         ));
         assert!(once.ends_with(before.split_once('\n').unwrap().1));
-        assert_eq!(under_way(&once, Some("https://ci.example/2")), once);
-        assert_eq!(under_way(&once, None), under_way(&before, None));
+        assert_eq!(in_progress(&once, Some("https://ci.example/2")), once);
+        assert_eq!(in_progress(&once, None), in_progress(&before, None));
     }
 
     #[test]
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn without_findings_the_comment_says_what_that_means() {
+    fn without_findings_the_comment_states_that_nothing_changed() {
         let mut comparison = example::comparison();
         comparison.rows.retain(|row| row.verdict == Verdict::Unchanged);
         comparison.counts = example::count(&comparison.rows);
@@ -542,11 +542,11 @@ mod tests {
         comparison.rows[0].verdict = Verdict::Inconclusive;
         comparison.counts = example::count(&comparison.rows);
         let text = comment(&comparison, &links(), "x", None);
-        assert!(text.contains("\n\nNo change was found. For 1 primary row the runs cannot tell.\n\n"));
+        assert!(text.contains("\n\nNo primary row changed; 1 primary row is inconclusive.\n\n"));
     }
 
     #[test]
-    fn two_folders_of_which_nothing_else_is_known_are_compared_all_the_same() {
+    fn folders_without_further_information_are_compared() {
         let mut comparison = example::comparison();
         let subject = &mut comparison.subject;
         (subject.device, subject.host, subject.reproduce) = (None, None, None);

@@ -1,4 +1,4 @@
-//! What ran, on what, by which client, and where the time went, in sentences. Pure.
+//! Sentences about the run: the machine, the load client, the phases and their times.
 
 use indexmap::IndexMap;
 use vllm_verdict::case::{Kind, MeasuredBy};
@@ -6,8 +6,9 @@ use vllm_verdict::strategy::Phase;
 use vllm_verdict::v1::{Comparison, Conduct, Found, Host, PhaseTime, SideTime};
 
 use super::{escape, number};
+use crate::duration;
 
-/// Most serving cases that are named where the native client did not measure them.
+/// Largest number of serving cases that are named if `vllm bench` measured them.
 const NAMED: usize = 5;
 
 /// The machine, the client and the version of vllm-perf.
@@ -19,7 +20,7 @@ pub fn environment(comparison: &Comparison) -> Vec<String> {
         .iter()
         .map(host)
         .chain([version])
-        .chain(what_ran(&comparison.conduct))
+        .chain(times(&comparison.conduct))
         .chain(searches(&comparison.conduct))
         .collect()
 }
@@ -50,11 +51,11 @@ fn searches(conduct: &Conduct) -> Vec<String> {
     searches.into_iter().map(sentence).collect()
 }
 
-/// What ran and how long it took: the phases, and where the time of each side went.
-pub fn what_ran(conduct: &Conduct) -> Vec<String> {
+/// The phases with their times, and the time of each side by activity.
+pub fn times(conduct: &Conduct) -> Vec<String> {
     let phase = |phase: &PhaseTime| {
-        let passes = if phase.passes == 1 { "pass" } else { "passes" };
-        format!("{} {} ({} {passes})", phase.phase.as_str(), number::duration(phase.seconds), phase.passes)
+        let (time, passes) = (duration::text_of_seconds(phase.seconds), number::plural(phase.passes as usize, "pass"));
+        format!("{} {time} ({passes})", phase.phase.as_str())
     };
     let side = |side: &SideTime| {
         let parts = [
@@ -63,15 +64,16 @@ pub fn what_ran(conduct: &Conduct) -> Vec<String> {
             ("client start", side.client_start),
             ("other", side.other),
         ];
-        let parts = parts.map(|(what, seconds)| format!("{what} {}", number::duration(seconds)));
-        format!("Time of {}, without the warm-up: {}.", side.side.as_str(), parts.join(", "))
+        let parts = parts.map(|(what, seconds)| format!("{what} {}", duration::text_of_seconds(seconds)));
+        format!("Time on {}, without the warm-up: {}.", side.side.as_str(), parts.join(", "))
     };
     let phases: Vec<String> = conduct.phases.iter().map(phase).collect();
-    let ran = (!phases.is_empty()).then(|| format!("What ran ({}): {}.", conduct.strategy.as_str(), phases.join(", ")));
+    let ran = (!phases.is_empty())
+        .then(|| format!("Phases ({} strategy): {}.", conduct.strategy.as_str(), phases.join(", ")));
     ran.into_iter().chain(unscreened(conduct)).chain(conduct.spent.iter().map(side)).collect()
 }
 
-/// What a screened run would have taken without its screen: every pair as long as the screen's own passes.
+/// The estimated time of a screened run without its screen, if every pass took as long as a screening pass.
 fn unscreened(conduct: &Conduct) -> Option<String> {
     let phase = |wanted: Phase| conduct.phases.iter().find(|phase| phase.phase == wanted);
     let (screen, pairs) = (phase(Phase::Screen)?, phase(Phase::Pairs)?);
@@ -79,14 +81,13 @@ fn unscreened(conduct: &Conduct) -> Option<String> {
     let paired = warm_up + screen.seconds / f64::from(screen.passes.max(1)) * f64::from(pairs.passes);
     let took: f64 = conduct.phases.iter().map(|phase| phase.seconds).sum();
     Some(format!(
-        "It took {}; without the screen, at the screen's pace, it would have taken about {}.",
-        number::duration(took),
-        number::duration(paired)
+        "Total: {}; about {} without the screen.",
+        duration::text_of_seconds(took),
+        duration::text_of_seconds(paired)
     ))
 }
 
-/// Who measured. Where a serving case was left to `vllm bench`, its name: its numbers are another client's than its
-/// neighbours'.
+/// The load clients. Serving cases that `vllm bench` measured are named, because clients are not comparable.
 fn clients(comparison: &Comparison) -> String {
     let by = |who: MeasuredBy| comparison.cases.iter().filter(move |case| case.measured_by == who);
     match (by(MeasuredBy::Native).next().is_some(), by(MeasuredBy::Vllm).next().is_some()) {
@@ -99,7 +100,7 @@ fn clients(comparison: &Comparison) -> String {
         by(MeasuredBy::Vllm).filter(|case| case.kind == Kind::Serving).map(|case| escape::name(&case.name)).collect();
     let kinds = by(MeasuredBy::Vllm).any(|case| case.kind != Kind::Serving);
     let mut whom = Vec::new();
-    whom.extend(kinds.then(|| "the kinds that it alone measures".to_owned()));
+    whom.extend(kinds.then(|| "latency, throughput and startup tests".to_owned()));
     whom.extend(left.iter().take(NAMED).cloned());
     whom.extend(
         left.len().checked_sub(NAMED).filter(|more| *more > 0).map(|more| number::plural(more, "more serving case")),
@@ -125,7 +126,7 @@ mod tests {
     use crate::report::example;
 
     #[test]
-    fn serving_cases_of_the_other_client_are_named() {
+    fn serving_cases_that_vllm_bench_measured_are_named() {
         let mut comparison = example::many(9);
         assert_eq!(clients(&comparison), "Client: native. ");
         comparison.cases[3].measured_by = MeasuredBy::Vllm;

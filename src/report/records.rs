@@ -1,135 +1,33 @@
-//! Dashboard records: one metric of one case, as the PyTorch benchmark database reads it (schema v3). Pure. A record holds
-//! what the dashboard needs and nothing else of a command: the store is public, and commands carry headers and keys.
+//! Dashboard records, in the schema of the PyTorch benchmark database (v3). Of a command, a record contains only the
+//! parameters that the dashboard needs: the store is public, and commands may contain headers and keys.
 
-pub mod collisions;
-pub mod data_js;
-pub mod record_identity;
-pub mod record_parameters;
+mod collisions;
+mod data_js;
+mod record_identity;
+mod record_parameters;
+mod record_point;
+mod record_set;
+mod record_v3;
+
+use anyhow::{Context, Result};
+use indexmap::IndexMap;
 
 use crate::plan::config::record_rules::Rules;
-use anyhow::{Context, Result, ensure};
-use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
-use vllm_verdict::repetition::Outcome;
-
-use crate::result::Document;
 use crate::result::case_files::CaseFiles;
 use crate::system::store::object_key::RecordKey;
+use record_point::Point;
 
-pub use crate::plan::config::record_rules::Choice;
 pub use collisions::Collision;
 pub use data_js::import;
 pub use record_identity::{Identity, Runner};
-pub use record_parameters::Parameters;
-
-/// The version of the schema.
-pub const SCHEMA: &str = "v3";
-
-/// What the dashboard knows vLLM's benchmarks as; any other name is another dashboard.
-const BENCHMARK: &str = "vLLM benchmark";
-
-/// Longest name of a model that is published, in characters.
-const NAME_LENGTH: usize = 200;
-
-/// One row of the benchmark database: one metric of one case. A type that differs from these loses the whole file there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The commit's date, in seconds since 1970.
-    pub timestamp: u64,
-    /// Always [`SCHEMA`].
-    pub schema_version: String,
-    /// What is benchmarked.
-    pub name: String,
-    /// `owner/name`.
-    pub repo: String,
-    /// Branch of the commit.
-    pub head_branch: String,
-    /// Full hash of the commit.
-    pub head_sha: String,
-    /// The CI run, a number that grows.
-    pub workflow_id: u64,
-    /// Which try of that run.
-    pub run_attempt: u32,
-    /// The job of that run.
-    pub job_id: u64,
-    /// What measured; one.
-    pub runners: Vec<Runner>,
-    /// What was run.
-    pub benchmark: Benchmark,
-    /// What was served.
-    pub model: Model,
-    /// What came of it.
-    pub metric: Metric,
-}
-
-/// What was run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Benchmark {
-    /// Always the same.
-    pub name: String,
-    /// How it was run.
-    pub extra_info: BenchmarkInfo,
-}
-
-/// How a benchmark was run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BenchmarkInfo {
-    /// The parameters.
-    pub args: Parameters,
-    /// Compilation mode; empty where the command does not say.
-    #[serde(rename = "compilation_config.mode")]
-    pub compilation_mode: String,
-    /// Optimization level; empty where the command does not say.
-    pub optimization_level: String,
-    /// Whether the model was compiled, by upstream's rule.
-    pub use_compile: bool,
-}
-
-/// What was served.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Model {
-    /// Name, as the commands give it.
-    pub name: String,
-}
-
-/// A metric of a case.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
-    /// Upstream's name of it, unit included.
-    pub name: String,
-    /// Its values; all iterations of a latency test, else one.
-    pub benchmark_values: Vec<f64>,
-    /// Facts of the case that are no metric of the dashboard.
-    pub extra_info: IndexMap<String, Fact>,
-}
-
-/// A fact beside a metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Fact {
-    /// A count.
-    Count(u64),
-    /// A number.
-    Number(f64),
-    /// Words.
-    Text(String),
-}
-
-/// What a results folder gave.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Records {
-    /// What may be published, in the order of the cases.
-    pub records: Vec<Record>,
-    /// Cases that may not, and why.
-    pub refused: Vec<(String, String)>,
-    /// Cases that the dashboard cannot tell apart.
-    pub collisions: Vec<Collision>,
-}
+pub use record_parameters::{BenchmarkInfo, Parameters};
+pub use record_set::Records;
+pub use record_v3::{Benchmark, Fact, Metric, Model, Record, SCHEMA};
 
 /// The records of the cases of one repetition.
 ///
 /// # Errors
-/// The identity lacks something that the database needs: nothing can be published of any case.
+/// The identity is incomplete, so no case can be published.
 pub fn records(identity: &Identity, cases: &IndexMap<String, CaseFiles>, rules: Rules) -> Result<Records> {
     identity.check()?;
     let mut records = Records::default();
@@ -140,53 +38,15 @@ pub fn records(identity: &Identity, cases: &IndexMap<String, CaseFiles>, rules: 
             Err(error) => records.refused.push((name.clone(), format!("{error:#}"))),
         }
     }
-    records.keep(points, identity, rules.collision);
+    records.add(points, identity, rules.collision);
     Ok(records)
 }
 
-impl Records {
-    fn keep(&mut self, points: Vec<Point>, identity: &Identity, choice: Choice) {
-        let (kept, collisions) = collisions::choose(points, choice);
-        self.collisions.extend(collisions);
-        self.records.extend(kept.into_iter().flat_map(|point| point.into_records(identity)));
-    }
-}
-
-impl Record {
-    /// Whether it may be published: what [`records`] makes passes, what a folder holds may be another's.
-    ///
-    /// # Errors
-    /// What the database would not take, or its pages could not show.
-    pub fn check(&self) -> Result<()> {
-        ensure!(self.schema_version == SCHEMA, "its schema is `{}`", self.schema_version);
-        ensure!(self.name == BENCHMARK && self.benchmark.name == BENCHMARK, "its benchmark is not `{BENCHMARK}`");
-        let [runner] = self.runners.as_slice() else { anyhow::bail!("it has {} runners", self.runners.len()) };
-        let identity = Identity {
-            repository: self.repo.clone(),
-            branch: self.head_branch.clone(),
-            commit: self.head_sha.clone(),
-            timestamp: self.timestamp,
-            workflow_id: self.workflow_id,
-            job_id: self.job_id,
-            run_attempt: self.run_attempt,
-            runner: runner.clone(),
-        };
-        identity.check()?;
-        check_name(&self.model.name)?;
-        check_values(&self.metric.name, &self.metric.benchmark_values)
-    }
-
-    /// Where it goes in a store.
-    pub fn key(&self) -> RecordKey {
-        let device_type = self.runners.first().map_or("", |runner| &runner.device_type);
-        RecordKey::new(&self.repo, &self.head_branch, &self.head_sha, device_type, &self.model.name)
-    }
-}
-
-/// The objects that hold the records in a store, one a line. Models whose names are one in a key share an object.
+/// The objects of the records in a store, with one record in each line. Models whose names are equal in a key share an
+/// object.
 ///
 /// # Errors
-/// Never for our own records.
+/// A record cannot be written as JSON.
 pub fn objects(records: &[Record]) -> Result<IndexMap<RecordKey, String>> {
     let mut objects = IndexMap::<RecordKey, String>::new();
     for record in records {
@@ -197,182 +57,32 @@ pub fn objects(records: &[Record]) -> Result<IndexMap<RecordKey, String>> {
     Ok(objects)
 }
 
-/// A case, on its way into records.
-#[derive(Debug, Clone, PartialEq)]
-struct Point {
-    case: String,
-    model: String,
-    info: BenchmarkInfo,
-    metrics: Vec<(String, Vec<f64>)>,
-    facts: IndexMap<String, Fact>,
-}
-
-impl Point {
-    fn of(case: &str, files: &CaseFiles, failed_share: f64) -> Result<Self> {
-        let document = files.text.as_deref().map(|text| Document::read(files.kind, text));
-        if let Outcome::Failed(reason) = &files.outcome
-            && !document
-                .as_ref()
-                .is_some_and(|document| document.as_ref().is_ok_and(|it| it.failed_share_is(failed_share)))
-        {
-            anyhow::bail!("{reason}");
-        }
-        let document = document.context("the benchmark left no result file")??;
-        let model = files.commands.model().or_else(|| document.model().map(str::to_owned));
-        let model = model.context("neither the result nor its commands name the model")?;
-        check_name(&model)?;
-        let metrics = metrics(&document);
-        for (name, values) in &metrics {
-            check_values(name, values)?;
-        }
-        // Compilation takes no time where nothing is compiled; a case of nothing but zeros measured nothing.
-        ensure!(metrics.iter().any(|(_, values)| values.iter().any(|value| *value > 0.0)), "every metric is 0");
-        let mut facts = facts(&document);
-        facts.insert("case".to_owned(), Fact::Text(case.to_owned()));
-        Ok(Self { case: case.to_owned(), model, info: record_parameters::info(case, files), metrics, facts })
-    }
-
-    fn into_records(self, identity: &Identity) -> Vec<Record> {
-        let Self { model, info, metrics, facts, .. } = self;
-        metrics
-            .into_iter()
-            .map(|(name, benchmark_values)| Record {
-                timestamp: identity.timestamp,
-                schema_version: SCHEMA.to_owned(),
-                name: BENCHMARK.to_owned(),
-                repo: identity.repository.clone(),
-                head_branch: identity.branch.clone(),
-                head_sha: identity.commit.clone(),
-                workflow_id: identity.workflow_id,
-                run_attempt: identity.run_attempt,
-                job_id: identity.job_id,
-                runners: vec![identity.runner.clone()],
-                benchmark: Benchmark { name: BENCHMARK.to_owned(), extra_info: info.clone() },
-                model: Model { name: model.clone() },
-                metric: Metric { name, benchmark_values, extra_info: facts.clone() },
-            })
-            .collect()
-    }
-}
-
-fn check_values(name: &str, values: &[f64]) -> Result<()> {
-    ensure!(!values.is_empty() && values.iter().all(|value| value.is_finite()), "`{name}` has no value");
-    ensure!(values.iter().all(|value| *value >= 0.0), "`{name}` is negative");
-    Ok(())
-}
-
-/// Names that the dashboard's pages cannot show, or that no model has.
-fn check_name(model: &str) -> Result<()> {
-    let shown: String = model.chars().take(60).collect();
-    ensure!(
-        !model.is_empty() && model.chars().count() <= NAME_LENGTH,
-        "the model's name `{shown}` is too long or empty"
-    );
-    let bad = model
-        .chars()
-        .find(|character| matches!(character, ';' | '+' | '<' | '>' | '"' | '\\') || character.is_control());
-    match bad {
-        Some(bad) => anyhow::bail!("the model's name `{shown}` has {bad:?}, which breaks the dashboard's pages"),
-        None => Ok(()),
-    }
-}
-
-/// The metrics that the dashboard has, by upstream's names.
-fn metrics(document: &Document) -> Vec<(String, Vec<f64>)> {
-    let one = |name: &str, value: Option<f64>| value.map(|value| (name.to_owned(), vec![value]));
-    match document {
-        Document::Serving(it) => [
-            one("median_ttft_ms", it.median_ttft_ms),
-            one("mean_ttft_ms", it.mean_ttft_ms),
-            one("std_ttft_ms", it.std_ttft_ms),
-            one("p99_ttft_ms", it.p99_ttft_ms),
-            one("mean_tpot_ms", it.mean_tpot_ms),
-            one("median_tpot_ms", it.median_tpot_ms),
-            one("std_tpot_ms", it.std_tpot_ms),
-            one("p99_tpot_ms", it.p99_tpot_ms),
-            one("median_itl_ms", it.median_itl_ms),
-            one("mean_itl_ms", it.mean_itl_ms),
-            one("std_itl_ms", it.std_itl_ms),
-            one("p99_itl_ms", it.p99_itl_ms),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-        Document::Latency(it) => vec![("latency".to_owned(), it.latencies.clone())],
-        Document::Throughput(it) => {
-            let rates =
-                [one("requests_per_second", it.requests_per_second), one("tokens_per_second", it.tokens_per_second)];
-            rates.into_iter().flatten().collect()
-        }
-        Document::Startup(it) => [
-            one("avg_cold_startup_time", it.avg_cold_startup_time),
-            one("avg_cold_compilation_time", it.avg_cold_compilation_time),
-            one("avg_warm_startup_time", it.avg_warm_startup_time),
-            one("avg_warm_compilation_time", it.avg_warm_compilation_time),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-    }
-}
-
-/// What else a result tells, and everybody may know.
-fn facts(document: &Document) -> IndexMap<String, Fact> {
-    let count = |name: &str, value: Option<u64>| value.map(|value| (name.to_owned(), Fact::Count(value)));
-    let number = |name: &str, value: Option<f64>| {
-        value.filter(|value| value.is_finite()).map(|value| (name.to_owned(), Fact::Number(value)))
-    };
-    match document {
-        Document::Serving(it) => [
-            count("num_prompts", it.num_prompts),
-            count("max_concurrency", it.max_concurrency),
-            number("duration", it.duration),
-            count("completed", it.completed),
-            count("failed", it.failed),
-            count("total_input_tokens", it.total_input_tokens),
-            count("total_output_tokens", it.total_output_tokens),
-            number("request_throughput", it.request_throughput),
-            number("output_throughput", it.output_throughput),
-            number("total_token_throughput", it.total_token_throughput),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-        Document::Latency(it) => number("avg_latency", it.avg_latency).into_iter().collect(),
-        Document::Throughput(it) => [
-            number("elapsed_time", it.elapsed_time),
-            count("num_requests", it.num_requests),
-            count("total_num_tokens", it.total_num_tokens),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-        Document::Startup(_) => IndexMap::new(),
-    }
-}
-
-/// A record of a model.
 #[cfg(test)]
-pub(crate) fn example(model: &str) -> Record {
-    let info = BenchmarkInfo {
-        args: Parameters::default(),
-        compilation_mode: String::new(),
-        optimization_level: String::new(),
-        use_compile: true,
-    };
-    let metrics = vec![("median_ttft_ms".to_owned(), vec![41.7])];
-    let point = Point { case: "serving_a".into(), model: model.into(), info, metrics, facts: IndexMap::new() };
-    point.into_records(&record_identity::tests::identity()).remove(0)
-}
-
-#[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
+    use serde::Deserialize;
+    use vllm_verdict::repetition::Outcome;
+
+    use super::record_identity::tests::identity;
     use super::*;
+    use crate::plan::config::record_rules::Choice;
+    use crate::result::Document;
     use crate::system::results_folder::read_folder;
 
     const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run");
+
+    pub(crate) fn example(model: &str) -> Record {
+        let info = BenchmarkInfo {
+            args: Parameters::default(),
+            compilation_mode: String::new(),
+            optimization_level: String::new(),
+            use_compile: true,
+        };
+        let metrics = vec![("median_ttft_ms".to_owned(), vec![41.7])];
+        let point = Point { case: "serving_a".into(), model: model.into(), info, metrics, facts: IndexMap::new() };
+        point.into_records(&identity()).remove(0)
+    }
 
     fn upstream() -> IndexMap<String, CaseFiles> {
         read_folder(Path::new(UPSTREAM)).unwrap().cases
@@ -388,28 +98,28 @@ mod tests {
             crate::result::parse(files.kind, &text).unwrap_or_else(|error| Outcome::Failed(error.to_string()));
         files.text = Some(text);
         cases.retain(|name, _| name == case);
-        records(&record_identity::tests::identity(), &cases, Rules::default()).unwrap()
+        records(&identity(), &cases, Rules::default()).unwrap()
     }
 
     #[test]
     fn every_record_has_the_values_and_the_parameters_of_upstreams_own() {
         #[derive(Deserialize)]
-        struct Theirs {
-            metric: TheirMetric,
+        struct UpstreamRecord {
+            metric: UpstreamMetric,
             model: Model,
-            benchmark: TheirBenchmark,
+            benchmark: UpstreamBenchmark,
         }
         #[derive(Deserialize)]
-        struct TheirMetric {
+        struct UpstreamMetric {
             name: String,
             benchmark_values: Vec<f64>,
         }
         #[derive(Deserialize)]
-        struct TheirBenchmark {
-            extra_info: TheirInfo,
+        struct UpstreamBenchmark {
+            extra_info: UpstreamInfo,
         }
         #[derive(Deserialize)]
-        struct TheirInfo {
+        struct UpstreamInfo {
             args: serde_json::Map<String, serde_json::Value>,
             use_compile: bool,
         }
@@ -417,12 +127,12 @@ mod tests {
         let mut compared = 0;
         for (name, files) in &cases {
             let one = IndexMap::from([(name.clone(), files.clone())]);
-            let ours = records(&record_identity::tests::identity(), &one, Rules::default()).unwrap().records;
-            let mut theirs: Vec<Theirs> = Vec::new();
+            let ours = records(&identity(), &one, Rules::default()).unwrap().records;
+            let mut theirs: Vec<UpstreamRecord> = Vec::new();
             for suffix in ["", ".cold_startup", ".cold_compilation", ".warm_startup", ".warm_compilation"] {
                 let path = format!("{UPSTREAM}/{name}{suffix}.pytorch.json");
                 if let Ok(text) = std::fs::read_to_string(path) {
-                    theirs.extend(serde_json::from_str::<Vec<Theirs>>(&text).unwrap());
+                    theirs.extend(serde_json::from_str::<Vec<UpstreamRecord>>(&text).unwrap());
                 }
             }
             assert_eq!(ours.len(), theirs.len(), "{name}");
@@ -445,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_holds_nothing_of_the_command_but_its_parameters() {
+    fn a_record_contains_only_the_parameters_of_the_command() {
         let cases = upstream();
-        let records = records(&record_identity::tests::identity(), &cases, Rules::default()).unwrap();
+        let records = records(&identity(), &cases, Rules::default()).unwrap();
         let serving = records.records.iter().find(|record| record.metric.name == "median_ttft_ms").unwrap();
         insta::assert_snapshot!(serde_json::to_string_pretty(serving).unwrap(), @r#"
         {
@@ -515,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_refused_with_the_reason() {
+    fn a_case_that_was_not_measured_is_refused_with_the_reason() {
         let serving = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8";
         for (case, from, to, reason) in [
             (serving, "\"failed\": 0", "\"failed\": 3", "3 of 63 requests failed"),
@@ -545,7 +255,7 @@ mod tests {
         let startup = upstream()["startup_tinyllama_tp1"].clone();
         let of = |files: CaseFiles| {
             let cases = IndexMap::from([("startup_tinyllama_tp1".to_owned(), files)]);
-            records(&record_identity::tests::identity(), &cases, Rules::default()).unwrap()
+            records(&identity(), &cases, Rules::default()).unwrap()
         };
         assert!(of(startup.clone()).records.iter().any(|record| record.metric.benchmark_values == [0.0]));
         for name in ["a;b", "a+b", "<script>", "", "x\u{7}", &"x".repeat(201)] {
@@ -556,8 +266,8 @@ mod tests {
     }
 
     #[test]
-    fn forms_that_the_database_rejects_or_reads_wrongly_are_no_records() {
-        let records = records(&record_identity::tests::identity(), &upstream(), Rules::default()).unwrap();
+    fn forms_that_the_database_rejects_or_misreads_are_not_records() {
+        let records = records(&identity(), &upstream(), Rules::default()).unwrap();
         let good = serde_json::to_string(&records.records[0]).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&good).unwrap(), records.records[0]);
         for (from, to) in [
@@ -577,20 +287,20 @@ mod tests {
     }
 
     #[test]
-    fn models_whose_names_are_one_in_a_key_share_an_object_and_none_is_lost() {
+    fn models_whose_names_are_equal_in_a_key_share_an_object_and_none_is_lost() {
         let names = ["org/a", "org_a", "org é", "org/b"];
         let records: Vec<Record> = names.map(example).into_iter().collect();
         let objects = objects(&records).unwrap();
-        let told: Vec<(&str, usize)> =
+        let found: Vec<(&str, usize)> =
             objects.iter().map(|(key, lines)| (key.model.as_str(), lines.lines().count())).collect();
-        assert_eq!(told, [("org_a", 2), ("org__", 1), ("org_b", 1)]);
+        assert_eq!(found, [("org_a", 2), ("org__", 1), ("org_b", 1)]);
         let read =
             objects.values().flat_map(|lines| lines.lines()).map(|line| serde_json::from_str::<Record>(line).unwrap());
         assert_eq!(read.map(|record| record.model.name).collect::<Vec<_>>(), ["org/a", "org_a", "org é", "org/b"]);
     }
 
     #[test]
-    fn names_that_the_pages_cannot_show_are_refused_and_the_others_make_a_safe_key() {
+    fn names_that_the_pages_cannot_show_are_refused_and_other_names_give_a_safe_key() {
         for name in ["<script>", "a;b", "a+b", "a\"b", "a\\b", "a\nb", "", &"x".repeat(10_000)] {
             assert!(example(name).check().is_err(), "{name}");
         }
@@ -617,11 +327,37 @@ mod tests {
         files.text = Some(failing);
         let of = |failed_share: f64| {
             let rules = Rules { failed_share, ..Rules::default() };
-            records(&record_identity::tests::identity(), &cases, rules).unwrap()
+            records(&identity(), &cases, rules).unwrap()
         };
         let share = 1.0 / (completed as f64 + 1.0);
         assert_eq!(of(0.0).refused, [(name.clone(), format!("1 of {} requests failed", completed + 1))]);
         assert_eq!(of(share * 0.99).records.len(), 0);
         assert_eq!(of(share).records.len(), 12);
+    }
+
+    #[test]
+    fn of_the_concurrencies_of_a_test_one_is_published_and_the_others_are_named() {
+        let cases = upstream();
+        for (choice, kept) in [(Choice::Highest, 8), (Choice::Lowest, 1)] {
+            let records = super::records(&identity(), &cases, Rules { collision: choice, ..Rules::default() }).unwrap();
+            assert_eq!(records.refused, []);
+            // Two serving tests, latency, startup and throughput.
+            assert_eq!(records.records.len(), 2 * 12 + 1 + 4 + 2);
+            let collisions: Vec<(&str, usize)> =
+                records.collisions.iter().map(|it| (it.kept.as_str(), it.dropped.len())).collect();
+            let name = |lengths: &str| format!("serving_tinyllama_tp1_random_{lengths}_qps_inf_concurrency_{kept}");
+            assert_eq!(collisions, [(name("256_16").as_str(), 2), (name("64_32").as_str(), 2)]);
+        }
+    }
+
+    #[test]
+    fn a_compiled_model_wins_over_an_eager_one() {
+        let mut cases = upstream();
+        cases.retain(|name, _| name == "latency_tinyllama_tp1");
+        let files = cases["latency_tinyllama_tp1"].clone();
+        cases.insert("latency_a_eager".into(), files);
+        let records = super::records(&identity(), &cases, Rules::default()).unwrap();
+        let collision = Collision { kept: "latency_tinyllama_tp1".into(), dropped: vec!["latency_a_eager".into()] };
+        assert_eq!(records.collisions, [collision]);
     }
 }

@@ -1,5 +1,5 @@
-//! Small drawings for the HTML page, as SVG text: the repetitions of a row, its change and interval, a curve over concurrency.
-//! Colours are the page's: classes `base`, `head`, and those of verdicts.
+//! SVG drawings of the HTML page: the repetitions of a row, its change and interval, a curve over concurrency. Colours come
+//! from the page: the classes `base` and `head`, and those of verdicts.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const STRIP: (f64, f64) = (140.0, 34.0);
 const CHANGE: (f64, f64) = (140.0, 26.0);
 const LINES: (f64, f64) = (480.0, 250.0);
 
-/// Maps `from` to `to`, in a straight line; the middle of `to` where `from` is a point.
+/// Linear map from the range `from` to the range `to`; the middle of `to` if `from` is a point.
 fn scale(from: (f64, f64), to: (f64, f64)) -> impl Fn(f64) -> f64 {
     move |value| {
         let share = if from.1 > from.0 { (value - from.0) / (from.1 - from.0) } else { 0.5 };
@@ -30,8 +30,8 @@ fn open(out: &mut String, class: &str, (width, height): (f64, f64), title: &str,
     );
 }
 
-/// The repetitions of a row: base above, head below, a bar at each median, and if they are `paired` (the values stand in
-/// the order of the pairs and none is missing) a line from each base to its head.
+/// The repetitions of a row: base above, head below, a bar at each median, and, if they are `paired` (in the order of the
+/// pairs, with none missing), a line from each base to its head.
 pub fn strip(row: &Row, paired: bool) -> String {
     let all = || row.base.iter().chain(&row.head).copied();
     let range = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
@@ -60,8 +60,8 @@ pub fn strip(row: &Row, paired: bool) -> String {
     out + "</svg>"
 }
 
-/// The change of a row and its interval, on a scale from `-reach` to `reach`, with arrows to what lies beyond; the band is
-/// what is below the threshold.
+/// The change of a row and its interval, on a scale from `-reach` to `reach`, with arrows for values beyond it. The band
+/// covers changes below the threshold.
 pub fn change(row: &Row, threshold: f64, reach: f64) -> String {
     let (Some(estimate), Some(low), Some(high)) = (row.estimate, row.low, row.high) else { return String::new() };
     let position = scale((-reach, reach), (6.0, CHANGE.0 - 6.0));
@@ -70,7 +70,7 @@ pub fn change(row: &Row, threshold: f64, reach: f64) -> String {
     let mut out = String::new();
     let title = format!("{}: change {}", escape::name(&row.label), number::change(estimate));
     let interval = number::interval(low, high);
-    let description = format!("95 % interval {interval} %, threshold {}", number::percent(threshold));
+    let description = format!("95 % interval {interval} %, minimum effect {}", number::percent(threshold));
     open(&mut out, &format!("change {}", class(row)), CHANGE, &title, &description);
     let (left, right) = (x(-threshold), x(threshold));
     let _ = write!(
@@ -96,7 +96,7 @@ pub fn change(row: &Row, threshold: f64, reach: f64) -> String {
     out + "</svg>"
 }
 
-/// The class of a row's verdict.
+/// The CSS class of a row's verdict.
 pub fn class(row: &Row) -> String {
     row.verdict.as_str().replace(' ', "-")
 }
@@ -116,7 +116,7 @@ pub fn lines(curve: &Curve) -> String {
     for step in 0..=4 {
         let value = ceiling * f64::from(step) / 4.0;
         let (at, label) = (y(value), number::value(value, number::decimals([ceiling]).min(3)));
-        let label = if label.contains('.') { label.trim_end_matches('0').trim_end_matches('.') } else { &label };
+        let label = number::trimmed(&label);
         let _ = write!(
             out,
             "<path class=\"grid\" d=\"M{left} {at:.1}H{right}\"/><text class=\"y\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
@@ -152,7 +152,7 @@ pub fn lines(curve: &Curve) -> String {
     out + "</svg>"
 }
 
-/// The numbers of a curve, for who cannot see it.
+/// The values of a curve as text, for screen readers.
 fn described(curve: &Curve) -> String {
     let decimals = number::decimals(curve.points.iter().flat_map(|point| [point.base, point.head]));
     let show = |value| number::value(value, decimals);

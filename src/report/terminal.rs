@@ -1,4 +1,4 @@
-//! Plain text for a terminal: the headline, what matters, every primary row. No colours: the words carry the verdict.
+//! Plain text for a terminal: the headline, the findings, all primary rows. Verdicts are words, without colours.
 
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
@@ -12,26 +12,26 @@ use super::{escape, number, wording};
 
 /// Columns of a row: verdict, metric, base, head, change, 95 % interval.
 const COLUMNS: usize = 6;
-/// Columns in the order in which a narrow terminal loses them: interval, base, head. `report.html` has them all.
+/// The columns that a narrow terminal omits, in this order: interval, base, head. `report.html` has all of them.
 const EXPENDABLE: [usize; 3] = [5, 2, 3];
 
-/// The comparison for a terminal of `width` columns, ending in a newline. Tables lose columns until they fit; sentences
-/// are left to the terminal to wrap.
+/// The comparison for a terminal of `width` columns, ending in a newline. Tables omit columns until they fit; the terminal
+/// wraps sentences.
 pub fn table(comparison: &Comparison, width: usize) -> String {
     let labels = Labels::new(&comparison.cases);
-    let mut parts = matters(comparison, &labels, width);
+    let mut parts = headline_and_findings(comparison, &labels, width);
     let failures = wording::failures(comparison, &labels);
     if !failures.is_empty() {
-        parts.push(format!("Failed and left out of every number:\n  {}", failures.join("\n  ")));
+        parts.push(format!("Failed runs (excluded):\n  {}", failures.join("\n  ")));
     }
     let warnings = wording::warnings(comparison, &labels);
     if !warnings.is_empty() {
-        parts.push(format!("Measured, but with a warning:\n  {}", warnings.join("\n  ")));
+        parts.push(format!("Warnings:\n  {}", warnings.join("\n  ")));
     }
     let rows: Vec<Line> = finding::primary(comparison).map(|row| of_row(row, labels.of(&row.case).full())).collect();
     if !rows.is_empty() {
         parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
-        parts.push(sureness(comparison));
+        parts.push(sensitivity(comparison));
     }
     parts.join("\n\n") + "\n"
 }
@@ -65,12 +65,12 @@ pub fn capacity(capacities: &[Capacity]) -> String {
     format!("Largest concurrency within the limits\n\n{}\n", under(headings.iter().map(String::as_str), &rows))
 }
 
-/// The verdict alone: the headline and what matters.
+/// The headline and the findings.
 pub fn verdict(comparison: &Comparison, width: usize) -> String {
-    matters(comparison, &Labels::new(&comparison.cases), width).join("\n\n") + "\n"
+    headline_and_findings(comparison, &Labels::new(&comparison.cases), width).join("\n\n") + "\n"
 }
 
-fn matters(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
+fn headline_and_findings(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
     let mut parts = vec![headline(comparison)];
     parts.extend(wording::notices(comparison));
     let findings = finding::findings(comparison);
@@ -100,18 +100,18 @@ fn headline(comparison: &Comparison) -> String {
     format!("vLLM performance{on}: {}\n{}", wording::verdicts(comparison), facts.join(", "))
 }
 
-fn sureness(comparison: &Comparison) -> String {
+fn sensitivity(comparison: &Comparison) -> String {
     let sensitivity = wording::sensitivity(comparison);
     let mut sentences = wording::method(comparison);
     if !sensitivity.is_empty() {
         let metric = |metric: &wording::Sensitivity| format!("{} {}", metric.label, number::percent(metric.typical));
         let seen = sensitivity.iter().map(metric).collect::<Vec<_>>().join(", ");
-        sentences.insert(0, format!("Smallest change that the median row could have shown (80 % power): {seen}."));
+        sentences.insert(0, format!("Smallest detectable change, median row (80 % power): {seen}."));
     }
     sentences.join("\n")
 }
 
-/// A row of a table, and the heading that it stands under.
+/// A row of a table with its heading.
 struct Line {
     heading: String,
     cells: [String; COLUMNS],
@@ -151,7 +151,7 @@ fn grid(lines: &[Line], width: usize) -> String {
     under(lines.iter().map(|line| line.heading.as_str()), &rows)
 }
 
-/// A table's head and its rows, each heading before the first row that stands under it.
+/// The head and the rows of a table, with each heading before its first row.
 fn under<'a>(headings: impl IntoIterator<Item = &'a str>, rows: &'a [String]) -> String {
     let mut out: Vec<&str> = rows.iter().take(1).map(String::as_str).collect();
     let mut last = "";
@@ -175,7 +175,7 @@ fn aligned(lines: &[Line], columns: &[usize]) -> Vec<String> {
     plain(builder)
 }
 
-/// The lines of a table without rules, indented by two; numbers stand right.
+/// The lines of a table without rules, indented by two, with numbers aligned right.
 fn plain(builder: Builder) -> Vec<String> {
     let mut table = builder.build();
     table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(Columns::new(2..), Alignment::right());
@@ -188,7 +188,7 @@ mod tests {
     use crate::report::example;
 
     #[test]
-    fn what_matters_stands_before_every_row() {
+    fn the_findings_come_before_all_rows() {
         insta::assert_snapshot!(table(&example::comparison(), 100), @r"
         vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
         head 1da94e6 against base 7f42dc2, 5 interleaved pairs, 52 min, 2026-11-24 10:12 UTC
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_loses_columns_and_never_breaks_a_number() {
+    fn a_narrow_terminal_omits_columns_and_never_breaks_a_number() {
         let of = |width| {
             let text = table(&example::many(1), width);
             let rows: Vec<&str> = text.lines().skip(3).take(3).collect();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_name_cannot_move_the_cursor() {
+    fn an_untrusted_name_cannot_move_the_cursor() {
         let mut comparison = example::many(1);
         comparison.rows[0].label = "x\u{1b}[2J\r\n\u{7}y".into();
         assert!(!table(&comparison, 100).contains(['\u{1b}', '\r', '\u{7}']));

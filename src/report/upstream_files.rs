@@ -1,10 +1,11 @@
-//! `benchmark_results.json` and `benchmark_results.md` with upstream's columns, order and number format, so that what
-//! reads those files today goes on reading them. Pure.
+//! `benchmark_results.json` and `benchmark_results.md` with upstream's columns, order and number format, so that existing
+//! readers of these files keep working.
 
 use std::fmt::Write;
 
 use indexmap::IndexMap;
 use vllm_verdict::case::Kind;
+use vllm_verdict::number;
 use vllm_verdict::repetition::Outcome;
 use vllm_verdict::v1::Host;
 
@@ -14,16 +15,17 @@ use crate::result::{Commands, Document, Serving, flags};
 
 const GPU: &str = "GPU";
 
-type Record = IndexMap<&'static str, Option<Cell>>;
+type TableRecord = IndexMap<&'static str, Option<Cell>>;
 
-/// `benchmark_results.json`: latency rows, then throughput, then serving, each sorted by name. A cell that a row lacks
-/// is null (upstream writes NaN, which is no JSON). Cases that failed have no row.
+/// `benchmark_results.json`: latency rows, then throughput, then serving, each sorted by name. Missing cells are null
+/// (upstream writes NaN, which is not JSON). Cases that failed have no row.
 pub fn json(folder: &Folder) -> serde_json::Result<String> {
-    let records: Vec<Record> = TABLES.iter().flat_map(|(kind, _)| records(folder, *kind, count_devices)).collect();
+    let records: Vec<TableRecord> = TABLES.iter().flat_map(|(kind, _)| records(folder, *kind, count_devices)).collect();
     serde_json::to_string(&records)
 }
 
-/// `benchmark_results.md`: a table a kind, what was not measured, the machine where it is known, and the tables as JSON.
+/// `benchmark_results.md`: a table for each kind, the cases that were not measured, the machine if known, and the tables as
+/// JSON.
 pub fn markdown(folder: &Folder, host: Option<&Host>) -> serde_json::Result<String> {
     let mut sections = vec!["# Benchmark results".to_owned()];
     for (kind, heading) in TABLES {
@@ -57,15 +59,15 @@ pub fn markdown(folder: &Folder, host: Option<&Host>) -> serde_json::Result<Stri
 const TABLES: &[(Kind, &str)] =
     &[(Kind::Latency, "Latency tests"), (Kind::Throughput, "Throughput tests"), (Kind::Serving, "Serving tests")];
 
-/// The records of a kind, sorted by name, each with every column that at least one of them has.
-fn records(folder: &Folder, kind: Kind, device: impl Fn(&str) -> String) -> Vec<Record> {
+/// The records of a kind, sorted by name, with the columns that at least one of them has.
+fn records(folder: &Folder, kind: Kind, device: impl Fn(&str) -> String) -> Vec<TableRecord> {
     let mut cases: Vec<(&String, &CaseFiles)> = folder
         .cases
         .iter()
         .filter(|(_, case)| case.kind == kind && matches!(case.outcome, Outcome::Measured(_)))
         .collect();
     cases.sort_by_key(|(name, _)| *name);
-    let mut records: Vec<Record> =
+    let mut records: Vec<TableRecord> =
         cases.into_iter().filter_map(|(name, case)| record(name, case, device(&case.commands.gpu_type))).collect();
     let empty: Vec<&str> = records
         .first()
@@ -79,14 +81,14 @@ fn records(folder: &Folder, kind: Kind, device: impl Fn(&str) -> String) -> Vec<
     records
 }
 
-fn record(name: &str, case: &CaseFiles, device: String) -> Option<Record> {
+fn record(name: &str, case: &CaseFiles, device: String) -> Option<TableRecord> {
     let name = (TEST_NAME, Some(Cell::Text(name.to_owned())));
     let gpu = (GPU, (!device.is_empty()).then_some(Cell::Text(device)));
     let record = match Document::read(case.kind, case.text.as_deref()?).ok()? {
         Document::Serving(result) => serving(name, gpu, &result, &case.commands),
         Document::Latency(result) => {
             let percentile = |percent| milliseconds(result.percentiles.get(percent).copied());
-            Record::from([
+            TableRecord::from([
                 name,
                 gpu,
                 ("Mean latency (ms)", milliseconds(result.avg_latency)),
@@ -94,7 +96,7 @@ fn record(name: &str, case: &CaseFiles, device: String) -> Option<Record> {
                 ("P99 latency (ms)", percentile("99")),
             ])
         }
-        Document::Throughput(result) => Record::from([
+        Document::Throughput(result) => TableRecord::from([
             name,
             gpu,
             ("# of req.", integer(result.num_requests)),
@@ -110,12 +112,12 @@ fn record(name: &str, case: &CaseFiles, device: String) -> Option<Record> {
 
 type Column = (&'static str, Option<Cell>);
 
-fn serving(name: Column, gpu: Column, result: &Serving, commands: &Commands) -> Record {
+fn serving(name: Column, gpu: Column, result: &Serving, commands: &Commands) -> TableRecord {
     let server = flags(commands.server_command.as_deref().unwrap_or_default());
     let client = flags(commands.client_command.as_deref().unwrap_or_default());
     let server = |flag: &str| server.get(flag).map(|word| Cell::of_word(word));
     let client = |flag: &str| client.get(flag).map(|word| Cell::of_word(word));
-    Record::from([
+    TableRecord::from([
         name,
         ("Model", result.model_id.clone().map(Cell::Text)),
         ("Dataset Name", client("--dataset-name")),
@@ -157,7 +159,7 @@ fn integer(value: Option<u64>) -> Option<Cell> {
     value.and_then(|value| i64::try_from(value).ok()).map(Cell::Integer)
 }
 
-/// `8xNVIDIA H100` of a type that is written once for each device.
+/// `8xNVIDIA H100` for a type that is listed once for each device.
 fn count_devices(gpu_type: &str) -> String {
     let mut lines = gpu_type.lines();
     match lines.next() {
@@ -194,7 +196,7 @@ fn platform(host: &Host) -> String {
     table(&["", "Platform Info"], &rows)
 }
 
-/// A Markdown table laid out as tabulate's `pipe` format does: numbers of a column share their decimal point.
+/// A Markdown table in the layout of tabulate's `pipe` format: the numbers of a column are aligned at the decimal point.
 fn table(header: &[&str], rows: &[Vec<Option<Cell>>]) -> String {
     let columns: Vec<Vec<String>> = header
         .iter()
@@ -203,7 +205,7 @@ fn table(header: &[&str], rows: &[Vec<Option<Cell>>]) -> String {
         .collect();
     let mut text = String::new();
     for row in 0..rows.len() + 2 {
-        // The rule under the header fills its cells, the others have a space on either side.
+        // The rule under the header fills its cells; other cells have a space on either side.
         let cells: Vec<&str> = columns.iter().map(|column| column[row].as_str()).collect();
         let _ = writeln!(text, "|{}|", cells.join("|"));
     }
@@ -238,7 +240,7 @@ fn column(name: &str, cells: Vec<Option<&Cell>>) -> Vec<String> {
     [place(name), rule].into_iter().chain(texts.iter().map(|text| place(text))).collect()
 }
 
-/// tabulate takes texts that read as numbers (`inf`) for numbers.
+/// tabulate treats texts that parse as numbers (`inf`) as numbers.
 fn is_number(cell: &Cell) -> bool {
     match cell {
         Cell::Integer(_) | Cell::Float(_) => true,
@@ -247,7 +249,7 @@ fn is_number(cell: &Cell) -> bool {
     }
 }
 
-/// Six significant digits without trailing zeros, an exponent below 1e-4 and from 1e6 on: C's and Python's `%g`.
+/// Six significant digits without trailing zeros, and an exponent below 1e-4 and from 1e6 on: `%g` of C and Python.
 fn six_digits(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
@@ -255,15 +257,11 @@ fn six_digits(value: f64) -> String {
     let scientific = format!("{value:.5e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or_default();
-    let shorten = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text.to_owned(),
-    };
     if (-4..6).contains(&exponent) {
-        shorten(&format!("{value:.*}", (5 - exponent).max(0) as usize))
+        number::trimmed(&format!("{value:.*}", (5 - exponent).max(0) as usize)).to_owned()
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };
-        format!("{}e{sign}{:02}", shorten(mantissa), exponent.abs())
+        format!("{}e{sign}{:02}", number::trimmed(mantissa), exponent.abs())
     }
 }
 

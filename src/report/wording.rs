@@ -1,4 +1,5 @@
-//! Sentences that every rendering says, as plain text. Parts that come from data are cut to length here; the renderings escape.
+//! The texts that all renderings share, as plain text. Parts that come from data are cut to length here and escaped by the
+//! renderings.
 
 use std::collections::HashSet;
 
@@ -10,8 +11,9 @@ use vllm_verdict::v1::{CaseFacts, Comparison, Counts, Device, Problem, Row, Side
 
 use super::label::Labels;
 use super::{escape, finding, is_hash, number};
+use crate::duration;
 
-/// Verdicts and their numbers, in the order in which headlines give them; those that did not occur are left out.
+/// The verdicts with their numbers of rows, in the order of headlines, without those that did not occur.
 pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
     let all = [
         (Verdict::Regressed, counts.regressed),
@@ -27,19 +29,20 @@ pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
 pub fn verdicts(comparison: &Comparison) -> String {
     let counts = counts(&comparison.counts);
     if counts.is_empty() && comparison.counts.screened == 0 {
-        return "nothing was compared".to_owned();
+        return "no rows compared".to_owned();
     }
     let words = counts.iter().map(|(which, number)| format!("{} {}", number::count(*number), which.as_str()));
     words.chain(screened(comparison)).collect::<Vec<_>>().join(", ")
 }
 
-/// `38 screened, nothing suspicious`: the primary rows that a screen left alone, where there are any.
+/// `38 not repeated (screening saw no change)`: the primary rows that only the screening pass measured.
 fn screened(comparison: &Comparison) -> Option<String> {
     let rows = comparison.counts.screened;
-    (rows > 0).then(|| format!("{} screened, nothing suspicious", number::count(rows)))
+    (rows > 0).then(|| format!("{} not repeated (screening saw no change)", number::count(rows)))
 }
 
-/// ` (AMD EPYC 9654 96-Core 96c)`, with a count where there are several accelerators; empty where the type says nothing new.
+/// ` (AMD EPYC 9654 96-Core 96c)`, with the number of accelerators if there are several; empty if the type only repeats
+/// the name.
 pub fn device_type(device: &Device) -> String {
     let words = escape::name(&device.device_type.replace('_', " "));
     if words.is_empty() || words == device.name.as_str() {
@@ -51,7 +54,7 @@ pub fn device_type(device: &Device) -> String {
     format!(" ({words})")
 }
 
-/// What a side is called: the first seven digits of its commit, else its commit or target as it was given.
+/// The display name of a side: the first seven digits of its commit, or else its commit or target as it was given.
 pub fn side(facts: &SideFacts) -> String {
     match facts.commit.as_deref() {
         Some(commit) => short(commit),
@@ -59,23 +62,23 @@ pub fn side(facts: &SideFacts) -> String {
     }
 }
 
-/// The first seven digits of a commit hash; what is no hash is only cut to length.
+/// The first seven digits of a commit hash; other text is only cut to length.
 pub fn short(commit: &str) -> String {
     if is_hash(commit) { commit.chars().take(7).collect() } else { escape::name(commit) }
 }
 
-/// The words that were appended to a side's server command, as one would type them.
+/// The arguments that were appended to the server command of a side, quoted for a shell.
 pub fn server_args(facts: &SideFacts) -> Option<String> {
     (!facts.server_args.is_empty()).then(|| escape::sentence(&shell_words::join(&facts.server_args)))
 }
 
-/// How and when: `5 interleaved pairs`, `52 min`, `2026-11-24 10:12 UTC`.
+/// The conditions of the run: `5 interleaved pairs`, `52 min`, `2026-11-24 10:12 UTC`.
 pub fn circumstances(comparison: &Comparison) -> Vec<String> {
     let method = &comparison.method;
     let arranged = match method.strategy {
-        Strategy::Single => "no pairs".to_owned(),
-        Strategy::Screen if method.pairs == 0 => "a screen".to_owned(),
-        Strategy::Screen => format!("a screen, {} of what it suspected", pairs(comparison, method.pairs)),
+        Strategy::Single => "not paired".to_owned(),
+        Strategy::Screen if method.pairs == 0 => "screening pass only".to_owned(),
+        Strategy::Screen => format!("screening pass, {} of suspicious cases", pairs(comparison, method.pairs)),
         Strategy::Paired if method.pairs < method.planned_pairs => {
             format!("{} of {} planned", method.pairs, pairs(comparison, method.planned_pairs))
         }
@@ -88,15 +91,15 @@ pub fn circumstances(comparison: &Comparison) -> Vec<String> {
     let subject = &comparison.subject;
     let started = subject.started.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
     let started = started.map(|time| time.strftime("%Y-%m-%d %H:%M UTC").to_string());
-    [Some(arranged), subject.seconds.map(number::duration), started].into_iter().flatten().collect()
+    [Some(arranged), subject.seconds.map(duration::text_of_seconds), started].into_iter().flatten().collect()
 }
 
-/// Whether vllm-perf arranged the repetitions itself. Where folders are compared, nobody knows how they came about.
+/// Whether vllm-perf ran the repetitions. For a comparison of folders, their origin is unknown.
 fn was_run(comparison: &Comparison) -> bool {
     comparison.subject.started.is_some()
 }
 
-/// Whether every repetition had a server of its own: a remote one is never restarted.
+/// Whether every repetition started a server: a remote server is never restarted.
 fn has_fresh_servers(comparison: &Comparison) -> bool {
     let sides = [&comparison.subject.base, &comparison.subject.head];
     was_run(comparison) && !sides.into_iter().flatten().any(|side| side.target.starts_with("remote:"))
@@ -106,16 +109,16 @@ fn pairs(comparison: &Comparison, number: u32) -> String {
     number::plural(number as usize, if was_run(comparison) { "interleaved pair" } else { "pair" })
 }
 
-/// What a reader must know before any number.
+/// Notices that come before the results.
 pub fn notices(comparison: &Comparison) -> Vec<String> {
     let single = comparison.method.strategy == Strategy::Single;
     let single = single.then(|| match &comparison.conduct.held {
-        Some(held) => format!("{}: values are shown, and no change is called one.", capital(&escape::sentence(held))),
-        None => "Base and head were not run in pairs: values are shown, and no change is called one.".to_owned(),
+        Some(held) => format!("{}: values are shown without a verdict.", capital(&escape::sentence(held))),
+        None => "Base and head were not run in pairs: values are shown without a verdict.".to_owned(),
     });
-    let alone = comparison.subject.base.is_none().then(|| "There is no base: head is shown alone.".to_owned());
-    let said = comparison.conduct.notices.iter().map(|notice| capital(&escape::sentence(notice)));
-    said.chain(single).chain(alone).collect()
+    let alone = comparison.subject.base.is_none().then(|| "There is no base; only head is shown.".to_owned());
+    let notices = comparison.conduct.notices.iter().map(|notice| capital(&escape::sentence(notice)));
+    notices.chain(single).chain(alone).collect()
 }
 
 fn capital(sentence: &str) -> String {
@@ -123,19 +126,24 @@ fn capital(sentence: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// What stands where the table of findings would be, if nothing was found.
+/// The text in place of the table of findings, if there are none.
 pub fn nothing_found(comparison: &Comparison) -> String {
     match comparison.counts.inconclusive {
         0 if comparison.counts.screened > 0 => {
-            "The screen saw nothing suspicious, and no repeated row changed.".to_owned()
+            "No primary row changed. Rows in which the screening pass saw no change were not repeated.".to_owned()
         }
         0 if comparison.counts.unchanged == 0 => "No primary row was compared.".to_owned(),
         0 => "No primary row changed.".to_owned(),
-        rows => format!("No change was found. For {} the runs cannot tell.", number::plural(rows, "primary row")),
+        rows => format!("No primary row changed; {rows}.", rows = inconclusive(rows)),
     }
 }
 
-/// Repetitions that gave no number, for cases that have numbers all the same, in the order of the plan. A case without any number is a finding of its own.
+fn inconclusive(rows: usize) -> String {
+    format!("{} {} inconclusive", number::plural(rows, "primary row"), if rows == 1 { "is" } else { "are" })
+}
+
+/// The failed repetitions of cases that were measured otherwise, in the order of the plan. A case without any measurement is
+/// a finding instead.
 pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<String> {
     let measured: HashSet<&str> = finding::primary(comparison)
         .filter(|row| row.verdict != Verdict::NotMeasured)
@@ -149,7 +157,7 @@ pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<String> {
     cases.flat_map(of_case).collect()
 }
 
-/// What the client warned of in repetitions that count all the same, in the order of the plan.
+/// The client's warnings about repetitions that are compared, in the order of the plan.
 pub fn warnings(comparison: &Comparison, labels: &Labels) -> Vec<String> {
     let of_case = |case: &CaseFacts| {
         let label = labels.of(&case.name).full();
@@ -165,27 +173,27 @@ pub fn problems(problems: &[Problem]) -> Vec<String> {
         repetitions.entry((problem.side, &problem.reason)).or_default().push(problem.repetition.to_string());
     }
     let sentence = |((side, reason), numbers): (&(Side, &str), &Vec<String>)| {
-        let repetitions = if numbers.len() == 1 { "repetition" } else { "repetitions" };
+        let repetitions = number::plural_noun(numbers.len(), "repetition");
         let (side, numbers, reason) = (side.as_str(), escape::name(&numbers.join(", ")), escape::sentence(reason));
         format!("{side}, {repetitions} {numbers}: {reason}")
     };
     repetitions.iter().map(sentence).collect()
 }
 
-/// What the primary rows of a metric could have shown.
+/// The changes that the primary rows of a metric could detect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sensitivity {
-    /// Words for the metric.
+    /// Display name of the metric.
     pub label: String,
-    /// Smallest relative change that counts.
-    pub threshold: f64,
-    /// Smallest relative change that half of the rows would have shown with 80 % power.
+    /// Minimum effect of the metric.
+    pub min_effect: f64,
+    /// Smallest relative change that half of the rows detect with 80 % power.
     pub typical: f64,
     /// The same for the noisiest row.
     pub worst: f64,
 }
 
-/// The sensitivity of each metric that has primary rows with a known one, in the order of the rows.
+/// The sensitivity of each metric with tested primary rows, in the order of the rows.
 pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
     let mut metrics: IndexMap<&str, Vec<&Row>> = IndexMap::new();
     for row in finding::primary(comparison) {
@@ -196,7 +204,7 @@ pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
         let sizes: Vec<f64> = rows.iter().filter_map(|row| row.detectable).collect();
         Some(Sensitivity {
             label: escape::name(&first.label),
-            threshold: first.min_effect,
+            min_effect: first.min_effect,
             typical: statistics::median(&sizes)?,
             worst: sizes.iter().copied().fold(0.0, f64::max),
         })
@@ -204,23 +212,23 @@ pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
     metrics.into_values().filter_map(of_metric).collect()
 }
 
-/// How verdicts were reached.
+/// The method of the verdicts.
 pub fn method(comparison: &Comparison) -> Vec<String> {
     let method = &comparison.method;
     let rows = number::plural(finding::primary(comparison).count(), "primary row");
     let mut sentences = vec![
         format!("False discovery rate {} over {rows} (Benjamini-Hochberg).", number::percent(method.fdr)),
-        "A change counts when it is significant after that correction and at least its threshold.".to_owned(),
+        "A row is regressed or improved if its change is significant after this correction and at least the minimum effect.".to_owned(),
     ];
     if method.strategy == Strategy::Single || method.pairs == 0 {
         return sentences;
     }
     let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
-    let fresh = if has_fresh_servers(comparison) { "; a fresh server for every repetition" } else { "" };
+    let fresh = if has_fresh_servers(comparison) { ", a fresh server for every repetition" } else { "" };
     sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
     if let [first, second, ..] = method.looks.as_slice() {
         sentences.push(format!(
-            "Sequential: {} at a false discovery rate of {}; the cases that were inconclusive then, {} at {}.",
+            "Sequential: {} at a false discovery rate of {}, then {} at {} for the cases that were still inconclusive.",
             pairs(comparison, first.pairs),
             number::percent(first.fdr),
             second.pairs,
@@ -231,37 +239,37 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
     sentences
 }
 
-/// What the noise of one row is known from, as the tail of a sentence; empty where the row was not tested.
+/// The source of the noise estimate of a row, as the end of a sentence; empty if the row was not tested.
 pub fn noise(row: &Row) -> String {
     let from = match (row.calibrated, row.s0) {
         _ if row.p.is_none() => return String::new(),
         (true, _) => format!("calibrated with {}", number::plural(row.aa_pairs, "A/A pair")),
-        (false, Some(_)) => "uncalibrated: noise pooled over the metric".to_owned(),
-        (false, None) => "uncalibrated: noise of its own repetitions".to_owned(),
+        (false, Some(_)) => "not calibrated: noise pooled over the metric".to_owned(),
+        (false, None) => "not calibrated: noise of its own repetitions".to_owned(),
     };
     format!("; {from}")
 }
 
-/// What the noise of the primary rows is known from.
+/// The source of the noise estimates of the primary rows.
 fn calibration(comparison: &Comparison) -> String {
     let tested: Vec<&Row> = finding::primary(comparison).filter(|row| row.p.is_some()).collect();
     let (calibrated, others): (Vec<&Row>, Vec<&Row>) = tested.iter().partition(|row| row.calibrated);
     let pooled = others.iter().filter(|row| row.s0.is_some()).count();
     let pairs = calibrated.iter().map(|row| row.aa_pairs).min().unwrap_or_default();
     let kinds = [
-        (calibrated.len(), format!("calibrated with {} of each", number::plural(pairs, "A/A pair"))),
-        (pooled, "uncalibrated, one and a half times that of all rows of the metric".to_owned()),
-        (others.len() - pooled, "uncalibrated, that of its own repetitions alone".to_owned()),
+        (calibrated.len(), format!("calibrated with at least {} each", number::plural(pairs, "A/A pair"))),
+        (pooled, "not calibrated, 1.5 times the pooled noise of the metric".to_owned()),
+        (others.len() - pooled, "not calibrated, from its own repetitions".to_owned()),
     ];
     let of = |(rows, words): &(usize, String)| match *rows == tested.len() {
-        true => format!("of every row: {words}"),
-        false => format!("of {}: {words}", number::plural(*rows, "row")),
+        true => format!("all rows {words}"),
+        false => format!("{} {words}", number::plural(*rows, "row")),
     };
     let parts: Vec<String> = kinds.iter().filter(|(rows, _)| *rows > 0).map(of).collect();
-    if parts.is_empty() { String::new() } else { format!("Noise {}.", parts.join("; ")) }
+    if parts.is_empty() { String::new() } else { format!("Noise: {}.", parts.join("; ")) }
 }
 
-/// What ran on each side: a name and the words for base and head. Rows where both are unknown are left out.
+/// What ran on each side: a name with the texts for base and head, without the rows in which both are unknown.
 pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<String>; 2])> {
     let sides = [Side::Base, Side::Head].map(|side| match side {
         Side::Base => comparison.subject.base.as_ref(),
@@ -274,12 +282,12 @@ pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<String>
         ("commit", fact(|side| side.commit.as_deref().map(escape::name))),
         ("age", sides.map(|side| age(side?.dated.as_deref()?, comparison.subject.started.as_deref()?))),
         ("vLLM", fact(|side| side.vllm_version.as_deref().map(escape::name))),
-        ("server arguments added", fact(server_args)),
+        ("additional server arguments", fact(server_args)),
     ];
     rows.into_iter().filter(|(_, words)| words.iter().flatten().any(|word| !word.is_empty())).collect()
 }
 
-/// `4 days, 2026-11-20`: how old a side was when the run began, and since when.
+/// `4 days, 2026-11-20`: the age of a side at the start of the run, and its date.
 fn age(dated: &str, started: &str) -> Option<String> {
     let (dated, started): (jiff::Timestamp, jiff::Timestamp) = (dated.parse().ok()?, started.parse().ok()?);
     let hours = (started.as_second() - dated.as_second()).max(0) / 3600;
@@ -290,8 +298,8 @@ fn age(dated: &str, started: &str) -> Option<String> {
     Some(format!("{age}, {}", dated.strftime("%Y-%m-%d")))
 }
 
-/// The command that measures this again, every word quoted anew; `None` where it is no `vllm-perf` command. It comes
-/// from data, and a reader will paste it: nothing in it may reach a shell as more than a word.
+/// The command that repeats the measurement, with every word quoted; `None` if it is not a `vllm-perf` command. It is
+/// untrusted and will be pasted into a shell, so every word must stay a single word.
 pub fn reproduce(comparison: &Comparison) -> Option<String> {
     let command = escape::clean(comparison.subject.reproduce.as_deref()?, 4000);
     let words = shell_words::split(&command).ok()?;
@@ -304,7 +312,7 @@ mod tests {
     use crate::report::example;
 
     #[test]
-    fn a_pasted_command_is_vllm_perf_and_nothing_else() {
+    fn a_pasted_command_only_runs_vllm_perf() {
         let mut comparison = example::comparison();
         let mut of = |command: &str| {
             comparison.subject.reproduce = Some(command.into());
@@ -316,11 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_claimed_of_servers_and_order_that_is_not_known() {
+    fn servers_and_order_are_only_stated_if_known() {
         let mut comparison = example::comparison();
         let sentence = |comparison: &Comparison| method(comparison)[2].clone();
         let start = "Hodges-Lehmann estimates over 5";
-        let known = format!("{start} interleaved pairs, seed 20261124; a fresh server for every repetition.");
+        let known = format!("{start} interleaved pairs, seed 20261124, a fresh server for every repetition.");
         assert_eq!(sentence(&comparison), known);
         comparison.subject.base.as_mut().unwrap().target = "remote:http://127.0.0.1:8000/".into();
         assert_eq!(sentence(&comparison), format!("{start} interleaved pairs, seed 20261124."));
@@ -329,14 +337,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unpaired_run_says_so_before_any_number() {
+    fn an_unpaired_run_has_a_notice() {
         let mut comparison = example::comparison();
         comparison.method.strategy = Strategy::Single;
-        assert_eq!(circumstances(&comparison)[0], "no pairs");
-        assert_eq!(
-            notices(&comparison),
-            ["Base and head were not run in pairs: values are shown, and no change is called one."]
-        );
+        assert_eq!(circumstances(&comparison)[0], "not paired");
+        assert_eq!(notices(&comparison), ["Base and head were not run in pairs: values are shown without a verdict."]);
         comparison.method.strategy = Strategy::Paired;
         comparison.method.pairs = 3;
         assert_eq!(circumstances(&comparison)[0], "3 of 5 interleaved pairs planned");

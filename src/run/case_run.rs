@@ -70,7 +70,7 @@ impl CaseRun<'_> {
             Err(error) => return Ok(Err(error)),
         };
         let path = self.folder.join(format!("{}.json", case.name));
-        let text = measured.to_json(measured.arguments.save_detailed);
+        let text = measured.to_json(measured.arguments.result.save_detailed);
         output::write(&path, text.as_bytes()).world()?;
         let outcome = result::parse(case.kind, &text);
         if let Ok(Outcome::Measured(_)) = outcome {

@@ -1,4 +1,4 @@
-//! `vllm-perf compare` on what real runs left: folders of repetitions, upstream's tables, and what a store knows.
+//! `vllm-perf compare` on results of real runs: folders of repetitions, upstream's tables, and noise from a store.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn repetitions(folder: &Path) -> [PathBuf; 2] {
 }
 
 fn compare(paths: &[&Path], more: &[&str]) -> Output {
-    // No store of another machine: nothing listens at this port.
+    // No external store: nothing listens at this port.
     let store =
         [("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ("AWS_ALLOW_HTTP", "true"), ("AWS_SKIP_SIGNATURE", "true")];
     program(&["compare"]).args(paths).args(more).envs(store).output().unwrap()
@@ -73,13 +73,13 @@ fn numbered_folders_are_pairs_and_a_store_calibrates_their_rows() {
 
     let words = text(&compare(&[&a, &b], &[&["--noise", &store], device.as_slice()].concat()));
     assert!(
-        words.contains("Noise of 1 row: calibrated with 12 A/A pairs of each; of 29 rows: uncalibrated"),
+        words.contains("Noise: 1 row calibrated with at least 12 A/A pairs each; 29 rows not calibrated"),
         "{words}"
     );
 }
 
 #[test]
-fn a_store_that_cannot_help_is_refused_and_one_that_is_only_configured_is_left_out() {
+fn an_unusable_store_is_an_error_on_the_command_line_and_ignored_in_the_config() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b] = repetitions(folder.path());
     let refused = |more: &[&str]| {
@@ -104,7 +104,7 @@ fn a_store_that_cannot_help_is_refused_and_one_that_is_only_configured_is_left_o
 }
 
 #[test]
-fn the_largest_concurrency_within_limits_is_told_of_both_sides() {
+fn the_largest_concurrency_within_limits_is_reported_for_both_sides() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b] = repetitions(folder.path());
     let limits = ["--ttft-max-ms", "60", "--tpot-max-ms", "20", "--sla-statistic", "median"];
@@ -135,7 +135,7 @@ fn the_largest_concurrency_within_limits_is_told_of_both_sides() {
 }
 
 #[test]
-fn one_table_is_split_by_its_parallel_layouts_and_two_are_compared() {
+fn one_table_is_split_by_parallel_layout_and_two_are_compared() {
     let folder = tempfile::tempdir().unwrap();
     let golden = data("upstream-run/golden/benchmark_results.json");
     let one = std::fs::read_to_string(&golden).unwrap();

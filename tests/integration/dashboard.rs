@@ -1,4 +1,4 @@
-//! `vllm-perf dashboard` on a small store whose records are made of a real run.
+//! `vllm-perf dashboard` on a small store with records of a real run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn measured(store: &Path, number: u32, factor: f64) -> PathBuf {
     let mut lines = String::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let mut record: vllm_perf::report::records::Record = serde_json::from_str(line).unwrap();
-        // What differs from night to night on a quiet machine.
+        // Typical noise from night to night on a quiet machine.
         let night = 1.0 + 0.004 * f64::from(number * 7 % 5);
         record.metric.benchmark_values.iter_mut().for_each(|value| *value *= night * factor);
         lines += &serde_json::to_string(&record).unwrap();
@@ -44,7 +44,7 @@ fn dashboard(store: &Path, out: &Path) -> Output {
     program(&["dashboard", "--store"]).arg(store).arg("--out").arg(out).output().unwrap()
 }
 
-/// Every file of a site but what it remembers of the store.
+/// All files of a site except its cache.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for sub in ["", "data", "assets"] {
@@ -59,7 +59,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_site_is_brought_up_to_date_to_what_it_would_be_from_cold() {
+fn an_updated_site_equals_one_that_is_built_from_scratch() {
     let folder = tempfile::tempdir().unwrap();
     let [store, out, cold] = ["store", "site", "cold"].map(|name| folder.path().join(name));
     (0..24).for_each(|number| drop(measured(&store, number, if number < 20 { 1.0 } else { 1.2 })));
@@ -82,12 +82,13 @@ fn a_site_is_brought_up_to_date_to_what_it_would_be_from_cold() {
     let broken = dashboard(&store, &out);
     assert_eq!(broken.status.code(), Some(0));
     assert!(
-        text(&broken).contains("everything is read anew") && text(&broken).contains("(25 read now); 0 files written")
+        text(&broken).contains("all objects are read again")
+            && text(&broken).contains("(25 read now); 0 files written")
     );
 }
 
 #[test]
-fn what_is_no_record_is_named_and_the_rest_is_shown() {
+fn invalid_records_are_reported_and_the_others_are_shown() {
     let folder = tempfile::tempdir().unwrap();
     let [store, out] = ["store", "site"].map(|name| folder.path().join(name));
     let good = measured(&store, 0, 1.0);
@@ -99,18 +100,18 @@ fn what_is_no_record_is_named_and_the_rest_is_shown() {
     std::fs::write(good.parent().unwrap().join("notes.txt"), "hello").unwrap();
     let output = dashboard(&store, &out);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let messages = String::from_utf8(output.stderr).unwrap();
     for number in 1..4 {
-        let key = format!("{}/cpu/benchmark_results_m.json`: left out: record 1: it is no record", commit(number));
-        assert!(said.contains(&key), "{said}");
+        let key = format!("{}/cpu/benchmark_results_m.json`: skipped: record 1: it is not a record", commit(number));
+        assert!(messages.contains(&key), "{messages}");
     }
-    assert!(said.contains("1 object left out: no key of records"), "{said}");
+    assert!(messages.contains("1 object skipped: the key is not a key of records"), "{messages}");
     let index = std::fs::read_to_string(out.join("data/index.js")).unwrap();
     assert!(index.starts_with("vllmPerf.index({") && index.matches("\"file\":").count() == 1, "{index}");
 }
 
 #[test]
-fn a_store_without_records_or_with_those_of_two_projects_is_explained() {
+fn a_store_without_records_or_with_those_of_two_repositories_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let [store, out] = ["store", "site"].map(|name| folder.path().join(name));
     let output = dashboard(&store, &out);
@@ -123,5 +124,5 @@ fn a_store_without_records_or_with_those_of_two_projects_is_explained() {
     }
     let output = dashboard(&store, &out);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output).contains("one/vllm, two/vllm: choose one with --repository"), "{}", text(&output));
+    assert!(text(&output).contains("one/vllm, two/vllm: select one with --repository"), "{}", text(&output));
 }

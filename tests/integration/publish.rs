@@ -11,7 +11,7 @@ use vllm_perf::ci::event::{CiRun, CompletedRun};
 use vllm_perf::environment::{Environment, Secret};
 use vllm_perf::exit::{self, Exit};
 use vllm_perf::publish::comment::{self, Action};
-use vllm_perf::publish::{CommentFailure, Publication, comment_id, publish};
+use vllm_perf::publish::{CommentFailure, Publication, Texts, comment_id, publish};
 use vllm_perf::report::markdown::marker;
 use vllm_perf::system::buildkite_agent::{Agent, Style};
 use vllm_perf::system::delivery::Delivery;
@@ -408,7 +408,7 @@ impl Step {
         &self,
         github: Option<&Github>,
         agent: Option<&Agent>,
-    ) -> anyhow::Result<vllm_perf::publish::Report> {
+    ) -> anyhow::Result<vllm_perf::publish::Deliveries> {
         let comment = |moved: Option<&str>| format!("measured, head is now {}", moved.unwrap_or("the same"));
         publish(&Publication {
             event: &self.event,
@@ -416,9 +416,7 @@ impl Step {
             commit: self.event.head_sha.as_deref(),
             comparison: &self.comparison,
             comment_id: ID,
-            comment: &comment,
-            summary: "### summary",
-            annotation: "**annotation**",
+            texts: Texts { comment: &comment, summary: "### summary", annotation: "**annotation**" },
             folder: &self.folder.path().join("vllm-perf-out"),
             github,
             agent,
@@ -443,8 +441,8 @@ async fn a_pull_request_gets_its_comment_and_the_job_its_summary() {
     insta::assert_snapshot!(report.to_string().replace(&fake.url, "GITHUB"), @r"
     comment: created GITHUB/octo-org/octo-repo/pull/42#issuecomment-1001
     summary: 11 bytes
-    annotation: left out: this is no Buildkite step
-    meta-data: left out: this is no Buildkite step
+    annotation: left out: not a Buildkite step
+    meta-data: left out: not a Buildkite step
     artifacts: left out: the action's own step uploads them
     records: left out: only a push, a schedule or a request on main has records of main
     ");
@@ -505,7 +503,7 @@ async fn results_of_another_run_than_the_completed_one_are_not_published() {
     step.run.completed_run = Some(completed());
     step.comparison.subject.event.as_mut().unwrap().repository = Some("evil/repo".to_owned());
     let error = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap_err();
-    assert_eq!(error.to_string(), "the results name another repository than the completed run's");
+    assert_eq!(error.to_string(), "the results are of another repository than the completed run");
     assert_eq!((fake.requests(), step.summary()), (none(), String::new()));
 }
 

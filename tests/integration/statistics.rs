@@ -1,6 +1,6 @@
 //! The rule on real repetitions of real vLLM: `run<NN>_A` as is, `run<NN>_B` with `--max-num-seqs 4`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot read its data should stop there")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ fn compared(base: &[Folder], head: &[Folder]) -> Comparison {
     vllm_verdict::compare(input(base, head))
 }
 
-/// The noise that pairs of runs of one build show, each pair an A/A run of one pair.
+/// The noise of pairs of runs of one build, where each pair is an A/A run.
 fn noise(pairs: &[(usize, usize)], runs: &[Folder]) -> Noise {
     Noise::of(pairs.iter().map(|&(base, head)| {
         let mut input = input(&runs[base..=base], &runs[head..=head]);
@@ -66,7 +66,7 @@ fn noise(pairs: &[(usize, usize)], runs: &[Folder]) -> Noise {
     }))
 }
 
-/// All pairs of five runs: ten.
+/// All ten pairs of five runs.
 fn all_pairs() -> Vec<(usize, usize)> {
     (0..5).flat_map(|head| (0..head).map(move |base| (base, head))).collect()
 }
@@ -91,8 +91,8 @@ fn row<'a>(comparison: &'a Comparison, case: &str, metric: &str) -> &'a Row {
     comparison.rows.iter().find(|row| row.metric == metric && row.case.ends_with(case)).unwrap()
 }
 
-/// The primary rows as lines: what a person would want to see of them.
-fn told(comparison: &Comparison) -> String {
+/// The primary rows, one in each line.
+fn listed(comparison: &Comparison) -> String {
     let line = |row: &&Row| {
         let case = row.case.trim_start_matches("serving_tinyllama_tp1_random_").replace("_qps_inf_concurrency_", " c=");
         format!("{case} {}: {:?}, {}", row.label, row.verdict, row.why)
@@ -109,7 +109,7 @@ fn four_sequences_at_once_regress_ttft_at_concurrency_8_and_nothing_at_1() {
     assert_eq!(comparison.verdict, Verdict::Regressed);
     let alarms = |row: &&Row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved);
     assert!(comparison.rows.iter().filter(alarms).all(|row| row.case.ends_with("concurrency_8")));
-    insta::assert_snapshot!(told(&comparison), @r"
+    insta::assert_snapshot!(listed(&comparison), @r"
     256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −26.0 % to +32.9 %), q = 1.00: more than 1000 pairs would tell a change of 2 %
     256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −57.2 % to +96.1 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
     256_16 c=1 P99 TTFT: Inconclusive, −48.8 % (95 % interval −83.4 % to +58.2 %), q = 0.80: more than 1000 pairs would tell a change of 8 %
@@ -144,22 +144,22 @@ fn four_sequences_at_once_regress_ttft_at_concurrency_8_and_nothing_at_1() {
 }
 
 #[test]
-fn no_interleaved_split_of_runs_of_one_build_raises_an_alarm() {
+fn interleaved_splits_of_runs_of_one_build_have_no_changes() {
     for runs in [A, B] {
         let calibrated = noise(&all_pairs(), &folders(&runs));
         for [base, head] in splits(runs) {
             for noise in [Noise::default(), calibrated.clone()] {
                 let comparison = vllm_verdict::compare(Input { noise, ..input(&folders(&base), &folders(&head)) });
                 let Counts { regressed, improved, inconclusive, .. } = comparison.counts;
-                assert_eq!((regressed, improved), (0, 0), "{base:?} against {head:?}: {}", told(&comparison));
-                assert!(inconclusive > 0, "two pairs of a noisy host cannot tell everything");
+                assert_eq!((regressed, improved), (0, 0), "{base:?} against {head:?}: {}", listed(&comparison));
+                assert!(inconclusive > 0, "two pairs of a noisy host are not enough for every row");
             }
         }
     }
 }
 
 #[test]
-fn what_is_said_of_throughput_depends_on_what_is_known_of_its_noise() {
+fn the_verdict_of_throughput_depends_on_its_noise_estimate() {
     let (a, b) = (folders(&A), folders(&B));
     let neighbours = [(0, 1), (1, 2), (2, 3), (3, 4)];
     let of = |noise: Noise| {
@@ -179,26 +179,27 @@ fn what_is_said_of_throughput_depends_on_what_is_known_of_its_noise() {
 }
 
 #[test]
-fn on_a_disturbed_host_nothing_is_called_a_change_and_the_report_says_how_little_it_could_see() {
+fn on_a_disturbed_host_nothing_is_a_change_and_the_report_states_its_sensitivity() {
     let of = |base: &[&str], head: &[&str]| compared(&read("repeats-noisy", base), &read("repeats-noisy", head));
     let a_against_b = of(&["run00_A", "run03_A"], &["run01_B", "run04_B"]);
     let a_against_a = of(&["run00_A", "run03_A"], &["run02_A", "run05_A"]);
     for comparison in [&a_against_b, &a_against_a] {
-        assert_eq!((comparison.counts.regressed, comparison.counts.improved), (0, 0), "{}", told(comparison));
+        assert_eq!((comparison.counts.regressed, comparison.counts.improved), (0, 0), "{}", listed(comparison));
     }
     let text = terminal::table(&a_against_b, 100);
-    insta::assert_snapshot!(text.lines().find(|line| line.starts_with("Smallest change")).unwrap(), @"Smallest change that the median row could have shown (80 % power): Output throughput 774 %, Median TTFT more than 1,000 %, P99 TTFT more than 1,000 %, Median TPOT more than 1,000 %, P99 TPOT 502.6 %.");
+    insta::assert_snapshot!(text.lines().find(|line| line.starts_with("Smallest detectable change")).unwrap(), @"Smallest change that the median row could have shown (80 % power): Output throughput 774 %, Median TTFT more than 1,000 %, P99 TTFT more than 1,000 %, Median TPOT more than 1,000 %, P99 TPOT 502.6 %.");
 }
 
-/// A verdict from nothing but what `comparison.json` holds of a row and of the method.
+/// The verdict of a row, recomputed from the content of `comparison.json`.
 fn recomputed(row: &Row, comparison: &Comparison) -> Verdict {
-    let logs = |values: &[f64]| values.iter().map(|value| value.ln()).collect::<Vec<f64>>();
-    let known = |row: &Row| row.s0.map(|s0| Prior { n0: row.n0, s0 });
-    let p = |row: &Row| statistics::shift(&logs(&row.base), &logs(&row.head), known(row)).unwrap().p();
+    let prior = |row: &Row| row.s0.map(|s0| Prior { n0: row.n0, s0 });
+    let p = |row: &Row| {
+        statistics::shift(&statistics::logs(&row.base), &statistics::logs(&row.head), prior(row)).unwrap().p()
+    };
     let primary: Vec<&Row> = comparison.rows.iter().filter(|row| row.primary).collect();
     let adjusted = statistics::benjamini_hochberg(&primary.iter().map(|row| p(row)).collect::<Vec<f64>>());
     let q = primary.iter().position(|other| std::ptr::eq(*other, row)).map(|at| adjusted[at]);
-    let shift = statistics::shift(&logs(&row.base), &logs(&row.head), known(row)).unwrap();
+    let shift = statistics::shift(&statistics::logs(&row.base), &statistics::logs(&row.head), prior(row)).unwrap();
     let fdr = comparison.method.looks[row.look as usize - 1].fdr;
     let (low, high) = shift.interval(0.90);
     if q.is_some_and(|q| q <= fdr) && shift.estimate.abs() >= row.min_effect.ln_1p() {
@@ -210,7 +211,7 @@ fn recomputed(row: &Row, comparison: &Comparison) -> Verdict {
 }
 
 #[test]
-fn every_verdict_can_be_computed_again_from_the_comparison_alone() {
+fn every_verdict_can_be_recomputed_from_the_comparison_alone() {
     let (a, b) = (folders(&A), folders(&B));
     let mut verdicts = Vec::new();
     for noise in [Noise::default(), noise(&all_pairs(), &a)] {
@@ -225,7 +226,7 @@ fn every_verdict_can_be_computed_again_from_the_comparison_alone() {
 }
 
 #[test]
-fn a_case_that_the_first_look_decides_is_done_and_the_others_go_on() {
+fn a_case_that_the_first_look_decides_is_finished_and_the_others_continue() {
     let (a, b) = (folders(&A), folders(&B));
     let case = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8";
     let looks = vec![Look { pairs: 3, fdr: 0.5 }, Look { pairs: 5, fdr: 0.04 }];
@@ -246,11 +247,11 @@ fn a_case_that_the_first_look_decides_is_done_and_the_others_go_on() {
         assert_eq!((row.look, row.base.len()), (look, values), "{}", row.case);
     }
     assert_eq!(row(&comparison, case, "median_ttft_ms").verdict, Verdict::Regressed);
-    assert!(comparison.cases.iter().all(|case| case.problems.is_empty()), "a case that is done needs no more");
+    assert!(comparison.cases.iter().all(|case| case.problems.is_empty()), "a decided case needs no more repetitions");
 }
 
 #[test]
-fn swapping_base_and_head_turns_every_regression_into_an_improvement_and_nothing_else() {
+fn swapping_base_and_head_only_swaps_regressions_and_improvements() {
     let (a, b) = (folders(&A), folders(&B));
     let looks = vec![Look { pairs: 3, fdr: 0.5 }, Look { pairs: 5, fdr: 0.04 }];
     for (noise, looks) in
@@ -276,7 +277,7 @@ fn swapping_base_and_head_turns_every_regression_into_an_improvement_and_nothing
 }
 
 #[test]
-fn a_comparison_reads_back_as_it_was_printed() {
+fn a_comparison_is_read_back_unchanged() {
     let comparison = compared(&folders(&A), &folders(&B));
     let text = serde_json::to_string(&comparison).unwrap();
     assert_eq!(serde_json::from_str::<Comparison>(&text).unwrap(), comparison);
@@ -284,7 +285,7 @@ fn a_comparison_reads_back_as_it_was_printed() {
 }
 
 #[test]
-fn a_case_that_one_side_lost_is_a_hole_with_its_reason() {
+fn a_case_that_failed_on_one_side_is_not_measured_with_the_reason() {
     let (a, mut b) = (folders(&A), folders(&B));
     for folder in &mut b {
         let case = folder.cases.get_mut("serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_1").unwrap();
@@ -292,14 +293,14 @@ fn a_case_that_one_side_lost_is_a_hole_with_its_reason() {
     }
     let comparison = compared(&a, &b);
     assert_eq!((comparison.verdict, comparison.counts.not_measured), (Verdict::Regressed, 5));
-    let hole = comparison.rows.iter().find(|row| row.verdict == Verdict::NotMeasured).unwrap();
-    assert_eq!(hole.why, "head has no value: the client stopped with exit code 1 (repetition 1)");
-    let case = comparison.cases.iter().find(|case| case.name == hole.case).unwrap();
+    let missing = comparison.rows.iter().find(|row| row.verdict == Verdict::NotMeasured).unwrap();
+    assert_eq!(missing.why, "head has no value: the client stopped with exit code 1 (repetition 1)");
+    let case = comparison.cases.iter().find(|case| case.name == missing.case).unwrap();
     assert_eq!(case.problems.len(), 5);
 }
 
 #[test]
-fn repetitions_merge_into_one_folder_that_upstreams_table_can_show() {
+fn repetitions_are_merged_into_one_folder() {
     let merged = result::merge(&folders(&A));
     let case = &merged.cases["serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8"];
     let Outcome::Measured(measurement) = &case.outcome else { panic!("{:?}", case.outcome) };

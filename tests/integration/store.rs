@@ -81,7 +81,7 @@ fn a_push_to_main_has_records_and_publish_adds_them_to_the_store_once() {
     let more = ["--only", TWO_CASES, "--pairs", "1", "--device-type", "x"];
     let output = run(&out, "none", "sim:itl=1ms", &more).envs(pushed(folder.path())).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("concurrency_4 represents serving_"), "{}", text(&output));
+    assert!(text(&output).contains("not published: same dashboard key as serving_"), "{}", text(&output));
     let written: Vec<_> = std::fs::read_dir(out.join("records")).unwrap().map(|it| it.unwrap().path()).collect();
     let records = std::fs::read_to_string(&written[0]).unwrap();
     assert_eq!((written.len(), records.lines().count()), (1, 12), "{records}");
@@ -98,7 +98,7 @@ fn a_push_to_main_has_records_and_publish_adds_them_to_the_store_once() {
     let [key] = keys(&store).try_into().unwrap();
     assert_eq!(wait(open(&store).read(&key)), records.as_bytes());
     assert!(publish(&[]).contains("records: 0 uploaded, 1 already there"));
-    assert_eq!(publish(&["--retry"]).trim(), "records: left out: nothing is left to upload");
+    assert_eq!(publish(&["--retry"]).trim(), "records: left out: the spool is empty");
 }
 
 #[test]
@@ -134,9 +134,9 @@ fn results_of_upstream_are_imported_and_a_second_import_changes_nothing() {
     assert_eq!(first.status.code(), Some(0), "{}", text(&first));
     let before = keys(folder.path());
     assert_eq!(before.len(), 1, "{before:?}");
-    assert!(text(&first).contains("1 objects added to `"), "{}", text(&first));
+    assert!(text(&first).contains("1 object added to `"), "{}", text(&first));
     let again = records(UPSTREAM, folder.path(), &ids);
-    assert!(text(&again).contains(&format!("already there, left as it is: {}", before[0])), "{}", text(&again));
+    assert!(text(&again).contains(&format!("already in the store, not replaced: {}", before[0])), "{}", text(&again));
     assert_eq!(keys(folder.path()), before);
 }
 
@@ -154,7 +154,7 @@ fn a_data_js_is_imported_by_commit_and_unknown_names_are_reported() {
     std::fs::write(&file, format!(r#"window.BENCHMARK_DATA = {{"entries": {{"suite": [{entries}]}}}}"#)).unwrap();
     let output = records(file.to_str().unwrap(), &store, &["--model", "org/m"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    let named = "wheel size is not published: its name holds no metric of the dashboard (2 times)";
+    let named = "wheel size not published: its name contains no metric of the dashboard (2 times)";
     assert!(text(&output).contains(named), "{}", text(&output));
     assert_eq!(keys(&store), [key("org_m"), key("org_m").replace(SHA, &"a".repeat(40))]);
     let without = program(&["records", file.to_str().unwrap(), "--device", "cpu"]).output().unwrap();

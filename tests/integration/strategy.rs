@@ -68,12 +68,12 @@ fn check_screen(out: &Path) {
     let row =
         |case: &str| comparison.rows.iter().find(|row| row.case == case && row.metric == "median_ttft_ms").unwrap();
     assert_eq!((row(ONE).base.len(), row(ONE).verdict), (1, Verdict::Inconclusive));
-    assert!(row(ONE).why.contains("the screen ran it once a side and saw nothing suspicious"), "{}", row(ONE).why);
+    assert!(row(ONE).why.contains("not repeated: the screening pass saw no change"), "{}", row(ONE).why);
     assert_eq!((row(FOUR).base.len(), row(FOUR).head.len()), (2, 2), "the fresh pairs alone");
     assert_eq!(comparison.counts.screened, 5);
     assert!(out.join(format!("screen/head/{ONE}.json")).is_file());
-    assert!(out.join(format!("results/{ONE}.json")).is_file(), "a case of the screen alone has a result too");
-    assert!(fs::read_to_string(out.join("comment.md")).unwrap().contains("5 screened, nothing suspicious"));
+    assert!(out.join(format!("results/{ONE}.json")).is_file(), "what only the screen ran is a result too");
+    assert!(fs::read_to_string(out.join("comment.md")).unwrap().contains("5 not repeated (screening saw no change)"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The largest concurrency at which a serving test keeps to its latency limits, on each side. Pure.
+//! The largest concurrency at which a serving test meets its latency limits, on each side.
 
 use std::str::FromStr;
 
@@ -10,20 +10,20 @@ use crate::side::Side;
 use crate::statistics::median;
 use crate::v1::{CaseFacts, Comparison, Row};
 
-/// What a test must keep to.
+/// The latency limits of a test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Longest TTFT, in milliseconds.
     pub ttft_ms: Option<f64>,
     /// Longest TPOT, in milliseconds.
     pub tpot_ms: Option<f64>,
-    /// What is forgiven: 0.05 is 5 % above a limit.
+    /// Tolerance: 0.05 accepts 5 % above a limit.
     pub slack: f64,
-    /// Which number of a result is held against the limits.
+    /// The statistic of a result that is compared with the limits.
     pub statistic: Statistic,
 }
 
-/// Which number of a result is held against a limit.
+/// The statistic of a result that is compared with a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Statistic {
@@ -34,10 +34,9 @@ pub enum Statistic {
 }
 
 impl Statistic {
-    /// All of them.
     pub const ALL: [Self; 2] = [Self::P99, Self::Median];
 
-    /// The word for it in flags and files.
+    /// The name in flags and files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::P99 => "p99",
@@ -65,7 +64,7 @@ impl FromStr for Statistic {
     }
 }
 
-/// The largest concurrency of one test at one request rate that keeps to some limits.
+/// The largest concurrency of one test at one request rate that meets its limits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Capacity {
     /// Name of the test.
@@ -74,27 +73,27 @@ pub struct Capacity {
     pub request_rate: Option<String>,
     /// Which limits: `ttft`, `tpot` or `both`.
     pub within: &'static str,
-    /// What base reaches; `None` where no concurrency keeps to them.
+    /// Largest concurrency of base; `None` if none meets the limits.
     pub base: Option<Reached>,
-    /// What head reaches.
+    /// Largest concurrency of head.
     pub head: Option<Reached>,
 }
 
-/// The numbers at a concurrency: medians over the repetitions.
+/// The values at one concurrency: medians over the repetitions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Reached {
-    /// Requests under way at once.
+    /// Largest number of concurrent requests.
     pub concurrency: u64,
     /// Output tokens a second.
     pub output_throughput: Option<f64>,
-    /// TTFT in milliseconds, of the statistic that was asked for.
+    /// TTFT in milliseconds, by the statistic of the limits.
     pub ttft_ms: Option<f64>,
-    /// TPOT in milliseconds, likewise.
+    /// TPOT in milliseconds, by the statistic of the limits.
     pub tpot_ms: Option<f64>,
 }
 
-/// The capacities of every test of a comparison, in its order: within each limit that is set, and within both. A test
-/// without a concurrency has none.
+/// The capacities of every test of a comparison, in its order: within each limit that is set, and within both. Tests
+/// without a concurrency are left out.
 pub fn capacities(comparison: &Comparison, limits: &Limits) -> Vec<Capacity> {
     let rows: IndexMap<(&str, &str), &Row> =
         comparison.rows.iter().map(|row| ((row.case.as_str(), row.metric.as_str()), row)).collect();
@@ -110,12 +109,12 @@ pub fn capacities(comparison: &Comparison, limits: &Limits) -> Vec<Capacity> {
         tests.entry((&case.test, case.request_rate.as_deref())).or_default().push(case);
     }
     let largest = |cases: &[&CaseFacts], side: Side, [ttft_limit, tpot_limit]: [Option<f64>; 2]| {
-        let keeps = |case: &CaseFacts, metric: &str, limit: Option<f64>| {
+        let meets = |case: &CaseFacts, metric: &str, limit: Option<f64>| {
             limit.is_none_or(|limit| {
                 value(case, metric, side).is_some_and(|value| value <= limit * (1.0 + limits.slack))
             })
         };
-        let within = cases.iter().filter(|case| keeps(case, ttft, ttft_limit) && keeps(case, tpot, tpot_limit));
+        let within = cases.iter().filter(|case| meets(case, ttft, ttft_limit) && meets(case, tpot, tpot_limit));
         let case = within.max_by_key(|case| case.max_concurrency)?;
         Some(Reached {
             concurrency: case.max_concurrency?,
@@ -190,15 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_concurrency_keeps_to_the_limits_and_five_percent_above() {
+    fn the_largest_concurrency_meets_the_limits_with_five_percent_tolerance() {
         let base = [(8, 500.0, 40.0), (16, 3100.0, 60.0), (32, 9000.0, 104.0), (64, 20000.0, 106.0)];
         let head = [(8, 3200.0, 120.0), (16, 4000.0, 130.0)];
         let capacities = capacities(&comparison(&base, &head), &limits(Some(3000.0), Some(100.0)));
-        let said = |reached: Option<Reached>| reached.map(|reached| (reached.concurrency, reached.output_throughput));
-        let told: Vec<_> =
-            capacities.iter().map(|capacity| (capacity.within, said(capacity.base), said(capacity.head))).collect();
+        let values = |reached: Option<Reached>| reached.map(|reached| (reached.concurrency, reached.output_throughput));
+        let found: Vec<_> =
+            capacities.iter().map(|capacity| (capacity.within, values(capacity.base), values(capacity.head))).collect();
         assert_eq!(
-            told,
+            found,
             [
                 ("ttft", Some((16, Some(160.0))), None),
                 ("tpot", Some((32, Some(320.0))), None),
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_not_set_is_not_asked_for() {
+    fn a_limit_that_is_not_set_gives_no_capacity() {
         let points = [(8, 500.0, 400.0)];
         let capacities = capacities(&comparison(&points, &points), &limits(Some(3000.0), None));
         assert_eq!(capacities.iter().map(|capacity| capacity.within).collect::<Vec<_>>(), ["ttft"]);

@@ -35,7 +35,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MeasuredBy {
-    /// Our own load client.
+    /// vllm-perf's load client, `vllm-load`.
     Native,
     /// `vllm bench ...` of the target.
     Vllm,

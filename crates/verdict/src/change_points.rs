@@ -1,30 +1,18 @@
-//! History of main: where the level of a series changed. Pure. A series is one metric of one case on one device, in the
-//! order of its commits.
+//! Change points in the history of main. A series is one metric of one case on one device, in the order of its commits.
 
 mod split;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::statistics::benjamini_hochberg;
+use verify::CONFIRMED_BY;
 
-/// Points of a window in which candidates are looked for; windows overlap by half.
+/// Points in a window of the search for candidates; windows overlap by half.
 const WINDOW: usize = 60;
-
-/// Fewest points on either side of a change that is confirmed.
-const CONFIRMED_BY: usize = 5;
-
-/// Fewest points after a change that is told at all: one point is a spike.
-const TOLD_BY: usize = 2;
-
-/// Largest p value of a change.
-const P: f64 = 1e-3;
-
-/// Smallest change of the level that is one, as a log-ratio: 2 %.
-const SHIFT: f64 = 0.02;
 
 /// A change of the level of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,18 +25,17 @@ pub struct Change {
     pub after: f64,
     /// Two-sided p value, corrected for the choice of the place.
     pub p: f64,
-    /// Whether enough points have followed.
     pub state: State,
 }
 
 impl Change {
-    /// After relative to before: 0.05 is +5 %.
+    /// The relative change: 0.05 is +5 %.
     pub fn relative(&self) -> f64 {
         self.after / self.before - 1.0
     }
 }
 
-/// How far a change can be relied on.
+/// How many points have followed a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -59,7 +46,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word for it.
+    /// The name in files and texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Provisional => "provisional",
@@ -68,16 +55,16 @@ impl State {
     }
 }
 
-/// The changes of a series, in order. Values that are not above 0 and finite are passed over.
+/// The changes of a series, in order. Values that are not positive and finite are skipped.
 pub fn changes(values: &[f64]) -> Vec<Change> {
     found(values, &Windows::default(), &mut Windows::default())
 }
 
-/// The changes of many series, on every processor. What was found in a window before is not looked for again: the
-/// changes are the same with and without `known`. Also what the windows of these series hold, for the next time.
+/// The changes of many series, computed on all processors, and the windows of these series for the next call. Windows in
+/// `known` are not searched again; the changes are the same with and without `known`.
 pub fn changes_of_all(series: &[Vec<f64>], known: &Windows) -> (Vec<Vec<Change>>, Windows) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let look = |part: &[Vec<f64>]| {
+    let search = |part: &[Vec<f64>]| {
         let mut seen = Windows::default();
         let changes: Vec<Vec<Change>> = part.iter().map(|values| found(values, known, &mut seen)).collect();
         (changes, seen)
@@ -85,10 +72,10 @@ pub fn changes_of_all(series: &[Vec<f64>], known: &Windows) -> (Vec<Vec<Change>>
     let mut all = (Vec::with_capacity(series.len()), Windows::default());
     std::thread::scope(|scope| {
         let parts = series.chunks(series.len().div_ceil(threads).max(1));
-        let started: Vec<_> = parts.map(|part| (part, scope.spawn(move || look(part)))).collect();
+        let started: Vec<_> = parts.map(|part| (part, scope.spawn(move || search(part)))).collect();
         for (part, thread) in started {
-            // A thread ends early only by a defect; then this one meets it too, and says so.
-            let (changes, seen) = thread.join().unwrap_or_else(|_| look(part));
+            // A thread panics only on a bug; repeating its work here reports that panic.
+            let (changes, seen) = thread.join().unwrap_or_else(|_| search(part));
             all.0.extend(changes);
             all.1.0.extend(seen.0);
         }
@@ -96,7 +83,8 @@ pub fn changes_of_all(series: &[Vec<f64>], known: &Windows) -> (Vec<Vec<Change>>
     all
 }
 
-/// What was found in windows of series, by a hash of their values.
+/// The candidates of windows, by a hash of their values. The hash may differ between builds of this library: a window that
+/// is not found is searched again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Windows(BTreeMap<u64, Vec<usize>>);
 
@@ -104,7 +92,7 @@ fn found(values: &[f64], known: &Windows, seen: &mut Windows) -> Vec<Change> {
     let usable = |value: &f64| *value > 0.0 && value.is_finite();
     let places: Vec<usize> = (0..values.len()).filter(|&place| usable(&values[place])).collect();
     let logs: Vec<f64> = places.iter().map(|&place| values[place].ln()).collect();
-    let change = |change: verify::Found| Change {
+    let change = |change: verify::TestedSplit| Change {
         at: places[change.at],
         before: change.before.exp(),
         after: change.after.exp(),
@@ -114,8 +102,8 @@ fn found(values: &[f64], known: &Windows, seen: &mut Windows) -> Vec<Change> {
     verify::verified(&logs, candidates(&logs, known, seen)).into_iter().map(change).collect()
 }
 
-/// Places where the level may have changed: the splits of every window. A window begins at a place of its own however long
-/// the series is, so a new point touches the last two at most.
+/// Places where the level may have changed: the splits of every window. Windows begin at fixed places, so a new point
+/// affects the last two at most.
 fn candidates(logs: &[f64], known: &Windows, seen: &mut Windows) -> Vec<usize> {
     let mut found = Vec::new();
     let mut begin = 0;
@@ -124,7 +112,7 @@ fn candidates(logs: &[f64], known: &Windows, seen: &mut Windows) -> Vec<usize> {
         let window = &logs[begin..end];
         let hash = hash(window);
         let splits = known.0.get(&hash).or_else(|| seen.0.get(&hash)).cloned();
-        // What an earlier look wrote down may have been changed since.
+        // `known` may come from a file that was modified.
         let splits = splits.filter(|splits| splits.iter().all(|&at| (1..window.len()).contains(&at)));
         let splits = splits.unwrap_or_else(|| split::splits(window));
         found.extend(splits.iter().map(|at| begin + at));
@@ -140,13 +128,13 @@ fn candidates(logs: &[f64], known: &Windows, seen: &mut Windows) -> Vec<usize> {
 }
 
 fn hash(window: &[f64]) -> u64 {
-    let mut hasher = Sha256::new();
-    window.iter().for_each(|value| hasher.update(value.to_bits().to_le_bytes()));
-    hasher.finalize().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+    let mut hasher = DefaultHasher::new();
+    window.iter().for_each(|value| hasher.write_u64(value.to_bits()));
+    hasher.finish()
 }
 
-/// Which of a night's series moved: by the newest change of each among its last `recent` points, held to a false discovery
-/// rate over all series. Index of the series and its change, the most certain first.
+/// The series whose level changed among their last `recent` points, by the newest change of each, at a false discovery rate
+/// over all series. Each is the index of the series and its change, the smallest p value first.
 pub fn alarms(series: &[(usize, Vec<Change>)], recent: usize, false_discovery_rate: f64) -> Vec<(usize, Change)> {
     let newest: Vec<Option<Change>> = series
         .iter()
@@ -187,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_found_where_it_is_and_as_large_as_it_is() {
+    fn a_step_is_found_at_its_place_with_its_size() {
         let mut false_alarms = 0;
         for seed in 0..20 {
             let found = changes(&series(seed, 250, step(120, 0.10)));
@@ -200,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_stays_has_hardly_ever_a_change_and_a_spike_is_none() {
+    fn a_constant_level_rarely_has_a_change_and_a_spike_is_not_a_change() {
         let moved = |shift: &dyn Fn(usize) -> f64| {
             (0..20).filter(|seed| !changes(&series(*seed, 250, shift)).is_empty()).collect::<Vec<u64>>()
         };
@@ -231,21 +219,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_before_is_found_again_whether_or_not_it_is_known() {
+    fn known_windows_do_not_change_the_result() {
         let all: Vec<Vec<f64>> = (0..6).map(|seed| series(seed, 400, step(100 + 40 * seed as usize, 0.1))).collect();
         let before: Vec<Vec<f64>> = all.iter().map(|values| values[..399].to_vec()).collect();
         let (_, known) = changes_of_all(&before, &Windows::default());
         let (cold, windows) = changes_of_all(&all, &Windows::default());
         assert_eq!(changes_of_all(&all, &known), (cold.clone(), windows.clone()));
         assert_eq!(cold, all.iter().map(|values| changes(values)).collect::<Vec<_>>());
-        // Windows begin at 0, 30, ..., 360, and the last alone holds the new point.
+        // Windows begin at 0, 30, ..., 360; only the last includes the new point.
         let new = windows.0.keys().filter(|hash| !known.0.contains_key(hash)).count();
         assert_eq!(new, 6);
         assert_eq!(changes_of_all(&[], &known), (Vec::new(), Windows::default()));
     }
 
     #[test]
-    fn values_that_are_no_measurement_are_passed_over() {
+    fn values_that_are_not_measurements_are_skipped() {
         let mut values = series(7, 120, step(60, 0.1));
         for (place, value) in [(10, 0.0), (11, f64::NAN), (12, -1.0), (13, f64::INFINITY)] {
             values[place] = value;
@@ -258,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_night_has_few_false_alarms_over_all_its_series() {
+    fn alarms_are_held_to_a_false_discovery_rate_over_all_series() {
         let change = |at, p| Change { at, before: 1.0, after: 1.1, p, state: State::Provisional };
         let mut series =
             vec![(100, vec![change(20, 1e-9)]), (100, vec![change(97, 1e-6)]), (100, vec![change(98, 9e-4)])];

@@ -1,24 +1,24 @@
-//! Which changes count: minimum effects, directions, primary metrics and the false discovery rate.
+//! The criteria of a verdict: minimum effects, directions, primary metrics and the false discovery rate.
 
 use indexmap::IndexMap;
 use regex::{Regex, RegexBuilder};
 
 use crate::metric::{self, Direction, Family, Metric};
 
-/// When a change is called one.
+/// The settings of the rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerdictConfig {
-    /// Relative changes (0.02 is 2 %) below which nothing is called a change.
+    /// Relative changes (0.02 is 2 %) below which a row is neither `regressed` nor `improved`.
     pub min_effect: MinEffect,
-    /// Which way is better, of metrics (by id) where the table of `metric` is not to hold.
+    /// Which way is better, by metric id, where it differs from `metric::ALL`.
     pub direction: IndexMap<&'static str, Direction>,
-    /// Which rows may raise an alarm.
+    /// Which rows are tested.
     pub primary: Primary,
     /// False discovery rate over the primary rows of a report: 0.05, or 0.01 where a verdict blocks a merge.
     pub fdr: f64,
 }
 
-/// Smallest relative change that is worth a verdict, by the family of the metric.
+/// Smallest relative change that is reported as `regressed` or `improved`, by the family of the metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MinEffect {
     /// Rates.
@@ -27,23 +27,23 @@ pub struct MinEffect {
     pub median: f64,
     /// 99th percentiles.
     pub p99: f64,
-    /// Metrics (by id) with a size of their own.
+    /// Minimum effects of single metrics, by id.
     pub metrics: IndexMap<&'static str, f64>,
 }
 
-/// Which rows may raise an alarm: those of these metrics in these cases.
+/// The primary rows: those of these metrics in these cases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Primary {
     /// Metric ids.
     pub metrics: Vec<&'static str>,
-    /// What the names of the cases match; every case without one.
+    /// A pattern for the names of the cases; `None` for every case.
     pub cases: Option<CasePattern>,
 }
 
 /// Most bytes of a compiled pattern.
 const LARGEST: usize = 1 << 20;
 
-/// A regular expression over names of cases; two are equal if their texts are.
+/// A regular expression over case names. Two patterns are equal if their texts are equal.
 #[derive(Debug, Clone)]
 pub struct CasePattern(Regex);
 
@@ -51,12 +51,12 @@ impl CasePattern {
     /// Compiles a pattern. It may come from an untrusted file: the compiled size is limited.
     ///
     /// # Errors
-    /// The text is not a regular expression, or one that is too large.
+    /// The text is not a regular expression, or its compiled form is too large.
     pub fn new(text: &str) -> Result<Self, regex::Error> {
         RegexBuilder::new(text).size_limit(LARGEST).build().map(Self)
     }
 
-    /// Its text.
+    /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
@@ -69,7 +69,7 @@ impl PartialEq for CasePattern {
 }
 
 impl VerdictConfig {
-    /// Smallest relative change of a metric that is worth a verdict: 0.03 is 3 %.
+    /// Smallest relative change of a metric that is reported as a change: 0.03 is 3 %.
     pub fn min_effect(&self, metric: &Metric) -> f64 {
         let of_family = match metric.family {
             Family::Throughput => self.min_effect.throughput,
@@ -84,7 +84,7 @@ impl VerdictConfig {
         self.direction.get(metric.id).copied().unwrap_or(metric.direction)
     }
 
-    /// Whether a metric of a case may raise an alarm.
+    /// Whether a metric of a case is primary.
     pub fn is_primary(&self, case: &str, metric: &Metric) -> bool {
         self.primary.metrics.contains(&metric.id)
             && self.primary.cases.as_ref().is_none_or(|pattern| pattern.0.is_match(case))

@@ -1,32 +1,31 @@
-//! What a comparison is made of.
+//! The input of a comparison.
 
 use crate::criteria::VerdictConfig;
 use crate::noise::Noise;
 use crate::repetition::Repetition;
 use crate::v1::{CaseFacts, Look, Skipped, Subject};
 
-/// What [`compare`](crate::rows::compare) needs: what was measured on both sides, and what is known about it.
+/// The measurements of both sides, and the settings and noise to judge them by: the input of
+/// [`compare`](crate::compare).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Input {
-    /// What is compared, where and how.
     pub subject: Subject,
     /// The cases, in the order of the plan.
     pub cases: Vec<CaseFacts>,
-    /// Repetitions of base in order; none where there is no base.
+    /// Repetitions of base, in order; empty without a base.
     pub base: Vec<Repetition>,
-    /// Repetitions of head in order.
+    /// Repetitions of head, in order.
     pub head: Vec<Repetition>,
-    /// Tests that were left out, and why.
+    /// Tests that were not run, and why.
     pub skipped: Vec<Skipped>,
-    /// Repetitions a side that were planned.
+    /// Planned repetitions of each side.
     pub planned_pairs: u32,
     /// Seed of the order inside each pair.
     pub seed: u64,
-    /// When a change is called one.
     pub verdict: VerdictConfig,
-    /// What is known of the noise of the rows.
+    /// Noise of the rows in earlier A/A runs.
     pub noise: Noise,
-    /// When the values are looked at, in order of their pairs; with none, once, at all of them. A case that a look decided
-    /// needs no later repetitions.
+    /// Interim analyses, by number of pairs; empty for one analysis of all pairs. A case that a look decided needs no
+    /// later repetitions.
     pub looks: Vec<Look>,
 }

@@ -1,7 +1,4 @@
-//! `vllm-verdict`: from repetitions of a benchmark to verdicts, and from the history of a metric to its changes.
-//!
-//! Functions from data to data: no async, no files, no network, no clock. What goes in is an [`Input`], what comes
-//! out is a [`v1::Comparison`], the value of `comparison.json`.
+#![doc = include_str!("../README.md")]
 
 pub mod capacity;
 pub mod case;

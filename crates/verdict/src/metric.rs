@@ -1,4 +1,4 @@
-//! The metrics that results carry: unit, direction, and whether they may raise an alarm. A table, nothing else.
+//! The table of metrics: unit, direction, family, and whether a metric is primary.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,14 +8,14 @@ use crate::case::Kind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// More is better: throughput.
+    /// Higher is better: throughput.
     Higher,
-    /// Less is better: latencies and times.
+    /// Lower is better: latencies and times.
     Lower,
 }
 
 impl Direction {
-    /// The word for it.
+    /// The name in files and texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Higher => "higher",
@@ -24,7 +24,7 @@ impl Direction {
     }
 }
 
-/// Which minimum effect applies.
+/// The family of a metric, which selects its minimum effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Rates.
@@ -38,19 +38,15 @@ pub enum Family {
 /// One metric of a kind of test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// The kind of test that gives it.
     pub kind: Kind,
-    /// Key: that of upstream's result file where there is one.
+    /// Key in upstream's result file, where upstream has one.
     pub id: &'static str,
-    /// Words for people.
+    /// Display name.
     pub label: &'static str,
-    /// Unit of the value.
     pub unit: &'static str,
-    /// Which way is better.
     pub direction: Direction,
-    /// Which minimum effect applies.
     pub family: Family,
-    /// Whether it is tested and may raise an alarm, unless the config says otherwise; the others are only shown.
+    /// Whether its rows are tested and count in the verdict, unless the config overrides it. Other rows are only shown.
     pub primary: bool,
 }
 
@@ -69,7 +65,7 @@ const fn metric(
     Metric { kind, id, label, unit, direction, family, primary }
 }
 
-/// Every metric that is compared, in the order in which reports show them.
+/// All compared metrics, in the order of reports.
 pub const ALL: &[Metric] = &[
     metric(Kind::Serving, "output_throughput", "Output throughput", "tok/s", Family::Throughput, true),
     metric(Kind::Serving, "median_ttft_ms", "Median TTFT", "ms", Family::Median, true),

@@ -1,5 +1,4 @@
-//! What earlier A/A runs have shown of the noise of each row: the same build on both sides, so that every difference is
-//! noise.
+//! The noise of each row, from A/A runs: both sides run the same build, so every difference is noise.
 
 use std::collections::HashMap;
 
@@ -8,41 +7,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::MeasuredBy;
 use crate::metric;
-use crate::repetition::{Outcome, Repetition};
+use crate::repetition::{Repetition, measurement};
 use crate::statistics::{Prior, mean, pair_deviation};
 use crate::v1::{CaseFacts, Device, DeviceName, Subject};
 
 /// Schema of one A/A run in a store.
 pub const SCHEMA: &str = "vllm-perf/noise/v1";
 
-/// Weight of what is known of a row's noise, in degrees of freedom.
+/// Weight of the noise from A/A runs, in degrees of freedom.
 pub const WEIGHT: f64 = 8.0;
 
-/// Pairs that make a deviation known: of A/A runs of a row, which is then calibrated, or of all rows of a metric.
+/// Pairs that are needed to estimate a deviation: A/A pairs of the row, which is then calibrated, or of all rows of its
+/// metric.
 pub const ENOUGH_PAIRS: usize = 10;
 
-/// Pooled noise is that of other rows: it is taken for larger by this factor.
+/// Factor on pooled noise, which comes from other rows and may underestimate the row's own.
 const POOLED: f64 = 1.5;
 
-/// What one A/A run showed: one object in the store.
+/// The pairs of one A/A run, stored as one object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AaRun {
     /// Always [`SCHEMA`].
     pub schema: String,
-    /// Version of vllm-perf that measured.
+    /// Version of vllm-perf.
     pub version: String,
-    /// What it was measured on.
     pub device: MeasuredOn,
-    /// When the run began, RFC 3339 in UTC.
+    /// Start of the run, RFC 3339 in UTC.
     pub started: String,
-    /// One metric of one case each.
     pub rows: Vec<AaRow>,
 }
 
-/// A device whose noise is its own: name and type.
+/// The device of an A/A run; noise is kept by name and type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeasuredOn {
-    /// Which device.
     pub name: DeviceName,
     /// Its type, e.g. `NVIDIA H100 80GB HBM3`.
     #[serde(rename = "type")]
@@ -58,32 +55,31 @@ impl From<&Device> for MeasuredOn {
 /// The pairs of one metric of one case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AaRow {
-    /// Name of the case.
     pub case: String,
     /// Metric id.
     pub metric: String,
-    /// Who measured it.
+    /// The load client.
     pub client: MeasuredBy,
     /// `ln head - ln base` of every pair that has both values.
     pub ratios: Vec<f64>,
 }
 
 impl AaRun {
-    /// What a run of one build against itself showed. A pair without a value on one side is left out.
+    /// The A/A run of these repetitions of one build. Pairs without a value on one side are left out.
     ///
     /// # Errors
-    /// The device or the time of the measurement is unknown, or no pair has values.
+    /// The device or the start of the measurement is unknown, or no pair has values on both sides.
     pub fn of(
         subject: &Subject,
         cases: &[CaseFacts],
         base: &[Repetition],
         head: &[Repetition],
     ) -> anyhow::Result<Self> {
-        let unknown = "noise is kept of runs of vllm-perf alone: it is not known";
-        let device = subject.device.as_ref().with_context(|| format!("{unknown} on which device this was measured"))?;
-        let started = subject.started.clone().with_context(|| format!("{unknown} when this was measured"))?;
+        let needs = "noise can only be stored for runs of vllm-perf: there is no record of";
+        let device = subject.device.as_ref().with_context(|| format!("{needs} the device"))?;
+        let started = subject.started.clone().with_context(|| format!("{needs} the start time"))?;
         let rows: Vec<AaRow> = cases.iter().flat_map(|case| rows(case, base, head)).collect();
-        ensure!(!rows.is_empty(), "the A/A run has no pair with a value on both sides: there is no noise to keep");
+        ensure!(!rows.is_empty(), "the A/A run has no pair with a value on both sides, so there is no noise to store");
         let version = subject.version.clone();
         Ok(Self { schema: SCHEMA.to_owned(), version, device: device.into(), started, rows })
     }
@@ -101,17 +97,15 @@ fn rows(case: &CaseFacts, base: &[Repetition], head: &[Repetition]) -> Vec<AaRow
 
 /// `ln head - ln base` of a metric of a case in every pair that has both values.
 fn pair_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repetition]) -> Vec<f64> {
-    let value = |repetition: &Repetition| match repetition.get(&case.name) {
-        Some(Outcome::Measured(measurement)) => {
-            measurement.metrics.get(metric).copied().filter(|value| value.is_finite() && *value > 0.0)
-        }
-        _ => None,
+    let value = |repetition| {
+        let value = measurement(repetition, &case.name)?.metrics.get(metric).copied();
+        value.filter(|value: &f64| value.is_finite() && *value > 0.0)
     };
     base.iter().zip(head).filter_map(|(base, head)| Some(value(head)?.ln() - value(base)?.ln())).collect()
 }
 
-/// What the pairs of a comparison show of a row's noise whether or not it changed: their log-ratios less their mean,
-/// scaled so that their variance is that of pairs that were not centred.
+/// Log-ratios of the pairs of a comparison minus their mean, which estimate noise whether or not the row changed. They are
+/// scaled to the variance of ratios that were not centred.
 pub(crate) fn centred_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repetition]) -> Vec<f64> {
     let ratios = pair_ratios(case, metric, base, head);
     let (number, Some(mean)) = (ratios.len() as f64, mean(&ratios).filter(|_| ratios.len() > 1)) else {
@@ -131,19 +125,19 @@ pub struct Noise {
 /// Metric id to case name to log-ratios.
 type Series = HashMap<String, HashMap<String, Vec<f64>>>;
 
-/// What is known of a row's noise.
+/// The estimated noise of a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Known {
-    /// What its variance is drawn towards; `None` where too few pairs are known.
+pub struct NoiseEstimate {
+    /// The prior of the variance; `None` with too few pairs.
     pub prior: Option<Prior>,
-    /// A/A pairs behind it, of the row or of its metric.
+    /// A/A pairs of the estimate, of the row or of its metric.
     pub pairs: usize,
-    /// Whether they are the row's own, and enough.
+    /// Whether the pairs are of this row.
     pub calibrated: bool,
 }
 
 impl Noise {
-    /// The noise that these runs showed.
+    /// The noise of these runs.
     pub fn of(runs: impl IntoIterator<Item = AaRun>) -> Self {
         let mut noise = Self::default();
         for row in runs.into_iter().flat_map(|run| run.rows) {
@@ -165,28 +159,28 @@ impl Noise {
         series.get(metric).and_then(|cases| cases.get(&case.name)).map_or(&[], Vec::as_slice)
     }
 
-    /// What is known of a row of a report of these cases: by its own pairs where there are [`ENOUGH_PAIRS`], else by those of
-    /// all rows of its metric, where those are enough.
-    pub fn prior(&self, case: &CaseFacts, metric: &str, report: &[CaseFacts]) -> Known {
+    /// The noise of a row in a report of these cases: from its own pairs if there are [`ENOUGH_PAIRS`], else from the pairs of
+    /// all rows of its metric.
+    pub fn prior(&self, case: &CaseFacts, metric: &str, report: &[CaseFacts]) -> NoiseEstimate {
         self.own(case, metric).unwrap_or_else(|| self.pooled(metric, report, Vec::new()))
     }
 
-    /// What is known of a row by its own pairs; `None` where they are too few.
-    pub fn own(&self, case: &CaseFacts, metric: &str) -> Option<Known> {
+    /// The noise of a row from its own pairs; `None` if they are too few.
+    pub fn own(&self, case: &CaseFacts, metric: &str) -> Option<NoiseEstimate> {
         let ratios = self.ratios(case, metric);
         let s0 = pair_deviation(ratios).filter(|_| ratios.len() >= ENOUGH_PAIRS)?;
-        Some(Known { prior: Some(Prior { n0: WEIGHT, s0 }), pairs: ratios.len(), calibrated: true })
+        Some(NoiseEstimate { prior: Some(Prior { n0: WEIGHT, s0 }), pairs: ratios.len(), calibrated: true })
     }
 
-    /// What is known of the rows of a metric in a report by the A/A pairs of all of them, and by what the report's own pairs
-    /// show ([`centred_ratios`] of all of them).
-    pub(crate) fn pooled(&self, metric: &str, report: &[CaseFacts], own: Vec<f64>) -> Known {
+    /// The noise of a metric from the A/A pairs of all its rows in a report, together with the [`centred_ratios`] of the
+    /// report's own pairs.
+    pub(crate) fn pooled(&self, metric: &str, report: &[CaseFacts], own: Vec<f64>) -> NoiseEstimate {
         let mut ratios = own;
         let shown = ratios.len();
         ratios.extend(report.iter().flat_map(|case| self.ratios(case, metric)));
         let s0 = pair_deviation(&ratios).filter(|_| ratios.len() >= ENOUGH_PAIRS);
         let prior = s0.map(|s0| Prior { n0: WEIGHT, s0: POOLED * s0 });
-        Known { prior, pairs: ratios.len() - shown, calibrated: false }
+        NoiseEstimate { prior, pairs: ratios.len() - shown, calibrated: false }
     }
 }
 
@@ -194,7 +188,7 @@ impl Noise {
 mod tests {
     use super::*;
     use crate::case::Kind;
-    use crate::repetition::Measurement;
+    use crate::repetition::{Measurement, Outcome};
     use crate::v1::Subject;
 
     fn case(name: &str, client: MeasuredBy) -> CaseFacts {
@@ -256,13 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_a_device_a_time_or_a_pair_keeps_no_noise() {
+    fn a_run_without_a_device_a_start_or_a_pair_has_no_noise() {
         let refusal = |subject: &Subject| of(subject, &[Some(1.0)], &[Some(1.0)]).unwrap_err().to_string();
         let mut folders = subject();
         folders.started = None;
-        assert!(refusal(&folders).ends_with("it is not known when this was measured"));
+        assert!(refusal(&folders).ends_with("no record of the start time"));
         folders.device = None;
-        assert!(refusal(&folders).ends_with("it is not known on which device this was measured"));
+        assert!(refusal(&folders).ends_with("no record of the device"));
         assert!(of(&subject(), &[None, Some(1.0)], &[Some(1.0), None]).is_err());
     }
 
@@ -281,13 +275,13 @@ mod tests {
         assert_eq!((known(0).calibrated, known(0).pairs), (false, 12));
         let pooled = pair_deviation(&[few.as_slice(), own.as_slice()].concat()).unwrap();
         assert_eq!(known(0).prior, Some(Prior { n0: 8.0, s0: 1.5 * pooled }));
-        assert_eq!(noise.prior(&cases[0], "avg_latency", &cases), Known::default());
+        assert_eq!(noise.prior(&cases[0], "avg_latency", &cases), NoiseEstimate::default());
         let alone = noise.prior(&cases[0], "median_latency", &cases[..1]);
-        assert_eq!(alone, Known { prior: None, pairs: 2, calibrated: false }, "too few to tell anything");
+        assert_eq!(alone, NoiseEstimate { prior: None, pairs: 2, calibrated: false }, "too few pairs");
     }
 
     #[test]
-    fn the_pairs_of_a_comparison_show_noise_and_no_shift() {
+    fn centred_ratios_estimate_noise_without_the_shift() {
         let (base, head) = ([1.0, 2.0, 4.0].map(Some), [3.0, 3.0, 15.0].map(Some));
         let of = |head: &[Option<f64>]| {
             let facts = case("latency_a", MeasuredBy::Vllm);
@@ -303,10 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn what_one_client_showed_says_nothing_of_the_other() {
+    fn noise_of_one_client_is_not_used_for_the_other() {
         let noise = noise(vec![row("latency_a", MeasuredBy::Native, &[0.01; 10])]);
         let by_vllm = [case("latency_a", MeasuredBy::Vllm)];
-        assert_eq!(noise.prior(&by_vllm[0], "median_latency", &by_vllm), Known::default());
+        assert_eq!(noise.prior(&by_vllm[0], "median_latency", &by_vllm), NoiseEstimate::default());
     }
 
     #[test]

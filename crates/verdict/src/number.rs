@@ -1,6 +1,6 @@
-//! Numbers as people read them: four significant digits, thousands separators, a real minus sign.
+//! Number formatting for texts: four significant digits, thousands separators, a Unicode minus sign.
 
-/// Decimals that show the largest of `values` with four significant digits, so that numbers side by side line up.
+/// The decimals that show the largest of `values` with four significant digits, so that values in a row line up.
 pub fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
     let largest = values.into_iter().map(f64::abs).fold(0.0, f64::max);
     match largest {
@@ -10,7 +10,7 @@ pub fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
     }
 }
 
-/// `1,204` or `412.3`: a value with so many decimals. Beyond 10^12 it is in powers of ten.
+/// `1,204` or `412.3`: a value with this number of decimals; from 10^12 on in scientific notation.
 pub fn value(value: f64, decimals: usize) -> String {
     if value.abs() >= 1e12 {
         return signed(format!("{value:.3e}"));
@@ -27,7 +27,7 @@ pub fn value(value: f64, decimals: usize) -> String {
     out + fraction
 }
 
-/// `1,204`: how many.
+/// `1,204`: a count.
 pub fn count(count: usize) -> String {
     value(count as f64, 0)
 }
@@ -42,13 +42,12 @@ pub fn interval(low: f64, high: f64) -> String {
     format!("{} … {}", points(low), points(high))
 }
 
-/// `1.6 %`: a share or a size without a sign. Beyond ten times nobody needs the number.
+/// `1.6 %`: a share or a size without a sign; above 1,000 % without the exact number.
 pub fn percent(relative: f64) -> String {
     if relative > 10.0 {
         return "more than 1,000 %".to_owned();
     }
-    let text = format!("{:.1}", relative * 100.0);
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+    format!("{} %", trimmed(&format!("{:.1}", relative * 100.0)))
 }
 
 /// `0.021`, or `< 0.0001`: a p or q value.
@@ -75,19 +74,24 @@ fn signed(text: String) -> String {
     text.replace('-', "−")
 }
 
-/// `48 s`, `52 min`, `3 h 05 min`: how long, from seconds.
-pub fn duration(seconds: f64) -> String {
-    let seconds = seconds.clamp(0.0, 1e9).round() as u64;
-    match seconds.div_euclid(60) {
-        _ if seconds < 120 => format!("{seconds} s"),
-        minutes if minutes < 120 => format!("{minutes} min"),
-        minutes => format!("{} h {:02} min", minutes / 60, minutes % 60),
-    }
+/// A decimal number without trailing zeros: `2.50` becomes `2.5`, `3.0` becomes `3`.
+pub fn trimmed(text: &str) -> &str {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// `1 row`, `2 rows`, `1,204 rows`.
+/// `1 row`, `2 rows`, `1,204 rows`, `2 passes`.
 pub fn plural(number: usize, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+    format!("{} {}", count(number), plural_noun(number, noun))
+}
+
+/// `row` or `rows`: the noun alone, in the form for `number`.
+pub fn plural_noun(number: usize, noun: &str) -> String {
+    let suffix = match number {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{noun}{suffix}")
 }
 
 #[cfg(test)]
@@ -95,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_side_by_side_share_their_decimals() {
+    fn base_and_head_have_the_same_decimals() {
         let show = |base: f64, head: f64| {
             let decimals = decimals([base, head]);
             format!("{} {}", value(base, decimals), value(head, decimals))
@@ -109,14 +113,20 @@ mod tests {
     }
 
     #[test]
-    fn changes_carry_a_real_minus_sign_and_zero_carries_none() {
+    fn changes_have_a_unicode_minus_sign_and_zero_has_no_sign() {
         assert_eq!([-0.0984, 0.155, 0.0001, 12.3].map(change), ["−9.8 %", "+15.5 %", "0.0 %", "+1,230 %"]);
         assert_eq!(interval(-0.112, -0.0841), "−11.2 … −8.4");
         assert_eq!([0.05, 0.016, 10.0, 1e9].map(percent), ["5 %", "1.6 %", "1000 %", "more than 1,000 %"]);
     }
 
     #[test]
-    fn durations_are_as_coarse_as_they_are_long() {
-        assert_eq!([48.2, 3120.0, 11_100.0].map(duration), ["48 s", "52 min", "3 h 05 min"]);
+    fn nouns_follow_their_number() {
+        assert_eq!([1, 2].map(|number| plural(number, "pass")), ["1 pass", "2 passes"]);
+        assert_eq!([1, 1204].map(|number| plural(number, "row")), ["1 row", "1,204 rows"]);
+    }
+
+    #[test]
+    fn trailing_zeros_are_dropped_after_a_decimal_point_only() {
+        assert_eq!(["2.50", "3.0", "100", "0.05"].map(trimmed), ["2.5", "3", "100", "0.05"]);
     }
 }

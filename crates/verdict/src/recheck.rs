@@ -1,22 +1,25 @@
-//! A comparison that somebody else wrote, computed again from its own values: no verdict stands that they do not carry.
-//! Pure. The values themselves are what they are: whoever runs the benchmark can invent them.
+//! Recomputes a comparison from an untrusted source from its own values, and rejects numbers and verdicts that do not
+//! follow from them. The values themselves cannot be checked.
 
 use anyhow::{anyhow, ensure};
 
-use crate::statistics::{self, Prior, Shift, hodges_lehmann, relative, shift};
+use crate::statistics::{self, Prior, Shift, hodges_lehmann, logs, relative, shift};
 use crate::strategy::Strategy;
 use crate::v1::{Comparison, Row, Verdict};
 use crate::{noise, rows, rule};
 
-/// Relative difference that two computations of one number may have: quantiles of Student's t are found by a search that
-/// ends near a millionth, and versions of it differ.
+/// Accepted relative difference between two computations of one number: the quantiles of Student's t come from a
+/// numerical search that is accurate to about a millionth, and its versions differ.
 const TOLERANCE: f64 = 1e-4;
 
 /// Checks that every number and verdict of a comparison follows from the values of its rows, its counts from its rows and
-/// its verdict from its counts. Errors: the first row or sum that does not, with what the values say.
+/// its verdict from its counts.
+///
+/// # Errors
+/// The first row or count that does not follow, with the recomputed value.
 pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
     let tested: Vec<Option<Shift>> = comparison.rows.iter().map(|row| tested(comparison, row)).collect();
-    // A look that a later one followed has lost the rows that the later one judged, and with them their p values.
+    // With several looks, the p values that an earlier look adjusted together are not all in the file.
     let family: Vec<f64> = of_family(&comparison.rows, &tested).map(|(_, shift)| shift.p()).collect();
     let adjusted = statistics::benjamini_hochberg(&family);
     let one_look = comparison.method.looks.len() == 1;
@@ -27,10 +30,10 @@ pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
             .map_err(|error| anyhow!("{error} (`{}` of `{}`)", brief(&row.metric), brief(&row.case)))?;
     }
     let counts = rows::count(&comparison.rows, &comparison.conduct);
-    ensure!(comparison.counts == counts, "its counts are not those of its rows");
+    ensure!(comparison.counts == counts, "its counts do not match its rows");
     let verdict = rows::overall(&counts, comparison.rows.is_empty());
-    let (says, is) = (comparison.verdict.as_str(), verdict.as_str());
-    ensure!(comparison.verdict == verdict, "it says `{says}`, but its rows say `{is}`");
+    let (stated, computed) = (comparison.verdict.as_str(), verdict.as_str());
+    ensure!(comparison.verdict == verdict, "its verdict is `{stated}`, but its rows give `{computed}`");
     Ok(())
 }
 
@@ -38,7 +41,7 @@ fn of_family<'a>(rows: &'a [Row], tested: &'a [Option<Shift>]) -> impl Iterator<
     rows.iter().zip(tested).filter(|(row, _)| row.primary).filter_map(|(row, shift)| Some((row, shift.as_ref()?)))
 }
 
-/// The test of a row, where the rule makes one.
+/// The test of a row; `None` where the rule does not test it.
 fn tested(comparison: &Comparison, row: &Row) -> Option<Shift> {
     let conduct = &comparison.conduct;
     let untested = comparison.method.strategy == Strategy::Single || conduct.held.is_some();
@@ -55,7 +58,7 @@ fn check(comparison: &Comparison, row: &Row, shift: Option<&Shift>, q: Option<f6
     ensure!(values().all(|value| *value >= 0.0), "a row holds a negative value");
     ensure!(row.min_effect >= 0.0, "a minimum effect is negative");
     let weighed = (0.0..=noise::WEIGHT).contains(&row.n0) && row.s0.is_none_or(|s0| s0 >= 0.0);
-    ensure!(weighed, "its noise weighs {} degrees of freedom: at most {}", row.n0, noise::WEIGHT);
+    ensure!(weighed, "the weight of its noise is {} degrees of freedom: at most {}", row.n0, noise::WEIGHT);
 
     let all_zero = values().all(|value| *value == 0.0);
     let interval = shift.map(|shift| shift.interval(0.95));
@@ -89,19 +92,19 @@ fn check(comparison: &Comparison, row: &Row, shift: Option<&Shift>, q: Option<f6
         None if all_zero && !row.primary => Verdict::Unchanged,
         None => Verdict::Inconclusive,
     };
-    let (says, is) = (row.verdict.as_str(), verdict.as_str());
-    ensure!(row.verdict == verdict, "a row says `{says}`, but its values say `{is}`");
+    let (stated, computed) = (row.verdict.as_str(), verdict.as_str());
+    ensure!(row.verdict == verdict, "the verdict of a row is `{stated}`, but its values give `{computed}`");
     Ok(())
 }
 
-/// Whether a number of the file is the one computed again. What is not finite is written as nothing.
-fn same(what: &str, told: Option<f64>, computed: Option<f64>) -> anyhow::Result<()> {
+/// Checks a number of the file against the recomputed one. Numbers that are not finite are omitted from files.
+fn same(what: &str, stated: Option<f64>, computed: Option<f64>) -> anyhow::Result<()> {
     let computed = computed.filter(|number| number.is_finite());
-    let close = match (told, computed) {
-        (Some(told), Some(computed)) => (told - computed).abs() <= TOLERANCE * computed.abs().max(TOLERANCE),
-        (told, computed) => told == computed,
+    let close = match (stated, computed) {
+        (Some(stated), Some(computed)) => (stated - computed).abs() <= TOLERANCE * computed.abs().max(TOLERANCE),
+        (stated, computed) => stated == computed,
     };
-    ensure!(close, "its {what} is {}, but its values give {}", shown(told), shown(computed));
+    ensure!(close, "its {what} is {}, but its values give {}", shown(stated), shown(computed));
     Ok(())
 }
 
@@ -111,10 +114,6 @@ fn shown(number: Option<f64>) -> String {
 
 fn brief(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
-}
-
-fn logs(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|value| value.ln()).collect()
 }
 
 #[cfg(test)]
@@ -132,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn what_we_write_ourselves_stands() {
+    fn an_unmodified_comparison_is_accepted() {
         recheck(&real()).unwrap();
     }
 
     #[test]
-    fn no_verdict_and_no_number_stands_that_the_values_do_not_carry() {
+    fn a_verdict_or_number_that_does_not_follow_from_the_values_is_rejected() {
         let refusals = [
             refusal(|it| it.verdict = Verdict::Improved),
             refusal(|it| it.counts.improved = 40),
@@ -154,15 +153,15 @@ mod tests {
             refusal(|it| it.rows[6].look = 0),
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r"
-        it says `improved`, but its rows say `regressed`
-        its counts are not those of its rows
-        a row says `improved`, but its values say `inconclusive` (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
-        a row says `unchanged`, but its values say `regressed` (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
+        its verdict is `improved`, but its rows give `regressed`
+        its counts do not match its rows
+        the verdict of a row is `improved`, but its values give `inconclusive` (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        the verdict of a row is `unchanged`, but its values give `regressed` (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
         its p is none, but its values give 0.0004671295108337236 (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
         its estimate is -0.5, but its values give 4.2917347711080005 (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
         its q is 0.001, but its values give 0.969287129459598 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
         its estimate is 0.07431776068205743, but its values give 1.148635521364115 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
-        its noise weighs 1000000000 degrees of freedom: at most 8 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        the weight of its noise is 1000000000 degrees of freedom: at most 8 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
         a row holds a negative value (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
         its q is 0.9692871294505172, but its values give 0.97748363708904 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
         its low is -0.2685272553975889, but its values give none (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)

@@ -1,28 +1,36 @@
-//! What one repetition measured: the input of a comparison.
+//! The measurements of one repetition, which are the input of a comparison.
 
 use indexmap::IndexMap;
 
 use crate::case::Kind;
 
-/// What one case gave, reduced to the metrics that are compared.
+/// The result of one case, reduced to the metrics that are compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measurement {
     /// What was measured.
     pub kind: Kind,
-    /// Metric id (see `metric::ALL`) to value; a metric that the result lacks is absent.
+    /// Metric id (see `metric::ALL`) to value, without the metrics that the result lacks.
     pub metrics: IndexMap<String, f64>,
-    /// Why the values may not be what they seem; our own client says so in its results.
+    /// Why the values may be unreliable, as the client reported it.
     pub warnings: Vec<String>,
 }
 
-/// How one case of one repetition ended.
+/// The outcome of one case in one repetition.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// It gave numbers.
+    /// A result with values.
     Measured(Measurement),
-    /// It gave none, and why.
+    /// No values, with the reason.
     Failed(String),
 }
 
-/// One pass over the cases: case name to how it ended.
+/// One pass over the cases: the outcome of each case by its name.
 pub type Repetition = IndexMap<String, Outcome>;
+
+/// The measurement of a case in a repetition; `None` where the case failed or did not run.
+pub fn measurement<'a>(repetition: &'a Repetition, case: &str) -> Option<&'a Measurement> {
+    match repetition.get(case)? {
+        Outcome::Measured(measurement) => Some(measurement),
+        Outcome::Failed(_) => None,
+    }
+}

@@ -1,29 +1,29 @@
-//! From repetitions to rows, and from rows to the verdict of a case and of a report.
+//! Compares repetitions: the rows, and the verdicts of cases and reports.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::criteria::VerdictConfig;
 use crate::input::Input;
 use crate::metric::{self, Metric};
-use crate::noise::{self, Known, Noise};
-use crate::repetition::{Outcome, Repetition};
+use crate::noise::{self, Noise, NoiseEstimate};
+use crate::repetition::{Outcome, Repetition, measurement};
 use crate::rule::{self, Criterion, Draft, Evidence};
 use crate::side::Side;
 use crate::statistics;
 use crate::strategy::Strategy;
 use crate::v1::{CaseFacts, Comparison, Conduct, Counts, Look, Method, Problem, Row, SCHEMA, Verdict};
 
-/// Why a row of a case that a screen left alone is inconclusive.
-const SCREENED: &str = "the screen ran it once a side and saw nothing suspicious, so it was not repeated";
+/// The reason of an inconclusive row whose case ran in the screen alone.
+const SCREENED: &str = "not repeated: the screening pass saw no change";
 
-/// Compares what was measured. Rows stand in the order of the cases, and of `metric::ALL` within a case. A metric that
-/// no repetition of either side has (TTFT of an embedding test) has no row; a case that nobody could measure has its
-/// primary rows, `not measured`.
+/// Compares the repetitions of base and head. Rows are in the order of the cases, and of `metric::ALL` within a case. A
+/// metric that no repetition of either side has (TTFT of an embedding test) has no row; a case without any measurement has
+/// its primary rows as `not measured`.
 pub fn compare(input: Input) -> Comparison {
     conducted(input, Conduct::default(), None)
 }
 
-/// [`compare`] for a run of ours. `screen` is the one pass that a screen gave, base and head.
+/// [`compare`] for a run of vllm-perf. `screen` is the screening pass of base and head.
 pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>) -> Comparison {
     let Input { subject, mut cases, base, head, skipped, planned_pairs, seed, verdict, noise, looks } = input;
     let pairs = base.len().min(head.len()) as u32;
@@ -78,16 +78,16 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
     }
 }
 
-/// The cases that a look has not decided: those that are `inconclusive` as a whole, in order.
+/// The cases that are still `inconclusive`, in order.
 pub fn undecided(comparison: &Comparison) -> Vec<&str> {
     let of_cases = comparison.rows.chunk_by(|a, b| a.case == b.case);
     of_cases.filter(|rows| is_undecided(rows)).map(|rows| rows[0].case.as_str()).collect()
 }
 
-/// The looks that so many pairs allow: none after the one that has seen all of them.
-fn possible(asked: Vec<Look>, pairs: u32) -> Vec<Look> {
+/// The looks that are possible with this number of pairs: none after the first one that includes all of them.
+fn possible(planned: Vec<Look>, pairs: u32) -> Vec<Look> {
     let mut looks: Vec<Look> = Vec::new();
-    for look in asked {
+    for look in planned {
         if looks.last().is_some_and(|before| before.pairs >= pairs) {
             break;
         }
@@ -96,7 +96,8 @@ fn possible(asked: Vec<Look>, pairs: u32) -> Vec<Look> {
     looks
 }
 
-/// The rows of the open cases, with their verdicts: one family of tests. With `held` no change is called one; why.
+/// The rows of the open cases with their verdicts, as one family of tests. With `held`, nothing is tested, and `held` is
+/// the reason.
 fn judge(
     cases: &[CaseFacts],
     open: &HashSet<String>,
@@ -105,7 +106,7 @@ fn judge(
     noise: &Noise,
     held: Option<&str>,
 ) -> Vec<Row> {
-    let mut pooled: HashMap<&str, Known> = HashMap::new();
+    let mut pooled: HashMap<&str, NoiseEstimate> = HashMap::new();
     let mut known = |case: &CaseFacts, metric: &'static Metric| {
         noise.own(case, metric.id).unwrap_or_else(|| {
             *pooled.entry(metric.id).or_insert_with(|| {
@@ -138,21 +139,15 @@ fn judge(
     drafts.into_iter().map(judged).collect()
 }
 
-/// The metrics that have a row: those that any repetition measured, or the primary ones where none measured anything.
+/// The metrics that have a row: those of any repetition, or the primary ones if no repetition has a measurement.
 fn rows_of<'a>(
     case: &'a CaseFacts,
     base: &'a [Repetition],
     head: &'a [Repetition],
     config: &'a VerdictConfig,
 ) -> impl Iterator<Item = Criterion> {
-    let measured: Vec<_> = base
-        .iter()
-        .chain(head)
-        .filter_map(|repetition| match repetition.get(&case.name) {
-            Some(Outcome::Measured(measurement)) => Some(measurement),
-            _ => None,
-        })
-        .collect();
+    let measured: Vec<_> =
+        base.iter().chain(head).filter_map(|repetition| measurement(repetition, &case.name)).collect();
     metric::of(case.kind).map(|metric| Criterion::new(config, &case.name, metric)).filter(move |criterion| {
         if measured.is_empty() {
             return criterion.primary;
@@ -161,8 +156,7 @@ fn rows_of<'a>(
     })
 }
 
-/// Adds why repetitions of a side have no value, and the warnings of those that have one, where the case does not tell
-/// yet.
+/// Adds the failures of the repetitions of a side, and their warnings, unless the case already lists them.
 pub(super) fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
     for (number, repetition) in (1..).zip(repetitions) {
         let reason = match repetition.get(&case.name) {
@@ -206,17 +200,16 @@ pub(super) fn count(rows: &[Row], conduct: &Conduct) -> Counts {
     }
 }
 
-/// Whether more pairs could tell more about a case.
+/// Whether more pairs could decide a case.
 fn is_undecided(rows: &[Row]) -> bool {
     let counts = count(rows, &Conduct::default());
     counts.inconclusive > 0 && overall(&counts, false) == Verdict::Inconclusive
 }
 
-/// The report's verdict is the worst that is certain. One regression is a regression whatever else happened; a hole in
-/// the measurement may hide one, so it comes before good news; one improvement is news although other rows are
-/// undecided; and `unchanged` claims something about every row, so a single undecided row makes it `inconclusive`.
-/// Where only secondary metrics were measured (embedding tests) nothing may be said; without any row nothing was
-/// measured.
+/// The verdict of a report, by precedence: one regressed row makes it `regressed`; else one row that was not measured makes
+/// it `not measured`, because it may hide a regression; else one improved row makes it `improved`, although other rows may
+/// be inconclusive; else one inconclusive row makes it `inconclusive`, because `unchanged` is a statement about every row.
+/// With secondary rows alone (embedding tests) it is `inconclusive`; without any row it is `not measured`.
 pub(super) fn overall(counts: &Counts, no_rows: bool) -> Verdict {
     match counts {
         Counts { regressed: 1.., .. } => Verdict::Regressed,
@@ -234,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdict_of_a_report_is_the_worst_that_is_certain() {
+    fn the_verdict_of_a_report_follows_the_precedence_of_its_rows() {
         let mut counts =
             Counts { regressed: 1, improved: 1, unchanged: 1, inconclusive: 1, not_measured: 1, screened: 0 };
         let mut verdicts = vec![overall(&counts, false)];
@@ -251,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn without_primary_rows_nothing_is_said_and_without_rows_nothing_was_measured() {
+    fn a_report_without_primary_rows_is_inconclusive_and_one_without_rows_is_not_measured() {
         assert_eq!(overall(&Counts::default(), false), Verdict::Inconclusive);
         assert_eq!(overall(&Counts::default(), true), Verdict::NotMeasured);
     }

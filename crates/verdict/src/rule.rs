@@ -1,23 +1,23 @@
 //! The rule: when a row is `regressed`, `improved`, `unchanged`, `inconclusive` or `not measured`, and the sentence
-//! that says why. Effects are compared as log-ratios, so that swapping the sides swaps the verdicts and nothing else:
-//! a minimum effect of 3 % is a factor of 1.03 either way.
+//! that gives the reason. Effects are compared as log-ratios, so swapping the sides only swaps `regressed` and
+//! `improved`: a minimum effect of 3 % is a factor of 1.03 in either direction.
 
 use crate::criteria::VerdictConfig;
 use crate::metric::{Direction, Metric};
-use crate::noise::Known;
+use crate::noise::NoiseEstimate;
 use crate::number;
-use crate::repetition::{Outcome, Repetition};
+use crate::repetition::{Repetition, measurement};
 use crate::side::Side;
-use crate::statistics::{MOST_REPETITIONS, Shift, hodges_lehmann, relative, shift};
+use crate::statistics::{MOST_REPETITIONS, Shift, hodges_lehmann, logs, relative, shift};
 use crate::v1::{CaseFacts, Row, Verdict};
 
-/// Half width of the band that `unchanged` means: the 90 % interval lies inside a factor of 1.05 either way.
+/// Half width of the band of `unchanged`: the 90 % interval is within a factor of 1.05 in either direction.
 const UNCHANGED: f64 = 0.05;
 
-/// How to get a verdict from a comparison of single runs.
-const CURE: &str = "`vllm-perf run --pairs 5` interleaves five repetitions a side and can tell";
+/// How to get a verdict where the repetitions form no pairs.
+const REMEDY: &str = "`vllm-perf run --pairs 5` measures five interleaved pairs";
 
-/// What a metric of a case is judged by.
+/// The criterion that a metric of a case is judged by.
 #[derive(Clone, Copy)]
 pub(super) struct Criterion {
     pub metric: &'static Metric,
@@ -27,7 +27,7 @@ pub(super) struct Criterion {
 }
 
 impl Criterion {
-    /// That of the config.
+    /// The criterion from the config.
     pub fn new(config: &VerdictConfig, case: &str, metric: &'static Metric) -> Self {
         let (direction, min_effect) = (config.direction(metric), config.min_effect(metric));
         Self { metric, direction, min_effect, primary: config.is_primary(case, metric) }
@@ -41,39 +41,39 @@ pub(super) struct Draft<'a> {
     pub base: Vec<f64>,
     pub head: Vec<f64>,
     pub evidence: Evidence,
-    /// What is known of its noise.
-    known: Known,
-    /// Repetitions without a value, as the tail of a sentence.
-    holes: String,
+    known: NoiseEstimate,
+    /// Repetitions without a value, as the end of a sentence.
+    missing_note: String,
 }
 
-/// What the values of a row allow.
+/// What can be concluded from the values of a row.
 pub(super) enum Evidence {
     /// Two samples with a test.
     Tested(Shift),
-    /// Values, but no test; why.
+    /// Values without a test, with the reason.
     Single(String),
-    /// 0 in every repetition of both sides.
+    /// The value 0 in every repetition of both sides.
     Zero,
-    /// A side has no value; why.
+    /// A side without a value, with the reason.
     Missing(String),
 }
 
 impl<'a> Draft<'a> {
-    /// Collects the values of a metric of a case, and what they allow.
+    /// Collects the values of a metric of a case and tests them where possible.
     pub fn new(
         case: &'a CaseFacts,
         criterion: Criterion,
         base: &[Repetition],
         head: &[Repetition],
-        known: Known,
+        known: NoiseEstimate,
     ) -> Self {
         let metric = criterion.metric;
         let raw = |side| values(case, metric, side);
         let positive = |values: &[f64]| values.iter().copied().filter(|value| *value > 0.0).collect::<Vec<f64>>();
         let (raw_base, raw_head) = (raw(base), raw(head));
         let (base_values, head_values) = (positive(&raw_base), positive(&raw_head));
-        let draft = |base, head, evidence, holes| Self { case, criterion, base, head, evidence, known, holes };
+        let draft =
+            |base, head, evidence, missing_note| Self { case, criterion, base, head, evidence, known, missing_note };
 
         let all_zero = |values: &[f64]| !values.is_empty() && values.iter().all(|value| *value == 0.0);
         if !criterion.primary && all_zero(&raw_base) && all_zero(&raw_head) {
@@ -89,29 +89,30 @@ impl<'a> Draft<'a> {
             match shift(&logs(&base_values), &logs(&head_values), known.prior) {
                 Some(shift) => Evidence::Tested(shift),
                 None => Evidence::Single(format!(
-                    "{} of base and {} of head gave a value, and one run cannot tell a change from noise: {CURE}",
-                    number::plural(base_values.len(), "repetition"),
-                    number::plural(head_values.len(), "repetition"),
+                    "a test needs two values on each side; base has {} and head has {}: {REMEDY}",
+                    base_values.len(),
+                    head_values.len(),
                 )),
             }
         } else {
             Evidence::Single(format!(
-                "base has {} and head has {}, so they are no pairs: {CURE}",
+                "base has {} and head has {}, which do not form pairs: {REMEDY}",
                 number::plural(base.len(), "repetition"),
-                number::plural(head.len(), "repetition"),
+                head.len(),
             ))
         };
-        let holes: String = [(Side::Base, base.len(), base_values.len()), (Side::Head, head.len(), head_values.len())]
-            .into_iter()
-            .filter(|(_, planned, valued)| (1..*planned).contains(valued))
-            .map(|(side, planned, valued)| {
-                format!("; {} of {planned} repetitions of {} gave no value", planned - valued, side.as_str())
-            })
-            .collect();
-        draft(base_values, head_values, evidence, holes)
+        let missing_note: String =
+            [(Side::Base, base.len(), base_values.len()), (Side::Head, head.len(), head_values.len())]
+                .into_iter()
+                .filter(|(_, planned, valued)| (1..*planned).contains(valued))
+                .map(|(side, planned, valued)| {
+                    format!("; no value in {} of {planned} repetitions of {}", planned - valued, side.as_str())
+                })
+                .collect();
+        draft(base_values, head_values, evidence, missing_note)
     }
 
-    /// The same values without a test, because of `why`.
+    /// The same values without a test, for the reason `why`.
     pub fn held(self, why: &str) -> Self {
         match self.evidence {
             Evidence::Tested(_) | Evidence::Single(_) => Self { evidence: Evidence::Single(why.to_owned()), ..self },
@@ -120,10 +121,10 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Gives a draft its verdict. `q` is its adjusted p value, of tested primary rows; `tests` are those of the report, and
-/// `fdr` is the false discovery rate over them.
+/// The row of a draft, with its verdict. `q` is the adjusted p value of a tested primary row, `tests` the number of tests
+/// in the report, and `fdr` the false discovery rate over them.
 pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row {
-    let Draft { case, criterion, base, head, evidence, known, holes } = draft;
+    let Draft { case, criterion, base, head, evidence, known, missing_note } = draft;
     let Criterion { metric, direction, min_effect, primary } = criterion;
     let (estimate, interval) = match &evidence {
         Evidence::Tested(shift) => (Some(relative(shift.estimate)), Some(shift.interval(0.95))),
@@ -134,7 +135,7 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row
         Evidence::Tested(shift) => Some(*shift),
         _ => None,
     };
-    // Had no other row changed, Benjamini-Hochberg would ask of this one what Bonferroni does.
+    // If no other row changed, Benjamini-Hochberg applies the level of Bonferroni to this one.
     let level = fdr / tests.max(1) as f64;
     let (verdict, why) = match evidence {
         Evidence::Tested(shift) => tested(&shift, q, criterion, head.len().max(base.len()), fdr),
@@ -165,11 +166,11 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row
         q,
         detectable: shift.filter(|_| primary).map(|shift| shift.detectable(level, min_effect)),
         verdict,
-        why: why + &holes,
+        why: why + &missing_note,
     }
 }
 
-/// What a tested row is: `q` is its adjusted p value, of a primary row, and `fdr` the rate that it is held against.
+/// The verdict of a tested row: `q` is the adjusted p value of a primary row, and `fdr` the false discovery rate.
 pub(super) fn decide(shift: &Shift, q: Option<f64>, direction: Direction, min_effect: f64, fdr: f64) -> Verdict {
     if q.is_some_and(|q| q <= fdr) && shift.estimate.abs() >= min_effect.ln_1p() {
         let worse = match direction {
@@ -196,62 +197,56 @@ fn tested(shift: &Shift, q: Option<f64>, criterion: Criterion, repetitions: usiz
     let why = match (verdict, q) {
         (Verdict::Regressed | Verdict::Improved, Some(q)) => {
             let word = if verdict == Verdict::Regressed { "worse" } else { "better" };
-            format!("{change} is {word}, {}, and at least {}", probability(q), number::percent(min_effect))
+            let (q, size) = (probability(q), number::percent(min_effect));
+            format!("{change}: {word}, {q}, at least the minimum effect of {size}")
         }
         (Verdict::Unchanged, _) => {
             let (low, high) = shift.interval(0.90);
             let (low, high) = (number::change(relative(low)), number::change(relative(high)));
-            format!("the 90 % interval, {low} to {high}, lies inside ±{}", number::percent(UNCHANGED))
+            format!("the 90 % interval, {low} to {high}, is within ±{}", number::percent(UNCHANGED))
         }
-        (_, None) => format!("{change}: shown only, this metric raises no alarm"),
+        (_, None) => format!("{change}: secondary metric, not part of the verdict"),
         (_, Some(q)) if q <= fdr => {
             let (q, size) = (probability(q), number::percent(min_effect));
-            format!("{change}, {q}, but smaller than the minimum effect of {size}")
+            format!("{change}, {q}: below the minimum effect of {size}")
         }
         (_, Some(q)) => format!("{change}, {}: {}", probability(q), needed(shift, min_effect, repetitions)),
     };
     (verdict, why)
 }
 
-/// How many pairs would tell a change of `min_effect`, where so many `repetitions` a side do not.
+/// The number of pairs needed to detect a change of `min_effect`, where `repetitions` pairs gave no verdict.
 fn needed(shift: &Shift, min_effect: f64, repetitions: usize) -> String {
     let pairs = match shift.required_repetitions(min_effect) {
-        None => format!("more than {MOST_REPETITIONS}"),
-        Some(needed) if needed as usize > repetitions => format!("about {needed}"),
-        Some(_) => return format!("near what {repetitions} pairs can tell"),
+        None => format!("more than {MOST_REPETITIONS} pairs are needed"),
+        Some(needed) if needed as usize > repetitions => format!("about {needed} pairs are needed"),
+        Some(_) => format!("{repetitions} pairs are only just enough"),
     };
-    format!("{pairs} pairs would tell a change of {}", number::percent(min_effect))
+    format!("{pairs} to detect a change of {}", number::percent(min_effect))
 }
 
 /// Every finite value of a metric of a case, in the order of the repetitions.
 fn values(case: &CaseFacts, metric: &Metric, repetitions: &[Repetition]) -> Vec<f64> {
     repetitions
         .iter()
-        .filter_map(|repetition| match repetition.get(&case.name) {
-            Some(Outcome::Measured(measurement)) => measurement.metrics.get(metric.id).copied(),
-            _ => None,
-        })
+        .filter_map(|repetition| measurement(repetition, &case.name)?.metrics.get(metric.id).copied())
         .filter(|value| value.is_finite())
         .collect()
 }
 
-/// Why a side has no value that a change can be relative to: none above 0.
+/// Why a side has no positive value, which a relative change needs.
 fn missing(case: &CaseFacts, metric: &Metric, side: Side, repetitions: &[Repetition]) -> String {
     let word = side.as_str();
     let values = values(case, metric, repetitions);
     if !values.is_empty() {
         let what = if values.iter().any(|value| *value < 0.0) { "negative" } else { "0" };
-        return format!("{word} is {what}, and a change relative to that has no size");
+        return format!("{word} is {what}, so no relative change can be computed");
     }
     match case.problems.iter().find(|problem| problem.side == side) {
         Some(problem) => format!("{word} has no value: {} (repetition {})", problem.reason, problem.repetition),
         None if repetitions.is_empty() => format!("{word} was not run"),
-        None => format!("{word} has no value: its results lack `{}`", metric.id),
+        None => format!("{word} has no value: `{}` is missing from its results", metric.id),
     }
-}
-
-fn logs(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|value| value.ln()).collect()
 }
 
 fn probability(q: f64) -> String {
@@ -264,7 +259,7 @@ mod tests {
     use super::*;
     use crate::case::MeasuredBy;
     use crate::metric;
-    use crate::repetition::Measurement;
+    use crate::repetition::{Measurement, Outcome};
     use crate::rows::add_problems;
 
     fn row(id: &str, base: &[Option<f64>], head: &[Option<f64>], q: Option<f64>) -> Row {
@@ -296,10 +291,10 @@ mod tests {
         add_problems(&mut case, Side::Base, &base);
         add_problems(&mut case, Side::Head, &head);
         let criterion = Criterion::new(&VerdictConfig::default(), "x", metric);
-        judge(Draft::new(&case, criterion, &base, &head, Known::default()), q, 30, 0.05)
+        judge(Draft::new(&case, criterion, &base, &head, NoiseEstimate::default()), q, 30, 0.05)
     }
 
-    fn said(row: &Row) -> String {
+    fn explained(row: &Row) -> String {
         format!("{:?}: {}", row.verdict, row.why)
     }
 
@@ -310,84 +305,84 @@ mod tests {
     #[test]
     fn direction_is_that_of_the_metric() {
         let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([110.0, 111.0, 109.0, 110.5, 109.5]));
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &low, &high, Some(0.00004))), @"Regressed: +10.0 % (95 % interval +8.8 % to +11.2 %) is worse, q < 0.0001, and at least 3 %");
-        insta::assert_snapshot!(said(&row("output_throughput", &low, &high, Some(0.0123))), @"Improved: +10.0 % (95 % interval +8.8 % to +11.2 %) is better, q = 0.012, and at least 2 %");
-        insta::assert_snapshot!(said(&row("output_throughput", &high, &low, Some(0.0123))), @"Regressed: −9.1 % (95 % interval −10.1 % to −8.1 %) is worse, q = 0.012, and at least 2 %");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &low, &high, Some(0.00004))), @"Regressed: +10.0 % (95 % interval +8.8 % to +11.2 %): worse, q < 0.0001, at least the minimum effect of 3 %");
+        insta::assert_snapshot!(explained(&row("output_throughput", &low, &high, Some(0.0123))), @"Improved: +10.0 % (95 % interval +8.8 % to +11.2 %): better, q = 0.012, at least the minimum effect of 2 %");
+        insta::assert_snapshot!(explained(&row("output_throughput", &high, &low, Some(0.0123))), @"Regressed: −9.1 % (95 % interval −10.1 % to −8.1 %): worse, q = 0.012, at least the minimum effect of 2 %");
     }
 
     #[test]
-    fn a_change_that_is_not_significant_after_correction_says_how_many_pairs_would_tell() {
+    fn a_change_that_is_not_significant_after_correction_reports_how_many_pairs_are_needed() {
         let base = some([100.0, 108.0, 95.0, 103.0, 99.0]);
         let head = some([104.0, 113.0, 97.0, 109.0, 101.0]);
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.31))), @"Inconclusive: +4.0 % (95 % interval −4.1 % to +12.8 %), q = 0.31: about 43 pairs would tell a change of 3 %");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &base, &head, Some(0.31))), @"Inconclusive: +4.0 % (95 % interval −4.1 % to +12.8 %), q = 0.31: about 43 pairs are needed to detect a change of 3 %");
     }
 
     #[test]
     fn a_significant_change_below_the_minimum_effect_is_no_regression() {
         let base = some([100.0, 100.5, 99.5, 100.2, 99.8]);
         let head = some([106.0, 106.5, 105.5, 106.2, 105.8]);
-        insta::assert_snapshot!(said(&row("p99_ttft_ms", &base, &head, Some(0.0001))), @"Inconclusive: +6.0 % (95 % interval +5.4 % to +6.6 %), q = 0.0001, but smaller than the minimum effect of 8 %");
+        insta::assert_snapshot!(explained(&row("p99_ttft_ms", &base, &head, Some(0.0001))), @"Inconclusive: +6.0 % (95 % interval +5.4 % to +6.6 %), q = 0.0001: below the minimum effect of 8 %");
     }
 
     #[test]
     fn close_repetitions_are_unchanged() {
         let base = some([100.0, 101.0, 99.0, 100.5, 99.5]);
         let head = some([100.4, 101.0, 99.2, 100.9, 99.6]);
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &base, &head, Some(0.9))), @"Unchanged: the 90 % interval, −0.7 % to +1.2 %, lies inside ±5 %");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &base, &head, Some(0.9))), @"Unchanged: the 90 % interval, −0.7 % to +1.2 %, is within ±5 %");
     }
 
     #[test]
     fn equal_repetitions_are_unchanged_and_every_number_is_finite() {
         let row = row("median_ttft_ms", &some([7.0; 5]), &some([7.0; 5]), Some(1.0));
-        insta::assert_snapshot!(said(&row), @"Unchanged: the 90 % interval, 0.0 % to 0.0 %, lies inside ±5 %");
+        insta::assert_snapshot!(explained(&row), @"Unchanged: the 90 % interval, 0.0 % to 0.0 %, is within ±5 %");
         assert_eq!((row.estimate, row.p), (Some(0.0), Some(1.0)));
     }
 
     #[test]
-    fn a_secondary_metric_raises_no_alarm() {
+    fn a_secondary_metric_is_never_a_change() {
         let (low, high) = (some([100.0, 101.0, 99.0, 100.5, 99.5]), some([210.0, 211.0, 209.0, 210.5, 209.5]));
-        insta::assert_snapshot!(said(&row("mean_ttft_ms", &low, &high, None)), @"Inconclusive: +110 % (95 % interval +108 % to +112 %): shown only, this metric raises no alarm");
+        insta::assert_snapshot!(explained(&row("mean_ttft_ms", &low, &high, None)), @"Inconclusive: +110 % (95 % interval +108 % to +112 %): secondary metric, not part of the verdict");
     }
 
     #[test]
     fn one_run_or_unequal_numbers_of_runs_or_no_base_is_inconclusive_with_values() {
         let single = row("median_ttft_ms", &some([10.0]), &some([30.0]), None);
         assert_eq!((single.estimate.map(|e| (e * 1e9).round()), single.p, single.low), (Some(2e9), None, None));
-        insta::assert_snapshot!(said(&single), @"Inconclusive: 1 repetition of base and 1 repetition of head gave a value, and one run cannot tell a change from noise: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell");
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([9.0, 9.0, 9.0]), None)), @"Inconclusive: base has 2 repetitions and head has 3 repetitions, so they are no pairs: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell");
+        insta::assert_snapshot!(explained(&single), @"Inconclusive: a test needs two values on each side; base has 1 and head has 1: `vllm-perf run --pairs 5` measures five interleaved pairs");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &some([1.0, 1.0]), &some([9.0, 9.0, 9.0]), None)), @"Inconclusive: base has 2 repetitions and head has 3, which do not form pairs: `vllm-perf run --pairs 5` measures five interleaved pairs");
         let head_only = row("median_ttft_ms", &[], &some([30.0, 31.0]), None);
         assert_eq!(head_only.head, [30.0, 31.0]);
-        insta::assert_snapshot!(said(&head_only), @"Inconclusive: there is no base to compare with");
+        insta::assert_snapshot!(explained(&head_only), @"Inconclusive: there is no base to compare with");
     }
 
     #[test]
-    fn a_side_without_a_value_is_not_measured_and_says_what_went_wrong() {
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &[None, None], None)), @"NotMeasured: head has no value: the server did not start (repetition 1)");
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &[None, None], &some([1.0, 1.0]), None)), @"NotMeasured: base has no value: the server did not start (repetition 1)");
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0, 1.0]), &some([0.0, 0.0]), None)), @"NotMeasured: head is 0, and a change relative to that has no size");
+    fn a_side_without_a_value_is_not_measured_with_the_reason() {
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &some([1.0, 1.0]), &[None, None], None)), @"NotMeasured: head has no value: the server did not start (repetition 1)");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &[None, None], &some([1.0, 1.0]), None)), @"NotMeasured: base has no value: the server did not start (repetition 1)");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &some([1.0, 1.0]), &some([0.0, 0.0]), None)), @"NotMeasured: head is 0, so no relative change can be computed");
     }
 
     #[test]
-    fn a_failed_repetition_leaves_the_others_to_judge_by() {
+    fn a_failed_repetition_leaves_the_others_to_compare() {
         let base = [Some(100.0), None, Some(100.4), Some(99.6), Some(100.2)];
         let row = row("median_ttft_ms", &base, &some([120.0, 120.4, 119.6, 120.2, 119.8]), Some(0.0004));
         assert_eq!(row.base, [100.0, 100.4, 99.6, 100.2]);
-        insta::assert_snapshot!(said(&row), @"Regressed: +19.9 % (95 % interval +19.4 % to +20.5 %) is worse, q = 0.0004, and at least 3 %; 1 of 5 repetitions of base gave no value");
+        insta::assert_snapshot!(explained(&row), @"Regressed: +19.9 % (95 % interval +19.4 % to +20.5 %): worse, q = 0.0004, at least the minimum effect of 3 %; no value in 1 of 5 repetitions of base");
         let one_left = super::tests::row("median_ttft_ms", &[Some(1.0), None], &some([1.0, 1.0]), None);
-        insta::assert_snapshot!(said(&one_left), @"Inconclusive: 1 repetition of base and 2 repetitions of head gave a value, and one run cannot tell a change from noise: `vllm-perf run --pairs 5` interleaves five repetitions a side and can tell; 1 of 2 repetitions of base gave no value");
+        insta::assert_snapshot!(explained(&one_left), @"Inconclusive: a test needs two values on each side; base has 1 and head has 2: `vllm-perf run --pairs 5` measures five interleaved pairs; no value in 1 of 2 repetitions of base");
     }
 
     #[test]
     fn nothing_compiled_on_both_sides_is_unchanged() {
         let row = row("avg_cold_compilation_time", &some([0.0; 3]), &some([0.0; 3]), None);
         assert_eq!((row.base.len(), row.estimate), (3, None));
-        insta::assert_snapshot!(said(&row), @"Unchanged: 0 s in every repetition of both sides");
+        insta::assert_snapshot!(explained(&row), @"Unchanged: 0 s in every repetition of both sides");
         let appeared = super::tests::row("avg_cold_compilation_time", &some([0.0; 2]), &some([5.0; 2]), None);
-        insta::assert_snapshot!(said(&appeared), @"NotMeasured: base is 0, and a change relative to that has no size");
+        insta::assert_snapshot!(explained(&appeared), @"NotMeasured: base is 0, so no relative change can be computed");
     }
 
     #[test]
-    fn values_that_no_measurement_has_leave_the_others_and_are_never_a_change() {
+    fn invalid_values_are_left_out_and_never_a_change() {
         for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -3.0] {
             let good = some([100.0, 101.0, 99.0, 100.0, 100.5]);
             let spoilt = [Some(odd), Some(101.0), Some(99.0), Some(100.0), Some(100.5)];
@@ -401,7 +396,7 @@ mod tests {
                 assert_eq!((nothing.verdict, nothing.estimate), (Verdict::NotMeasured, None), "{odd}");
             }
         }
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0]), &some([-3.0]), None)), @"NotMeasured: head is negative, and a change relative to that has no size");
-        insta::assert_snapshot!(said(&row("median_ttft_ms", &some([1.0]), &some([f64::NAN]), None)), @"NotMeasured: head has no value: its results lack `median_ttft_ms`");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &some([1.0]), &some([-3.0]), None)), @"NotMeasured: head is negative, so no relative change can be computed");
+        insta::assert_snapshot!(explained(&row("median_ttft_ms", &some([1.0]), &some([f64::NAN]), None)), @"NotMeasured: head has no value: `median_ttft_ms` is missing from its results");
     }
 }

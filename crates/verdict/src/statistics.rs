@@ -1,31 +1,31 @@
-//! Estimators, tests and corrections over logarithms of one number a repetition. Pure functions: a value that cannot
-//! be computed is `None`, never NaN. The rule that uses them is `compare`.
+//! Estimators, tests and corrections on logarithms, one value for each repetition. A result that cannot be computed is
+//! `None`, never NaN.
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
-/// Smallest standard deviation that is believed, on the log scale: 0.01 %. Repetitions that agree to the last digit
-/// (a simulated server, a counter) would otherwise make every difference infinitely significant.
+/// Smallest standard deviation that is used, on the log scale: 0.01 %. If repetitions agree to the last digit (a simulated
+/// server, a counter), every difference would otherwise be infinitely significant.
 pub const RESOLUTION: f64 = 1e-4;
 
-/// Hodges-Lehmann is a little less efficient than the mean when the noise is normal: its standard error is 2 % larger.
+/// Ratio of the standard error of Hodges-Lehmann to that of the mean, for normal noise.
 const HODGES_LEHMANN: f64 = 1.02;
 
-/// Power at which a change counts as detectable, and which more repetitions should reach.
+/// Power at which a change counts as detectable.
 const POWER: f64 = 0.80;
 
-/// Beyond this nobody repeats anything, and the exact number is of no use.
+/// Largest number of repetitions that is computed; more are not practical.
 pub const MOST_REPETITIONS: u32 = 1000;
 
-/// What is known of a row's noise from earlier A/A runs.
+/// The noise of a row from earlier A/A runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prior {
-    /// Its weight, in degrees of freedom.
+    /// Weight, in degrees of freedom.
     pub n0: f64,
     /// Standard deviation of log-ratios of A/A pairs: twice the variance of one repetition.
     pub s0: f64,
 }
 
-/// The difference of two sides on the log scale, head less base, and how well it is known.
+/// The difference between two sides on the log scale, head minus base, with its uncertainty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shift {
     /// Hodges-Lehmann estimate.
@@ -68,9 +68,9 @@ impl Shift {
         relative(margin + self.distribution.inverse_cdf(POWER) * self.error)
     }
 
-    /// Repetitions a side that would tell a relative change of `effect` (0.03 is 3 %) with 80 % power: the smallest
-    /// `N >= 2 (t.95 + t.80)^2 s^2 / delta^2`, with the degrees of freedom that N repetitions a side give. `None` where
-    /// that is more than [`MOST_REPETITIONS`].
+    /// Repetitions of each side that detect a relative change of `effect` (0.03 is 3 %) with 80 % power: the smallest
+    /// `N >= 2 (t.95 + t.80)^2 s^2 / delta^2`, with the degrees of freedom of N repetitions on each side. `None` if that is
+    /// more than [`MOST_REPETITIONS`].
     pub fn required_repetitions(&self, effect: f64) -> Option<u32> {
         let ratio = self.deviation / effect.ln_1p();
         let suffices = |repetitions: u32| -> bool {
@@ -79,7 +79,7 @@ impl Shift {
                 2.0 * (quantiles * ratio).powi(2) <= f64::from(repetitions)
             })
         };
-        // Student's quantiles are larger than the normal ones, so that no fewer can suffice, and little more does.
+        // Student's quantiles are larger than the normal ones, so the normal solution is a lower bound, and a close one.
         let normal = Normal::standard();
         let quantiles = normal.inverse_cdf(0.95) + normal.inverse_cdf(POWER);
         let fewest = (2.0 * (quantiles * ratio).powi(2)).ceil().max(2.0);
@@ -88,13 +88,18 @@ impl Shift {
     }
 }
 
+/// Natural logarithms of positive values.
+pub fn logs(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| value.ln()).collect()
+}
+
 /// A log difference as a relative change: `ln 1.05` is 0.05. Finite for every finite input.
 pub fn relative(log_difference: f64) -> f64 {
-    // Beyond e^700 a float is infinite, and JSON has no infinity.
+    // e^709 overflows, and JSON has no infinity.
     log_difference.clamp(-700.0, 700.0).exp_m1()
 }
 
-/// Hodges-Lehmann estimate of the shift: median of all differences head - base. `None` if a side is empty.
+/// Hodges-Lehmann estimate of the shift: the median of all differences head - base. `None` if a side is empty.
 pub fn hodges_lehmann(base: &[f64], head: &[f64]) -> Option<f64> {
     let differences: Vec<f64> = head.iter().flat_map(|h| base.iter().map(move |b| h - b)).collect();
     median(&differences)
@@ -109,23 +114,23 @@ pub fn pooled_variance(base: &[f64], head: &[f64]) -> Option<f64> {
     Some((squared_deviations(base) + squared_deviations(head)) / freedom)
 }
 
-/// A row's own variance, drawn towards what is known of its noise; and the degrees of freedom of the result.
+/// The variance of a row, moderated towards the variance of its prior, and the degrees of freedom of the result:
 /// `(n0 s0^2 / 2 + df s^2) / (n0 + df)`: Smyth 2004, as in limma. Without a prior, the variance itself.
 pub fn moderated_variance(pooled: f64, freedom: f64, prior: Option<Prior>) -> (f64, f64) {
     let Some(Prior { n0, s0 }) = prior else { return (pooled, freedom) };
     ((n0 * s0 * s0 / 2.0 + freedom * pooled) / (n0 + freedom), n0 + freedom)
 }
 
-/// Standard deviation of the log-ratios of A/A pairs: the larger of IQR / 1.349, which a rare outlier does not move, and
-/// 0.8 of the root mean square, which does not forget it. `None` if there are none. The mean is known: it is 0.
+/// Standard deviation of the log-ratios of A/A pairs, whose mean is 0 by construction: the larger of IQR / 1.349, which is
+/// robust to a rare outlier, and 0.8 of the root mean square, which accounts for it. `None` without ratios.
 pub fn pair_deviation(ratios: &[f64]) -> Option<f64> {
     let range = percentile(ratios, 75.0)? - percentile(ratios, 25.0)?;
     let mean_square = mean(&ratios.iter().map(|ratio| ratio * ratio).collect::<Vec<_>>())?;
     Some((range / 1.349).max(0.8 * mean_square.sqrt()))
 }
 
-/// Benjamini-Hochberg adjusted p values, in the order of `p`: rejecting those at or below a rate keeps the expected
-/// share of false rejections there.
+/// Benjamini-Hochberg adjusted p values, in the order of `p`: rejecting those at or below a rate limits the
+/// expected share of false rejections to that rate.
 pub fn benjamini_hochberg(p: &[f64]) -> Vec<f64> {
     let mut descending: Vec<usize> = (0..p.len()).collect();
     descending.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
@@ -166,16 +171,12 @@ fn squared_deviations(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    //! Expected values were computed with numpy 2 and SciPy 1; the call stands beside each, with
+    //! Expected values were computed with numpy 2 and SciPy 1; the call is next to each, with
     //! `x = np.log([101.2, 99.8, 100.4, 102.1, 98.9])` and `y = np.log([108.3, 107.1, 109.9, 106.5, 110.2])`.
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-
-    fn logs(values: &[f64]) -> Vec<f64> {
-        values.iter().map(|value| value.ln()).collect()
-    }
 
     fn x() -> Vec<f64> {
         logs(&[101.2, 99.8, 100.4, 102.1, 98.9])
@@ -306,8 +307,8 @@ mod tests {
         assert_eq!(wild.required_repetitions(0.02), None);
     }
 
-    /// Samples of both sides of two to ten repetitions with noise of any size and a shift, and a prior or none; a thousand
-    /// of them, always the same.
+    /// A thousand samples with a fixed seed: two to ten repetitions on each side, noise and shift of random size, and every
+    /// second time a prior.
     fn samples() -> impl Iterator<Item = (Vec<f64>, Vec<f64>, Option<Prior>)> {
         let mut random = ChaCha8Rng::seed_from_u64(5);
         (0..1000).map(move |number| {
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn swapping_the_sides_turns_the_sign_and_nothing_else() {
+    fn swapping_the_sides_only_changes_the_sign() {
         for (base, head, prior) in samples() {
             let (forth, back) = (shift(&base, &head, prior).unwrap(), shift(&head, &base, prior).unwrap());
             assert_close(forth.error, back.error);

@@ -1,4 +1,4 @@
-//! How a run is arranged: given what has been measured, which cases come next in which pairs. Pure; `bench` executes it.
+//! The measurement strategies: which cases run next, in which pairs, given what has been measured so far.
 
 use std::str::FromStr;
 
@@ -11,31 +11,30 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use crate::side::Side;
 use crate::statistics::Prior;
 
-/// A screen's change is suspicious where chance explains it less often than this (two-sided p value).
+/// Two-sided p value below which a screened row is repeated.
 const SUSPICIOUS: f64 = 0.1;
-/// Most repetitions a side that `sequential` may come to.
+/// Largest number of pairs of a `sequential` run.
 pub const MOST_PAIRS: u32 = 10;
 
-/// How the runs are arranged.
+/// How the repetitions are arranged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// Interleaved pairs of every case.
     #[default]
     Paired,
-    /// One pass over everything, then interleaved pairs of the cases that look changed.
+    /// One screening pass over every case, then interleaved pairs of the cases whose screening suggests a change.
     Screen,
-    /// Interleaved pairs of every case, then as many again of those that are still undecided.
+    /// Interleaved pairs of every case, then as many again of the cases that are still inconclusive.
     Sequential,
-    /// No pairs: values are shown, nothing is called a change.
+    /// No pairs: values are shown without a verdict.
     Single,
 }
 
 impl Strategy {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::Paired, Self::Screen, Self::Sequential, Self::Single];
 
-    /// The word for it in flags, files and texts.
+    /// The name in flags, files and texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Paired => "paired",
@@ -56,13 +55,13 @@ impl FromStr for Strategy {
     }
 }
 
-/// A stretch of a run. The order is that in which they come.
+/// A phase of a run, in the order in which the phases run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// A first start of each server, whose numbers are thrown away.
+    /// A first start of each server, whose results are discarded.
     WarmUp,
-    /// One pass over everything; no verdict uses its numbers.
+    /// One pass over every case; no verdict uses its values.
     Screen,
     /// Pairs, or repetitions of head alone.
     #[default]
@@ -72,7 +71,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Words for people.
+    /// The name in texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::WarmUp => "warm-up",
@@ -82,7 +81,7 @@ impl Phase {
         }
     }
 
-    /// Whether it is the default, which files leave out.
+    /// Whether this is the default, which files omit.
     pub fn is_pairs(&self) -> bool {
         *self == Self::Pairs
     }
@@ -91,16 +90,14 @@ impl Phase {
 /// One pass over cases: a phase and the number of the pair in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
-    /// The phase.
     pub phase: Phase,
-    /// Number of the pair, from 1; the warm-up is 0. More pairs go on counting where the pairs ended.
+    /// Number of the pair, from 1; 0 for the warm-up. `MorePairs` continues the numbers of `Pairs`.
     pub pair: u32,
 }
 
-/// What runs next: these cases, in each of these passes, on both sides.
+/// The next passes: the same cases in each pass, on both sides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
-    /// The phase.
     pub phase: Phase,
     /// First and last pair.
     pub pairs: (u32, u32),
@@ -116,19 +113,19 @@ impl Round {
     }
 }
 
-/// The round after the phase `last` (none: nothing ran yet), for `pairs` pairs. `left` are the cases that are still of
-/// interest: all before anything ran, the [`suspicious`] ones after a screen, the undecided ones after a first look.
-pub fn next(strategy: Strategy, pairs: u32, last: Option<Phase>, left: Vec<String>) -> Option<Round> {
+/// The round after the phase `last` (`None` before the first round), for `pairs` pairs. `remaining` are the cases to
+/// measure: all of them at the start, the [`suspicious`] ones after a screen, the undecided ones after a first look.
+pub fn next(strategy: Strategy, pairs: u32, last: Option<Phase>, remaining: Vec<String>) -> Option<Round> {
     let (phase, pairs) = match (strategy, last) {
         (Strategy::Screen, None) => (Phase::Screen, (1, 1)),
         (Strategy::Screen, Some(Phase::Screen)) | (_, None) => (Phase::Pairs, (1, pairs)),
         (Strategy::Sequential, Some(Phase::Pairs)) => (Phase::MorePairs, (pairs + 1, 2 * pairs)),
         _ => return None,
     };
-    (!left.is_empty()).then_some(Round { phase, pairs, cases: left })
+    (!remaining.is_empty()).then_some(Round { phase, pairs, cases: remaining })
 }
 
-/// The order of the sides in a pass: random, the same for the same seed, whatever ran before.
+/// The order of the sides in a pass: random, and determined by the seed and the pass alone.
 pub fn order(seed: u64, pass: Pass) -> [Side; 2] {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     // Pairs and more pairs are one sequence; a screen is another.
@@ -138,8 +135,8 @@ pub fn order(seed: u64, pass: Pass) -> [Side; 2] {
     if base_first { [Side::Base, Side::Head] } else { [Side::Head, Side::Base] }
 }
 
-/// Whether a primary row of a screen asks for pairs: a side without a value, a change (log-ratio) that `noise` explains
-/// less than one time in ten or, without known noise, one above the minimum effect.
+/// Whether a primary row of a screen has to be repeated in pairs: a side has no value, the change is significant at 10 %
+/// given `noise` or, without known noise, it exceeds the minimum effect.
 pub fn suspicious(base: Option<f64>, head: Option<f64>, noise: Option<Prior>, min_effect: f64) -> bool {
     let (Some(base), Some(head)) = (base, head) else { return true };
     let change = (head / base).ln().abs();
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_strategy_has_its_rounds() {
+    fn each_strategy_runs_its_rounds_in_order() {
         use Strategy::{Paired, Screen, Sequential, Single};
         let step = |strategy, last, left: &[&str]| shown(next(strategy, 5, last, names(left)));
         insta::assert_snapshot!([
@@ -205,11 +202,11 @@ mod tests {
         assert_ne!(firsts(1), firsts(2));
         assert!(firsts(1).contains(&Side::Base) && firsts(1).contains(&Side::Head));
         let later = order(1, Pass { phase: Phase::MorePairs, pair: 7 });
-        assert_eq!(later[0], firsts(1)[6], "a second look goes on where the first ended");
+        assert_eq!(later[0], firsts(1)[6], "a second look continues the sequence of the first");
     }
 
     #[test]
-    fn a_screen_suspects_what_noise_does_not_explain() {
+    fn a_screen_repeats_changes_that_noise_does_not_explain() {
         // 2 * scipy.stats.t.sf(log(1.04) / 0.02, 8) = 0.0855; with 0.03: 0.227
         let noise = |s0| Some(Prior { n0: 8.0, s0 });
         assert!(suspicious(Some(100.0), Some(104.0), noise(0.02), 0.03));
@@ -218,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn without_history_it_suspects_what_passes_the_minimum_effect_and_what_has_no_value() {
+    fn without_known_noise_a_screen_repeats_rows_above_the_minimum_effect_and_rows_without_a_value() {
         assert!(!suspicious(Some(100.0), Some(102.9), None, 0.03));
         assert!(suspicious(Some(100.0), Some(103.1), None, 0.03));
         assert!(suspicious(Some(103.1), Some(100.0), None, 0.03));

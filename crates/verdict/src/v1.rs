@@ -1,5 +1,5 @@
-//! `comparison/v1`: the structs of `comparison.json`. They are frozen: a field may be added with a default, and none is
-//! removed, renamed or given another meaning. Unknown fields, those of a newer minor version, are ignored.
+//! `comparison/v1`: the structs of `comparison.json`. The schema is frozen: a field may be added with a default, but none
+//! may be removed, renamed or given another meaning. Unknown fields, from newer minor versions, are ignored.
 
 mod comparison;
 mod conduct;
@@ -8,3 +8,265 @@ mod subject;
 pub use comparison::{CaseFacts, Comparison, Counts, Look, Method, Problem, Row, SCHEMA, Skipped, Verdict};
 pub use conduct::{Conduct, Found, PhaseTime, SideTime};
 pub use subject::{Device, DeviceName, Event, Host, LabelsSource, Provider, SideFacts, Subject};
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::side::Side;
+    use crate::strategy::Phase;
+
+    /// A comparison in which every optional field has a value and every list an entry.
+    fn filled() -> Comparison {
+        let mut comparison: Comparison =
+            serde_json::from_str(include_str!("../../../tests/data/comparison/comparison.json")).unwrap();
+        let text = || Some("x".to_owned());
+        let problem = Problem { side: Side::Head, repetition: 1, reason: "x".into() };
+        for case in &mut comparison.cases {
+            (case.request_rate, case.max_concurrency) = (text(), Some(8));
+            (case.problems, case.warnings) = (vec![problem.clone()], vec![problem.clone()]);
+        }
+        for row in &mut comparison.rows {
+            for number in [
+                &mut row.s0,
+                &mut row.estimate,
+                &mut row.deviation,
+                &mut row.low,
+                &mut row.high,
+                &mut row.p,
+                &mut row.q,
+                &mut row.detectable,
+            ] {
+                number.get_or_insert(0.5);
+            }
+        }
+        comparison.skipped = vec![Skipped { name: "x".into(), reason: "x".into() }];
+        comparison.conduct = Conduct {
+            held: text(),
+            screened: vec!["x".into()],
+            notices: vec!["x".into()],
+            phases: vec![PhaseTime { phase: Phase::Pairs, passes: 2, seconds: 1.0 }],
+            spent: vec![SideTime {
+                side: Side::Base,
+                server_start: 1.0,
+                client_start: 1.0,
+                measuring: 1.0,
+                other: 1.0,
+            }],
+            searches: vec![Found {
+                side: Side::Base,
+                test: "x".into(),
+                request_rate: "inf".into(),
+                ttft_ms: 1.0,
+                tpot_ms: 1.0,
+                largest: Some(8),
+                first_fail: Some(16),
+            }],
+            ..Conduct::default()
+        };
+        comparison.subject = subject();
+        comparison
+    }
+
+    fn subject() -> Subject {
+        let text = || Some("x".to_owned());
+        let side = SideFacts {
+            target: "sim".into(),
+            commit: text(),
+            image_digest: text(),
+            vllm_version: text(),
+            server_args: vec!["x".into()],
+            dated: text(),
+        };
+        Subject {
+            version: "0.1.0".into(),
+            event: Some(Event {
+                provider: Provider::Github,
+                name: "pull_request".into(),
+                action: text(),
+                changed_label: text(),
+                repository: text(),
+                branch: text(),
+                head_sha: text(),
+                base_sha: text(),
+                base_branch: text(),
+                pull_request: Some(1),
+                labels: vec!["x".into()],
+                labels_source: LabelsSource::Payload,
+                fork: false,
+            }),
+            device: Some(Device {
+                name: DeviceName::Cpu,
+                device_type: "x".into(),
+                count: 1,
+                image_suffix: "-cpu".into(),
+            }),
+            base: Some(side.clone()),
+            head: Some(side),
+            host: Some(Host {
+                cpu: "x".into(),
+                cores: 2,
+                memory_gib: 4.0,
+                numa_nodes: 1,
+                kernel: "6.8".into(),
+                governor: text(),
+            }),
+            started: text(),
+            seconds: Some(1.0),
+            reproduce: text(),
+        }
+    }
+
+    /// The paths of all values below `value`, each with its type; a list contributes its first entry.
+    fn paths(value: &Value, path: &str, out: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(key, value)| paths(value, &format!("{path}.{key}"), out)),
+            Value::Array(entries) => paths(entries.first().unwrap(), &format!("{path}[]"), out),
+            Value::String(_) => out.push(format!("{path}: string")),
+            Value::Number(_) => out.push(format!("{path}: number")),
+            Value::Bool(_) => out.push(format!("{path}: boolean")),
+            Value::Null => panic!("{path} has no value, so its type is unknown"),
+        }
+    }
+
+    #[test]
+    fn the_keys_of_comparison_v1_are_frozen() {
+        let mut found = Vec::new();
+        paths(&serde_json::to_value(filled()).unwrap(), "", &mut found);
+        insta::assert_snapshot!(found.join("\n"), @r"
+        .schema: string
+        .verdict: string
+        .counts.regressed: number
+        .counts.improved: number
+        .counts.unchanged: number
+        .counts.inconclusive: number
+        .counts.screened: number
+        .counts.not_measured: number
+        .subject.version: string
+        .subject.event.provider: string
+        .subject.event.name: string
+        .subject.event.action: string
+        .subject.event.changed_label: string
+        .subject.event.repository: string
+        .subject.event.branch: string
+        .subject.event.head_sha: string
+        .subject.event.base_sha: string
+        .subject.event.base_branch: string
+        .subject.event.pull_request: number
+        .subject.event.labels[]: string
+        .subject.event.labels_source: string
+        .subject.event.fork: boolean
+        .subject.device.name: string
+        .subject.device.type: string
+        .subject.device.count: number
+        .subject.device.image_suffix: string
+        .subject.base.target: string
+        .subject.base.commit: string
+        .subject.base.image_digest: string
+        .subject.base.vllm_version: string
+        .subject.base.server_args[]: string
+        .subject.base.dated: string
+        .subject.head.target: string
+        .subject.head.commit: string
+        .subject.head.image_digest: string
+        .subject.head.vllm_version: string
+        .subject.head.server_args[]: string
+        .subject.head.dated: string
+        .subject.host.cpu: string
+        .subject.host.cores: number
+        .subject.host.memory_gib: number
+        .subject.host.numa_nodes: number
+        .subject.host.kernel: string
+        .subject.host.governor: string
+        .subject.started: string
+        .subject.seconds: number
+        .subject.reproduce: string
+        .method.strategy: string
+        .method.pairs: number
+        .method.planned_pairs: number
+        .method.seed: number
+        .method.fdr: number
+        .method.looks[].pairs: number
+        .method.looks[].fdr: number
+        .cases[].name: string
+        .cases[].kind: string
+        .cases[].test: string
+        .cases[].model: string
+        .cases[].request_rate: string
+        .cases[].max_concurrency: number
+        .cases[].measured_by: string
+        .cases[].problems[].side: string
+        .cases[].problems[].repetition: number
+        .cases[].problems[].reason: string
+        .cases[].warnings[].side: string
+        .cases[].warnings[].repetition: number
+        .cases[].warnings[].reason: string
+        .rows[].case: string
+        .rows[].metric: string
+        .rows[].label: string
+        .rows[].unit: string
+        .rows[].direction: string
+        .rows[].min_effect: number
+        .rows[].primary: boolean
+        .rows[].calibrated: boolean
+        .rows[].aa_pairs: number
+        .rows[].s0: number
+        .rows[].n0: number
+        .rows[].look: number
+        .rows[].base[]: number
+        .rows[].head[]: number
+        .rows[].estimate: number
+        .rows[].deviation: number
+        .rows[].low: number
+        .rows[].high: number
+        .rows[].p: number
+        .rows[].q: number
+        .rows[].detectable: number
+        .rows[].verdict: string
+        .rows[].why: string
+        .skipped[].name: string
+        .skipped[].reason: string
+        .conduct.strategy: string
+        .conduct.held: string
+        .conduct.screened[]: string
+        .conduct.notices[]: string
+        .conduct.phases[].phase: string
+        .conduct.phases[].passes: number
+        .conduct.phases[].seconds: number
+        .conduct.spent[].side: string
+        .conduct.spent[].server_start: number
+        .conduct.spent[].client_start: number
+        .conduct.spent[].measuring: number
+        .conduct.spent[].other: number
+        .conduct.searches[].side: string
+        .conduct.searches[].test: string
+        .conduct.searches[].request_rate: string
+        .conduct.searches[].ttft_ms: number
+        .conduct.searches[].tpot_ms: number
+        .conduct.searches[].largest: number
+        .conduct.searches[].first_fail: number
+        ");
+    }
+
+    /// Adds an unknown field to every object.
+    fn extended(value: Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let fields = fields.into_iter().map(|(key, value)| (key, extended(value)));
+                let newer = ("field_of_a_newer_version".to_owned(), json!({"nested": [1, null, "x"]}));
+                Value::Object(fields.chain([newer]).collect::<Map<_, _>>())
+            }
+            Value::Array(entries) => Value::Array(entries.into_iter().map(extended).collect()),
+            other => other,
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_at_every_level() {
+        let comparison = filled();
+        let text = extended(serde_json::to_value(&comparison).unwrap()).to_string();
+        assert!(text.matches("field_of_a_newer_version").count() > 30);
+        assert_eq!(serde_json::from_str::<Comparison>(&text).unwrap(), comparison);
+    }
+}

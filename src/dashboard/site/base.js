@@ -1,14 +1,14 @@
-// What every page of the dashboard shares: the data that its scripts bring, the state in the address, words and numbers.
-// No text from data ever becomes markup: elements are made by `element`, which writes text alone.
+// Shared by all pages of the dashboard: data loading, the state in the address, texts and numbers.
+// Text from data never becomes markup: elements are created by `element`, which only sets text.
 "use strict";
 
-/* What the data files call, in whatever order they arrive. */
+/* Called by the data files, in any order. */
 const vllmPerf = (() => {
   const arrived = new Map();
   const waiting = new Map();
   const settle = (name, value) => {
     arrived.set(name, value);
-    for (const tell of waiting.get(name) || []) tell(value);
+    for (const resolve of waiting.get(name) || []) resolve(value);
     waiting.delete(name);
   };
   return {
@@ -17,11 +17,11 @@ const vllmPerf = (() => {
     when: (name) =>
       arrived.has(name)
         ? Promise.resolve(arrived.get(name))
-        : new Promise((tell) => waiting.set(name, [...(waiting.get(name) || []), tell])),
+        : new Promise((resolve) => waiting.set(name, [...(waiting.get(name) || []), resolve])),
   };
 })();
 
-/* A script of this site, once. */
+/* Loads a script of this site once. */
 const scripts = new Map();
 function script(source) {
   if (!scripts.has(source)) {
@@ -36,13 +36,13 @@ function script(source) {
   return scripts.get(source);
 }
 
-/* The data of a page. An id goes into a file name: nothing but an id may. */
+/* The data of a page. The id becomes part of a file name, so it is checked. */
 function pageData(id) {
-  if (!/^[a-z0-9-]+$/.test(id)) return Promise.reject(new Error("not the id of a page: " + short(id)));
+  if (!/^[a-z0-9-]+$/.test(id)) return Promise.reject(new Error("not a page id: " + short(id)));
   return script("data/" + id + ".js").then(() => vllmPerf.when("page " + id));
 }
 
-/* element("a", {href, class}, "text", child...): attributes as they are, text as text. */
+/* element("a", {href, class}, "text", child...): creates an element with attributes, text and children. */
 function element(name, attributes, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
@@ -55,7 +55,7 @@ function element(name, attributes, ...children) {
 
 const byId = (id) => document.getElementById(id);
 
-/* Text of data without what cannot be seen or turns the direction of writing; a joiner of emoji may stay. */
+/* Text from data without invisible and direction-changing characters, except for the joiner of emoji. */
 const clean = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (letter) => (letter === "\u200d" ? letter : ""));
 
 function short(text, cap = 80) {
@@ -63,13 +63,13 @@ function short(text, cap = 80) {
   return letters.length > cap || clean(text).length > 4 * cap ? letters.slice(0, cap - 1).join("") + "…" : letters.join("");
 }
 
-/* A name from data: cut to a length, with the whole of it as the title. */
+/* A name from data, cut to a length, with the complete name as its title. */
 function named(text, cap = 80, tag = "span") {
   const cut = short(text, cap);
   return element(tag, {class: "name", title: cut.endsWith("…") ? clean(text) : null}, cut);
 }
 
-/* A link only where it is one to the web; else the words alone. */
+/* A link for an http or https URL, plain text otherwise. */
 function link(url, ...words) {
   return web(url) ? element("a", {href: url, rel: "noopener noreferrer", target: "_blank"}, ...words) : element("span", {}, ...words);
 }
@@ -78,11 +78,11 @@ const web = (url) => /^https?:\/\//i.test(url || "");
 
 const ACRONYMS = {ttft: "TTFT", tpot: "TPOT", itl: "ITL", e2el: "E2EL", p99: "P99", avg: "Mean", std: "Std"};
 
-/* What matters most stands first: throughput, then medians and 99th percentiles; what is not named here comes after. */
+/* The order of metrics: throughput, then medians and 99th percentiles, then all others. */
 const FIRST = ["output_throughput", "tokens_per_second", "requests_per_second", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "latency"];
 const byMetric = (a, b) => (FIRST.indexOf(a) + 1 || 99) - (FIRST.indexOf(b) + 1 || 99) || a.localeCompare(b, "en");
 
-/* `median_ttft_ms` is read as `Median TTFT`. */
+/* `median_ttft_ms` becomes `Median TTFT`. */
 function metricName(metric) {
   const words = short(metric, 60).replace(/_ms$/, "").split("_").map((word) => ACRONYMS[word] || word).join(" ");
   return words.charAt(0).toUpperCase() + words.slice(1);
@@ -96,7 +96,7 @@ const PARAMETERS = {
 const parameterName = (name) => (PARAMETERS[name] || [short(name.replaceAll("_", " "), 40)])[0];
 const parameterWord = (name) => (PARAMETERS[name] || [0, short(name.replaceAll("_", " "), 30)])[1];
 
-/* The parameters of a series in a few words, those of `names` alone. */
+/* The parameters of a series as text, restricted to `names`. */
 function parameters(series, names = Object.keys(series.parameters)) {
   return names.filter((name) => series.parameters[name] !== undefined && series.parameters[name] !== "")
     .map((name) => parameterWord(name) + " " + short(series.parameters[name], 40)).join(" · ");
@@ -119,7 +119,7 @@ function number(value) {
 
 const withUnit = (value, unit) => number(value) + (unit && Number.isFinite(value) ? "\u00a0" + short(unit, 12) : "");
 
-/* 0.05 is read as `+5.0 %`, with a true minus sign. */
+/* 0.05 becomes `+5.0 %`, with a Unicode minus sign. */
 function percent(relative) {
   if (!Number.isFinite(relative)) return "none";
   const size = Math.abs(relative * 100);
@@ -130,7 +130,7 @@ function percent(relative) {
 const better = (direction, relative) => (direction === "higher" ? relative > 0 : relative < 0);
 const directionWords = (direction) => (direction === "higher" ? "higher is better" : "lower is better");
 
-/* A change, signed and said: never by colour alone. */
+/* A change with sign, arrow and word, so that colour is not the only indication. */
 function changed(relative, direction, words = true) {
   if (!Number.isFinite(relative)) return element("span", {class: "quiet"}, "none");
   if (relative === 0) return element("span", {class: "quiet"}, "0\u00a0%");
@@ -148,7 +148,7 @@ const sha = (text) => short(text, 400).slice(0, 7);
 const moment = (date) => short(date, 40).replace("T", " ").replace(/(\d\d:\d\d)(:\d\d(\.\d+)?)?(Z|\+00:00)?$/, "$1");
 const day = (date) => short(date, 40).slice(0, 10);
 
-/* A table: caption for screen readers, heads with scope, cells that are text or elements. `#` before a head: numbers. */
+/* A table with a caption for screen readers and scoped heads. Cells are text or elements; `#` marks a column of numbers. */
 function table(caption, heads, rows, attributes) {
   const head = heads.map((words) => element("th", {scope: "col", class: words.startsWith("#") ? "number" : null}, words.replace(/^#/, "")));
   const body = rows.map((cells) => element("tr", {}, cells.map((cell, at) =>
@@ -157,7 +157,7 @@ function table(caption, heads, rows, attributes) {
     element("table", attributes, element("caption", {class: "unseen"}, caption), element("thead", {}, element("tr", {}, head)), element("tbody", {}, body)));
 }
 
-/* The state of a page is in its address, so that a link brings it back and the back button undoes it. */
+/* The state of a page is in its address, so that links and the back button restore it. */
 const address = {
   read: () => new URLSearchParams(location.hash.slice(1)),
   of(state) {
@@ -176,7 +176,7 @@ const address = {
   },
 };
 
-/* A control that stands for one key of the state. */
+/* Connects a control to one key of the state. */
 function control(made, key, {replace = false, initial = ""} = {}) {
   const box = made.type === "checkbox";
   made.addEventListener(replace ? "input" : "change", () => address.write({[key]: box ? made.checked !== Boolean(initial) && (initial ? "0" : "1") : made.value === initial ? "" : made.value}, replace));
@@ -190,7 +190,7 @@ function control(made, key, {replace = false, initial = ""} = {}) {
   return made;
 }
 
-/* A labelled choice: [value, words] each. */
+/* A labelled selection of [value, text] options. */
 function choice(key, label, options, initial = "") {
   const select = element("select", {id: "choice-" + key}, options.map(([value, words]) => element("option", {value}, words)));
   return element("div", {class: "field"}, element("label", {for: "choice-" + key}, label), control(select, key, {initial}));
@@ -201,7 +201,7 @@ function check(key, label, initial = false, title = null) {
   return element("label", {class: "check", for: "check-" + key, title}, control(box, key, {initial}), label);
 }
 
-/* Light, dark, or as the system has it; remembered where the browser keeps anything for a file. */
+/* Light, dark or system colours, stored in the browser if it allows storage for files. */
 const theme = {
   key: "vllm-perf-theme",
   now: "system",
@@ -209,11 +209,11 @@ const theme = {
     theme.now = ["light", "dark"].includes(name) ? name : "system";
     if (theme.now === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme.now;
-    if (keep) try { localStorage.setItem(theme.key, theme.now); } catch { /* it works without being remembered */ }
+    if (keep) try { localStorage.setItem(theme.key, theme.now); } catch { /* the choice is not stored */ }
     dispatchEvent(new Event("theme"));
   },
   start() {
-    try { theme.set(localStorage.getItem(theme.key)); } catch { /* as the system has it */ }
+    try { theme.set(localStorage.getItem(theme.key)); } catch { /* system colours */ }
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("theme")));
   },
   button(button) {
@@ -221,7 +221,7 @@ const theme = {
     const show = () => {
       const [sign, word] = words[theme.now];
       button.replaceChildren(sign, element("span", {class: "word"}, word));
-      button.setAttribute("aria-label", "Colours: " + theme.now + ". Change them");
+      button.setAttribute("aria-label", "Colour theme: " + theme.now + ". Change theme");
     };
     button.addEventListener("click", () => theme.set({system: "light", light: "dark", dark: "system"}[theme.now], true));
     addEventListener("theme", show);
@@ -231,7 +231,7 @@ const theme = {
 };
 theme.start();
 
-/* A colour of the style sheet as the browser has resolved it, for what is drawn. */
+/* A colour of the style sheet as the browser resolves it, for Plotly. */
 function colour(name) {
   const probe = document.body.appendChild(element("i", {hidden: true}));
   probe.style.color = "var(--" + name + ")";
@@ -240,7 +240,7 @@ function colour(name) {
   return found;
 }
 
-const say = (words) => { byId("spoken").textContent = words; };
+const announce = (words) => { byId("spoken").textContent = words; };
 
 const views = {};
 document.addEventListener("DOMContentLoaded", () => {
@@ -250,7 +250,7 @@ document.addEventListener("DOMContentLoaded", () => {
     byId("main").focus();
   });
   views[document.body.dataset.view]().catch((error) => {
-    byId("main").prepend(element("p", {class: "notice", role: "alert"}, "This page cannot be shown: " + short(error.message, 300)));
+    byId("main").prepend(element("p", {class: "notice", role: "alert"}, "This page cannot be displayed: " + short(error.message, 300)));
     console.error(error);
   });
 });

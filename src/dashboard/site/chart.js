@@ -1,12 +1,12 @@
-// One chart: series over commits, drawn by Plotly. Plotly is given numbers, dates and colours and no text of the data;
-// what is read beside a line (commit, date, values) stands in an element of ours.
+// One chart: series over commits, drawn by Plotly. Plotly only gets numbers, dates and colours, never text from data;
+// the tooltip (commit, date, values) is an element of this site.
 "use strict";
 
-/* Colours that stay apart for every kind of colour vision (after Okabe and Ito), in the style sheet; marks differ as well. */
+/* Series differ in their marks as well as in their colours, which are in the style sheet (after Okabe and Ito). */
 const MARKS = ["circle", "square", "triangle-up", "diamond", "cross", "x"];
 const GLYPHS = ["●", "■", "▲", "◆", "✚", "✖"];
 const LINES = 6;
-/* With more changes in view than this, their sizes stand in the legend and the table alone. */
+/* With more changes in view than this, sizes are only shown in the legend and the table. */
 const WORDED = 3;
 
 const coarse = matchMedia("(pointer: coarse)").matches;
@@ -45,7 +45,7 @@ class Chart {
     performance.mark("drawn");
   }
 
-  /* Drawn anew with another view: zoom, log scale, levels, colours. */
+  /* Redraws with another view: zoom, log scale, levels, colours. */
   async show(view) {
     this.view = view;
     if (!this.drawn || !this.box.classList.contains("drawn")) return;
@@ -91,7 +91,7 @@ class Chart {
     };
   }
 
-  /* Change points: filled where confirmed, hollow and with a question mark where provisional. */
+  /* Change points: filled if confirmed, hollow and with a question mark if provisional. */
   changes(state) {
     const found = this.group.series.flatMap((series, at) => (this.hidden.has(at) ? [] : series.changes)
       .filter((change) => (change.state === "confirmed") === (state === "confirmed"))
@@ -129,7 +129,7 @@ class Chart {
     };
   }
 
-  /* What the commits in view need, with room for the words at a change; null leaves it to Plotly. */
+  /* The range of the values in view, with room for the labels of changes; null selects Plotly's default. */
   range(log) {
     const {low, high} = this.view;
     const values = this.group.series.flatMap((series, at) => (this.hidden.has(at) ? [] : series.values.slice(low, high + 1))).filter((value) => value !== null && (!log || value > 0));
@@ -140,7 +140,7 @@ class Chart {
     return [least - room, most + room];
   }
 
-  /* Shows what was measured at a commit; returns it as a sentence. */
+  /* Shows the values of a commit and returns them as text. */
   point(at) {
     const commit = this.page.commits[at];
     this.at = at;
@@ -152,7 +152,7 @@ class Chart {
     this.tip.replaceChildren(
       element("p", {}, element("code", {}, sha(commit.sha)), " ", moment(commit.date)),
       element("table", {}, element("tbody", {}, rows)),
-      web(commit.url) ? element("p", {class: "quiet"}, "Click opens the commit: " + short(commit.url.replace(/^https?:\/\//i, ""), 44)) : "",
+      web(commit.url) ? element("p", {class: "quiet"}, "Click to open the commit: " + short(commit.url.replace(/^https?:\/\//i, ""), 44)) : "",
     );
     const {xaxis} = this.plot._fullLayout;
     const x = this.plot.offsetLeft + xaxis._offset + xaxis.l2p(at);
@@ -174,14 +174,14 @@ class Chart {
     if (web(url)) window.open(url, "_blank", "noopener");
   }
 
-  /* Arrows go from commit to commit, Enter opens the one that is shown. */
+  /* The arrow keys move between commits, Enter opens the current one. */
   key(event) {
     const {low, high} = this.view;
     const step = {ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10}[event.key];
     if (!this.box.classList.contains("drawn") || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (step) say(this.point(Math.max(low, Math.min(high, this.at === null ? (step < 0 ? high : low) : this.at + step))));
-    else if (event.key === "Home") say(this.point(low));
-    else if (event.key === "End") say(this.point(high));
+    if (step) announce(this.point(Math.max(low, Math.min(high, this.at === null ? (step < 0 ? high : low) : this.at + step))));
+    else if (event.key === "Home") announce(this.point(low));
+    else if (event.key === "End") announce(this.point(high));
     else if (event.key === "Escape") this.leave();
     else if (event.key === "Enter" && this.at !== null) this.open(this.at);
     else return;
@@ -189,7 +189,7 @@ class Chart {
   }
 }
 
-/* The change of a series at just this commit, in words. */
+/* The change of a series at this commit, as text. */
 function changeAt(series, at) {
   const change = series.changes.find((change) => change.at === at);
   return change ? element("span", {}, changed(change.after / change.before - 1, series.direction), " ", stateMark(change.state)) : "";

@@ -1,12 +1,12 @@
-// Any two commits of a page, every series, big moves first. One measurement each: a change here is no verdict, so each
-// stands beside how much its series usually moves from one commit to the next.
+// Compares two commits of a page: all series, the largest changes first. Each commit has one measurement, so this is not a
+// verdict; each change is shown with the typical commit-to-commit change of its series.
 "use strict";
 
 views.compare = async () => {
   const site = await vllmPerf.when("index");
   const pages = [...site.pages].sort((a, b) => a.model.localeCompare(b.model, "en", {numeric: true}) || a.device.localeCompare(b.device));
   const out = byId("comparison");
-  if (!pages.length) return void out.replaceChildren(element("p", {class: "empty"}, "The store has no page yet."));
+  if (!pages.length) return void out.replaceChildren(element("p", {class: "empty"}, "The store has no records yet."));
   const words = (page) => [page.id, short(page.model, 60) + " · " + short(page.device, 20) + " · " + short(page.type, 40)];
   byId("filters").append(choice("page", "Model and device", pages.map(words), pages[0].id));
   const sides = element("div", {class: "fields"});
@@ -26,7 +26,7 @@ views.compare = async () => {
   await render();
 };
 
-/* The two commits that the address names: the last two where it names none. */
+/* The two commits of the address, by default the last two. */
 function ends(page) {
   const last = page.commits.length - 1;
   const place = (key, otherwise) => {
@@ -54,8 +54,8 @@ function pick(sides, page) {
   );
 }
 
-/* How much a series moves from one commit to the next, as a ratio: the median of the steps. */
-function usual(values) {
+/* The typical relative change of a series from one commit to the next: the median. */
+function typicalChange(values) {
   const known = values.filter((value) => value > 0);
   const steps = known.slice(1).map((value, at) => Math.abs(Math.log(value / known[at]))).sort((a, b) => a - b);
   return steps.length < 5 ? null : Math.expm1(steps[Math.floor(steps.length / 2)]);
@@ -76,7 +76,7 @@ function comparison(page, base, head) {
   const kept = measured.filter((row) => !least || Math.abs(row.relative) >= least).sort((x, y) => size(y) - size(x));
   const none = rows.length - measured.length;
   const row = ({series, before, after, relative}) => {
-    const step = usual(series.values);
+    const step = typicalChange(series.values);
     return [
       element("a", {href: page.id + ".html#series=" + encodeURIComponent(series.id)}, metricName(series.metric), element("small", {}, parameters(series))),
       withUnit(before, series.unit), withUnit(after, series.unit), changed(relative, series.direction),
@@ -84,12 +84,12 @@ function comparison(page, base, head) {
       element("span", {class: "quiet"}, directionWords(series.direction)),
     ];
   };
-  const heads = ["Metric", "#base", "#head", "#Change", "#Usual step", "Direction"];
+  const heads = ["Metric", "#base", "#head", "#Change", "#Typical commit-to-commit change", "Direction"];
   return [
     element("div", {class: "sides"}, side("base", a), side("head", b)),
-    element("p", {class: "notice"}, "One measurement each: this is no verdict. A change within a few times the usual step of its series, from one commit to the next, may be noise."),
-    kept.length ? table("Every series at both commits, big moves first", heads, kept.map(row), {id: "comparison-table"})
+    element("p", {class: "notice"}, "This is not a verdict: each commit has one measurement. Changes up to a few times the typical commit-to-commit change may be noise."),
+    kept.length ? table("All series at both commits, largest changes first", heads, kept.map(row), {id: "comparison-table"})
       : element("p", {class: "empty"}, base === head ? "These are the same commit." : "No series has a change of that size."),
-    none ? element("p", {class: "quiet"}, none + " of " + rows.length + " series were measured at neither commit.") : "",
+    none ? element("p", {class: "quiet"}, none + " of " + rows.length + " series were not measured at either commit.") : "",
   ].filter(Boolean);
 }

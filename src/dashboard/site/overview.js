@@ -1,4 +1,4 @@
-// The overview: what moved in the last 7 and 30 days, worst first, and every page by model and device.
+// The overview: changes of the last 7 and 30 days, regressions first, and all pages by model and device.
 "use strict";
 
 const SHOWN = 50;
@@ -13,8 +13,8 @@ views.overview = async () => {
     choice("device", "Device", [["", "all"], ...values("device").map((name) => [name, short(name, 40)])]),
     choice("type", "Device type", [["", "all"], ...values("type").map((name) => [name, short(name, 50)])]),
     choice("metric", "Metric", [["", "all"], ...[...new Set(site.moved.map((move) => move.metric))].sort(byMetric).map((name) => [name, metricName(name)])]),
-    choice("days", "Moved in the last", [["7", "7 days"], ["30", "30 days"]], "7"),
-    choice("show", "Show", [["", "worse and better"], ["worse", "worse only"], ["better", "better only"]]),
+    choice("days", "Changes in the last", [["7", "7 days"], ["30", "30 days"]], "7"),
+    choice("show", "Show", [["", "all changes"], ["worse", "worse only"], ["better", "better only"]]),
   );
   let all = false;
   const render = () => {
@@ -46,7 +46,7 @@ views.overview = async () => {
   performance.mark("usable");
 };
 
-/* The moves of the last days, each once, worst first and what got better after it. */
+/* The changes of the last days without duplicates, regressions first, then by size. */
 function within(moved, days) {
   const kept = new Map();
   for (const move of moved) if (move.days <= days) kept.set(move.page + " " + move.series + " " + move.at, move);
@@ -54,7 +54,7 @@ function within(moved, days) {
 }
 
 function movedRows(moved, days, pages, all) {
-  if (!moved.length) return [element("p", {class: "empty"}, "Nothing moved in the last " + days + " days.")];
+  if (!moved.length) return [element("p", {class: "empty"}, "No changes in the last " + days + " days.")];
   const row = (move) => {
     const page = pages.get(move.page);
     const target = page.file + "#series=" + encodeURIComponent(move.series);
@@ -69,18 +69,18 @@ function movedRows(moved, days, pages, all) {
   };
   const shown = all ? moved : moved.slice(0, SHOWN);
   const heads = ["Metric", "#Change", "#Before", "#After", "Model and device", "Since", "State"];
-  const parts = [table("What moved in the last " + days + " days, worst first", heads, shown.map(row), {id: "moved-table"})];
+  const parts = [table("Changes in the last " + days + " days, regressions first", heads, shown.map(row), {id: "moved-table"})];
   if (shown.length < moved.length) parts.push(element("button", {type: "button", class: "more"}, "Show all " + moved.length));
   return parts;
 }
 
 function pageRows(pages, moved) {
-  if (!pages.length) return element("p", {class: "empty"}, "No page fits these filters.");
+  if (!pages.length) return element("p", {class: "empty"}, "No page matches these filters.");
   const count = (page, good) => moved.filter((move) => move.page === page.id && move.better === good).length;
   const tally = (page) => {
     const [bad, good] = [count(page, false), count(page, true)];
     const parts = [bad ? element("span", {class: "worse"}, bad + " worse") : "", good ? element("span", {class: "better"}, good + " better") : ""].filter(Boolean);
-    return element("span", {class: "tally"}, parts.length ? parts : element("span", {class: "quiet"}, "steady"));
+    return element("span", {class: "tally"}, parts.length ? parts : element("span", {class: "quiet"}, "no changes"));
   };
   const row = (page) => [
     element("a", {href: page.file}, named(page.model, 70)),
@@ -88,5 +88,5 @@ function pageRows(pages, moved) {
     element("span", {class: "once"}, element("code", {}, sha(page.last.sha)), element("small", {}, moment(page.last.date))),
   ];
   const sorted = [...pages].sort((a, b) => a.model.localeCompare(b.model, "en", {numeric: true}) || a.device.localeCompare(b.device));
-  return table("Every model and device", ["Model", "Device", "Device type", "Moved in 30 days", "#Series", "#Commits", "Last commit"], sorted.map(row), {id: "pages-table"});
+  return table("All models and devices", ["Model", "Device", "Device type", "Changes in 30 days", "#Series", "#Commits", "Last commit"], sorted.map(row), {id: "pages-table"});
 }

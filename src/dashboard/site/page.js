@@ -1,4 +1,4 @@
-// The page of a model on a device: a chart per metric over commits, filters, the changes, and every number as a table.
+// The page of a model on a device: charts over commits, filters, the changes, and tables of all values.
 "use strict";
 
 const WINDOWS = [["", "all commits"], ["30", "last 30"], ["60", "last 60"], ["120", "last 120"]];
@@ -15,7 +15,7 @@ views.page = async () => {
   byId("filters").append(
     choice("metric", "Metric", [["", "all"], ...metrics.map((name) => [name, metricName(name)])]),
     ...varied.map((name) => choice("p." + name, parameterName(name), [["", "all"], ...valuesOf(page.series, name).map((value) => [value, short(value, 40)])])),
-    choice("split", "A chart per", [["", "metric"], ["series", "series"]]),
+    choice("split", "One chart per", [["", "metric"], ["series", "series"]]),
     choice("last", "Commits", WINDOWS),
     element("div", {class: "checks"}, check("log", "Log scale"), check("levels", "Levels and changes", true)),
   );
@@ -26,18 +26,18 @@ views.page = async () => {
   performance.mark("usable");
 };
 
-/* The values that a parameter has in some series, in order. */
+/* The distinct values of a parameter, in order. */
 const valuesOf = (all, name) => [...new Set(all.map((series) => series.parameters[name] || ""))].filter(Boolean).sort(byValue);
 
 function facts(page, fixed, last) {
   const parts = [element("span", {}, short(page.device, 40) + " · " + short(page.type, 120))];
   if (fixed.length && page.series.length) parts.push(element("span", {}, parameters(page.series[0], fixed)));
-  if (last) parts.push(element("span", {}, page.commits.length + " commits, the last ", link(last.url, element("code", {}, sha(last.sha))), " of " + moment(last.date)));
+  if (last) parts.push(element("span", {}, page.commits.length + " commits, latest ", link(last.url, element("code", {}, sha(last.sha))), " from " + moment(last.date)));
   parts.push(element("a", {href: "compare.html#page=" + page.id}, "Compare two commits"), element("a", {href: "data/" + page.id + ".csv", download: page.id + ".csv"}, "CSV"));
   return parts.map((part) => element("li", {}, part));
 }
 
-/* The charts that fit the state, and what is drawn of them. */
+/* The charts for the current state. */
 class Board {
   constructor(page, varied) {
     Object.assign(this, {page, varied, charts: [], shape: null});
@@ -46,7 +46,7 @@ class Board {
     }, {rootMargin: "300px"});
   }
 
-  /* The commits in view: those between two that the address names, or the last so many. */
+  /* The commits in view: the range of the address, or the last ones. */
   view() {
     const state = address.read();
     const end = this.page.commits.length - 1;
@@ -82,7 +82,7 @@ class Board {
     const groups = grouped(chosen, split ? 1 : LINES);
     byId("charts").replaceChildren(...groups.map((group, at) => this.figure(group, at, view)));
     byId("shown").textContent = chosen.length + " of " + this.page.series.length + " series in " + groups.length + (groups.length === 1 ? " chart" : " charts");
-    if (!groups.length) byId("charts").append(element("p", {class: "empty"}, "No series fits these filters."));
+    if (!groups.length) byId("charts").append(element("p", {class: "empty"}, "No series matches these filters."));
     for (const chart of this.charts) this.watcher.observe(chart.box);
   }
 
@@ -106,12 +106,12 @@ class Board {
 
   figure(group, at, view) {
     const title = metricName(group.metric);
-    const label = title + (group.common ? ", " + group.common : "") + ", over " + this.page.commits.length + " commits. Left and right arrow go from commit to commit, Enter opens one. Its numbers are in the table below it.";
+    const label = title + (group.common ? ", " + group.common : "") + ", over " + this.page.commits.length + " commits. The left and right arrow keys move between commits, Enter opens one. The values are in the table below.";
     const box = element("div", {class: "chart", tabindex: "0", role: "group", "aria-roledescription": "chart", "aria-label": label});
     const chart = new Chart(box, this.page, group, view);
     box.chart = chart;
     this.charts.push(chart);
-    const numbers = element("details", {}, element("summary", {}, "Numbers"));
+    const numbers = element("details", {}, element("summary", {}, "Values"));
     numbers.addEventListener("toggle", () => {
       if (numbers.open && numbers.children.length === 1) numbers.append(numbersTable(this.page, group, title));
     });
@@ -122,7 +122,7 @@ class Board {
   }
 }
 
-/* Series by metric, at most `most` in a chart. `words` are what tells the series of a chart apart. */
+/* Groups series by metric, at most `most` in a chart. `words` are the parameters that differ within a chart. */
 function grouped(chosen, most) {
   const metrics = new Map();
   for (const series of chosen) metrics.set(series.metric, [...(metrics.get(series.metric) || []), series]);
@@ -134,7 +134,7 @@ function grouped(chosen, most) {
   }));
 }
 
-/* Too many for a chart are parted by the parameter with the fewest values, so that those of a chart belong together. */
+/* Splits too many series by the parameter with the fewest values, so that similar series share a chart. */
 function parted(all, most) {
   if (all.length <= most) return [all];
   const names = [...new Set(all.flatMap((series) => Object.keys(series.parameters)))];
@@ -145,7 +145,7 @@ function parted(all, most) {
   return values.flatMap((value) => parted(all.filter((series) => (series.parameters[name] || "") === value), most));
 }
 
-/* Key of the lines and their text alternative in one: last value and last change of each. */
+/* The legend and text alternative of a chart: the last value and the last change of each series. */
 function legend(page, group, chart) {
   const row = (series, at) => {
     const end = series.values.findLastIndex((value) => value !== null);
@@ -155,10 +155,10 @@ function legend(page, group, chart) {
     return [
       group.series.length > 1 ? button : element("span", {class: "key"}, element("i", {class: "line-1", "aria-hidden": "true"}, GLYPHS[0])),
       end < 0 ? "none" : withUnit(series.values[end], series.unit),
-      change ? element("span", {}, changed(change.after / change.before - 1, series.direction), " ", element("span", {class: "quiet"}, "at " + sha(page.commits[change.at].sha) + " "), stateMark(change.state)) : element("span", {class: "quiet"}, "no change found"),
+      change ? element("span", {}, changed(change.after / change.before - 1, series.direction), " ", element("span", {class: "quiet"}, "at " + sha(page.commits[change.at].sha) + " "), stateMark(change.state)) : element("span", {class: "quiet"}, "no change"),
     ];
   };
-  return table(metricName(group.metric) + ": the last value and the last change of each series", ["Series", "#Last", "Last change"], group.series.map(row), {class: "legend"});
+  return table(metricName(group.metric) + ": last value and last change of each series", ["Series", "#Last", "Last change"], group.series.map(row), {class: "legend"});
 }
 
 function numbersTable(page, group, title) {
@@ -166,16 +166,16 @@ function numbersTable(page, group, title) {
     link(commit.url, element("code", {}, sha(commit.sha))), moment(commit.date), ...group.series.map((series) => number(series.values[at])),
   ]).reverse().filter((cells) => cells.slice(2).some((cell) => cell !== "none"));
   const heads = ["Commit", "Date (UTC)", ...group.words.map((words) => "#" + (words || "Value") + (group.unit ? " (" + short(group.unit, 20) + ")" : ""))];
-  return table(title + ", every commit, newest first", heads, rows, {class: "numbers"});
+  return table(title + ", all commits, newest first", heads, rows, {class: "numbers"});
 }
 
 const CHANGES = 12;
 
-/* The changes of the series that are shown, newest first. */
+/* The changes of the displayed series, newest first. */
 function changesRows(page, chosen, view) {
   const all = chosen.flatMap((series) => series.changes.filter((change) => change.at >= view.low && change.at <= view.high).map((change) => ({series, change})))
     .sort((a, b) => b.change.at - a.change.at || a.change.p - b.change.p);
-  if (!all.length) return [element("p", {class: "empty"}, "No change was found in these commits.")];
+  if (!all.length) return [element("p", {class: "empty"}, "No changes in these commits.")];
   const row = ({series, change}) => {
     const commit = page.commits[change.at];
     return [
@@ -185,6 +185,6 @@ function changesRows(page, chosen, view) {
     ];
   };
   const rows = all.slice(0, CHANGES).map(row);
-  const note = all.length > CHANGES ? [element("p", {class: "quiet"}, "The newest " + CHANGES + " of " + all.length + "; the others are marked in the charts.")] : [];
-  return [table("Changes of the series that are shown, newest first", ["Metric", "#Change", "#Before", "#After", "Since", "State"], rows, {id: "changes-table"}), ...note];
+  const note = all.length > CHANGES ? [element("p", {class: "quiet"}, "The newest " + CHANGES + " of " + all.length + " changes; the others are marked in the charts.")] : [];
+  return [table("Changes of the displayed series, newest first", ["Metric", "#Change", "#Before", "#After", "Since", "State"], rows, {id: "changes-table"}), ...note];
 }

@@ -1,5 +1,5 @@
-//! github-action-benchmark's `data.js` as records, so that a project's history comes along. Pure. Its benches have free names
-//! and units: those that name a metric of the dashboard are taken, the others are told of.
+//! Import of github-action-benchmark's `data.js`, so that a project keeps its history. Benchmarks in it have free names and
+//! units: those whose name contains a metric of the dashboard become records, the others are refused with the reason.
 
 use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
@@ -7,12 +7,16 @@ use regex::Regex;
 use serde::Deserialize;
 use vllm_verdict::case::Kind;
 
-use super::{Fact, Identity, Point, Records, check_name, record_parameters};
+use super::record_identity::{Identity, NAME_LENGTH};
+use super::record_parameters::{self, BenchmarkInfo};
+use super::record_point::Point;
+use super::record_set::Records;
+use super::record_v3::{Fact, check_name};
 use crate::plan::config::record_rules::Choice;
 
-/// What the file assigns its data to.
+/// The variable that the file assigns.
 const VARIABLE: &str = "window.BENCHMARK_DATA";
-/// Longest name that a message repeats, in characters.
+/// Longest name in a message, in characters.
 const SHOWN: usize = 100;
 
 #[derive(Deserialize)]
@@ -23,12 +27,31 @@ struct Data {
     entries: IndexMap<String, Vec<Measured>>,
 }
 
+impl Data {
+    /// `owner/name` from the URL of the repository.
+    fn repository(&self) -> String {
+        let path = self.repo_url.trim_end_matches('/').rsplit('/').take(2).collect::<Vec<_>>();
+        path.into_iter().rev().collect::<Vec<_>>().join("/")
+    }
+}
+
 #[derive(Deserialize)]
 struct Measured {
     commit: Commit,
     /// Milliseconds since 1970.
     date: u64,
     benches: Vec<Bench>,
+}
+
+impl Measured {
+    /// `base` with the commit, the date and the run number of this measurement.
+    fn identity(&self, base: &Identity) -> Identity {
+        let seconds = self.date / 1000;
+        let date = self.commit.timestamp.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let timestamp = date.and_then(|date| u64::try_from(date.as_second()).ok()).unwrap_or(seconds);
+        let commit = self.commit.id.to_lowercase();
+        Identity { commit, timestamp, workflow_id: seconds, job_id: seconds, ..base.clone() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -45,23 +68,18 @@ struct Bench {
     unit: String,
 }
 
-/// The records of every commit of a `data.js`. `base` says what the file does not: branch, device, and the repository where
-/// it is another than the file's. The model is `model`, or the name of each suite in the file. A run's number is the
-/// date of its measurement in seconds, which is below GitHub's of today.
+/// The records of every commit of a `data.js`. `base` has what the file lacks: branch, device, and the repository if it
+/// differs from the file's. The model is `model`, or the name of each suite in the file. The run number is the date of the
+/// measurement in seconds, which is smaller than GitHub's current run ids.
 ///
 /// # Errors
-/// The text is no such file, or `base` lacks something that records need.
+/// The text is not such a file, or `base` is incomplete.
 pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) -> Result<Records> {
-    let assigned = text.trim_start_matches('\u{feff}').trim().strip_prefix(VARIABLE).map(str::trim_start);
-    let json = assigned
-        .and_then(|rest| rest.strip_prefix('='))
-        .with_context(|| format!("it does not begin with `{VARIABLE} =`"))?;
-    let data: Data = serde_json::from_str(json.trim().trim_end_matches(';')).context("its data cannot be read")?;
-    let words = Words::new()?;
+    let data = parse(text)?;
+    let patterns = NamePatterns::new()?;
     let mut base = base.clone();
     if base.repository.is_empty() {
-        let path = data.repo_url.trim_end_matches('/').rsplit('/').take(2).collect::<Vec<_>>();
-        base.repository = path.into_iter().rev().collect::<Vec<_>>().join("/");
+        base.repository = data.repository();
     }
     let mut runs = IndexMap::<String, (Identity, Vec<Point>)>::new();
     let mut refused = IndexMap::<(String, String), usize>::new();
@@ -70,23 +88,19 @@ pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) 
         let model = model.unwrap_or(suite);
         check_name(model)?;
         for measured in measurements {
-            let seconds = measured.date / 1000;
-            let said = measured.commit.timestamp.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-            let committed = said.and_then(|date| u64::try_from(date.as_second()).ok()).unwrap_or(seconds);
-            let commit = measured.commit.id.to_lowercase();
-            let ids = Identity { commit, timestamp: committed, workflow_id: seconds, job_id: seconds, ..base.clone() };
+            let ids = measured.identity(&base);
             if let Err(error) = ids.check() {
-                // What is missing of every commit is the user's to say.
-                ensure!(!crate::names::Commit::is_full(&ids.commit) || seconds == 0, error);
+                // Other errors are in `base`, which the user has to complete.
+                ensure!(!crate::names::Commit::is_full(&ids.commit) || ids.workflow_id == 0, error);
                 refuse(&measured.commit.id, format!("{error:#}"));
                 continue;
             }
             let (identity, points) = runs.entry(ids.commit.clone()).or_insert_with(|| (ids.clone(), Vec::new()));
             *identity = ids;
             for bench in &measured.benches {
-                match words.point(model, bench) {
+                match patterns.point(model, bench) {
                     Ok(point) => {
-                        // Measured again: the later one counts.
+                        // The last measurement of a commit counts.
                         points.retain(|it| {
                             (&it.model, &it.case, &it.metrics[0].0) != (&point.model, &point.case, &point.metrics[0].0)
                         });
@@ -99,34 +113,42 @@ pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) 
     }
     let mut records = Records::default();
     for (identity, points) in runs.into_values() {
-        records.keep(points, &identity, choice);
+        records.add(points, &identity, choice);
     }
-    let mut told = Vec::new();
-    records.collisions.retain(|collision| {
-        !told.contains(collision) && {
-            told.push(collision.clone());
-            true
+    let mut distinct = Vec::new();
+    for collision in std::mem::take(&mut records.collisions) {
+        if !distinct.contains(&collision) {
+            distinct.push(collision);
         }
-    });
+    }
+    records.collisions = distinct;
     let times = |number: usize| if number == 1 { String::new() } else { format!(" ({number} times)") };
     records.refused =
         refused.into_iter().map(|((name, why), number)| (name, format!("{why}{}", times(number)))).collect();
     Ok(records)
 }
 
+fn parse(text: &str) -> Result<Data> {
+    let assigned = text.trim_start_matches('\u{feff}').trim().strip_prefix(VARIABLE).map(str::trim_start);
+    let json = assigned
+        .and_then(|rest| rest.strip_prefix('='))
+        .with_context(|| format!("it does not begin with `{VARIABLE} =`"))?;
+    serde_json::from_str(json.trim().trim_end_matches(';')).context("its data cannot be read")
+}
+
 fn shown(name: &str) -> String {
     name.chars().filter(|character| !character.is_control()).take(SHOWN).collect()
 }
 
-/// How the names of benches say what vLLM's own names of cases do.
-struct Words {
+/// Patterns for the parameters in a benchmark's name, which follow vLLM's names of cases.
+struct NamePatterns {
     rate: Regex,
     concurrency: Regex,
     tensor_parallel: Regex,
     lengths: Regex,
 }
 
-impl Words {
+impl NamePatterns {
     fn new() -> Result<Self> {
         Ok(Self {
             rate: Regex::new(r"(?i)(?:^|[^a-z0-9])qps[_= :-]*(inf|[0-9]+(?:\.[0-9]+)?)")?,
@@ -137,7 +159,7 @@ impl Words {
     }
 
     fn point(&self, model: &str, bench: &Bench) -> Result<Point> {
-        let (metric, kind, case) = metric(&bench.name).context("its name holds no metric of the dashboard")?;
+        let (metric, kind, case) = metric(&bench.name).context("its name contains no metric of the dashboard")?;
         let value = bench.value * scale(&metric, kind, &bench.unit)?;
         ensure!(value.is_finite() && value > 0.0, "its value is {}", bench.value);
         let found = |pattern: &Regex, at: usize| Some(pattern.captures(&bench.name)?.get(at)?.as_str().to_owned());
@@ -155,7 +177,7 @@ impl Words {
         if kind == Kind::Serving {
             args.request_rate = found(&self.rate, 1).map(|text| record_parameters::rate(Some(&text)));
         }
-        let info = crate::report::records::BenchmarkInfo {
+        let info = BenchmarkInfo {
             args,
             compilation_mode: String::new(),
             optimization_level: String::new(),
@@ -167,9 +189,9 @@ impl Words {
     }
 }
 
-/// The metric that a name holds, its kind, and the rest of the name: the case.
+/// The metric in a name, its kind, and the rest of the name as the case.
 fn metric(name: &str) -> Option<(String, Kind, String)> {
-    let lower = name.chars().take(crate::report::records::NAME_LENGTH).collect::<String>().to_lowercase();
+    let lower = name.chars().take(NAME_LENGTH).collect::<String>().to_lowercase();
     let mut words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let mut take = |wanted: &[&str]| {
         let at = words.windows(wanted.len()).rposition(|window| window == wanted)?;
@@ -198,7 +220,7 @@ fn metric(name: &str) -> Option<(String, Kind, String)> {
             (&["latency"], "latency", Kind::Latency),
         ];
         let (wanted, metric, kind) = named.into_iter().find(|(wanted, _, _)| take(wanted).is_some())?;
-        // A percentile of a latency is not what the dashboard calls latency.
+        // The dashboard's `latency` is the mean, not a percentile.
         if wanted == ["latency"] && words.iter().any(|word| word.starts_with('p') || ["median", "std"].contains(word)) {
             return None;
         }
@@ -208,12 +230,12 @@ fn metric(name: &str) -> Option<(String, Kind, String)> {
     Some((metric, kind, case))
 }
 
-/// What a value in this unit is multiplied by to be in the metric's: milliseconds, seconds, or a rate.
+/// The factor from this unit to the unit of the metric: milliseconds, seconds, or a rate.
 fn scale(metric: &str, kind: Kind, unit: &str) -> Result<f64> {
     let unit = unit.trim().to_lowercase();
     if kind == Kind::Throughput {
         let rate = unit.is_empty() || unit.contains("/s") || unit.contains("per s");
-        ensure!(rate, "its unit `{}` is no rate per second", shown(&unit));
+        ensure!(rate, "its unit `{}` is not a rate per second", shown(&unit));
         return Ok(1.0);
     }
     let is_milliseconds = metric.ends_with("_ms");
@@ -223,7 +245,7 @@ fn scale(metric: &str, kind: Kind, unit: &str) -> Result<f64> {
         "ms" | "millisecond" | "milliseconds" => 1e-3,
         "us" | "µs" | "μs" | "microseconds" => 1e-6,
         "ns" | "nanoseconds" => 1e-9,
-        _ => anyhow::bail!("its unit `{}` is no time", shown(&unit)),
+        _ => anyhow::bail!("its unit `{}` is not a unit of time", shown(&unit)),
     };
     Ok(if is_milliseconds { seconds * 1e3 } else { seconds })
 }
@@ -233,7 +255,7 @@ mod tests {
     use super::*;
     use crate::report::records::record_identity::tests::identity;
 
-    /// As github-action-benchmark writes it; its README's fields.
+    /// The format of github-action-benchmark, with the fields of its README.
     const DATA: &str = r#"window.BENCHMARK_DATA = {
   "lastUpdate": 1790000100000,
   "repoUrl": "https://github.com/vllm-project/vllm",
@@ -304,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_file_is_refused() {
+    fn other_files_are_refused() {
         for text in ["", "{}", "window.BENCHMARK_DATA = [", "window.BENCHMARK_DATA = {\"entries\": []}"] {
             assert!(import(text, &identity(), None, Choice::default()).is_err(), "{text}");
         }

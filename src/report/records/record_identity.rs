@@ -1,11 +1,12 @@
-//! Whose records they are: commit, CI run and runner; and where they go in a store. Pure.
+//! The identity of records: commit, CI run and runner.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::NAME_LENGTH;
+/// Longest published name, in characters.
+pub(super) const NAME_LENGTH: usize = 200;
 
-/// What every record of a run says of it.
+/// The fields that all records of a run share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// `owner/name`.
@@ -14,19 +15,18 @@ pub struct Identity {
     pub branch: String,
     /// Full hash of the commit.
     pub commit: String,
-    /// The commit's date, in seconds since 1970; the same for every record of a commit.
+    /// Date of the commit, in seconds since 1970; the same for every record of a commit.
     pub timestamp: u64,
-    /// The CI run, a number that grows: GitHub's run id.
+    /// Number of the CI run, which grows: GitHub's run id.
     pub workflow_id: u64,
     /// The job of that run.
     pub job_id: u64,
-    /// Which try of that run.
+    /// Attempt of that run, from 1.
     pub run_attempt: u32,
-    /// What measured.
     pub runner: Runner,
 }
 
-/// What measured. Its key in the dashboard is name and type.
+/// The machine of the measurement. Its key in the dashboard is name and type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runner {
     /// `cuda`, `rocm`, `hpu`, `xpu`, `cpu` or `arm64-cpu`.
@@ -40,25 +40,25 @@ pub struct Runner {
     pub cpu_count: u32,
     /// Memory, in GiB.
     pub avail_mem_in_gb: u32,
-    /// Device type of the accelerator; empty where there is none.
+    /// Device type of the accelerator; empty without one.
     pub gpu_info: String,
     /// Accelerators.
     pub gpu_count: u32,
 }
 
 impl Identity {
-    /// Whether the database takes it.
+    /// Checks that the database accepts it.
     ///
     /// # Errors
-    /// What is missing or of another form, and the flag that gives it.
+    /// A missing or invalid field, with the flag that sets it.
     pub fn check(&self) -> Result<()> {
         let (owner, name) = self.repository.split_once('/').unwrap_or_default();
         ensure!(
             !owner.is_empty() && !name.is_empty() && !name.contains('/'),
-            "`{}` is no repository: --repository OWNER/NAME",
+            "`{}` is not a repository: --repository OWNER/NAME",
             self.repository
         );
-        ensure!(!self.branch.is_empty(), "the branch is not known: --branch NAME");
+        ensure!(!self.branch.is_empty(), "the branch is unknown: --branch NAME");
         for (text, flag) in [
             (&self.repository, "--repository"),
             (&self.branch, "--branch"),
@@ -66,14 +66,17 @@ impl Identity {
         ] {
             let length = text.chars().count();
             let right = length <= NAME_LENGTH && !text.contains(char::is_control);
-            ensure!(right, "{flag} has {length} characters or control characters among them: at most {NAME_LENGTH}");
+            ensure!(
+                right,
+                "{flag} has {length} characters, or contains control characters: at most {NAME_LENGTH} are allowed"
+            );
         }
         ensure!(
             crate::names::Commit::is_full(&self.commit),
-            "`{}` is no full commit hash: --commit with 40 hexadecimal digits",
+            "`{}` is not a full commit hash: --commit with 40 hexadecimal digits",
             self.commit
         );
-        ensure!(self.timestamp > 0, "the commit's date is not known: --timestamp SECONDS");
+        ensure!(self.timestamp > 0, "the date of the commit is unknown: --timestamp SECONDS");
         for (id, flag, hint) in [
             (
                 self.workflow_id,
@@ -84,14 +87,11 @@ impl Identity {
         ] {
             ensure!(
                 id > 0,
-                "no number for {flag}: {hint}; where ids are UUIDs, as on Buildkite, give one of the same range, or \
+                "{flag} is not set: {hint}; where ids are UUIDs, as on Buildkite, set a number in the same range or \
                  `records: {{build_number_offset: N}}` in the config"
             );
         }
-        ensure!(
-            !self.runner.name.is_empty() && !self.runner.device_type.is_empty(),
-            "the device is not known: --device"
-        );
+        ensure!(!self.runner.name.is_empty() && !self.runner.device_type.is_empty(), "the device is unknown: --device");
         Ok(())
     }
 }

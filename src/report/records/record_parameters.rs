@@ -1,14 +1,25 @@
-//! The parameters of a case that are published: those of its command that the dashboard reads, and a few that explain
-//! them. Pure.
+//! The published parameters of a case: those of its command that the dashboard reads, and a few more for context.
 
 use serde::{Deserialize, Serialize};
 use vllm_verdict::case::Kind;
 
-use super::BenchmarkInfo;
 use crate::result::case_files::CaseFiles;
 use crate::result::flags;
 
-/// Parameters of a case. A parameter that its kind of benchmark lacks is absent; defaults are upstream's.
+/// How a benchmark was run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchmarkInfo {
+    pub args: Parameters,
+    /// Compilation mode; empty if the command does not set it.
+    #[serde(rename = "compilation_config.mode")]
+    pub compilation_mode: String,
+    /// Optimization level; empty if the command does not set it.
+    pub optimization_level: String,
+    /// Whether the model was compiled, by upstream's rule.
+    pub use_compile: bool,
+}
+
+/// Parameters of a case. Parameters that its kind of benchmark does not have are absent; defaults are upstream's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parameters {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,7 +34,7 @@ pub struct Parameters {
     pub input_len: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_len: Option<u64>,
-    /// Requests under way at most; not part of the dashboard's key.
+    /// Not part of the dashboard's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<u64>,
     /// Not part of the dashboard's key.
@@ -40,18 +51,17 @@ pub struct Parameters {
     pub dtype: Option<String>,
 }
 
-/// Requests a second; JSON has no infinity, so that is a word.
+/// Requests per second. JSON has no infinity, so `inf` is a string.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Rate {
-    /// Finite.
     PerSecond(f64),
-    /// `inf`.
+    /// Always `inf`.
     Unlimited(String),
 }
 
 impl Parameters {
-    /// What the dashboard tells cases apart by.
+    /// The key by which the dashboard distinguishes cases.
     pub fn key(&self) -> impl PartialEq + use<'_> {
         (
             &self.request_rate,
@@ -71,19 +81,30 @@ pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
         Kind::Startup => &commands.startup_command,
         Kind::Throughput => &commands.throughput_command,
     };
-    let flags = flags(command.as_deref().unwrap_or_default());
+    let command = command.as_deref().unwrap_or_default();
+    let compilation_mode = metadata(command, "compilation_config.mode").unwrap_or_default();
+    BenchmarkInfo {
+        use_compile: compilation_mode != "0" && !case.contains("eager"),
+        optimization_level: metadata(command, "optimization_level").unwrap_or_default(),
+        compilation_mode,
+        args: parameters(files.kind, command),
+    }
+}
+
+/// A value of `--metadata key=value ...`. [`flags`] keeps only the first value, so the words are read again.
+fn metadata(command: &str, key: &str) -> Option<String> {
+    command.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
+}
+
+fn parameters(kind: Kind, command: &str) -> Parameters {
+    let flags = flags(command);
     let text = |flag: &str| flags.get(flag).filter(|value| !value.is_empty()).cloned();
     let count = |flag: &str| text(flag).and_then(|value| value.parse::<u64>().ok());
-    // `--metadata key=value ...`: `flags` keeps the first value only, so the words are read again.
-    let metadata = |key: &str| {
-        let command = command.as_deref().unwrap_or_default();
-        command.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
-    };
     let engine_parallel = || text("--tensor-parallel-size").or_else(|| text("-tp")).unwrap_or_else(|| "1".to_owned());
-    let args = match files.kind {
+    match kind {
         Kind::Serving => Parameters {
             request_rate: Some(rate(text("--request-rate").as_deref())),
-            tensor_parallel_size: metadata("tensor_parallel_size").and_then(|value| value.parse().ok()),
+            tensor_parallel_size: metadata(command, "tensor_parallel_size").and_then(|value| value.parse().ok()),
             random_input_len: Some(count("--random-input-len").unwrap_or(1024)),
             random_output_len: Some(count("--random-output-len").unwrap_or(128)),
             max_concurrency: count("--max-concurrency"),
@@ -115,13 +136,6 @@ pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
             dtype: text("--dtype"),
             ..Parameters::default()
         },
-    };
-    let compilation_mode = metadata("compilation_config.mode").unwrap_or_default();
-    BenchmarkInfo {
-        use_compile: compilation_mode != "0" && !case.contains("eager"),
-        optimization_level: metadata("optimization_level").unwrap_or_default(),
-        compilation_mode,
-        args,
     }
 }
 
@@ -159,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_the_command_is_in_no_parameter() {
+    fn parameters_never_contain_a_secret_of_the_command() {
         let info = serving("vllm bench serve --header 'Authorization=Bearer hf_secret' --model m");
         assert!(!serde_json::to_string(&info).unwrap().contains("secret"));
     }

@@ -1,5 +1,5 @@
-//! The dashboard in a real browser: `store DIR` writes the records of a history that is known, `walk CHROMIUM SITE SCREENSHOTS`
-//! clicks through the site that was made of it, in a headless Chromium, and fails at the first thing that is not as it is.
+//! Tests the dashboard in a real browser: `store DIR` writes records with a known history, and `walk CHROMIUM SITE SCREENSHOTS`
+//! clicks through the site built from them in a headless Chromium, and fails at the first unexpected result.
 
 mod browser;
 mod store;
@@ -16,6 +16,6 @@ fn main() -> Result<()> {
         ["walk", chromium, site, screenshots] => {
             walk::walk(Path::new(chromium), Path::new(site), Path::new(screenshots))
         }
-        _ => bail!("store DIR, or walk CHROMIUM SITE SCREENSHOTS"),
+        _ => bail!("usage: store DIR, or walk CHROMIUM SITE SCREENSHOTS"),
     }
 }

@@ -1,5 +1,4 @@
-//! A store with a history that is known: steps where the walk looks for them, a page of many charts, and names that mean
-//! harm.
+//! A store with a known history: steps at known commits, a page with many charts, and hostile names.
 
 use std::fs;
 use std::path::Path;
@@ -7,22 +6,22 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// The model that the walk looks at.
+/// The main model of the walk.
 pub const MODEL: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
-/// Its device type: characters that a path, an address and a page may trip over.
+/// Its device type, with characters that are special in paths, addresses and pages.
 pub const DEVICE_TYPE: &str = "NVIDIA H100 80GB HBM3; <b>+\"x\"</b>";
 /// A model whose name is a script.
 pub const HOSTILE: &str =
     "<script>window.harm=1</script><img src=x onerror=window.harm=2>../../etc/passwd\"'`;+🚀\u{202e}";
-/// What a name of 10,000 characters begins with.
+/// The start of a name of 10,000 characters.
 pub const LONG: &str = "org/long-name-";
-/// Commits of every page.
+/// Number of commits.
 pub const COMMITS: usize = 250;
-/// Series of the page with the most: every serving metric at four rates and two sizes.
+/// Series of the largest page: every serving metric at four rates and two sizes.
 pub const SERIES: usize = METRICS.len() * RATES.len() * 2;
-/// Where the median TTFT of [`MODEL`] gets worse.
+/// The commit where the median TTFT of [`MODEL`] gets worse.
 pub const STEP: usize = 150;
-/// How many of the newest commits have a P99 TTFT that is worse: too few for it to be confirmed.
+/// Number of newest commits with a worse P99 TTFT: too few for a confirmed change.
 pub const FRESH: usize = 3;
 
 const METRICS: [(&str, f64); 7] = [
@@ -42,7 +41,7 @@ pub fn sha(at: usize) -> String {
     format!("{mixed:032x}{at:08x}")
 }
 
-/// Between -1 and 1, the same for the same two numbers.
+/// Noise between -1 and 1, determined by the two numbers.
 fn noise(series: usize, at: usize) -> f64 {
     let mut state = (series as u64) << 32 | at as u64;
     let mut sum = 0.0;
@@ -53,7 +52,7 @@ fn noise(series: usize, at: usize) -> f64 {
     sum / 4.0
 }
 
-/// Writes all of it below a folder.
+/// Writes the store to a folder.
 pub fn write(folder: &Path) -> Result<()> {
     let long = LONG.repeat(10_000 / LONG.len());
     for at in 0..COMMITS {
@@ -67,7 +66,7 @@ pub fn write(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a folder of the test's own, read once it is whole")]
+#[expect(clippy::disallowed_methods, reason = "a test folder that is only read when it is complete")]
 fn object(folder: &Path, at: usize, device: &str, device_type: &str, model: &str, moves: usize) -> Result<()> {
     let plain = |text: &str| -> String {
         text.chars().take(60).map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect()

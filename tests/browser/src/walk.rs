@@ -1,4 +1,4 @@
-//! The walk through the site. Every step looks at what a person would look at; times are printed, never judged.
+//! The walk through the site, one step for each feature. Times are printed, but not checked.
 
 mod charts;
 
@@ -22,30 +22,30 @@ struct Walk<'a> {
     screenshots: &'a Path,
 }
 
-/// Clicks through all of it.
+/// Runs all steps.
 pub fn walk(chromium: &Path, site: &Path, screenshots: &Path) -> Result<()> {
     fs::create_dir_all(screenshots).context("cannot make the folder of the screenshots")?;
-    let site = &site.canonicalize().with_context(|| format!("there is no {}", site.display()))?;
+    let site = &site.canonicalize().with_context(|| format!("{} does not exist", site.display()))?;
     let walk = Walk { window: Window::open(chromium)?, root: format!("file://{}/", site.display()), site, screenshots };
     let steps: [(&str, Step<'_>); 10] = [
-        ("the overview says what moved, worst first, and filters", Walk::overview),
-        ("a move leads to its series, and from there to all", Walk::series),
-        ("charts tell commit, date and values, and open the commit", Walk::hover),
-        ("zoom, log scale and filters are in the address, and come back from it", Walk::permalink),
-        ("a chart is read with the keyboard alone", Walk::keyboard),
-        ("tables, labels and headings are there for a screen reader", Walk::structure),
-        ("any two commits are compared, big moves first", Walk::compare),
-        ("light and dark, by the system and by choice", Walk::dark),
-        ("hostile names are text", Walk::hostile),
-        ("many charts, timed", Walk::many),
+        ("the overview lists changes, regressions first, and filters them", Walk::overview),
+        ("a change links to its series, and from there to all series", Walk::series),
+        ("charts show commit, date and values, and open the commit", Walk::hover),
+        ("zoom, log scale and filters are stored in the address and restored from it", Walk::permalink),
+        ("a chart can be read with the keyboard alone", Walk::keyboard),
+        ("tables, labels and headings are accessible to screen readers", Walk::structure),
+        ("two commits can be compared, largest changes first", Walk::compare),
+        ("light and dark mode, by the system and by choice", Walk::dark),
+        ("hostile names stay text", Walk::hostile),
+        ("many charts, with times", Walk::many),
     ];
     for (name, step) in steps {
-        step(&walk).with_context(|| format!("not so: {name}"))?;
+        step(&walk).with_context(|| format!("failed: {name}"))?;
         println!("ok: {name}");
     }
     let complaints = walk.window.complaints();
-    ensure!(complaints.is_empty(), "the browser complains, or asks the network: {complaints:#?}");
-    println!("ok: no error in the console, no request that is not a file");
+    ensure!(complaints.is_empty(), "console errors or network requests: {complaints:#?}");
+    println!("ok: no console errors and no network requests");
     Ok(())
 }
 
@@ -90,11 +90,11 @@ impl Walk<'_> {
         ensure!(window.holds("!document.querySelector('script[src*=plotly]')")?, "the overview loads Plotly");
         let changes = window.value("[...document.querySelectorAll('#moved-table .change')].map(cell => parseFloat(cell.textContent.replace('\\u2212', '-').replace(/[^-0-9.]/g, '')))")?;
         let changes: Vec<f64> = serde_json::from_value(changes)?;
-        ensure!(changes.len() >= 8, "what moved lacks the rise of the P99 TTFT: {changes:?}");
+        ensure!(changes.len() >= 8, "the recent changes lack the increase of the P99 TTFT: {changes:?}");
         ensure!(changes[0] > 20.0 && changes.is_sorted_by(|a, b| a.abs() >= b.abs()), "not worst first: {changes:?}");
         ensure!(
             window.text("document.querySelector('#moved-table tbody tr').textContent")?.contains("worse"),
-            "the worst is not called worse"
+            "the largest regression is not marked as worse"
         );
         self.shot("overview")?;
 
@@ -106,7 +106,7 @@ impl Walk<'_> {
             all > 3.0 && window.holds("location.hash.includes('model=mixtral')")?,
             "the filter is not in the address"
         );
-        self.same("document.querySelector('#moved .empty').textContent", "Nothing moved in the last 30 days.")?;
+        self.same("document.querySelector('#moved .empty').textContent", "No changes in the last 30 days.")?;
         self.open("index.html#days=30")?;
         window.choose("choice-device", "cpu")?;
         window.until(
@@ -147,11 +147,11 @@ impl Walk<'_> {
                 ),
                 ("heads without scope", "[...document.querySelectorAll('main th')].filter(it => !it.scope)"),
                 (
-                    "links and buttons without words",
+                    "links and buttons without text",
                     "[...document.querySelectorAll('a, button')].filter(it => !it.textContent.trim())",
                 ),
                 (
-                    "ids that are there twice",
+                    "duplicated ids",
                     "[...document.querySelectorAll('[id]')].map(it => it.id).filter((id, at, all) => all.indexOf(id) !== at)",
                 ),
                 (
@@ -165,13 +165,13 @@ impl Walk<'_> {
             ensure!(
                 window
                     .holds("document.querySelectorAll('h1').length === 1 && document.documentElement.lang === 'en'")?,
-                "{page}: not one first heading"
+                "{page}: not exactly one first-level heading"
             );
         }
         window.click("details summary")?;
         window.until(&format!("document.querySelectorAll('details[open] tbody tr').length === {}", store::COMMITS))?;
         let csv = window.text("document.querySelector('a[download]').getAttribute('href')")?;
-        let table = fs::read_to_string(self.site.join(&csv)).with_context(|| format!("there is no {csv}"))?;
+        let table = fs::read_to_string(self.site.join(&csv)).with_context(|| format!("{csv} does not exist"))?;
         ensure!(
             table.lines().count() == store::COMMITS * store::SERIES + 1,
             "{csv} has {} lines",
@@ -196,18 +196,18 @@ impl Walk<'_> {
         let found: Vec<f64> = serde_json::from_value(window.value(changes)?)?;
         ensure!(
             found.len() > 50 && found[..8].iter().all(|change| *change > 8.0),
-            "the step is not at the top: {found:?}"
+            "the step is not first: {found:?}"
         );
         ensure!(
             window.text("document.querySelector('#comparison-table tbody tr').textContent")?.contains("worse"),
-            "slower is not called worse"
+            "a slower commit is not marked as worse"
         );
         self.shot("compare")?;
         let address = window.text("location.hash")?;
         window.reload()?;
         self.same("location.hash", &address)?;
         let again: Vec<f64> = serde_json::from_value(window.value(changes)?)?;
-        ensure!(again == found, "another comparison after a reload: {again:?}");
+        ensure!(again == found, "the comparison differs after a reload: {again:?}");
         window.click("#swap")?;
         window.until("document.querySelector('#comparison-table tbody tr .change').textContent.includes('better')")?;
         window.choose("choice-least", "0.05")?;
@@ -222,7 +222,7 @@ impl Walk<'_> {
         window.prefer("light")?;
         self.open(&file)?;
         self.plot()?;
-        ensure!(!window.holds(dark)?, "dark where the system is light");
+        ensure!(!window.holds(dark)?, "dark mode although the system is light");
         self.shot("page-light")?;
         window.prefer("dark")?;
         window.until(dark)?;
@@ -235,7 +235,7 @@ impl Walk<'_> {
         window.click("#theme")?;
         window.until(dark)?;
         window.reload()?;
-        ensure!(window.holds(dark)?, "the choice is not remembered");
+        ensure!(window.holds(dark)?, "the choice is not stored");
         for (file, name) in [("index.html#days=30", "overview-dark"), ("compare.html", "compare-dark")] {
             self.open(file)?;
             self.shot(name)?;
@@ -293,7 +293,7 @@ impl Walk<'_> {
         let [title, shown] =
             ["title", "textContent"].map(|part| window.number(&format!("document.querySelector('h1').{part}.length")));
         let (title, shown) = (title?, shown?);
-        ensure!(title > 9_000.0 && shown < 200.0, "{shown} letters shown, {title} in the title");
+        ensure!(title > 9_000.0 && shown < 200.0, "{shown} characters shown, {title} in the title");
         self.shot("long-name")?;
         self.open(&hostile)?;
         self.shot("hostile-name")

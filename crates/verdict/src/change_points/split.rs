@@ -1,5 +1,5 @@
-//! Where a window of a series may be split: the E-divisive method of Matteson and James (2014) for one dimension. Pure;
-//! the permutations have a fixed seed.
+//! Candidate splits of a window: the E-divisive method of Matteson and James (2014) in one dimension. The permutations
+//! have a fixed seed.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 /// Permutations of the best split.
 const PERMUTATIONS: usize = 999;
 
-/// Largest share of permutations that split as well as the series itself. What is found is verified afterwards.
+/// Largest share of permutations with a statistic as large as the observed one. Candidates are verified afterwards.
 const SHARE: f64 = 0.05;
 
 /// Fewest points of a segment.
@@ -64,7 +64,7 @@ fn energy(left_count: usize, right_count: usize, between: f64, left: f64, right:
     n * m / (n + m) * (2.0 * between / (n * m) - mean(left, n) - mean(right, m))
 }
 
-/// Whether few permutations of the segment split as well at the same place.
+/// Whether the observed statistic is larger than that of almost all permutations of the segment, split at the same place.
 fn is_significant(segment: &[f64], at: usize, observed: f64) -> bool {
     let mut random = ChaCha8Rng::seed_from_u64(segment.len() as u64);
     let mut order: Vec<usize> = (0..segment.len()).collect();
@@ -85,8 +85,8 @@ fn is_significant(segment: &[f64], at: usize, observed: f64) -> bool {
     true
 }
 
-/// The energy statistic of sorted values of which some are left, in one pass: each value's distances to those below it
-/// are its value times their number, less their sum.
+/// The energy statistic of sorted values, each marked as left or right, in one pass: the distances of a value to the smaller
+/// ones are its value times their number, minus their sum.
 fn sorted_energy(sorted: &[f64], is_left: &[bool], left_count: usize) -> f64 {
     let (mut lefts, mut left_sum, mut rights, mut right_sum) = (0.0, 0.0, 0.0, 0.0);
     let (mut left, mut right, mut between) = (0.0, 0.0, 0.0);

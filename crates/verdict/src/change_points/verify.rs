@@ -1,36 +1,47 @@
-//! Which candidates are changes: each is tested against the points up to its neighbours, and the weakest goes first. Pure.
+//! Verification of candidates: each is tested on the points up to its neighbours, and the weakest is removed first.
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::{CONFIRMED_BY, P, SHIFT, TOLD_BY};
 use crate::statistics::{RESOLUTION, mean, median};
 
-/// Values further from the median of their segment than this many MADs are drawn in to there.
+/// Fewest points on either side of a confirmed change.
+pub(super) const CONFIRMED_BY: usize = 5;
+
+/// Fewest points after a reported change: a single point may be a spike.
+const REPORTED_BY: usize = 2;
+
+/// Largest p value of a change.
+const P: f64 = 1e-3;
+
+/// Smallest change of the level, as a relative change: 2 %.
+const SHIFT: f64 = 0.02;
+
+/// Values further from the median of their segment than this many MADs are clamped to that distance.
 const MADS: f64 = 2.5;
 
 /// MAD of a normal distribution relative to its standard deviation.
 const MAD_OF_NORMAL: f64 = 0.6745;
 
-/// Largest autocorrelation that is believed; beyond it nothing would ever be found.
+/// Largest autocorrelation that is used; with more, no change could be significant.
 const MOST_CORRELATED: f64 = 0.9;
 
-/// A change, on the log scale.
+/// A candidate with its test, on the log scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Found {
+pub(super) struct TestedSplit {
     pub at: usize,
     pub before: f64,
     pub after: f64,
     pub p: f64,
 }
 
-/// The candidates that hold: the weakest is dropped, its neighbours get its points, until all that are left hold.
-pub(super) fn verified(logs: &[f64], mut candidates: Vec<usize>) -> Vec<Found> {
+/// The candidates that hold. The weakest of those that do not is removed and its neighbours are tested again, until all hold.
+pub(super) fn verified(logs: &[f64], mut candidates: Vec<usize>) -> Vec<TestedSplit> {
     loop {
         let borders = |index: usize| {
             let begin = index.checked_sub(1).map_or(0, |before| candidates[before]);
             (begin, candidates[index], candidates.get(index + 1).copied().unwrap_or(logs.len()))
         };
-        let tests: Vec<Found> = (0..candidates.len()).map(|index| test(logs, borders(index))).collect();
+        let tests: Vec<TestedSplit> = (0..candidates.len()).map(|index| test(logs, borders(index))).collect();
         let weakest = (0..tests.len())
             .filter(|&index| !holds(&tests[index], borders(index), logs.len()))
             .max_by(|&a, &b| tests[a].p.total_cmp(&tests[b].p));
@@ -41,15 +52,16 @@ pub(super) fn verified(logs: &[f64], mut candidates: Vec<usize>) -> Vec<Found> {
     }
 }
 
-fn holds(found: &Found, (begin, at, end): (usize, usize, usize), length: usize) -> bool {
-    // Only the newest segment may still be short.
-    let enough = if end == length { TOLD_BY } else { CONFIRMED_BY };
+fn holds(found: &TestedSplit, (begin, at, end): (usize, usize, usize), length: usize) -> bool {
+    // Only the newest segment may be short.
+    let enough = if end == length { REPORTED_BY } else { CONFIRMED_BY };
     let shift = (found.after - found.before).abs();
     at - begin >= CONFIRMED_BY && end - at >= enough && found.p < P && shift >= SHIFT.ln_1p()
 }
 
-/// Student's t over the segments before and after `at`, with as many points as their autocorrelation leaves.
-fn test(logs: &[f64], (begin, at, end): (usize, usize, usize)) -> Found {
+/// Student's t test of the segments before and after `at`, with the effective number of points given their
+/// autocorrelation.
+fn test(logs: &[f64], (begin, at, end): (usize, usize, usize)) -> TestedSplit {
     let (before, after) = (winsorised(&logs[begin..at]), winsorised(&logs[at..end]));
     let (low, high) = (mean(&before).unwrap_or_default(), mean(&after).unwrap_or_default());
     let residuals: Vec<f64> =
@@ -65,13 +77,13 @@ fn test(logs: &[f64], (begin, at, end): (usize, usize, usize)) -> Found {
         Ok(student) if freedom > 0.0 && own_freedom > 0.0 => {
             let deviation = (squares / own_freedom).sqrt().max(RESOLUTION);
             let error = deviation * (1.0 / n + 1.0 / m).sqrt();
-            // The place was chosen because it stands out: a stretch of n points holds n / k stretches of k points.
+            // Correction for the choice of the place: n points contain n / k stretches of k points.
             let places = residuals.len() as f64 / before.len().min(after.len()) as f64;
             (2.0 * student.sf((high - low).abs() / error) * places).min(1.0)
         }
         _ => 1.0,
     };
-    Found { at, before: low, after: high, p }
+    TestedSplit { at, before: low, after: high, p }
 }
 
 fn winsorised(segment: &[f64]) -> Vec<f64> {
@@ -86,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_is_that_of_scipy_where_nothing_is_correlated() {
+    fn without_autocorrelation_the_p_value_is_that_of_scipy() {
         // Residuals alternate, so the autocorrelation is below 0 and all points count.
         // Two places: stats.ttest_ind([1, 1.1, 1, 1.1, 1, 1.1], [2, 2.1, 2, 2.1, 2, 2.1]).pvalue
         let logs = [1.0, 1.1, 1.0, 1.1, 1.0, 1.1, 2.0, 2.1, 2.0, 2.1, 2.0, 2.1];
@@ -96,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn a_spike_is_drawn_in_to_its_segment() {
+    fn a_spike_is_clamped_to_its_segment() {
         let mut segment = vec![1.0, 1.02, 0.98, 1.01, 0.99, 1.0, 1.02, 0.98];
         segment.push(9.0);
         assert!(winsorised(&segment).into_iter().fold(0.0, f64::max) < 1.1);
     }
 
     #[test]
-    fn candidates_that_do_not_hold_give_their_points_to_their_neighbours() {
+    fn points_of_removed_candidates_go_to_their_neighbours() {
         let noisy = |place: usize| if place.is_multiple_of(2) { 0.005 } else { -0.005 };
         let logs: Vec<f64> = (0..40).map(|place| noisy(place) + if place >= 20 { 0.1 } else { 0.0 }).collect();
         let found: Vec<usize> = verified(&logs, vec![7, 13, 20, 21, 33]).iter().map(|found| found.at).collect();

@@ -1,4 +1,4 @@
-//! Base against head: rows, each with a verdict and the numbers behind it.
+//! The comparison of base and head: rows with their values, statistics and verdicts.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,25 +11,25 @@ use crate::strategy::Strategy;
 /// Schema of `comparison.json`.
 pub const SCHEMA: &str = "vllm-perf/comparison/v1";
 
-/// What may be said of a row or of a whole report. The order is that of importance.
+/// The verdict of a row or of a report, in order of importance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Worse: significant after correction, and at least the minimum effect.
+    /// Worse: significant after correction and at least the minimum effect.
     Regressed,
-    /// Either side has no value.
+    /// A side has no value.
     #[serde(rename = "not measured")]
     NotMeasured,
     /// Better, by the same rule.
     Improved,
-    /// The 90 % interval lies inside ±5 %.
+    /// The 90 % interval is within ±5 %.
     Unchanged,
-    /// The runs cannot tell.
+    /// None of the above.
     Inconclusive,
 }
 
 impl Verdict {
-    /// The word for it.
+    /// The name in files and texts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Regressed => "regressed",
@@ -41,26 +41,23 @@ impl Verdict {
     }
 }
 
-/// Base against head: every row and every number behind it. The one input of every rendering.
+/// The comparison of base and head, the content of `comparison.json`. All renderings are made from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Always [`SCHEMA`].
     pub schema: String,
-    /// The whole report's verdict.
+    /// Verdict of the report.
     pub verdict: Verdict,
-    /// Primary rows by verdict.
     pub counts: Counts,
-    /// What was compared, where and how.
     pub subject: Subject,
-    /// How verdicts were reached.
     pub method: Method,
     /// The cases, in the order of the plan.
     pub cases: Vec<CaseFacts>,
-    /// One metric of one case each; a case's rows stand together.
+    /// One row for each metric of each case; the rows of a case are adjacent.
     pub rows: Vec<Row>,
-    /// Tests that were left out, and why.
+    /// Tests that were not run, and why.
     pub skipped: Vec<Skipped>,
-    /// How the run was conducted; empty where folders are compared.
+    /// How the run was conducted; empty for a comparison of folders.
     #[serde(default)]
     pub conduct: Conduct,
 }
@@ -68,55 +65,50 @@ pub struct Comparison {
 /// Primary rows by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Worse.
     pub regressed: usize,
-    /// Better.
     pub improved: usize,
-    /// The same.
     pub unchanged: usize,
-    /// Cannot tell.
     pub inconclusive: usize,
-    /// Cannot tell either: run once, in a screen that saw nothing suspicious. Not among the inconclusive ones here.
+    /// Rows that the screening pass saw no change in, so that they were not repeated. Not counted as inconclusive here.
     #[serde(default)]
     pub screened: usize,
-    /// No value.
     pub not_measured: usize,
 }
 
 /// One metric of one case, base against head.
+// 23 fields: the keys of a row in `comparison/v1`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the case.
     pub case: String,
     /// Metric id.
     pub metric: String,
-    /// Words for people.
+    /// Display name of the metric.
     pub label: String,
     /// Unit of `base` and `head`.
     pub unit: String,
-    /// Which way is better.
     pub direction: Direction,
-    /// Smallest relative change that is called one: 0.03 is 3 % either way.
+    /// Smallest relative change that is reported as `regressed` or `improved`: 0.03 is 3 % in either direction.
     pub min_effect: f64,
-    /// Whether it may raise an alarm.
+    /// Whether the row counts in the verdict of the report.
     pub primary: bool,
-    /// Whether its noise is known from A/A pairs of its own.
+    /// Whether its noise was estimated from A/A pairs of this row.
     pub calibrated: bool,
-    /// A/A pairs that its noise is known from, its own or those of its metric.
+    /// A/A pairs of the noise estimate, of this row or of its metric.
     pub aa_pairs: usize,
-    /// Standard deviation of A/A pair log-ratios that the variance was drawn towards, if one was known.
+    /// Prior standard deviation of the log-ratios of A/A pairs, if one was used.
     pub s0: Option<f64>,
     /// Weight of `s0`, in degrees of freedom; 0 without one.
     pub n0: f64,
-    /// Which of the method's looks decided, from 1.
+    /// The look that decided the row, as an index into the looks of the method, from 1.
     pub look: u32,
-    /// One value a repetition.
+    /// Values of the repetitions.
     pub base: Vec<f64>,
-    /// One value a repetition.
+    /// Values of the repetitions.
     pub head: Vec<f64>,
     /// Relative change, Hodges-Lehmann: 0.05 is +5 %.
     pub estimate: Option<f64>,
-    /// Standard deviation of the logarithm of one repetition, drawn towards `s0`.
+    /// Standard deviation of the logarithm of one repetition, moderated towards `s0`.
     pub deviation: Option<f64>,
     /// Lower end of the 95 % interval of the relative change.
     pub low: Option<f64>,
@@ -126,41 +118,35 @@ pub struct Row {
     pub p: Option<f64>,
     /// Benjamini-Hochberg adjusted p value over the primary rows of the same look; primary rows only.
     pub q: Option<f64>,
-    /// Smallest relative change that would have been called one with 80 % power, had no other row changed; primary rows
-    /// only.
+    /// Smallest relative change that is detected with 80 % power if no other row changes; primary rows only.
     pub detectable: Option<f64>,
-    /// What may be said.
     pub verdict: Verdict,
-    /// One sentence: why.
+    /// The reason of the verdict, one sentence.
     pub why: String,
 }
 
-/// What is known of a case, for its label and its chart.
+/// The properties of a case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseFacts {
     /// Unique name.
     pub name: String,
-    /// What it measures.
     pub kind: Kind,
-    /// Name of the test that it comes from.
     pub test: String,
-    /// Model.
     pub model: String,
     /// Request rate as text (`inf`), serving only.
     pub request_rate: Option<String>,
     /// Concurrency, serving only.
     pub max_concurrency: Option<u64>,
-    /// Who measured it.
     pub measured_by: MeasuredBy,
-    /// Why a side has no value, where one has none.
+    /// Repetitions without a value, with the reason.
     pub problems: Vec<Problem>,
-    /// Why numbers may not be what they seem, in the words of the client that measured them.
+    /// Warnings of the load client about repetitions that are compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Problem>,
 }
 
 impl CaseFacts {
-    /// What the name of a case tells: `<test>[_qps_<rate>[_concurrency_<n>]]` for serving, the test itself else.
+    /// The properties in the name of a case: `<test>[_qps_<rate>[_concurrency_<n>]]` for serving, the test itself otherwise.
     pub fn named(name: &str, kind: Kind) -> Self {
         let (front, max_concurrency) = match name.rsplit_once("_concurrency_") {
             Some((front, number)) if kind == Kind::Serving && number.parse::<u64>().is_ok() => {
@@ -186,56 +172,54 @@ impl CaseFacts {
     }
 }
 
-/// What was wrong with a repetition of a case: why it has no value, or why its value may not be what it seems.
+/// A failure or a warning of one repetition of a case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Which side.
     pub side: Side,
-    /// Which repetition, from 1.
+    /// Number of the repetition, from 1.
     pub repetition: u32,
-    /// What went wrong.
     pub reason: String,
 }
 
-/// How verdicts were reached.
+/// How the verdicts were computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Method {
-    /// How the runs turned out to be arranged.
+    /// How the compared repetitions are arranged.
     pub strategy: Strategy,
-    /// Repetitions a side that were run.
+    /// Repetitions of each side that were run.
     pub pairs: u32,
-    /// Repetitions a side that were planned.
+    /// Repetitions of each side that were planned.
     pub planned_pairs: u32,
     /// Seed of the order inside each pair.
     pub seed: u64,
-    /// False discovery rate over the primary rows: the sum of those of the looks.
+    /// False discovery rate over the primary rows: the sum over the looks.
     pub fdr: f64,
-    /// When the values were looked at, in order; one look unless the run was sequential.
+    /// The analyses, in order; one unless the run was sequential.
     pub looks: Vec<Look>,
 }
 
-/// One look at the values: cases that it decides are done.
+/// One analysis of a run: cases that it decides are finished.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Look {
-    /// Repetitions a side, of the first on.
+    /// Number of repetitions of each side, counted from the first.
     pub pairs: u32,
-    /// False discovery rate over the primary rows that it looks at.
+    /// False discovery rate over the primary rows of this look.
     pub fdr: f64,
 }
 
 impl Look {
-    /// The looks of a sequential run: at 5 pairs with a fifth of the false discovery rate, and of the cases that are
-    /// inconclusive then, at 10 with the rest.
+    /// The looks of a sequential run: at 5 pairs with a fifth of the false discovery rate, and at 10 pairs with the rest for
+    /// the cases that were inconclusive at the first.
     pub fn sequential(fdr: f64) -> [Self; 2] {
         [Self { pairs: 5, fdr: fdr / 5.0 }, Self { pairs: 10, fdr: fdr * 4.0 / 5.0 }]
     }
 }
 
-/// A test or a kind that is left out, and why.
+/// A test or a kind of tests that was not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Name of the test, or the kind when a whole file is left out.
+    /// Name of the test, or the kind if a whole file was skipped.
     pub name: String,
-    /// Why, and what would make it run.
+    /// Why, and how to run it.
     pub reason: String,
 }

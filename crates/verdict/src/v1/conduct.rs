@@ -1,82 +1,78 @@
-//! How a run was conducted, as far as verdicts and readers need to know it. Kept in `comparison.json`.
+//! How a run was conducted: the part of `comparison.json` that describes the run itself.
 
 use serde::{Deserialize, Serialize};
 
 use crate::side::Side;
 use crate::strategy::{Phase, Strategy};
 
-/// How the runs were arranged, what held a verdict back, what ran and how long it took.
+/// How a run was arranged, why verdicts were withheld, and how long its phases took.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conduct {
-    /// How the runs were to be arranged.
+    /// The strategy of the plan.
     pub strategy: Strategy,
-    /// Why nothing may be called a change, whatever the numbers say.
+    /// Why values are shown without a verdict, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// Cases that ran in the screen alone, because it saw nothing suspicious.
+    /// Cases that only the screening pass ran, because it saw no change in them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub screened: Vec<String>,
-    /// What a reader must know before any number.
+    /// Notices that reports show before the results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
-    /// The phases that ran, in order, each with its time.
+    /// The phases that ran, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseTime>,
-    /// Where the time of each side went, the warm-up aside.
+    /// Time of each side by activity, without the warm-up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<SideTime>,
-    /// What the searches for the largest concurrency found.
+    /// Results of the searches for the largest concurrency.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub searches: Vec<Found>,
 }
 
-/// What the search for the largest concurrency within latency targets found, for one test at one request rate.
+/// The result of the search for the largest concurrency within latency targets, for one test at one request rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Found {
-    /// The side.
     pub side: Side,
-    /// Name of the test.
     pub test: String,
     /// Request rate as text (`inf`).
     pub request_rate: String,
-    /// Highest TTFT, in milliseconds.
+    /// Target for TTFT, in milliseconds.
     pub ttft_ms: f64,
-    /// Highest TPOT, in milliseconds.
+    /// Target for TPOT, in milliseconds.
     pub tpot_ms: f64,
-    /// The largest concurrency that met both; absent where none did.
+    /// The largest concurrency that met both; absent if none did.
     pub largest: Option<u64>,
-    /// The smallest that missed one; absent where none did.
+    /// The smallest concurrency that missed one; absent if none did.
     pub first_fail: Option<u64>,
 }
 
-/// How long a phase took, on both sides together.
+/// Duration of a phase, both sides together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseTime {
-    /// The phase.
     pub phase: Phase,
-    /// How many passes over cases, of both sides.
+    /// Passes over the cases, of both sides.
     pub passes: u32,
     /// Seconds of wall time.
     pub seconds: f64,
 }
 
-/// Where the time of a side went, in seconds of wall time.
+/// Time of a side by activity, in seconds of wall time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SideTime {
-    /// The side.
     pub side: Side,
-    /// From starting a server to its first answer.
+    /// From the start of a server until it is ready.
     pub server_start: f64,
-    /// A client or benchmark at work before and after what it measures: imports, data sets, its own start and end.
+    /// Time of a client outside its measurement: imports, data sets, start and exit.
     pub client_start: f64,
-    /// Under load, measured.
+    /// Measurement under load.
     pub measuring: f64,
-    /// All else: ending servers, writing files, waiting.
+    /// Everything else: stopping servers, writing files, waiting.
     pub other: f64,
 }
 
 impl Conduct {
-    /// Whether a case ran in the screen alone.
+    /// Whether only the screening pass ran a case.
     pub fn is_screened(&self, case: &str) -> bool {
         self.screened.iter().any(|screened| screened == case)
     }

@@ -1,11 +1,11 @@
-//! What was compared: the event, the device, the sides and the host.
+//! The subject of a comparison: the event, the device, the sides and the host.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Who told us about the event.
+/// The source of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -13,40 +13,40 @@ pub enum Provider {
     Github,
     /// Buildkite: `BUILDKITE_*`.
     Buildkite,
-    /// A person's machine: flags alone.
+    /// A local run: flags only.
     Local,
 }
 
-/// Where the labels were read.
+/// The source of the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelsSource {
-    /// GitHub's API, now.
+    /// GitHub's API, at the time of the run.
     Api,
-    /// The event's payload or the build's environment: frozen when the event happened.
+    /// The event's payload or the build's environment, as of the event.
     Payload,
     /// `--label` flags.
     Flag,
 }
 
-/// An event, the same for every CI.
+/// A CI event, in the same form for every CI.
+// 13 fields: the keys of the event in `comparison/v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Who told us.
     pub provider: Provider,
-    /// GitHub's event name (`pull_request`, `push`, ...), also for Buildkite builds; `local` on a person's machine.
+    /// GitHub's event name (`pull_request`, `push`, ...), also for Buildkite builds; `local` for a local run.
     pub name: String,
     /// What happened to the pull request (`labeled`, `synchronize`, ...); `deleted` for a push that deleted its branch.
     pub action: Option<String>,
-    /// The label that was just added or removed; characters that no configured label can have read `?`.
+    /// The label that was just added or removed. Characters that a configured label cannot contain are replaced by `?`.
     pub changed_label: Option<String>,
     /// `owner/name` of the repository that the event belongs to.
     pub repository: Option<String>,
-    /// The branch that was pushed, or the pull request's head branch.
+    /// The pushed branch, or the pull request's head branch.
     pub branch: Option<String>,
     /// Full hash of the commit to measure.
     pub head_sha: Option<String>,
-    /// Full hash of the tip of the target branch, as the event knew it. Not yet the merge base.
+    /// Full hash of the tip of the target branch, as of the event; not the merge base.
     pub base_sha: Option<String>,
     /// The target branch of the pull request or merge group.
     pub base_branch: Option<String>,
@@ -54,13 +54,12 @@ pub struct Event {
     pub pull_request: Option<u64>,
     /// Names of the labels on the pull request.
     pub labels: Vec<String>,
-    /// Where `labels` was read.
     pub labels_source: LabelsSource,
-    /// Whether the head commit lives in another repository than the pull request's target.
+    /// Whether the head commit is in another repository than the pull request's target.
     pub fork: bool,
 }
 
-/// Devices that vLLM publishes images for.
+/// A device that vLLM publishes images for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceName {
@@ -79,10 +78,10 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
-    /// All of them, in the order in which they are looked for.
+    /// In the order of detection.
     pub const ALL: [Self; 6] = [Self::Cuda, Self::Rocm, Self::Hpu, Self::Xpu, Self::Cpu, Self::Arm64Cpu];
 
-    /// The word that users type and records carry.
+    /// The name in flags, files and records.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cuda => "cuda",
@@ -94,7 +93,7 @@ impl DeviceName {
         }
     }
 
-    /// Whether `tensor_parallel_size` counts NUMA nodes here rather than accelerators.
+    /// Whether `tensor_parallel_size` counts NUMA nodes rather than accelerators.
     pub fn is_cpu(self) -> bool {
         matches!(self, Self::Cpu | Self::Arm64Cpu)
     }
@@ -111,7 +110,7 @@ impl DeviceName {
         }
     }
 
-    /// Suffix of vLLM's image tags, where the config says nothing. GPU images of both vendors have none.
+    /// Suffix of vLLM's image tags, unless the config sets one. Images for NVIDIA and AMD GPUs have none.
     pub fn image_suffix(self) -> &'static str {
         match self {
             Self::Rocm => "",
@@ -137,10 +136,9 @@ impl FromStr for DeviceName {
     }
 }
 
-/// A device as one plan measures on it.
+/// The device of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Which device.
     pub name: DeviceName,
     /// Device type as upstream writes it, e.g. `NVIDIA H100 80GB HBM3` or `AMD_EPYC_9654_96-Core_96c`.
     #[serde(rename = "type")]
@@ -165,55 +163,53 @@ impl Device {
         word.unwrap_or(&self.device_type)
     }
 
-    /// Upstream's `gpu_type` file entry: a line for each accelerator, one for a CPU.
+    /// Upstream's `gpu_type` file entry: one line for each accelerator, one line for a CPU.
     pub fn gpu_type_lines(&self) -> String {
         let lines = if self.name.is_cpu() { 1 } else { self.count.max(1) as usize };
         vec![self.gpu_type(); lines].join("\n")
     }
 }
 
-/// What was compared, where and how.
+/// The subject of a comparison: what was compared and where.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
     /// Version of vllm-perf.
     pub version: String,
-    /// What happened; absent when two folders are compared.
+    /// Absent for a comparison of folders.
     pub event: Option<Event>,
-    /// What was measured on, where it is known.
+    /// Absent if unknown.
     pub device: Option<Device>,
-    /// What base was.
     pub base: Option<SideFacts>,
-    /// What head was.
     pub head: Option<SideFacts>,
-    /// The machine, where it is known.
+    /// The machine; absent if unknown.
     pub host: Option<Host>,
-    /// When the run began, RFC 3339 in UTC.
+    /// Start of the run, RFC 3339 in UTC.
     pub started: Option<String>,
-    /// How long it took, in seconds.
+    /// Duration of the run, in seconds.
     pub seconds: Option<f64>,
-    /// One command that measures this again.
+    /// A command that repeats the measurement.
     pub reproduce: Option<String>,
 }
 
-/// What a side was.
+/// What ran on a side.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideFacts {
-    /// The target or the folder, as the user would write it.
+    /// The target or the folder, as written on the command line.
     pub target: String,
-    /// The commit that it stands for.
+    /// The measured commit.
     pub commit: Option<String>,
-    /// Digest of the image that ran.
+    /// Digest of the image.
     pub image_digest: Option<String>,
-    /// Version that vLLM itself reports.
+    /// Version reported by vLLM.
     pub vllm_version: Option<String>,
-    /// Words that were appended to the server command.
+    /// Arguments that were appended to the server command.
     pub server_args: Vec<String>,
-    /// When its commit was made or, where git does not know it, its image was built; RFC 3339.
+    /// Date of the commit or, if git does not know the commit, of the image; RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dated: Option<String>,
 }
 
-/// The machine that measured.
+/// The machine of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
     /// Processor model.
@@ -226,6 +222,6 @@ pub struct Host {
     pub numa_nodes: u32,
     /// Kernel release.
     pub kernel: String,
-    /// Frequency governor, where it can be read.
+    /// Frequency governor, if readable.
     pub governor: Option<String>,
 }

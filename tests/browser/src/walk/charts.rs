@@ -1,4 +1,4 @@
-//! The part of the walk that is about charts: hover, zoom, log scale, filters, the keyboard, and many of them at once.
+//! The steps for charts: hover, zoom, log scale, filters, keyboard, and many charts.
 
 use anyhow::{Context, Result, ensure};
 
@@ -6,7 +6,7 @@ use super::{DRAWN, Walk};
 use crate::store;
 
 impl Walk<'_> {
-    /// The middle of the drawing of the first chart, and its ends.
+    /// The middle of the first chart's plot, and a point on either side.
     pub(super) fn plot(&self) -> Result<[(f64, f64); 3]> {
         self.window.until(&format!("{DRAWN} > 0"))?;
         let [left, top, width, height] = self.window.rectangle(".chart .nsewdrag")?;
@@ -31,7 +31,7 @@ impl Walk<'_> {
         ensure!(known.abs_diff(store::COMMITS / 2) < 6, "the middle of the chart is commit {known}: {tip}");
         ensure!(
             tip.contains("2026-") && tip.contains("ms") && tip.contains("rate inf"),
-            "the tip lacks something: {tip}"
+            "the tooltip is incomplete: {tip}"
         );
         self.shot("hover")?;
         window.press(x, y)?;
@@ -55,7 +55,7 @@ impl Walk<'_> {
         );
         ensure!(
             window.text("document.getElementById('changes').textContent")?.contains("provisional"),
-            "no word of it in the table"
+            "the table does not mention it"
         );
         self.shot("provisional")
     }
@@ -98,17 +98,17 @@ impl Walk<'_> {
         window.key("Tab")?;
         ensure!(
             window.holds("document.activeElement.className === 'skip'")?,
-            "the first stop is not the way to the content"
+            "the first focus is not the skip link"
         );
         window.key("Enter")?;
         window.until("document.activeElement.id === 'main' && location.hash === '#metric=median_ttft_ms'")?;
         let mut stops = 0;
         while !window.holds("document.activeElement.classList.contains('chart')")? {
             stops += 1;
-            ensure!(stops < 40, "no chart is reached with the tab key");
+            ensure!(stops < 40, "no chart can be reached with the tab key");
             window.key("Tab")?;
         }
-        ensure!(window.holds("document.activeElement.matches(':focus-visible') && getComputedStyle(document.activeElement).outlineStyle !== 'none'")?, "the focus cannot be seen");
+        ensure!(window.holds("document.activeElement.matches(':focus-visible') && getComputedStyle(document.activeElement).outlineStyle !== 'none'")?, "the focus is not visible");
         for key in ["End", "ArrowLeft"] {
             window.key(key)?;
         }
@@ -125,7 +125,7 @@ impl Walk<'_> {
         let file = self.model()?;
         self.open(&format!("{file}#split=series"))?;
         let charts = window.number("document.querySelectorAll('.chart').length")?;
-        ensure!(charts >= 50.0, "{charts} charts are not many");
+        ensure!(charts >= 50.0, "only {charts} charts");
         window.until("(() => { const seen = [...document.querySelectorAll('.chart')].filter(box => { const r = box.getBoundingClientRect(); return r.top < innerHeight && r.bottom > 0; }); return seen.length > 0 && seen.every(box => box.classList.contains('drawn')); })()")?;
         let [usable, drawn] = ["usable", "drawn"]
             .map(|mark| window.number(&format!("performance.getEntriesByName('{mark}')[0].startTime")));
@@ -137,7 +137,7 @@ impl Walk<'_> {
             usable?,
             drawn?
         );
-        ensure!(count < charts, "charts out of sight are drawn too");
+        ensure!(count < charts, "charts outside the viewport are drawn");
         window.value("void scrollTo(0, document.body.scrollHeight)")?;
         window.until("[...document.querySelectorAll('.chart')].at(-1).classList.contains('drawn')")?;
         Ok(())
