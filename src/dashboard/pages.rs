@@ -1,16 +1,20 @@
-//! The pages of the dashboard and what they load, as text. Pure. A page carries its names and where its data is; the
-//! numbers come from the data scripts, so that a new commit changes no page.
+//! The pages of the dashboard and the assets they load, as text. A page holds names and the path of its data. The numbers
+//! are in the data scripts, so a new commit does not change the pages.
 
 use std::fmt::Write;
+use std::io::Read;
 use std::sync::LazyLock;
 
+use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::page_data::{Page, Site, Summary};
 use crate::report::escape;
 
+/// Plotly's script, gzipped. Written by `scripts/plotly`.
+const PLOTLY: &[u8] = include_bytes!("site/plotly.min.js.gz");
 const STYLE: &str = include_str!("site/site.css");
-/// In the order in which they build on each other.
+/// In the order of their dependencies.
 const SCRIPTS: [&str; 5] = [
     include_str!("site/base.js"),
     include_str!("site/chart.js"),
@@ -19,17 +23,16 @@ const SCRIPTS: [&str; 5] = [
     include_str!("site/compare.js"),
 ];
 
-/// What the site may load: its own scripts and styles. `file:` is named because a page that is opened from a file has no
-/// origin that `'self'` could mean. Plotly sets styles on what it draws.
+/// The site may load its own scripts and styles only. `file:` is listed because a page opened from a file has no origin
+/// for `'self'` to match. `'unsafe-inline'` is for Plotly, which sets styles on the elements it draws.
 const POLICY: &str = "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'";
 
-/// A file that every page loads.
+/// A file below `assets/`.
 #[derive(Debug, Clone, Copy)]
 pub struct Asset {
-    /// File name below `assets/`: a stem, twelve hexadecimal digits of its content, an extension.
+    /// A stem, 12 hexadecimal digits of the content's SHA-256, an extension.
     pub name: &'static str,
-    /// Content.
     pub bytes: &'static [u8],
 }
 
@@ -53,20 +56,20 @@ fn hashed(stem: &str, extension: &str, content: String) -> (String, String) {
     (format!("{name}.{extension}"), content)
 }
 
-/// Plotly's script, the first of those that its crate writes into a page; the second, for formulas, is not used.
+#[expect(clippy::expect_used, reason = "the input is a constant, and a test unpacks it")]
 fn plotly() -> String {
-    let sources = plotly::Plot::offline_js_sources();
-    let first = sources.split_once("</script>").map_or(sources.as_str(), |(first, _)| first);
-    first.split_once('>').map_or(first, |(_, script)| script).to_owned()
+    let mut script = String::new();
+    GzDecoder::new(PLOTLY).read_to_string(&mut script).expect("the script is gzipped UTF-8");
+    script
 }
 
-/// The files below `assets/`. A file there that [`is_asset`] and is none of these is of a former version.
+/// The files below `assets/`. Any other file there for which [`is_asset`] is true belongs to another version.
 pub fn assets() -> Vec<Asset> {
     let all = [&ASSETS.style, &ASSETS.script, &ASSETS.plotly];
     all.map(|(name, content)| Asset { name, bytes: content.as_bytes() }).to_vec()
 }
 
-/// Whether a file below `assets/` has the name of one of ours, of this version or of another.
+/// Whether `name` is the name of an asset of this or any other version.
 pub fn is_asset(name: &str) -> bool {
     let hash = |rest: &str| {
         let (hash, extension) = rest.split_once('.')?;
@@ -76,20 +79,20 @@ pub fn is_asset(name: &str) -> bool {
     name.split_once('-').is_some_and(|(stem, rest)| ["site", "plotly"].contains(&stem) && hash(rest) == Some(true))
 }
 
-/// What is common to the pages.
+/// The parts of a page that differ between pages.
 struct Frame<'a> {
     view: &'a str,
     title: &'a str,
     heading: &'a str,
     repository: &'a str,
-    /// Empty where the page does not say.
+    /// Empty if the page does not show it.
     branch: &'a str,
-    /// Id of the page whose data is loaded; the index without one.
+    /// Id of the page whose data is loaded. `None` loads the index.
     page: Option<&'a str>,
-    /// Main part, without names.
+    /// HTML of the main part.
     body: &'static str,
-    /// What is shown without scripts, as HTML.
-    otherwise: String,
+    /// HTML shown if scripts are off.
+    without_scripts: String,
 }
 
 /// `index.html`.
@@ -102,7 +105,7 @@ pub fn index(site: &Site) -> String {
         branch: &site.branch,
         page: None,
         body: include_str!("site/overview.html"),
-        otherwise: tables(&site.pages),
+        without_scripts: tables(&site.pages),
     })
 }
 
@@ -117,7 +120,7 @@ pub fn page(page: &Page) -> String {
         branch: "",
         page: Some(&page.id),
         body: include_str!("site/page.html"),
-        otherwise: format!("<a href=\"data/{0}.csv\">CSV</a>", escape::html(&page.id)),
+        without_scripts: format!("<a href=\"data/{0}.csv\">CSV</a>", escape::html(&page.id)),
     })
 }
 
@@ -131,7 +134,7 @@ pub fn compare(site: &Site) -> String {
         branch: &site.branch,
         page: None,
         body: include_str!("site/compare.html"),
-        otherwise: tables(&site.pages),
+        without_scripts: tables(&site.pages),
     })
 }
 
@@ -145,7 +148,7 @@ fn tables(pages: &[Summary]) -> String {
 }
 
 fn frame(frame: &Frame) -> String {
-    let Frame { view, body, otherwise, .. } = frame;
+    let Frame { view, body, without_scripts, .. } = frame;
     let title = escape::html(frame.title);
     let heading = escape::html(&escape::name(frame.heading));
     let whole = escape::html(&escape::clean(frame.heading, usize::MAX));
@@ -172,7 +175,7 @@ fn frame(frame: &Frame) -> String {
          <nav aria-label=\"Site\">{}</nav><span class=\"where\">{place}</span>\
          <button type=\"button\" id=\"theme\" hidden></button></header>\n\
          <main id=\"main\" tabindex=\"-1\">\n<h1{whole}>{heading}</h1>\n\
-         <noscript><p class=\"notice\">The charts need JavaScript; {otherwise}</p></noscript>\n\
+         <noscript><p class=\"notice\">The charts need JavaScript; {without_scripts}</p></noscript>\n\
          {body}<p id=\"spoken\" class=\"unseen\" aria-live=\"polite\"></p>\n</main>\n\
          <footer>Written by vllm-perf. Dates are those of the commits, in UTC.</footer>\n</body>\n</html>\n",
         nav.concat(),
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_name_is_text_in_every_page_and_a_long_one_is_cut_with_a_title() {
+    fn a_hostile_name_is_escaped_in_every_page_and_a_long_one_is_cut_with_a_title() {
         let hostile = format!("</title><script>alert(1)</script>\" onload='x'{}", "x".repeat(10_000));
         let page = Page {
             id: "m-cpu-0".into(),
@@ -213,7 +216,7 @@ mod tests {
         };
         let site = site(&hostile);
         for html in [super::index(&site), super::compare(&site), super::page(&page)] {
-            assert_eq!(html.matches("<script").count(), 2, "ours and the data's: {html}");
+            assert_eq!(html.matches("<script").count(), 2, "the site's and the data's: {html}");
             assert!(!html.contains("<b>") && !html.contains("<i>") && !html.contains("onload='"), "{html}");
         }
         let html = super::page(&page);
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_loads_its_own_data_and_the_assets_that_there_are_and_nothing_from_elsewhere() {
+    fn a_page_loads_its_data_and_the_assets_and_nothing_else() {
         let html = super::index(&site("m"));
         let names: Vec<&str> = assets().iter().map(|asset| asset.name).collect();
         let loaded: Vec<&str> =
@@ -233,15 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn plotly_is_the_whole_script_and_nothing_else() {
-        let plotly = assets().into_iter().find(|asset| asset.name.starts_with("plotly-")).unwrap();
-        let text = std::str::from_utf8(plotly.bytes).unwrap();
-        assert!(text.contains("plotly.js v") && text.trim_end().ends_with("}));"), "{}", &text[..200]);
-        assert!(!text.contains("MathJax.loader") && !text.contains("<script"));
+    fn plotly_is_the_script_that_its_authors_published() {
+        // SHA-256 of `plotly/package_data/plotly.min.js` in the Python package `plotly` 6.2.0: plotly.js 3.0.1.
+        let published = "a32e817bb121e9e89016ce4cee85ee3f1c66f6a6c95c4b53a5f488f77756d7a4";
+        let script = plotly();
+        assert!(script[..100].contains("plotly.js v3.0.1"), "{}", &script[..100]);
+        assert_eq!(format!("{:x}", Sha256::digest(script.as_bytes())), published);
     }
 
     #[test]
-    fn the_assets_of_a_former_version_are_known_by_their_names_and_no_other_file_is() {
+    fn an_asset_of_any_version_is_recognised_by_its_name_and_no_other_file_is() {
         assert!(assets().iter().all(|asset| is_asset(asset.name)));
         assert!(is_asset("site-0123456789ab.css") && is_asset("plotly-0123456789ab.min.js"));
         for other in

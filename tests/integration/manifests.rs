@@ -235,19 +235,40 @@ fn every_place_that_names_our_version_names_this_one() {
     assert!(named.iter().all(|name| *name == version), "{named:?}");
 }
 
+/// The keys of the tables of `manifest` that `is_wanted` picks by their headings.
+fn keys(manifest: &str, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<&str> {
+    let mut wanted = false;
+    let mut keys = BTreeSet::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            wanted = is_wanted(line);
+        } else if wanted && let Some((key, _)) = line.split_once(" = ") {
+            keys.insert(key);
+        }
+    }
+    keys
+}
+
 #[test]
 fn every_dependency_has_its_reason_in_contributing() {
     let manifest = text("Cargo.toml");
-    let dependencies = manifest
-        .lines()
-        .skip_while(|line| *line != "[dependencies]")
-        .take_while(|line| !line.starts_with("[profile"))
-        .filter_map(|line| line.split_once(" = ").map(|(name, _)| name));
-    let named: BTreeSet<&str> = dependencies.collect();
+    let members = ["vllm-load", "vllm-verdict"];
+    let mut named = keys(&manifest, |table| table == "[workspace.dependencies]");
+    assert!(members.iter().all(|member| named.remove(member)), "{named:?}");
     let contributing = text("CONTRIBUTING.md");
     let (_, table) = contributing.split_once("| crate | why |").unwrap();
     let explained: BTreeSet<&str> =
         table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
     assert!(named.len() > 20);
     assert_eq!(named, explained);
+}
+
+#[test]
+fn every_dependency_of_a_package_is_the_workspaces_and_each_of_those_is_used() {
+    let manifests = ["Cargo.toml", "crates/load/Cargo.toml", "crates/verdict/Cargo.toml"].map(text);
+    let is_wanted = |table: &str| ["[dependencies]", "[dev-dependencies]"].contains(&table);
+    let used = manifests.iter().flat_map(|manifest| keys(manifest, is_wanted));
+    let used: BTreeSet<&str> =
+        used.map(|key| key.strip_suffix(".workspace").unwrap_or_else(|| panic!("{key}"))).collect();
+    assert_eq!(used, keys(&manifests[0], |table| table == "[workspace.dependencies]"));
 }

@@ -22,10 +22,13 @@ commit() {
   # In what people copy and what cargo builds; test data and other crates keep their own numbers.
   [ -z "$(git grep -nE "vllm-perf[@#]v${old//./\\.}|--tag v${old//./\\.}" -- ':!tests' ':!CHANGELOG.md')" ]
   grep -qx 'version = "7.8.9"' Cargo.toml
-  [ "$(grep -A 1 -x 'name = "vllm-perf"' Cargo.lock | tail -n 1)" = 'version = "7.8.9"' ]
+  for package in vllm-load vllm-perf vllm-verdict; do
+    [ "$(grep -A 1 -x "name = \"$package\"" Cargo.lock | tail -n 1)" = 'version = "7.8.9"' ]
+  done
   [ "$(<dist/VERSION)" = 7.8.9 ]
   grep -qx "## 7.8.9 - $(date --utc +%Y-%m-%d)" CHANGELOG.md
-  [ "$(git diff --numstat -- Cargo.toml Cargo.lock dist/VERSION | cut -f 1,2 | sort -u)" = "$(printf '1\t1')" ]
+  [ "$(git diff --numstat -- dist/VERSION | cut -f 1,2)" = "$(printf '1\t1')" ]
+  [ "$(git diff --numstat -- Cargo.toml Cargo.lock | cut -f 1,2 | sort -u)" = "$(printf '3\t3')" ]
   [[ "$output" == *"tags that commit v7.8.9"* ]]
 }
 
