@@ -9,9 +9,8 @@ use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use super::{base_settings, prepare};
-use crate::command::arguments::{self, Format};
+use crate::command::arguments::Format;
 use crate::command::planning_flags::Planning;
-use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::plan::config::{self, Setting, Source};
 use crate::system::shell::Shell;
@@ -36,7 +35,7 @@ async fn show(flags: &MatchedFlags, planning: &Planning, format: Format, shell: 
         shell.say(&notice);
     }
     let mut settings = config::settings(&loaded);
-    for setting in flags.settings(&shell.environment) {
+    for setting in flags.settings() {
         match settings.iter_mut().find(|other| other.key == setting.key) {
             Some(other) => *other = setting,
             None => settings.push(setting),
@@ -61,12 +60,10 @@ async fn show(flags: &MatchedFlags, planning: &Planning, format: Format, shell: 
 pub struct MatchedFlags(ArgMatches);
 
 impl MatchedFlags {
-    /// The flags that have a value, as settings.
-    fn settings(&self, environment: &Environment) -> Vec<Setting> {
-        let definition = arguments::definition(environment);
-        let command = definition.find_subcommand("config").and_then(|command| command.find_subcommand("show"));
-        let flags = command.into_iter().flat_map(clap::Command::get_arguments);
-        flags.filter(|flag| flag.get_id() != "format").filter_map(|flag| self.setting(flag)).collect()
+    /// The planning flags that have a value, as settings.
+    fn settings(&self) -> Vec<Setting> {
+        let planning = Planning::augment_args(clap::Command::new("show"));
+        planning.get_arguments().filter_map(|flag| self.setting(flag)).collect()
     }
 
     fn setting(&self, flag: &clap::Arg) -> Option<Setting> {
