@@ -56,9 +56,7 @@ pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Records(arguments) => records_command::records(&arguments, shell).await,
         Command::Dashboard(arguments) => dashboard_command::dashboard(&arguments, shell).await,
         Command::Matrix(arguments) => matrix_command::matrix(&arguments, shell).await,
-        Command::Config(arguments) => {
-            config_command::config(&arguments, &arguments::definition(&shell.environment), shell).await
-        }
+        Command::Config(arguments) => config_command::config(&arguments, shell).await,
         Command::Bench(BenchCommand::Serve(arguments)) => serve_command::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim_server_command::sim_server(&arguments, shell).await,
         Command::SimVllm(arguments) => sim_vllm::run(arguments.words, &shell.environment).await.map(|()| Exit::Done),

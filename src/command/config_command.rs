@@ -15,10 +15,10 @@ use crate::exit::Exit;
 use crate::plan::config::{self, Setting, Source};
 use crate::system::shell::Shell;
 
-/// Shows or checks the settings. `definition` is the whole command line.
-pub(super) async fn config(command: &ConfigCommand, definition: &clap::Command, shell: &Shell) -> Result<Exit> {
+/// Shows or checks the settings.
+pub(super) async fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exit> {
     match command {
-        ConfigCommand::Show { flags, planning, format } => show(flags, planning, *format, definition, shell).await?,
+        ConfigCommand::Show { flags, planning, format } => show(flags, planning, *format, shell).await?,
         ConfigCommand::Schema => shell.print_json(&config::schema())?,
         ConfigCommand::Check { file } => {
             base_settings::of_checkout(Some(file))?;
@@ -28,20 +28,14 @@ pub(super) async fn config(command: &ConfigCommand, definition: &clap::Command, 
     Ok(Exit::Done)
 }
 
-async fn show(
-    flags: &MatchedFlags,
-    planning: &Planning,
-    format: Format,
-    definition: &clap::Command,
-    shell: &Shell,
-) -> Result<()> {
+async fn show(flags: &MatchedFlags, planning: &Planning, format: Format, shell: &Shell) -> Result<()> {
     let (event, _) = planning.event.read(&planning.labels, &shell.environment)?;
     let (loaded, notice) = base_settings::of_event(&event, planning.config.as_deref(), shell).await?;
     if let Some(notice) = notice {
         shell.say(&notice);
     }
     let mut settings = config::settings(&loaded);
-    for setting in flags.settings(definition) {
+    for setting in flags.settings() {
         match settings.iter_mut().find(|other| other.key == setting.key) {
             Some(other) => *other = setting,
             None => settings.push(setting),
@@ -66,11 +60,10 @@ async fn show(
 pub struct MatchedFlags(ArgMatches);
 
 impl MatchedFlags {
-    /// The flags that have a value, as settings.
-    fn settings(&self, definition: &clap::Command) -> Vec<Setting> {
-        let command = definition.find_subcommand("config").and_then(|command| command.find_subcommand("show"));
-        let flags = command.into_iter().flat_map(clap::Command::get_arguments);
-        flags.filter(|flag| flag.get_id() != "format").filter_map(|flag| self.setting(flag)).collect()
+    /// The planning flags that have a value, as settings.
+    fn settings(&self) -> Vec<Setting> {
+        let planning = Planning::augment_args(clap::Command::new("show"));
+        planning.get_arguments().filter_map(|flag| self.setting(flag)).collect()
     }
 
     fn setting(&self, flag: &clap::Arg) -> Option<Setting> {
