@@ -1,4 +1,4 @@
-//! The load client against the truth, against its own limits, and against `vllm bench serve`.
+//! The load client compared with the true times, with its limits, and with `vllm bench serve`.
 //! `cargo bench --bench client -- truth|unpaced|scale|vllm`; `VLLM_PERF_BENCH_VLLM=/path/to/vllm` adds upstream's client to
 //! the first two, and `vllm` needs it.
 
@@ -28,7 +28,9 @@ const MODEL: &str = "tests/data/tiny-llama";
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let upstream = std::env::var("VLLM_PERF_BENCH_VLLM").ok();
-    let [mode] = words.as_slice() else { bail!("which one? cargo bench --bench client -- truth|unpaced|scale|vllm") };
+    let [mode] = words.as_slice() else {
+        bail!("no benchmark given: cargo bench --bench client -- truth|unpaced|scale|vllm")
+    };
     match mode.as_str() {
         "truth" => truth(upstream.as_deref()),
         "unpaced" => unpaced(upstream.as_deref()),
@@ -38,7 +40,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// What both clients write, in milliseconds and tokens.
+/// The keys of a result that both clients write, in milliseconds and tokens.
 #[derive(Deserialize)]
 struct Measured {
     completed: u64,
@@ -55,12 +57,12 @@ struct Measured {
     warnings: Vec<String>,
 }
 
-/// One run of a client: what it measured and what it cost.
+/// One run of a client, and its resources.
 struct Run {
     measured: Measured,
     /// CPU time of its process, in seconds.
     cpu: f64,
-    /// Most memory of any client so far, in MB.
+    /// Peak memory of any client so far, in MB.
     memory: f64,
 }
 
@@ -82,14 +84,14 @@ fn client(program: &str, port: u16, flags: &str) -> Result<Run> {
     Ok(Run { measured, cpu: seconds(&after) - seconds(&before), memory: after.max_rss() as f64 / 1e3 })
 }
 
-/// Without a network, and without telling anyone.
+/// Disables network access, usage statistics and logs of vLLM.
 fn quiet(command: &mut Command) -> &mut Command {
     command.env("HF_HUB_OFFLINE", "1").env("VLLM_NO_USAGE_STATS", "1").env("VLLM_LOGGING_LEVEL", "ERROR")
 }
 
-/// The resources of the children that have ended.
+/// The resources of the child processes that have ended.
 fn children() -> Result<Usage> {
-    getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot read the use of resources")
+    getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot read the resource usage")
 }
 
 fn seconds(usage: &Usage) -> f64 {
@@ -97,7 +99,7 @@ fn seconds(usage: &Usage) -> f64 {
     time(usage.user_time()) + time(usage.system_time())
 }
 
-/// A server in a process group of its own, interrupted when it is dropped.
+/// A server in its own process group, which is interrupted when it is dropped.
 struct Server {
     child: Child,
     port: u16,
@@ -119,8 +121,8 @@ impl Server {
         Ok(Self { child, port: port.with_context(|| format!("`{line}` has no port"))? })
     }
 
-    /// A real vLLM with random weights, up.
-    fn real(vllm: &str, load: &Load) -> Result<Self> {
+    /// A real vLLM with random weights, when it is ready.
+    fn real(vllm: &str, load: &RealLoad) -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let words = format!(
             "serve {MODEL} --host 127.0.0.1 --port {port} --load-format dummy --dtype float32 --max-model-len 2048 \
@@ -132,7 +134,7 @@ impl Server {
         let child = quiet(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut server = Self { child: child.with_context(|| format!("cannot start {vllm}"))?, port };
         let begun = Instant::now();
-        while !server.answers() {
+        while !server.is_ready() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("the server ended with {status}");
             }
@@ -142,19 +144,19 @@ impl Server {
         Ok(server)
     }
 
-    fn answers(&self) -> bool {
+    fn is_ready(&self) -> bool {
         let ask = || -> std::io::Result<String> {
             let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
             connection.set_read_timeout(Some(Duration::from_secs(5)))?;
             connection.write_all(b"GET /v1/models HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer)?;
-            Ok(answer)
+            let mut response = String::new();
+            connection.read_to_string(&mut response)?;
+            Ok(response)
         };
-        ask().is_ok_and(|answer| answer.contains(" 200 "))
+        ask().is_ok_and(|response| response.contains(" 200 "))
     }
 
-    /// Ends it and waits for what it writes at its end.
+    /// Ends it and waits until its files are written.
     fn stop(mut self) -> Result<()> {
         self.end();
         Ok(())
@@ -162,7 +164,7 @@ impl Server {
 
     fn end(&mut self) {
         let group = Pid::from_raw(self.child.id() as i32);
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = killpg(group, Signal::SIGINT);
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(30) {
@@ -187,7 +189,7 @@ fn clients(upstream: Option<&str>) -> Vec<(&'static str, String)> {
 
 fn truth(upstream: Option<&str>) -> Result<()> {
     println!(
-        "TTFT 100 ms, ITL 20 ms, 64 tokens an answer, 4 rounds. Times in ms, errors against the server's trace.\n"
+        "TTFT 100 ms, ITL 20 ms, 64 tokens per answer, 4 rounds. Times in ms, errors relative to the trace of the server.\n"
     );
     println!(
         "{:<12} {:<8} {:>10} {:>12} {:>8} {:>12} {:>12} {:>8}  warnings",
@@ -235,7 +237,7 @@ fn true_times(trace: &Path) -> Result<(f64, f64)> {
 
 fn unpaced(upstream: Option<&str>) -> Result<()> {
     println!(
-        "A server as fast as it can, concurrency 64, 1,024 tokens an answer. CPU of the client without its start.\n"
+        "A server without a pace, concurrency 64, 1,024 tokens per answer. CPU of the client without its start.\n"
     );
     println!("{:<8} {:>10} {:>14} {:>16} {:>12}", "client", "tokens", "tokens/s", "CPU us/token", "start CPU s");
     let mut rows = Vec::new();
@@ -258,7 +260,7 @@ fn unpaced(upstream: Option<&str>) -> Result<()> {
     }
     if let [(our_speed, our_cost), (their_speed, their_cost)] = rows.as_slice() {
         println!(
-            "\nratio: {:.1} times the tokens/s, {:.4} of the CPU a token",
+            "\nratio: {:.1} times the tokens/s, {:.4} of the CPU per token",
             our_speed / their_speed,
             our_cost / their_cost
         );
@@ -273,27 +275,27 @@ fn scale() -> Result<()> {
     let Measured { completed, failed, duration, output_throughput, .. } = run.measured;
     println!(
         "10,000 requests at concurrency 2,000: completed {completed}, failed {failed}, {duration:.1} s, \
-         {output_throughput:.0} tokens/s, most memory {:.0} MB, CPU {:.2} s",
+         {output_throughput:.0} tokens/s, peak memory {:.0} MB, CPU {:.2} s",
         run.memory, run.cpu
     );
     ensure!(failed == 0 && run.memory < 300.0, "expected no failed request and less than 300 MB");
     Ok(())
 }
 
-/// What is asked of a real vLLM.
-struct Load {
-    /// Changes to the tiny model's configuration, JSON.
+/// A load for a real vLLM.
+struct RealLoad {
+    /// Changes of the configuration of the tiny model, JSON.
     model: Option<&'static str>,
     input: u32,
     output: u32,
-    /// Requests of a run, for each that goes on at once.
+    /// Requests of a run, multiplied by its concurrency.
     requests: u32,
 }
 
-/// One where a client's own milliseconds show, and one with a TTFT of the size that people serve.
-const LOADS: [Load; 2] = [
-    Load { model: None, input: 64, output: 32, requests: 40 },
-    Load {
+/// One in which a few milliseconds of a client are visible, and one with a realistic TTFT.
+const LOADS: [RealLoad; 2] = [
+    RealLoad { model: None, input: 64, output: 32, requests: 40 },
+    RealLoad {
         model: Some(
             r#"{"hidden_size":512,"intermediate_size":1536,"num_hidden_layers":8,"num_attention_heads":8,"num_key_value_heads":8,"head_dim":64}"#,
         ),
@@ -310,9 +312,9 @@ fn real(vllm: &str) -> Result<()> {
     Ok(())
 }
 
-fn under_load(vllm: &str, load: &Load) -> Result<()> {
+fn under_load(vllm: &str, load: &RealLoad) -> Result<()> {
     const RUNS: usize = 5;
-    let Load { input, output, requests, .. } = load;
+    let RealLoad { input, output, requests, .. } = load;
     println!(
         "A real vLLM{}, {input} tokens in and {output} out, {RUNS} interleaved runs each: median [95 % interval of the mean].\n",
         load.model.map_or(String::new(), |changes| format!(" with {changes}"))
@@ -325,7 +327,7 @@ fn under_load(vllm: &str, load: &Load) -> Result<()> {
             requests * concurrency
         )
     };
-    // The first requests of a server pay for what it sets up lazily.
+    // A warm-up: the first requests of a server include its lazy setup.
     client(OURS, server.port, &flags(8, RUNS))?;
     println!(
         "{:<12} {:<8} {:>28} {:>28} {:>28}  tokens",
@@ -354,7 +356,7 @@ fn under_load(vllm: &str, load: &Load) -> Result<()> {
     server.stop()
 }
 
-/// Tokens in and out, over all runs.
+/// Prompt and output tokens of all runs.
 fn totals(runs: &[Measured]) -> (u64, u64) {
     (runs.iter().map(|run| run.total_input_tokens).sum(), runs.iter().map(|run| run.total_output_tokens).sum())
 }

@@ -32,7 +32,7 @@ fn upstreams_keys(name: &str) -> Vec<String> {
     read(format!("{folder}{name}.json")).into_keys().collect()
 }
 
-/// Starts a simulated server that lasts as long as the test's runtime, and gives its port.
+/// Starts a simulated server that ends with the runtime of the test. Gives its port.
 async fn serve(pace: &str, model: &str) -> u16 {
     let simulation = Simulation::new(pace.parse::<Pace>().unwrap(), model);
     start(Simulation { model_folder: draw::find_tokenizer(model, &Environment::default()), ..simulation }).await
@@ -52,7 +52,7 @@ async fn measure(port: u16, flags: &str) -> anyhow::Result<ServingResult> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_counted_exactly_and_nothing_is_faster_than_the_pace() {
+async fn tokens_are_counted_exactly_and_no_token_is_faster_than_the_pace() {
     let port = serve("ttft=20ms,itl=5ms,jitter=0", "m").await;
     let flags = "--model m --num-prompts 12 --max-concurrency 4 --random-input-len 30 --random-output-len 9 \
         --num-warmups 2 --percentile-metrics ttft,tpot,itl,e2el --save-detailed";
@@ -60,20 +60,20 @@ async fn tokens_are_counted_exactly_and_nothing_is_faster_than_the_pace() {
     let summary = &result.summary;
     assert_eq!((summary.completed, summary.failed), (12, 0));
     assert_eq!((summary.total_input_tokens, summary.total_output_tokens), (12 * 30, 12 * 9));
-    for exchange in &result.answers {
-        assert!(exchange.ttft() >= 0.020, "{exchange:?}");
-        assert!(exchange.latency() >= 0.020 + 8.0 * 0.005, "{exchange:?}");
-        assert_eq!((exchange.itls().count(), exchange.output_tokens), (8, 9));
-        assert_eq!(exchange.text, " token".repeat(9));
-        let sum = exchange.ttft() + exchange.itls().sum::<f64>();
-        assert!((sum - exchange.latency()).abs() < 1e-9);
+    for answer in &result.answers {
+        assert!(answer.ttft() >= 0.020, "{answer:?}");
+        assert!(answer.latency() >= 0.020 + 8.0 * 0.005, "{answer:?}");
+        assert_eq!((answer.itls().count(), answer.output_tokens), (8, 9));
+        assert_eq!(answer.text, " token".repeat(9));
+        let sum = answer.ttft() + answer.itls().sum::<f64>();
+        assert!((sum - answer.latency()).abs() < 1e-9);
     }
     assert!(summary.duration >= 3.0 * 0.060, "three rounds of four: {}", summary.duration);
     assert!(summary.statistics["p99_e2el_ms"] >= summary.statistics["median_e2el_ms"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_runs_one_request_at_once_makes_the_others_wait() {
+async fn on_a_server_that_runs_one_request_at_once_the_others_wait() {
     let flags = "--model m --num-prompts 8 --max-concurrency 4 --random-input-len 4 --random-output-len 6";
     let pace = "ttft=10ms,itl=4ms,jitter=0";
     let many = measure(serve(pace, "m").await, flags).await.unwrap();
@@ -100,7 +100,7 @@ async fn requests_are_sent_when_they_are_due_however_slow_the_answers_are() {
     let port = serve("ttft=1s,itl=1ms,jitter=0", "m").await;
     let flags = "--model m --num-prompts 10 --request-rate 100 --burstiness inf --random-output-len 1";
     let result = measure(port, flags).await.unwrap();
-    let starts: Vec<f64> = result.answers.iter().map(|exchange| exchange.sent).collect();
+    let starts: Vec<f64> = result.answers.iter().map(|answer| answer.sent).collect();
     assert!(starts.iter().zip(1..).all(|(start, nth)| *start >= f64::from(nth) * 0.010), "{starts:?}");
     assert!(starts.is_sorted());
     let first_end = starts[0] + result.answers[0].latency();
@@ -108,7 +108,7 @@ async fn requests_are_sent_when_they_are_due_however_slow_the_answers_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_request_that_fails_ends_the_measurement_and_says_why() {
+async fn a_failed_ready_check_ends_the_measurement_with_its_cause() {
     let port = serve("ttft=1ms", "m").await;
     let error = measure(port, "--model other --num-prompts 1 --ready-check-timeout-sec 1").await.unwrap_err();
     assert_eq!(exit::of(&error), Exit::Unmeasured);
@@ -137,7 +137,7 @@ async fn a_server_is_ready_only_after_its_startup_and_the_first_request_waits_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_does_not_wait_for_answers_without_end_and_their_requests_fail() {
+async fn a_shutdown_ends_answers_that_do_not_end_and_their_requests_fail() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -246,7 +246,7 @@ async fn bench_serve_of_the_simulated_executable_writes_the_keys_of_vllms_result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_simulated_is_the_users_mistake() {
+async fn a_command_that_cannot_be_simulated_is_a_mistake() {
     for command in [
         "bench throughput --model m --dataset ./ShareGPT.json",
         "bench latency --model m --num-iters many",
@@ -258,7 +258,7 @@ async fn what_cannot_be_simulated_is_the_users_mistake() {
     }
 }
 
-/// A server that does wrong what `faults` say, measured: failures by kind, and the result.
+/// The result of a load on a server with `faults`.
 async fn measure_faults(faults: &str, flags: &str) -> ServingResult {
     let faults = faults.split(' ').map(|fault| fault.parse().unwrap()).collect();
     let pace = "ttft=2ms,itl=1ms,jitter=0".parse().unwrap();
@@ -267,7 +267,7 @@ async fn measure_faults(faults: &str, flags: &str) -> ServingResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_of_a_server_is_counted_by_its_kind_and_spoils_no_other_request() {
+async fn every_fault_of_a_server_is_counted_by_its_kind_and_affects_no_other_request() {
     let faults = "status-500@1 status-503@2 stall@3 reset@4 close@5 bad-utf8@6 error@7 no-token@8 no-done@9";
     let result = measure_faults(faults, "--num-prompts 12 --max-concurrency 3 --stall-timeout-sec 1").await;
     let mut kinds: Vec<_> = result.failures().into_iter().collect();
@@ -292,12 +292,12 @@ async fn every_fault_of_a_server_is_counted_by_its_kind_and_spoils_no_other_requ
         vllm_verdict::repetition::Outcome::Failed(why) => {
             assert!(why.starts_with("9 of 12 requests failed (") && why.contains("connection lost: 2"), "{why}");
         }
-        measured => panic!("a result with failures passed for one: {measured:?}"),
+        measured => panic!("a result with failures was accepted: {measured:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_only_unusual_is_no_failure() {
+async fn an_unusual_but_valid_answer_is_not_a_failure() {
     let result =
         measure_faults("split-utf8@1 big-event@2", "--num-prompts 3 --max-concurrency 1 --save-detailed").await;
     assert!(result.failures().is_empty(), "{:?}", result.failures());
@@ -334,16 +334,16 @@ async fn a_trace_has_the_true_times_of_every_answer_in_order() {
     let answers: Vec<sim::TracedAnswer> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let counts: Vec<_> = answers.iter().map(|answer| (answer.request, answer.tokens_us.len())).collect();
     assert_eq!(counts, [(1, 4), (2, 2), (3, 4)]);
-    for (answer, exchange) in answers.iter().zip(&result.answers) {
-        let first = answer.tokens_us[0] - answer.accepted_us;
-        assert!(first >= 20_000, "{answer:?}");
-        assert!(answer.tokens_us.is_sorted());
+    for (traced, answer) in answers.iter().zip(&result.answers) {
+        let first = traced.tokens_us[0] - traced.accepted_us;
+        assert!(first >= 20_000, "{traced:?}");
+        assert!(traced.tokens_us.is_sorted());
         // A client sends before the server accepts and reads after the server writes.
-        assert!(exchange.ttft() * 1e6 >= (first - 1) as f64, "{answer:?} {exchange:?}");
+        assert!(answer.ttft() * 1e6 >= (first - 1) as f64, "{traced:?} {answer:?}");
     }
 }
 
-/// The program, with nothing of the environment.
+/// The program, with an empty environment.
 fn program(words: &str) -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vllm-perf"));
     command.args(shell_words::split(words).unwrap()).env_clear().stdin(std::process::Stdio::null());
@@ -377,7 +377,7 @@ async fn bench_serve_prints_and_writes_what_vllm_bench_serve_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bench_serve_exits_by_the_contract() {
+async fn bench_serve_has_the_documented_exit_codes() {
     let port = start(Simulation {
         faults: vec!["status-503@2".parse().unwrap()],
         ..Simulation::new("ttft=1ms,itl=1ms".parse().unwrap(), "m")
@@ -387,20 +387,25 @@ async fn bench_serve_exits_by_the_contract() {
         let output = tokio::task::spawn_blocking(move || program(&words).output().unwrap()).await.unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
-    let (code, said) = run(format!("bench serve --model m --port {port} --num-prompts 3 --random-output-len 2")).await;
-    assert_eq!((code, said.contains("1 of 3 requests failed (status 503: 1)")), (Some(3), true), "{said}");
-    let (code, said) = run("bench serve --model m --lora-modules a".to_owned()).await;
-    assert_eq!((code, said.contains("`--lora-modules` is a flag of `vllm bench serve`")), (Some(2), true), "{said}");
+    let (code, stderr) =
+        run(format!("bench serve --model m --port {port} --num-prompts 3 --random-output-len 2")).await;
+    assert_eq!((code, stderr.contains("1 of 3 requests failed (status 503: 1)")), (Some(3), true), "{stderr}");
+    let (code, stderr) = run("bench serve --model m --lora-modules a".to_owned()).await;
+    assert_eq!(
+        (code, stderr.contains("`--lora-modules` is a flag of `vllm bench serve`")),
+        (Some(2), true),
+        "{stderr}"
+    );
     let limited =
         format!("ulimit -n 200; exec {} bench serve --model m --num-prompts 500", env!("CARGO_BIN_EXE_vllm-perf"));
-    let (code, said) = tokio::task::spawn_blocking(move || {
+    let (code, stderr) = tokio::task::spawn_blocking(move || {
         let output = std::process::Command::new("sh").args(["-c", &limited]).env_clear().output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     })
     .await
     .unwrap();
     let numbers = "500 connections need 564 open files and the hard limit is 200";
-    assert_eq!((code, said.contains(numbers)), (Some(2), true), "{said}");
+    assert_eq!((code, stderr.contains(numbers)), (Some(2), true), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -422,7 +427,7 @@ async fn an_interrupted_bench_serve_exits_130_and_leaves_no_file() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// Speaks TLS with the certificate of the test data, and passes everything on to `port`. Gives its own port.
+/// A TLS proxy to `port`, with the certificate of the test data. Gives its port.
 async fn serve_tls(port: u16) -> u16 {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -439,7 +444,7 @@ async fn serve_tls(port: u16) -> u16 {
             let (socket, _) = listener.accept().await.unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A client that does not trust us hangs up.
+                // A client that does not trust the certificate closes the connection.
                 let Ok(mut secure) = acceptor.accept(socket).await else { return };
                 let mut plain = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut secure, &mut plain).await;
@@ -461,10 +466,10 @@ async fn a_server_behind_tls_is_measured_where_its_certificate_is_trusted() {
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/authority.pem");
-    let (code, printed, said) = run(authority).await;
-    assert_eq!(code, Some(0), "{printed}{said}");
+    let (code, printed, stderr) = run(authority).await;
+    assert_eq!(code, Some(0), "{printed}{stderr}");
     assert!(printed.contains("Total generated tokens:                  15"), "{printed}");
-    // A certificate that signed nothing is an authority that trusts nobody.
-    let (code, printed, said) = run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/server.pem")).await;
-    assert_ne!(code, Some(0), "{printed}{said}");
+    // An authority that did not sign the certificate of the server.
+    let (code, printed, stderr) = run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/server.pem")).await;
+    assert_ne!(code, Some(0), "{printed}{stderr}");
 }
