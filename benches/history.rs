@@ -207,9 +207,10 @@ fn otava() {
     for (kind, Labelled { name, step, .. }) in KINDS.iter().enumerate() {
         let all = labelled(kind);
         let begun = Instant::now();
-        let ours = change_points::changes_of_all(&all, &Windows::default()).0;
-        let ours: Vec<Vec<usize>> = ours.iter().map(|found| found.iter().map(|change| change.at).collect()).collect();
-        row(name, "vllm-perf", *step, &ours, begun.elapsed().as_secs_f64());
+        let found = change_points::changes_of_all(&all, &Windows::default()).0;
+        let found: Vec<Vec<usize>> =
+            found.iter().map(|changes| changes.iter().map(|change| change.at).collect()).collect();
+        row(name, "vllm-perf", *step, &found, begun.elapsed().as_secs_f64());
         match &python {
             Some(python) => {
                 let (found, seconds) = by_otava(python, &all);

@@ -255,7 +255,7 @@ mod tests {
         insta::assert_snapshot!(alarms.markdown(), @r"
         ### vllm-project/vllm on `main`: 1 worse, 1 better
 
-        3 series looked at, up to 2026-11-03T14:13:20Z. At most 5 % of what is listed is expected to be chance.
+        3 series checked, up to 2026-11-03T14:13:20Z. False discovery rate: 5 %.
 
         #### Worse
 

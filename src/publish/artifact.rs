@@ -260,13 +260,13 @@ mod tests {
         insta::assert_snapshot!(refusals.join("\n"), @r"
         cannot read OUT/comparison.json: number out of range at line 125 column 16
         cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
-        cannot read OUT/comparison.json: a text of 20020 bytes: at most 16384 at line 130 column 20032
-        cannot read OUT/comparison.json: it has 10496625 bytes; at most 8388608 are read
+        cannot read OUT/comparison.json: a text of 20057 bytes: at most 16384 at line 130 column 20069
+        cannot read OUT/comparison.json: it has 10496921 bytes; at most 8388608 are read
         cannot read OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead out of the folder
         cannot read OUT/comparison.json: a list of more than 10000 entries at line 115 column 40016
         cannot read OUT/comparison.json: a row names the case `other_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`, which is not listed
         cannot read OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
-        cannot read OUT/comparison.json: EOF while parsing a value at line 239 column 3
+        cannot read OUT/comparison.json: EOF while parsing a string at line 240 column 4
         cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` contains control characters
         ");
     }

@@ -67,30 +67,30 @@ impl Thread<'_> {
     async fn stick(&self, body: &str) -> anyhow::Result<Posted> {
         let body = if body.starts_with(&self.marker) { body.to_owned() } else { format!("{}\n{body}", self.marker) };
         let author = self.author().await?;
-        let ours = self.own_comments(&author).await?;
-        if let Some(first) = ours.first() {
+        let own = self.own_comments(&author).await?;
+        if let Some(first) = own.first() {
             if first.has_text(&body) {
-                return self.keep(first, Action::Unchanged, &ours, false).await;
+                return self.keep(first, Action::Unchanged, &own, false).await;
             }
             if let Some((edited, shortened)) = self.edit(first.id, &body).await? {
-                return self.keep(&edited, Action::Edited, &ours, shortened).await;
+                return self.keep(&edited, Action::Edited, &own, shortened).await;
             }
         }
         let (created, shortened) = self.create(&body, &author).await?;
         // Another job may have created a comment in the meantime: the oldest one is kept and gets this text.
-        let ours = self.own_comments(&author).await?;
-        if let Some(first) = ours.iter().find(|other| other.id < created.id && other.login() == created.login())
+        let own = self.own_comments(&author).await?;
+        if let Some(first) = own.iter().find(|other| other.id < created.id && other.login() == created.login())
             && let Some((edited, shortened)) = self.edit(first.id, &body).await?
         {
-            return self.keep(&edited, Action::Edited, &ours, shortened).await;
+            return self.keep(&edited, Action::Edited, &own, shortened).await;
         }
-        self.keep(&created, Action::Created, &ours, shortened).await
+        self.keep(&created, Action::Created, &own, shortened).await
     }
 
     /// Text of the comment, if there is one.
     async fn text(&self) -> anyhow::Result<Option<String>> {
-        let ours = self.own_comments(&self.author().await?).await?;
-        Ok(ours.into_iter().next().and_then(|comment| comment.body))
+        let own = self.own_comments(&self.author().await?).await?;
+        Ok(own.into_iter().next().and_then(|comment| comment.body))
     }
 
     /// The author of vllm-perf's comments. A workflow's token cannot query its user; a personal token can.
@@ -105,13 +105,13 @@ impl Thread<'_> {
     async fn own_comments(&self, author: &Author) -> anyhow::Result<Vec<Comment>> {
         let comments: Vec<Comment> =
             self.github.pages(&format!("{}/issues/{}/comments", self.root, self.number)).await?;
-        let mut ours: Vec<_> = comments
+        let mut own: Vec<_> = comments
             .into_iter()
             .filter(|comment| comment.body.as_deref().unwrap_or_default().starts_with(&self.marker))
             .filter(|comment| author.wrote(comment))
             .collect();
-        ours.sort_by_key(|comment| (author.may_be_another(comment), comment.id));
-        Ok(ours)
+        own.sort_by_key(|comment| (author.may_be_another(comment), comment.id));
+        Ok(own)
     }
 
     /// `None` if the comment was deleted or belongs to another app.
@@ -153,11 +153,11 @@ impl Thread<'_> {
         &self,
         comment: &Comment,
         action: Action,
-        ours: &[Comment],
+        own: &[Comment],
         shortened: bool,
     ) -> anyhow::Result<Posted> {
         let mut duplicates_removed = 0;
-        for newer in ours.iter().filter(|other| other.id > comment.id && other.login() == comment.login()) {
+        for newer in own.iter().filter(|other| other.id > comment.id && other.login() == comment.login()) {
             let path = format!("{}/issues/comments/{}", self.root, newer.id);
             // A failure is ignored: the job that wrote the duplicate also deletes it, and so does the next edit.
             let reply = self.github.transport.call(Request::Delete, &path).await;

@@ -381,7 +381,7 @@ mod tests {
     async fn foreign_and_invalid_records_are_refused_with_the_line() {
         type Change = fn(&str) -> String;
         let changes: [(Change, &str); 7] = [
-            (|text| text.replace("vllm-project/vllm", "stranger/vllm"), "another repository, `stranger/vllm`"),
+            (|text| text.replace("vllm-project/vllm", "other/vllm"), "another repository, `other/vllm`"),
             (|text| text.replace("\"main\"", "\"other\""), "another branch, `other`"),
             (|text| text.replace("0123456789", "1123456789"), "another commit, 1123456789"),
             (|text| text.replace("41.7", "-41.7"), "is negative"),

@@ -413,7 +413,7 @@ mod tests {
             page.lines().filter(|line| line.starts_with("<tr><th scope=\"row\">Output throughput")).nth(3).unwrap();
         let drawing = regex::Regex::new("<svg class=\"([a-z]+)[^>]*>.*?</svg>").unwrap();
         insta::assert_snapshot!(drawing.replace_all(row, "[$1]").replace("</td>", "</td>\n"), @r#"
-        <tr><th scope="row">Output throughput<small>the 90 % interval lies inside ±5 %; threshold 2 %; uncalibrated: noise of its own repetitions</small></th><td><span class="verdict unchanged">unchanged</span></td>
+        <tr><th scope="row">Output throughput<small>the 90 % interval is within ±5 %; minimum effect 2 %; not calibrated: noise of its own repetitions</small></th><td><span class="verdict unchanged">unchanged</span></td>
         <td class="number">301.3 tok/s</td>
         <td class="number">302.5 tok/s</td>
         <td>[strip]</td>

@@ -369,18 +369,18 @@ mod tests {
         | ⚪ | llama8B tp2, sharegpt, c=200 | all |  | not measured | | server did not start: exit status 1 after 41 s: [log](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5) |
         | 🟢 | throughput llama8B tp1 | Total token throughput | 2,180 tok/s | 2,311 tok/s | **+6.0 %** | +4.6 … +7.4 |
 
-        Failed and left out of every number:
+        Failed runs (excluded):
 
         - gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
         ");
         let (_, sure) = folds.split_once("<details><summary>Sensitivity").unwrap();
         let (sure, _) = sure.split_once("<details><summary>1 test").unwrap();
         insta::assert_snapshot!(sure, @r"
-         is this?</summary>
+         and method</summary>
 
-        Smallest change in one row that this report could have called one (80 % power):
+        Smallest detectable change (80 % power):
 
-        | Primary metric | threshold | median row | noisiest row |
+        | Primary metric | minimum effect | median row | noisiest row |
         |---|--:|--:|--:|
         | Output throughput | 2 % | 1.8 % | 1.8 % |
         | Median TTFT | 3 % | 2.7 % | 2.7 % |
@@ -392,11 +392,11 @@ mod tests {
         | Warm start | 3 % | 2.7 % | 2.7 % |
         | Total token throughput | 2 % | 1.8 % | 1.8 % |
 
-        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A change counts when it is significant after that correction and at least its threshold. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition. Noise of every row: uncalibrated, that of its own repetitions alone.
+        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A row is regressed or improved if its change is significant after this correction and at least the minimum effect. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124, a fresh server for every repetition. Noise: all rows not calibrated, noise of their own repetitions.
 
         </details>
 
-        <details><summary>What ran, and how to run it yourself</summary>
+        <details><summary>Configuration and command to reproduce</summary>
 
         | | base | head |
         |---|---|---|
@@ -405,7 +405,7 @@ mod tests {
         | commit | `7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b` | `1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f` |
         | vLLM | `0.32.1.dev41+cpu` | `0.32.1.dev42+cpu` |
 
-        Host: AMD EPYC 9654 96-Core Processor, 192 logical processors, 2 NUMA nodes, 755 GiB, kernel 6.8.0-45-generic, governor performance. Client: native; vllm bench for the kinds that it alone measures. vllm-perf 1.0.0.
+        Host: AMD EPYC 9654 96-Core Processor, 192 logical processors, 2 NUMA nodes, 755 GiB, kernel 6.8.0-45-generic, governor performance. Client: native; vllm bench for the other kinds of tests. vllm-perf 1.0.0.
 
         ```
         vllm-perf run --base image:public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b-cpu --head image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f-cpu --device cpu --only llama8B_tp1 --pairs 5
@@ -418,9 +418,9 @@ mod tests {
         <details><summary>All 39 primary rows</summary>
         <details><summary>Throughput and TTFT over concurrency</summary>
         <details><summary>Sensitivity and method</summary>
-        <details><summary>What ran, and how to run it yourself</summary>
-        <details><summary>1 test left out</summary>
-        <details><summary>54 secondary rows: shown, never an alarm</summary>
+        <details><summary>Configuration and command to reproduce</summary>
+        <details><summary>1 test skipped</summary>
+        <details><summary>54 secondary rows (not part of the verdict)</summary>
         ");
     }
 

@@ -100,7 +100,7 @@ fn clients(comparison: &Comparison) -> String {
         by(MeasuredBy::Vllm).filter(|case| case.kind == Kind::Serving).map(|case| escape::name(&case.name)).collect();
     let kinds = by(MeasuredBy::Vllm).any(|case| case.kind != Kind::Serving);
     let mut whom = Vec::new();
-    whom.extend(kinds.then(|| "latency, throughput and startup tests".to_owned()));
+    whom.extend(kinds.then(|| "the other kinds of tests".to_owned()));
     whom.extend(left.iter().take(NAMED).cloned());
     whom.extend(
         left.len().checked_sub(NAMED).filter(|more| *more > 0).map(|more| number::plural(more, "more serving case")),

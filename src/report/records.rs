@@ -127,26 +127,26 @@ pub(crate) mod tests {
         let mut compared = 0;
         for (name, files) in &cases {
             let one = IndexMap::from([(name.clone(), files.clone())]);
-            let ours = records(&identity(), &one, Rules::default()).unwrap().records;
-            let mut theirs: Vec<UpstreamRecord> = Vec::new();
+            let written = records(&identity(), &one, Rules::default()).unwrap().records;
+            let mut upstreams: Vec<UpstreamRecord> = Vec::new();
             for suffix in ["", ".cold_startup", ".cold_compilation", ".warm_startup", ".warm_compilation"] {
                 let path = format!("{UPSTREAM}/{name}{suffix}.pytorch.json");
                 if let Ok(text) = std::fs::read_to_string(path) {
-                    theirs.extend(serde_json::from_str::<Vec<UpstreamRecord>>(&text).unwrap());
+                    upstreams.extend(serde_json::from_str::<Vec<UpstreamRecord>>(&text).unwrap());
                 }
             }
-            assert_eq!(ours.len(), theirs.len(), "{name}");
-            for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!(written.len(), upstreams.len(), "{name}");
+            for (written, upstreams) in written.iter().zip(&upstreams) {
                 assert_eq!(
-                    (&ours.metric.name, &ours.metric.benchmark_values, &ours.model),
-                    (&theirs.metric.name, &theirs.metric.benchmark_values, &theirs.model)
+                    (&written.metric.name, &written.metric.benchmark_values, &written.model),
+                    (&upstreams.metric.name, &upstreams.metric.benchmark_values, &upstreams.model)
                 );
-                assert_eq!(ours.benchmark.extra_info.use_compile, theirs.benchmark.extra_info.use_compile);
-                let args = serde_json::to_value(&ours.benchmark.extra_info.args).unwrap();
+                assert_eq!(written.benchmark.extra_info.use_compile, upstreams.benchmark.extra_info.use_compile);
+                let args = serde_json::to_value(&written.benchmark.extra_info.args).unwrap();
                 for (key, value) in args.as_object().unwrap() {
                     // The dashboard reads parameters as text, and upstream's tensor_parallel_size is text for serving.
                     let text = |value: &serde_json::Value| value.to_string().trim_matches('"').to_owned();
-                    assert_eq!(text(value), text(&theirs.benchmark.extra_info.args[key]), "{name} {key}");
+                    assert_eq!(text(value), text(&upstreams.benchmark.extra_info.args[key]), "{name} {key}");
                 }
                 compared += 1;
             }

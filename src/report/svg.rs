@@ -194,7 +194,7 @@ mod tests {
         <title>
         Output throughput: change −10.0 %</title>
         <desc>
-        95 % interval −30.0 … 0.0 %, threshold 2 %</desc>
+        95 % interval −30.0 … 0.0 %, minimum effect 2 %</desc>
         <rect class="band" x="63.6" y="2" width="12.8" height="22.0"/>
         <path class="zero" d="M70.0 2V24.0"/>
         <path class="interval" d="M6.0 13H70.0"/>

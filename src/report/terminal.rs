@@ -202,7 +202,7 @@ mod tests {
         throughput llama8B tp1
           improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
 
-        Failed and left out of every number:
+        Failed runs (excluded):
           gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
 
         All 39 primary rows
@@ -258,11 +258,11 @@ mod tests {
         throughput llama8B tp1
           improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
 
-        Smallest change that the median row could have shown (80 % power): Output throughput 1.8 %, Median TTFT 2.7 %, P99 TTFT 4.8 %, Median TPOT 2.7 %, P99 TPOT 4.8 %, Median latency 2.7 %, Cold start 2.7 %, Warm start 2.7 %, Total token throughput 1.8 %.
+        Smallest detectable change, median row (80 % power): Output throughput 1.8 %, Median TTFT 2.7 %, P99 TTFT 4.8 %, Median TPOT 2.7 %, P99 TPOT 4.8 %, Median latency 2.7 %, Cold start 2.7 %, Warm start 2.7 %, Total token throughput 1.8 %.
         False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg).
-        A change counts when it is significant after that correction and at least its threshold.
-        Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124; a fresh server for every repetition.
-        Noise of every row: uncalibrated, that of its own repetitions alone.
+        A row is regressed or improved if its change is significant after this correction and at least the minimum effect.
+        Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124, a fresh server for every repetition.
+        Noise: all rows not calibrated, noise of their own repetitions.
         ");
     }
 

@@ -286,27 +286,27 @@ mod tests {
     #[test]
     fn the_json_is_that_of_upstream_to_the_last_digit_and_in_its_order() {
         type Records = Vec<IndexMap<String, Option<Cell>>>;
-        let ours: Records = serde_json::from_str(&json(&upstream_run()).unwrap()).unwrap();
+        let written: Records = serde_json::from_str(&json(&upstream_run()).unwrap()).unwrap();
         let golden: Records = serde_json::from_str(GOLDEN_JSON).unwrap();
-        assert_eq!(ours, golden);
+        assert_eq!(written, golden);
         let columns = |records: &Records| -> Vec<Vec<String>> {
             records.iter().map(|record| record.keys().cloned().collect()).collect()
         };
-        assert_eq!(columns(&ours), columns(&golden));
+        assert_eq!(columns(&written), columns(&golden));
     }
 
     #[test]
     fn the_tables_of_results_are_those_of_upstream_to_the_last_space() {
-        let ours = markdown(&upstream_run(), None).unwrap();
+        let written = markdown(&upstream_run(), None).unwrap();
         let golden: Vec<&str> = tables(GOLDEN_MARKDOWN).into_iter().filter(|line| line.len() > 60).collect();
         assert_eq!(golden.len(), 3 + 3 + 8);
-        assert_eq!(tables(&ours), golden);
+        assert_eq!(tables(&written), golden);
     }
 
     #[test]
-    fn the_embedded_json_has_the_rows_of_upstream_whatever_their_order() {
+    fn the_embedded_json_has_the_rows_of_upstream_in_any_order() {
         type Tables = IndexMap<String, IndexMap<String, IndexMap<String, Cell>>>;
-        // Upstream numbers rows in the order in which the folder listed its files; ours are sorted.
+        // Upstream numbers rows in the order of the folder listing; vllm-perf sorts them.
         let rows = |markdown: &str| {
             let text = markdown.lines().find(|line| line.starts_with("{\"latency\"")).unwrap();
             let tables: Tables = serde_json::from_str(text).unwrap();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_tells_the_machine_and_what_was_not_measured() {
+    fn a_report_has_the_machine_and_the_cases_that_were_not_measured() {
         let mut folder = upstream_run();
         folder.cases.retain(|name, _| name.starts_with("throughput_"));
         let failed = CaseFiles {

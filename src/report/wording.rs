@@ -258,8 +258,8 @@ fn calibration(comparison: &Comparison) -> String {
     let pairs = calibrated.iter().map(|row| row.aa_pairs).min().unwrap_or_default();
     let kinds = [
         (calibrated.len(), format!("calibrated with at least {} each", number::plural(pairs, "A/A pair"))),
-        (pooled, "not calibrated, 1.5 times the pooled noise of the metric".to_owned()),
-        (others.len() - pooled, "not calibrated, from its own repetitions".to_owned()),
+        (pooled, "not calibrated, 1.5 times the pooled noise of their metric".to_owned()),
+        (others.len() - pooled, "not calibrated, noise of their own repetitions".to_owned()),
     ];
     let of = |(rows, words): &(usize, String)| match *rows == tested.len() {
         true => format!("all rows {words}"),

@@ -229,6 +229,6 @@ mod tests {
         let comparison = compared(&file("Mean latency (ms)"), &file("Mean latency (s)")).unwrap();
         let row = row(&comparison, "latency_a", "avg_latency");
         assert_eq!((row.verdict, row.base.as_slice()), (Verdict::NotMeasured, [0.002].as_slice()));
-        assert_eq!(row.why, "head has no value: its results lack `avg_latency`");
+        assert_eq!(row.why, "head has no value: `avg_latency` is missing from its results");
     }
 }

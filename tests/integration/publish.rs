@@ -1,4 +1,4 @@
-//! Publishing against a GitHub with a memory and a recording Buildkite agent.
+//! Publishing against a stateful fake of GitHub and a recording fake of the Buildkite agent.
 
 #![allow(clippy::unwrap_used, reason = "tests: the functions that they share may panic as they do")]
 
@@ -52,7 +52,7 @@ fn comments(fake: &FakeGithub) -> Vec<(String, String)> {
     fake.world(|world| world.comments.values().map(|c| (c.author.login.clone(), c.body.clone())).collect())
 }
 
-fn ours(text: &str) -> (String, String) {
+fn own(text: &str) -> (String, String) {
     ("github-actions[bot]".to_owned(), format!("{}\n{text}", marker(ID)))
 }
 
@@ -72,9 +72,9 @@ async fn a_comment_is_created_then_edited_and_left_alone_where_nothing_changed()
         actions.iter().map(|posted| posted.action).collect::<Vec<_>>(),
         [Action::Created, Action::Edited, Action::Unchanged]
     );
-    assert_eq!(comments(&fake), [ours("second")]);
+    assert_eq!(comments(&fake), [own("second")]);
     assert!(actions.iter().all(|posted| posted.url == actions[0].url), "{actions:?}");
-    assert_eq!(comment::existing(&github, REPOSITORY, 42, ID).await.unwrap(), Some(ours("second").1));
+    assert_eq!(comment::existing(&github, REPOSITORY, 42, ID).await.unwrap(), Some(own("second").1));
     assert_eq!(comment::existing(&github, REPOSITORY, 42, "000000000000").await.unwrap(), None);
     assert_eq!(fake.violations(), none());
     let writes: Vec<_> = fake.requests().into_iter().filter(|request| !request.starts_with("GET")).collect();
@@ -82,18 +82,18 @@ async fn a_comment_is_created_then_edited_and_left_alone_where_nothing_changed()
 }
 
 #[tokio::test]
-async fn our_comment_is_found_behind_250_others_and_no_link_header_is_followed() {
+async fn the_comment_is_found_behind_250_others_and_no_link_header_is_followed() {
     let fake = fake_with_pull().await;
     fake.world(|world| {
         for n in 0..250 {
             world.comment(42, "someone", false, &format!("comment {n}"));
         }
-        world.comment(42, "github-actions[bot]", true, &ours("old").1);
+        world.comment(42, "github-actions[bot]", true, &own("old").1);
     });
     let posted = comment::stick(&github(&fake, ACTIONS_TOKEN), REPOSITORY, 42, ID, "new").await.unwrap();
     assert_eq!(posted.action, Action::Edited);
     let all = comments(&fake);
-    assert_eq!((all.len(), all.last()), (251, Some(&ours("new"))));
+    assert_eq!((all.len(), all.last()), (251, Some(&own("new"))));
     let pages = fake.world(|world| {
         world.seen.iter().filter(|seen| seen.path == COMMENTS).map(|seen| seen.query.clone()).collect::<Vec<_>>()
     });
@@ -102,7 +102,7 @@ async fn our_comment_is_found_behind_250_others_and_no_link_header_is_followed()
 }
 
 #[tokio::test]
-async fn a_marker_planted_by_a_stranger_is_never_touched() {
+async fn a_comment_of_another_user_with_the_marker_is_never_touched() {
     let fake = fake_with_pull().await;
     let planted = format!("{}\nregressed nothing, merge me", marker(ID));
     fake.world(|world| {
@@ -118,25 +118,25 @@ async fn a_marker_planted_by_a_stranger_is_never_touched() {
     assert_eq!(all[0], ("stranger".to_owned(), planted.clone()));
     assert_eq!(all[1], ("other-app[bot]".to_owned(), planted.clone()));
     assert_eq!(all[2].1, format!("quoted:\n{planted}"));
-    assert_eq!(all[3..], [ours("two")]);
+    assert_eq!(all[3..], [own("two")]);
 }
 
 #[tokio::test]
-async fn a_persons_token_edits_that_persons_comment_alone() {
+async fn a_personal_token_only_edits_comments_of_its_user() {
     let fake = fake_with_pull().await;
-    fake.world(|world| world.comment(42, "github-actions[bot]", true, &ours("of the workflow").1));
+    fake.world(|world| world.comment(42, "github-actions[bot]", true, &own("of the workflow").1));
     let github = github(&fake, PERSON_TOKEN);
     for text in ["one", "two"] {
         comment::stick(&github, REPOSITORY, 42, ID, text).await.unwrap();
     }
-    let person = ("perf-person".to_owned(), ours("two").1);
-    assert_eq!(comments(&fake), [ours("of the workflow"), person]);
+    let person = ("perf-person".to_owned(), own("two").1);
+    assert_eq!(comments(&fake), [own("of the workflow"), person]);
     assert_eq!(fake.violations(), none());
 }
 
 #[tokio::test]
 async fn two_jobs_at_once_leave_one_comment() {
-    // As large as a comment of ours may be.
+    // As large as a comment may be.
     let [first, second] = ["1", "2"].map(|digit| digit.repeat(59_900));
     for _ in 0..10 {
         let fake = fake_with_pull().await;
@@ -151,7 +151,7 @@ async fn two_jobs_at_once_leave_one_comment() {
         let posts = fake.requests().into_iter().filter(|request| request.starts_with("POST")).count();
         let left = comments(&fake);
         assert_eq!((posts, left.len()), (2, 1), "{:?}", fake.requests());
-        assert!(left[0] == ours(&first) || left[0] == ours(&second), "{}: {} bytes", left[0].0, left[0].1.len());
+        assert!(left[0] == own(&first) || left[0] == own(&second), "{}: {} bytes", left[0].0, left[0].1.len());
         assert_eq!(fake.violations(), none());
     }
 }
@@ -161,16 +161,16 @@ async fn duplicates_of_an_older_race_are_removed_with_the_next_edit() {
     let fake = fake_with_pull().await;
     fake.world(|world| {
         for text in ["a", "b", "c"] {
-            world.comment(42, "github-actions[bot]", true, &ours(text).1);
+            world.comment(42, "github-actions[bot]", true, &own(text).1);
         }
     });
     let posted = comment::stick(&github(&fake, ACTIONS_TOKEN), REPOSITORY, 42, ID, "d").await.unwrap();
     assert_eq!((posted.action, posted.duplicates_removed), (Action::Edited, 2));
-    assert_eq!(comments(&fake), [ours("d")]);
+    assert_eq!(comments(&fake), [own("d")]);
 }
 
 #[tokio::test]
-async fn a_missing_permission_is_explained_and_asked_for_once() {
+async fn a_missing_permission_is_explained_after_one_request() {
     let fake = fake_with_pull().await;
     let error = comment::stick(&github(&fake, READ_TOKEN), REPOSITORY, 42, ID, "text").await.unwrap_err();
     assert_eq!(exit::of(&error), Exit::World);
@@ -180,7 +180,7 @@ async fn a_missing_permission_is_explained_and_asked_for_once() {
 }
 
 #[tokio::test]
-async fn rate_limits_and_server_errors_are_waited_out() {
+async fn requests_are_retried_after_rate_limits_and_server_errors() {
     let fake = fake_with_pull().await;
     fake.world(|world| {
         world.fault("GET", "/comments", Trouble::TooManyRequests(3));
@@ -191,12 +191,12 @@ async fn rate_limits_and_server_errors_are_waited_out() {
     let github = github(&fake, ACTIONS_TOKEN);
     assert_eq!(comment::stick(&github, REPOSITORY, 42, ID, "one").await.unwrap().action, Action::Created);
     assert_eq!(comment::stick(&github, REPOSITORY, 42, ID, "two").await.unwrap().action, Action::Edited);
-    assert_eq!(comments(&fake), [ours("two")]);
+    assert_eq!(comments(&fake), [own("two")]);
     assert_eq!(fake.violations(), none());
 }
 
 #[tokio::test]
-async fn waiting_ends_with_the_attempts_and_with_the_time_that_was_given() {
+async fn retries_end_at_the_limit_of_attempts_and_of_time() {
     let fake = fake_with_pull().await;
     fake.world(|world| {
         for _ in 0..3 {
@@ -215,22 +215,22 @@ async fn waiting_ends_with_the_attempts_and_with_the_time_that_was_given() {
 }
 
 #[tokio::test]
-async fn a_post_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
+async fn a_post_without_a_response_is_looked_up_before_it_is_repeated() {
     let fake = fake_with_pull().await;
     fake.world(|world| world.fault("POST", "/comments", Trouble::AnswerLost));
     let github = github(&fake, ACTIONS_TOKEN);
     comment::stick(&github, REPOSITORY, 42, ID, "text").await.unwrap();
-    assert_eq!(comments(&fake), [ours("text")]);
+    assert_eq!(comments(&fake), [own("text")]);
     fake.world(|world| {
         world.comments.clear();
         world.fault("POST", "/comments", Trouble::BadGateway);
     });
     comment::stick(&github, REPOSITORY, 42, ID, "text").await.unwrap();
-    assert_eq!(comments(&fake), [ours("text")]);
+    assert_eq!(comments(&fake), [own("text")]);
 }
 
 #[tokio::test]
-async fn a_comment_that_vanished_while_it_was_edited_is_written_anew() {
+async fn a_comment_that_was_deleted_during_an_edit_is_created_again() {
     let fake = fake_with_pull().await;
     let github = github(&fake, ACTIONS_TOKEN);
     fake.world(|world| world.comment(7, "github-actions[bot]", true, "of another pull request"));
@@ -241,7 +241,7 @@ async fn a_comment_that_vanished_while_it_was_edited_is_written_anew() {
     });
     let posted = comment::stick(&github, REPOSITORY, 42, ID, "two").await.unwrap();
     assert_eq!(posted.action, Action::Created);
-    assert_eq!(comments(&fake).last(), Some(&ours("two")));
+    assert_eq!(comments(&fake).last(), Some(&own("two")));
 }
 
 #[tokio::test]
@@ -259,13 +259,13 @@ async fn a_text_that_github_finds_too_long_becomes_its_headline() {
     <!-- vllm-perf:v1 id=3f9c0a1b2c4d -->
     ### vLLM performance on `cpu`: 2 regressed
 
-    The report is too long for a comment: the job summary and the artifact hold it.
+    The report is too long for a comment. It is in the job summary and in the artifact.
     ");
     assert_eq!(fake.violations(), none());
 }
 
 #[tokio::test]
-async fn the_token_is_in_no_error_even_where_github_repeats_it() {
+async fn the_token_is_never_in_an_error_even_if_github_echoes_it() {
     let fake = fake_with_pull().await;
     fake.world(|world| {
         world.fault("GET", "/labels", Trouble::TokenEchoed);
@@ -386,7 +386,7 @@ fn comparison() -> Comparison {
     serde_json::from_str(include_str!("../data/comparison/comparison.json")).unwrap()
 }
 
-/// What a step publishes: everything but the sinks of the test.
+/// The inputs of a publishing step, without the destinations.
 struct Step {
     event: Event,
     run: CiRun,
@@ -435,27 +435,27 @@ async fn a_pull_request_gets_its_comment_and_the_job_its_summary() {
     let fake = fake_with_pull().await;
     let step = Step::new(event("pull_request", Some(42)));
     let report = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
-    assert_eq!(comments(&fake), [ours("measured, head is now the same")]);
+    assert_eq!(comments(&fake), [own("measured, head is now the same")]);
     assert_eq!(step.summary(), "### summary\n");
     insta::assert_snapshot!(report.to_string().replace(&fake.url, "GITHUB"), @r"
     comment: created GITHUB/octo-org/octo-repo/pull/42#issuecomment-1001
     summary: 11 bytes
     annotation: left out: not a Buildkite step
     meta-data: left out: not a Buildkite step
-    artifacts: left out: the action's own step uploads them
-    records: left out: only a push, a schedule or a request on main has records of main
+    artifacts: left out: uploaded by a separate step of the action
+    records: left out: only a push, a schedule or a manual run on main has records of main
     ");
     assert_eq!(report.exit(CommentFailure::Error), Exit::Done);
 }
 
 #[tokio::test]
-async fn where_head_moved_on_the_comment_learns_the_new_head() {
+async fn the_comment_names_the_new_head_of_the_pull_request() {
     let fake = fake_with_pull().await;
     fake.world(|world| world.pulls.get_mut(&42).unwrap().head_sha = MOVED.to_owned());
     fake.world(|world| world.pulls.get_mut(&42).unwrap().state = "closed");
     let step = Step::new(event("pull_request", Some(42)));
     step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
-    assert_eq!(comments(&fake), [ours(&format!("measured, head is now {MOVED}"))]);
+    assert_eq!(comments(&fake), [own(&format!("measured, head is now {MOVED}"))]);
 }
 
 #[tokio::test]
@@ -481,7 +481,7 @@ async fn the_run_of_a_fork_is_commented_from_the_workflow_run_job() {
     let github = github(&fake, ACTIONS_TOKEN);
     step.publish(Some(&github), None).await.unwrap();
     let issues = fake.world(|world| world.comments.values().map(|comment| comment.issue).collect::<Vec<_>>());
-    assert_eq!((issues, comments(&fake)), (vec![7], vec![ours("measured, head is now the same")]));
+    assert_eq!((issues, comments(&fake)), (vec![7], vec![own("measured, head is now the same")]));
 
     step.run.completed_run = Some(CompletedRun { conclusion: Some("cancelled".to_owned()), ..completed() });
     let report = step.publish(Some(&github), None).await.unwrap();
@@ -536,13 +536,13 @@ fn each_device_of_each_job_has_its_own_comment() {
     assert_ne!(comment_id(&run, Some(&device("cpu", "x"))), comment_id(&other, Some(&device("cpu", "x"))));
 }
 
-/// The recording agent, built from `examples/`: `cargo test --test integration` alone would not build it.
+/// The recording agent from `examples/`, which `cargo test --test integration` alone does not build.
 #[expect(clippy::disallowed_methods, reason = "builds the double that the test starts")]
 fn recording_agent() -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--offline", "--locked", "--example", "buildkite_agent"]);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    // What cargo tells a test about its package would make build scripts that look at it run again.
+    // The environment that cargo sets for tests would make some build scripts run again.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_") && name != "CARGO_HOME") {
         cargo.env_remove(name);
     }
@@ -584,11 +584,11 @@ async fn buildkite_gets_an_annotation_the_verdict_and_the_folder_and_no_token() 
     let report = step.publish(None, Some(&agent(&program, &log, "1"))).await.unwrap();
     assert_eq!(report.exit(CommentFailure::Error), Exit::Done, "{report}");
     let refused = |why: Option<String>| why.map(|why| format!(", refused: {why}")).unwrap_or_default();
-    let told: Vec<_> = calls(&log)
+    let listed: Vec<_> = calls(&log)
         .into_iter()
         .map(|call| format!("{} <- {:?}{}", call.argv.join(" "), call.stdin, refused(call.refused)))
         .collect();
-    insta::assert_snapshot!(told.join("\n"), @r#"
+    insta::assert_snapshot!(listed.join("\n"), @r#"
     annotate --context vllm-perf-3f9c0a1b2c4d --style error <- "**annotation**", refused: fatal: failed to reach the agent API: 503
     annotate --context vllm-perf-3f9c0a1b2c4d --style error <- "**annotation**"
     meta-data set vllm-perf-verdict-3f9c0a1b2c4d <- "regressed"
@@ -601,7 +601,7 @@ async fn buildkite_gets_an_annotation_the_verdict_and_the_folder_and_no_token() 
 }
 
 #[tokio::test]
-async fn an_agent_that_keeps_failing_fails_its_sinks_and_says_why() {
+async fn an_agent_that_keeps_failing_fails_its_destinations_with_the_reason() {
     let program = recording_agent();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("agent.jsonl");
@@ -616,7 +616,7 @@ async fn an_agent_that_keeps_failing_fails_its_sinks_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_report_of_2000_cases_is_cut_to_what_each_place_takes_and_keeps_its_headline() {
+async fn a_report_of_2000_cases_is_cut_to_the_limits_and_keeps_its_headline() {
     let mut large = comparison();
     let (cases, rows) = (large.cases.clone(), large.rows.clone());
     for number in 0..1000 {

@@ -109,36 +109,36 @@ fn four_sequences_at_once_regress_ttft_at_concurrency_8_and_nothing_at_1() {
     let alarms = |row: &&Row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved);
     assert!(comparison.rows.iter().filter(alarms).all(|row| row.case.ends_with("concurrency_8")));
     insta::assert_snapshot!(listed(&comparison), @r"
-    256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −26.0 % to +32.9 %), q = 1.00: more than 1000 pairs would tell a change of 2 %
-    256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −57.2 % to +96.1 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    256_16 c=1 P99 TTFT: Inconclusive, −48.8 % (95 % interval −83.4 % to +58.2 %), q = 0.80: more than 1000 pairs would tell a change of 8 %
-    256_16 c=1 Median TPOT: Inconclusive, +3.2 % (95 % interval −96.6 % to +3,006 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    256_16 c=1 P99 TPOT: Inconclusive, −11.5 % (95 % interval −30.8 % to +13.4 %), q = 0.85: about 69 pairs would tell a change of 8 %
-    256_16 c=4 Output throughput: Inconclusive, −0.6 % (95 % interval −35.1 % to +52.4 %), q = 1.00: more than 1000 pairs would tell a change of 2 %
-    256_16 c=4 Median TTFT: Inconclusive, −14.2 % (95 % interval −60.6 % to +87.2 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    256_16 c=4 P99 TTFT: Inconclusive, −12.0 % (95 % interval −78.0 % to +252 %), q = 1.00: more than 1000 pairs would tell a change of 8 %
-    256_16 c=4 Median TPOT: Inconclusive, +3.3 % (95 % interval −96.8 % to +3,204 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    256_16 c=4 P99 TPOT: Inconclusive, −6.7 % (95 % interval −32.5 % to +29.1 %), q = 1.00: about 119 pairs would tell a change of 8 %
-    256_16 c=8 Output throughput: Inconclusive, −22.3 % (95 % interval −48.3 % to +16.6 %), q = 0.80: more than 1000 pairs would tell a change of 2 %
-    256_16 c=8 Median TTFT: Inconclusive, +170 % (95 % interval +18.1 % to +517 %), q = 0.17: more than 1000 pairs would tell a change of 3 %
-    256_16 c=8 P99 TTFT: Inconclusive, +108 % (95 % interval −37.5 % to +594 %), q = 0.80: more than 1000 pairs would tell a change of 8 %
-    256_16 c=8 Median TPOT: Inconclusive, −31.4 % (95 % interval −97.7 % to +1,953 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    256_16 c=8 P99 TPOT: Inconclusive, −23.2 % (95 % interval −38.5 % to −4.0 %), q = 0.17: about 56 pairs would tell a change of 8 %
-    64_32 c=1 Output throughput: Inconclusive, +5.6 % (95 % interval −21.6 % to +42.1 %), q = 1.00: more than 1000 pairs would tell a change of 2 %
-    64_32 c=1 Median TTFT: Inconclusive, −25.4 % (95 % interval −67.1 % to +69.1 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    64_32 c=1 P99 TTFT: Inconclusive, −15.6 % (95 % interval −74.0 % to +175 %), q = 1.00: more than 1000 pairs would tell a change of 8 %
-    64_32 c=1 Median TPOT: Inconclusive, −0.5 % (95 % interval −93.2 % to +1,366 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    64_32 c=1 P99 TPOT: Inconclusive, −13.1 % (95 % interval −33.4 % to +13.3 %), q = 0.83: about 80 pairs would tell a change of 8 %
-    64_32 c=4 Output throughput: Inconclusive, +7.4 % (95 % interval −25.8 % to +55.6 %), q = 1.00: more than 1000 pairs would tell a change of 2 %
-    64_32 c=4 Median TTFT: Inconclusive, −18.2 % (95 % interval −76.2 % to +182 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    64_32 c=4 P99 TTFT: Inconclusive, −19.6 % (95 % interval −72.3 % to +133 %), q = 1.00: more than 1000 pairs would tell a change of 8 %
-    64_32 c=4 Median TPOT: Inconclusive, +6.1 % (95 % interval −98.2 % to +6,093 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    64_32 c=4 P99 TPOT: Inconclusive, +8.5 % (95 % interval −17.5 % to +42.8 %), q = 1.00: about 85 pairs would tell a change of 8 %
-    64_32 c=8 Output throughput: Inconclusive, −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs would tell a change of 2 %
-    64_32 c=8 Median TTFT: Regressed, +429 % (95 % interval +142 % to +1,056 %) is worse, q = 0.010, and at least 3 %
-    64_32 c=8 P99 TTFT: Inconclusive, +328 % (95 % interval +5.2 % to +1,641 %), q = 0.26: more than 1000 pairs would tell a change of 8 %
-    64_32 c=8 Median TPOT: Inconclusive, −10.7 % (95 % interval −97.1 % to +2,641 %), q = 1.00: more than 1000 pairs would tell a change of 3 %
-    64_32 c=8 P99 TPOT: Inconclusive, +15.8 % (95 % interval −10.2 % to +49.4 %), q = 0.80: about 74 pairs would tell a change of 8 %
+    256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −26.0 % to +32.9 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
+    256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −57.2 % to +96.1 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    256_16 c=1 P99 TTFT: Inconclusive, −48.8 % (95 % interval −83.4 % to +58.2 %), q = 0.80: more than 1000 pairs are needed to detect a change of 8 %
+    256_16 c=1 Median TPOT: Inconclusive, +3.2 % (95 % interval −96.6 % to +3,006 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    256_16 c=1 P99 TPOT: Inconclusive, −11.5 % (95 % interval −30.8 % to +13.4 %), q = 0.85: about 69 pairs are needed to detect a change of 8 %
+    256_16 c=4 Output throughput: Inconclusive, −0.6 % (95 % interval −35.1 % to +52.4 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
+    256_16 c=4 Median TTFT: Inconclusive, −14.2 % (95 % interval −60.6 % to +87.2 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    256_16 c=4 P99 TTFT: Inconclusive, −12.0 % (95 % interval −78.0 % to +252 %), q = 1.00: more than 1000 pairs are needed to detect a change of 8 %
+    256_16 c=4 Median TPOT: Inconclusive, +3.3 % (95 % interval −96.8 % to +3,204 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    256_16 c=4 P99 TPOT: Inconclusive, −6.7 % (95 % interval −32.5 % to +29.1 %), q = 1.00: about 119 pairs are needed to detect a change of 8 %
+    256_16 c=8 Output throughput: Inconclusive, −22.3 % (95 % interval −48.3 % to +16.6 %), q = 0.80: more than 1000 pairs are needed to detect a change of 2 %
+    256_16 c=8 Median TTFT: Inconclusive, +170 % (95 % interval +18.1 % to +517 %), q = 0.17: more than 1000 pairs are needed to detect a change of 3 %
+    256_16 c=8 P99 TTFT: Inconclusive, +108 % (95 % interval −37.5 % to +594 %), q = 0.80: more than 1000 pairs are needed to detect a change of 8 %
+    256_16 c=8 Median TPOT: Inconclusive, −31.4 % (95 % interval −97.7 % to +1,953 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    256_16 c=8 P99 TPOT: Inconclusive, −23.2 % (95 % interval −38.5 % to −4.0 %), q = 0.17: about 56 pairs are needed to detect a change of 8 %
+    64_32 c=1 Output throughput: Inconclusive, +5.6 % (95 % interval −21.6 % to +42.1 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
+    64_32 c=1 Median TTFT: Inconclusive, −25.4 % (95 % interval −67.1 % to +69.1 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    64_32 c=1 P99 TTFT: Inconclusive, −15.6 % (95 % interval −74.0 % to +175 %), q = 1.00: more than 1000 pairs are needed to detect a change of 8 %
+    64_32 c=1 Median TPOT: Inconclusive, −0.5 % (95 % interval −93.2 % to +1,366 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    64_32 c=1 P99 TPOT: Inconclusive, −13.1 % (95 % interval −33.4 % to +13.3 %), q = 0.83: about 80 pairs are needed to detect a change of 8 %
+    64_32 c=4 Output throughput: Inconclusive, +7.4 % (95 % interval −25.8 % to +55.6 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
+    64_32 c=4 Median TTFT: Inconclusive, −18.2 % (95 % interval −76.2 % to +182 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    64_32 c=4 P99 TTFT: Inconclusive, −19.6 % (95 % interval −72.3 % to +133 %), q = 1.00: more than 1000 pairs are needed to detect a change of 8 %
+    64_32 c=4 Median TPOT: Inconclusive, +6.1 % (95 % interval −98.2 % to +6,093 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    64_32 c=4 P99 TPOT: Inconclusive, +8.5 % (95 % interval −17.5 % to +42.8 %), q = 1.00: about 85 pairs are needed to detect a change of 8 %
+    64_32 c=8 Output throughput: Inconclusive, −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs are needed to detect a change of 2 %
+    64_32 c=8 Median TTFT: Regressed, +429 % (95 % interval +142 % to +1,056 %): worse, q = 0.010, at least the minimum effect of 3 %
+    64_32 c=8 P99 TTFT: Inconclusive, +328 % (95 % interval +5.2 % to +1,641 %), q = 0.26: more than 1000 pairs are needed to detect a change of 8 %
+    64_32 c=8 Median TPOT: Inconclusive, −10.7 % (95 % interval −97.1 % to +2,641 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
+    64_32 c=8 P99 TPOT: Inconclusive, +15.8 % (95 % interval −10.2 % to +49.4 %), q = 0.80: about 74 pairs are needed to detect a change of 8 %
     ");
 }
 
@@ -170,9 +170,9 @@ fn the_verdict_of_throughput_depends_on_its_noise_estimate() {
     };
     insta::assert_snapshot!(
         [of(Noise::default()), of(noise(&neighbours, &a)), of(noise(&all_pairs(), &a))].join("\n"), @r"
-    Inconclusive, s0 = 0.4001, 0 A/A pairs: −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs would tell a change of 2 %
-    Inconclusive, s0 = 0.3994, 24 A/A pairs: −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs would tell a change of 2 %
-    Regressed, s0 = 0.2024, 10 A/A pairs: −43.3 % (95 % interval −57.1 % to −25.1 %) is worse, q = 0.008, and at least 2 %
+    Inconclusive, s0 = 0.4001, 0 A/A pairs: −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs are needed to detect a change of 2 %
+    Inconclusive, s0 = 0.3994, 24 A/A pairs: −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs are needed to detect a change of 2 %
+    Regressed, s0 = 0.2024, 10 A/A pairs: −43.3 % (95 % interval −57.1 % to −25.1 %): worse, q = 0.008, at least the minimum effect of 2 %
     "
     );
 }
@@ -186,7 +186,7 @@ fn on_a_disturbed_host_nothing_is_a_change_and_the_report_states_its_sensitivity
         assert_eq!((comparison.counts.regressed, comparison.counts.improved), (0, 0), "{}", listed(comparison));
     }
     let text = terminal::table(&a_against_b, 100);
-    insta::assert_snapshot!(text.lines().find(|line| line.starts_with("Smallest detectable change")).unwrap(), @"Smallest change that the median row could have shown (80 % power): Output throughput 774 %, Median TTFT more than 1,000 %, P99 TTFT more than 1,000 %, Median TPOT more than 1,000 %, P99 TPOT 502.6 %.");
+    insta::assert_snapshot!(text.lines().find(|line| line.starts_with("Smallest detectable change")).unwrap(), @"Smallest detectable change, median row (80 % power): Output throughput 774 %, Median TTFT more than 1,000 %, P99 TTFT more than 1,000 %, Median TPOT more than 1,000 %, P99 TPOT 502.6 %.");
 }
 
 /// The verdict of a row, recomputed from the content of `comparison.json`.

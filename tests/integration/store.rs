@@ -116,7 +116,7 @@ fn a_run_without_ids_says_so_once_and_writes_no_records() {
     ];
     let output = run(&out, "none", "sim:itl=1ms", &more).envs(build).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("no dashboard records: no number for --workflow-id"), "{}", text(&output));
+    assert!(text(&output).contains("no dashboard records: --workflow-id"), "{}", text(&output));
     assert_eq!(text(&output).matches("dashboard records").count(), 1);
     assert!(!out.join("records").exists());
 }
@@ -159,7 +159,7 @@ fn a_data_js_is_imported_commit_by_commit_and_what_cannot_be_mapped_is_named() {
     assert_eq!(keys(&store), [key("org_m"), key("org_m").replace(SHA, &"a".repeat(40))]);
     let without = program(&["records", file.to_str().unwrap(), "--device", "cpu"]).output().unwrap();
     assert_eq!(without.status.code(), Some(2));
-    assert!(text(&without).contains("give --device and --device-type"), "{}", text(&without));
+    assert!(text(&without).contains("set --device and --device-type"), "{}", text(&without));
 }
 
 /// An upload API that answers in turn what it is told, and keeps what it took.
@@ -314,7 +314,7 @@ async fn what_the_api_does_not_take_is_kept_or_refused_by_name_and_a_retry_sends
         let Delivery::Failed(first) = uploading.outcome(false).await else { panic!("{answers:?}") };
         assert!(first.starts_with("1 uploaded, 0 already there, 0 refused, 1 kept in the spool"), "{first}");
         assert!(first.contains(&format!("\n  kept: {}: {said}", key("org_b"))), "{first}");
-        assert!(first.contains("--retry` uploads what was kept") && !first.contains("hunter2"), "{first}");
+        assert!(first.contains("--retry` uploads them") && !first.contains("hunter2"), "{first}");
         assert_eq!(uploading.spool(), 1);
         uploading.api.seen.lock().unwrap().clear();
         let retried = uploading.outcome(true).await.to_string();

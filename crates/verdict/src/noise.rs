@@ -75,9 +75,9 @@ impl AaRun {
         base: &[Repetition],
         head: &[Repetition],
     ) -> anyhow::Result<Self> {
-        let needs = "noise can only be stored for runs of vllm-perf: there is no record of";
-        let device = subject.device.as_ref().with_context(|| format!("{needs} the device"))?;
-        let started = subject.started.clone().with_context(|| format!("{needs} the start time"))?;
+        let unknown = "noise can only be stored for runs of vllm-perf: unknown";
+        let device = subject.device.as_ref().with_context(|| format!("{unknown} device"))?;
+        let started = subject.started.clone().with_context(|| format!("{unknown} start time"))?;
         let rows: Vec<AaRow> = cases.iter().flat_map(|case| rows(case, base, head)).collect();
         ensure!(!rows.is_empty(), "the A/A run has no pair with a value on both sides, so there is no noise to store");
         let version = subject.version.clone();
@@ -254,9 +254,9 @@ mod tests {
         let refusal = |subject: &Subject| of(subject, &[Some(1.0)], &[Some(1.0)]).unwrap_err().to_string();
         let mut folders = subject();
         folders.started = None;
-        assert!(refusal(&folders).ends_with("no record of the start time"));
+        assert!(refusal(&folders).ends_with("unknown start time"));
         folders.device = None;
-        assert!(refusal(&folders).ends_with("no record of the device"));
+        assert!(refusal(&folders).ends_with("unknown device"));
         assert!(of(&subject(), &[None, Some(1.0)], &[Some(1.0), None]).is_err());
     }
 

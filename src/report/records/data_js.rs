@@ -302,10 +302,10 @@ mod tests {
         "#);
         let refused: Vec<String> = records.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
         insta::assert_snapshot!(refused.join("\n"), @r"
-        wheel size: its name holds no metric of the dashboard
-        p99 latency: its name holds no metric of the dashboard
-        mean ITL: its unit `furlongs` is no time
-        short: `short` is no full commit hash: --commit with 40 hexadecimal digits
+        wheel size: its name contains no metric of the dashboard
+        p99 latency: its name contains no metric of the dashboard
+        mean ITL: its unit `furlongs` is not a unit of time
+        short: `short` is not a full commit hash: --commit with 40 hexadecimal digits
         ");
         let first = &records.records[0];
         assert_eq!((first.timestamp, first.workflow_id, first.job_id), (1_789_996_400, 1_790_000_000, 1_790_000_000));

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One tab.
 pub struct Window {
     tab: Arc<Tab>,
-    /// Errors of the console, exceptions, and requests that are no file.
+    /// Errors of the console, exceptions, and requests that are not for files.
     complaints: Arc<Mutex<Vec<String>>>,
     _browser: Browser,
 }
@@ -29,7 +29,7 @@ impl Window {
     pub fn open(chromium: &Path) -> Result<Self> {
         let options = LaunchOptions {
             path: Some(chromium.to_owned()),
-            // As root, in a container, Chromium has no sandbox; the pages are our own.
+            // As root, in a container, Chromium has no sandbox; the pages are trusted.
             sandbox: false,
             window_size: Some((1440, 1000)),
             idle_browser_timeout: Duration::from_secs(120),
@@ -108,7 +108,7 @@ impl Window {
 
     /// A number.
     pub fn number(&self, expression: &str) -> Result<f64> {
-        self.value(expression)?.as_f64().with_context(|| format!("`{expression}` is no number"))
+        self.value(expression)?.as_f64().with_context(|| format!("`{expression}` is not a number"))
     }
 
     /// Whether something holds now.
@@ -212,7 +212,7 @@ impl Window {
         Ok(())
     }
 
-    /// What the system is said to prefer: `light` or `dark`.
+    /// Emulates the colour preference of the system: `light` or `dark`.
     pub fn prefer(&self, scheme: &str) -> Result<()> {
         let feature = Emulation::MediaFeature { name: "prefers-color-scheme".into(), value: scheme.into() };
         self.tab.call_method(Emulation::SetEmulatedMedia { media: None, features: Some(vec![feature]) })?;
