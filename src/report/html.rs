@@ -273,10 +273,14 @@ impl Page<'_> {
 
     fn row(&self, row: &Row) -> String {
         let [base, head] = super::values(row).map(|text| escape::html(&text));
-        let min_effect = number::percent(row.min_effect);
+        // The reason of some verdicts already states it.
+        let min_effect = match row.why.contains("minimum effect") {
+            true => String::new(),
+            false => format!("; minimum effect {}", number::percent(row.min_effect)),
+        };
         let why = escape::html(&escape::sentence(&row.why));
         let noise = wording::noise(row);
-        let why = format!("<small>{why}; minimum effect {min_effect}{noise}</small>").replace(" %", "\u{a0}%");
+        let why = format!("<small>{why}{min_effect}{noise}</small>").replace(" %", "\u{a0}%");
         let verdict = if row.primary { verdict(row.verdict) } else { String::new() };
         format!(
             "<tr><th scope=\"row\">{}{why}</th><td>{verdict}</td><td class=\"number\">{base}</td><td class=\"number\">{head}</td><td>{}</td>{}<td>{}</td></tr>\n",
@@ -400,7 +404,7 @@ mod tests {
         for case in 1..=comparison.cases.len() {
             assert!(page.contains(&format!("id=\"case-{case}\"")));
         }
-        let why = page.matches("; minimum effect ").count();
+        let why = page.matches("minimum effect of ").count() + page.matches("; minimum effect ").count();
         assert_eq!(why, comparison.rows.len(), "every row has a reason");
         assert!(page.contains("<a href=\"#case-4\">llama8B tp1, random 128/2048, c=64</a>"));
     }

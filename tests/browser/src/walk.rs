@@ -194,10 +194,7 @@ impl Walk<'_> {
         window.until("document.querySelector('#comparison-table tbody tr')?.textContent.includes('Median TTFT')")?;
         let changes = "[...document.querySelectorAll('#comparison-table .change')].map(cell => parseFloat(cell.textContent.replace('\\u2212', '-').replace(/[^-0-9.]/g, '')))";
         let found: Vec<f64> = serde_json::from_value(window.value(changes)?)?;
-        ensure!(
-            found.len() > 50 && found[..8].iter().all(|change| *change > 8.0),
-            "the step is not first: {found:?}"
-        );
+        ensure!(found.len() > 50 && found[..8].iter().all(|change| *change > 8.0), "the step is not first: {found:?}");
         ensure!(
             window.text("document.querySelector('#comparison-table tbody tr').textContent")?.contains("worse"),
             "a slower commit is not marked as worse"

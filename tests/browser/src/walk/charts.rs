@@ -96,10 +96,7 @@ impl Walk<'_> {
         self.plot()?;
         window.value("void (window.open = (url) => { window.opened = url; })")?;
         window.key("Tab")?;
-        ensure!(
-            window.holds("document.activeElement.className === 'skip'")?,
-            "the first focus is not the skip link"
-        );
+        ensure!(window.holds("document.activeElement.className === 'skip'")?, "the first focus is not the skip link");
         window.key("Enter")?;
         window.until("document.activeElement.id === 'main' && location.hash === '#metric=median_ttft_ms'")?;
         let mut stops = 0;
