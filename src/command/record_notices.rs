@@ -6,13 +6,9 @@ use crate::system::shell::Shell;
 /// Prints which records were left out, and why, to standard error.
 pub fn print(records: &Records, shell: &Shell) {
     for collision in &records.collisions {
-        shell.say(&format!(
-            "{} represents {} in the dashboard, which cannot distinguish them",
-            collision.kept,
-            collision.dropped.join(", ")
-        ));
+        shell.say(&format!("{} not published: same dashboard key as {}", collision.dropped.join(", "), collision.kept));
     }
     for (case, reason) in &records.refused {
-        shell.say(&format!("{case} is not published: {reason}"));
+        shell.say(&format!("{case} not published: {reason}"));
     }
 }

@@ -204,7 +204,7 @@ impl Page<'_> {
             .iter()
             .map(|sentence| format!("<p>{}</p>\n", escape::html(sentence)))
             .collect();
-        format!("<h2>Sensitivity and method</h2>\n{}{method}", table.unwrap_or_default())
+        format!("<h2>How sure is this?</h2>\n{}{method}", table.unwrap_or_default())
     }
 
     fn rows(&self) -> String {

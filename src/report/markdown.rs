@@ -246,7 +246,7 @@ fn charts(comparison: &Comparison, labels: &Labels, kind: DocumentKind) -> Optio
 
 fn certainty(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
     finding::primary(comparison).next()?;
-    let block = section("Sensitivity and method", 0, kind != DocumentKind::Summary);
+    let block = section("How sure is this?", 0, kind != DocumentKind::Summary);
     let sensitivity = wording::sensitivity(comparison);
     let mut items = Vec::new();
     if !sensitivity.is_empty() {
@@ -264,7 +264,7 @@ fn certainty(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
 }
 
 fn reproduction(comparison: &Comparison, kind: DocumentKind) -> Block {
-    let block = section("Configuration and command to reproduce", 0, kind != DocumentKind::Summary);
+    let block = section("What ran, and how to run it yourself", 0, kind != DocumentKind::Summary);
     let mut items = Vec::new();
     let rows = wording::provenance(comparison);
     if !rows.is_empty() {
@@ -373,10 +373,10 @@ mod tests {
 
         - gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
         ");
-        let (_, sure) = folds.split_once("<details><summary>Sensitivity").unwrap();
+        let (_, sure) = folds.split_once("<details><summary>How sure").unwrap();
         let (sure, _) = sure.split_once("<details><summary>1 test").unwrap();
         insta::assert_snapshot!(sure, @r"
-         and method</summary>
+         is this?</summary>
 
         Smallest detectable change (80 % power):
 
@@ -396,7 +396,7 @@ mod tests {
 
         </details>
 
-        <details><summary>Configuration and command to reproduce</summary>
+        <details><summary>What ran, and how to run it yourself</summary>
 
         | | base | head |
         |---|---|---|
@@ -417,8 +417,8 @@ mod tests {
         insta::assert_snapshot!(titles.join("\n"), @r"
         <details><summary>All 39 primary rows</summary>
         <details><summary>Throughput and TTFT over concurrency</summary>
-        <details><summary>Sensitivity and method</summary>
-        <details><summary>Configuration and command to reproduce</summary>
+        <details><summary>How sure is this?</summary>
+        <details><summary>What ran, and how to run it yourself</summary>
         <details><summary>1 test skipped</summary>
         <details><summary>54 secondary rows (not part of the verdict)</summary>
         ");

@@ -88,7 +88,7 @@ fn an_unusable_store_is_an_error_on_the_command_line_and_ignored_in_the_config()
         text(&output)
     };
     let device = ["--device", "cpu", "--device-type", "x"];
-    assert!(refused(&[&["--noise", "ftp://host"], device.as_slice()].concat()).contains("`ftp://` is no store"));
+    assert!(refused(&[&["--noise", "ftp://host"], device.as_slice()].concat()).contains("`ftp://` is not a store"));
     assert!(refused(&[&["--noise", "none"], device.as_slice()].concat()).contains("`none` is not a folder"));
     let known = store(&folder.path().join("store"));
     assert!(refused(&["--noise", &known]).contains("the device is not known"));

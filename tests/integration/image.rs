@@ -76,6 +76,7 @@ fn the_image_of_head_is_pulled_while_base_warms_up_and_a_moved_tag_is_detected()
     fs::remove_file(out.join("comparison.json")).unwrap();
     let resumed = asked().arg("--resume").output().unwrap();
     assert_eq!(resumed.status.code(), Some(2), "{}", text(&resumed));
-    let expected_error = "local/vllm:head is not the image that this run began with: it was sha256:of-local/vllm:head and is sha256:another";
+    let expected_error =
+        "local/vllm:head has changed since this run began: it was sha256:of-local/vllm:head and is sha256:another";
     assert!(text(&resumed).contains(expected_error), "{}", text(&resumed));
 }

@@ -266,7 +266,7 @@ fn every_dependency_has_its_reason_in_contributing() {
 #[test]
 fn every_dependency_of_a_package_is_the_workspaces_and_each_of_those_is_used() {
     let manifests = ["Cargo.toml", "crates/load/Cargo.toml", "crates/verdict/Cargo.toml"].map(text);
-    let is_wanted = |table: &str| ["[dependencies]", "[dev-dependencies]"].contains(&table);
+    let is_wanted = |table: &str| ["[dependencies]", "[build-dependencies]", "[dev-dependencies]"].contains(&table);
     let used = manifests.iter().flat_map(|manifest| keys(manifest, is_wanted));
     let used: BTreeSet<&str> =
         used.map(|key| key.strip_suffix(".workspace").unwrap_or_else(|| panic!("{key}"))).collect();

@@ -210,7 +210,7 @@ async fn retries_end_at_the_limit_of_attempts_and_of_time() {
     let too_long = github.pull_request(REPOSITORY, 42).await.unwrap_err();
     insta::assert_snapshot!(format!("{given_up:#}\n{too_long:#}"), @r"
     cannot read the labels of octo-org/octo-repo#42: GitHub answered 502 to GET /repos/octo-org/octo-repo/issues/42/labels?per_page=100&page=1: Server Error; gave up after 3 attempts
-    cannot read octo-org/octo-repo#42: GitHub answered 403 to GET /repos/octo-org/octo-repo/pulls/42: You have exceeded a secondary rate limit. Please wait a few minutes before you try again.; the next attempt should wait 600 s, but only 117 s of waiting are left
+    cannot read octo-org/octo-repo#42: GitHub answered 403 to GET /repos/octo-org/octo-repo/pulls/42: You have exceeded a secondary rate limit. Please wait a few minutes before you try again.; the next attempt should wait 600 s, but only 117 s of waiting remain
     ");
     assert_eq!(fake.requests().len(), 4);
 }

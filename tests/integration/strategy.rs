@@ -85,9 +85,9 @@ fn a_screen_repeats_only_suspicious_cases() {
     check_screen(&out);
     let printed = text(&output);
     assert!(printed.contains("; 1 case to repeat in pairs"), "{printed}");
-    assert!(printed.contains("What ran (screen): warm-up "), "{printed}");
-    assert!(printed.contains("without the screen, at the screen's pace, it would have taken about "), "{printed}");
-    assert!(printed.contains("Time of base, without the warm-up: measuring "), "{printed}");
+    assert!(printed.contains("Phases (screen strategy): warm-up "), "{printed}");
+    assert!(printed.contains(" without the screen."), "{printed}");
+    assert!(printed.contains("Time on base, without the warm-up: measuring "), "{printed}");
 }
 
 #[test]
