@@ -17,11 +17,9 @@ use crate::report::{Links, html, markdown, ran, terminal, upstream_files};
 use crate::result::case_files::Folder;
 use crate::run::collect;
 use crate::run::journal::{Entry, Journal};
-use crate::system::host;
 use crate::system::output::{self, OutputFolder};
-use crate::system::results_folder;
 use crate::system::shell::Shell;
-use crate::system::step_files;
+use crate::system::{host, results_folder, step_files};
 use crate::{publish, result};
 
 /// Writes the reports and the results, prints the table, and exits by whether everything was measured.

@@ -18,13 +18,12 @@ use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::plan::image::{self, Pipeline};
 use crate::plan::suite;
-use crate::system::git;
 use crate::system::github::Github;
 use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::store::object_key::RecordKey;
-use crate::system::suite_folder;
+use crate::system::{git, suite_folder};
 
 /// Prints the matrix. A matrix without jobs is not an error: the reason is printed.
 pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit> {

@@ -1,18 +1,17 @@
 //! `vllm-perf publish`: comment, job summary or annotation, artifacts and records, from an output folder.
 
-use crate::command::event_flags::EventArgs;
-use crate::system::step_files;
-use clap::Args;
-use clap::builder::BoolishValueParser;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
+use clap::builder::BoolishValueParser;
 use vllm_verdict::v1::{Comparison, Event, Provider, Verdict};
 
 use super::base_settings;
 use crate::ci::event::CiRun;
 use crate::ci::workflow_commands::{self, Level, Notice};
+use crate::command::event_flags::EventArgs;
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
@@ -22,11 +21,11 @@ use crate::report::finding::{self, Finding};
 use crate::report::{Links, markdown};
 use crate::system::buildkite_agent::Agent;
 use crate::system::delivery::Delivery;
-use crate::system::git;
 use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::uploader::Uploader;
+use crate::system::{git, step_files};
 
 /// Publishes to every destination of this CI. A comment that cannot be written does not stop the others.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {

@@ -1,27 +1,25 @@
 //! `vllm-perf records`: dashboard records from a results folder or from an import, printed or added to a store.
 
-use crate::command::event_flags::EventArgs;
-use crate::command::identity_flags::IdentityArgs;
-use crate::command::shared_flags::DeviceArgs;
-use crate::system::probe;
-use clap::Args;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
 use vllm_verdict::number;
 use vllm_verdict::v1::{Device, Provider};
 
 use super::identity_flags::identity;
 use super::{base_settings, record_notices};
+use crate::command::event_flags::EventArgs;
+use crate::command::identity_flags::IdentityArgs;
+use crate::command::shared_flags::DeviceArgs;
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::plan::device;
 use crate::report::records::{self, Identity, Records};
-use crate::system::output;
-use crate::system::results_folder;
 use crate::system::shell::Shell;
 use crate::system::store::{Added, Store};
+use crate::system::{output, probe, results_folder};
 
 /// Largest import, in bytes.
 const IMPORT_LIMIT: u64 = 256 << 20;

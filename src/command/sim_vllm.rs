@@ -14,14 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use vllm_load::open_files;
 use vllm_load::sim::{self, Pace};
 
-use loopback_server::simulation;
-use sim_flags::SimFlags;
-use sim_output::print;
-
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
 use crate::run::native_client::{self, serving_summary};
+use loopback_server::simulation;
+use sim_flags::SimFlags;
+use sim_output::print;
 
 /// The variable with the pace, in the text form of `sim:` targets.
 pub const PACE_VARIABLE: &str = "VLLM_PERF_SIM";

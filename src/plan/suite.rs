@@ -16,7 +16,6 @@ use vllm_verdict::v1::{Device, Skipped};
 
 use crate::exit::Classify;
 use crate::plan::serve_flags;
-
 use test_file::Test;
 
 pub use command_text::{commands_json, placed};

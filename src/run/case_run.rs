@@ -11,14 +11,13 @@ use super::native_client;
 use super::native_client::serving_metrics::ServingResult;
 use super::server_start::Running;
 use super::side_run::SideRun;
-use crate::duration;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
 use crate::plan::suite::{self, Case};
-use crate::result;
 use crate::system::output;
 use crate::system::process::Processes;
+use crate::{duration, result};
 
 /// What measuring a case needs.
 pub struct CaseRun<'a> {

@@ -9,12 +9,12 @@ pub mod stored_object;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use folder_store::Folder;
-use object_client::Objects;
 use url::Url;
 
 use crate::environment::Environment;
 use crate::exit::Classify;
+use folder_store::Folder;
+use object_client::Objects;
 
 pub use stored_object::{Added, StoredObject};
 

@@ -1,7 +1,6 @@
 //! The upload API of the dashboard: one POST for each object, repeated where that may help. The body holds the password, so
 //! no redirect is followed.
 
-use crate::plan::config::records_config::is_url;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -13,6 +12,7 @@ use super::bounded_body;
 use super::retry_policy::{RetryPolicy, backoff};
 use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
+use crate::plan::config::records_config::is_url;
 
 /// Most bytes of one request: AWS Lambda's limit of 6 MiB, less its own envelope.
 const BODY_LIMIT: usize = 6_000_000;

@@ -1,10 +1,9 @@
 //! The guard and a container, with a stand-in for `docker`.
 
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 /// `run` requests a container and waits; `rm` prints the name of the container that it removed, as docker does.
 const DOCKER: &str = r#"#!/bin/sh

@@ -21,15 +21,14 @@ mod server;
 pub mod sim;
 mod stream;
 
-pub use http::HeaderMap;
-pub use url::Url;
-
 pub use answer::Answer;
 pub use api::{Api, Sampling};
 pub use arrivals::{LOWEST_RATE, arrivals};
 pub use failure::Failure;
+pub use http::HeaderMap;
 pub use load::{Limits, Load, Request};
 pub use ramp::{RampUp, RampUpStrategy};
 pub use runner::{OfferedRate, Run, run};
 pub use self_check::{LagSummary, SelfCheck};
 pub use server::Server;
+pub use url::Url;

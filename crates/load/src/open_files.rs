@@ -1,8 +1,7 @@
 //! The limit of open files of this process. Every connection is an open file.
 
 use std::error::Error;
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

@@ -1,8 +1,7 @@
 //! Cases with the same key in the dashboard: only one of them is published.
 
-use crate::plan::config::record_rules::Choice;
-
 use super::record_point::Point;
+use crate::plan::config::record_rules::Choice;
 
 /// Cases with the same key in the dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
