@@ -18,7 +18,7 @@ use crate::command::sim_server_command::SimServerArgs;
 use crate::command::verdict_command::VerdictArgs;
 use crate::environment::Environment;
 
-/// Continuous performance benchmarking for vLLM: what regressed, and how sure that is.
+/// Continuous performance benchmarking for vLLM: what regressed, and with what confidence.
 #[derive(Debug, Parser)]
 #[command(
     name = "vllm-perf",
@@ -41,7 +41,7 @@ pub enum Command {
     Calibrate(Box<CalibrateArgs>),
     /// Comment, job summary or annotation, and the records of main, from an output folder
     Publish(PublishArgs),
-    /// Print the verdict of an output folder and exit by it: the last step in CI
+    /// Print the verdict of an output folder; the exit code depends on it (the last step in CI)
     Verdict(VerdictArgs),
     /// Compare what was measured before
     Compare(CompareArgs),
@@ -49,11 +49,11 @@ pub enum Command {
     Report(ReportArgs),
     /// Print dashboard records from a results folder
     Records(Box<RecordsArgs>),
-    /// Build a static site and the night's alarms from a store
+    /// Build a static site from a store, and list the newest changes as alarms
     Dashboard(DashboardArgs),
     /// Print the CI matrix: GitHub JSON or a Buildkite pipeline
     Matrix(Box<MatrixArgs>),
-    /// Show or check the settings
+    /// Show the settings, print their schema, or check a config file
     #[command(subcommand)]
     Config(ConfigCommand),
     /// The load client alone

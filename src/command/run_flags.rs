@@ -12,7 +12,7 @@ use crate::run::session::Limits;
 #[derive(Debug, Args)]
 pub struct Timeouts {
     /// How long a server may take to answer /v1/models (45s, 20m)
-    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "1200s", value_parser = span)]
+    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "20m", value_parser = span)]
     pub server_timeout: Duration,
     /// How long one case may take (90s, 60m)
     #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
