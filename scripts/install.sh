@@ -32,7 +32,7 @@ fail() {
   say "$1"
   exit 2
 }
-# The world's.
+# External failure.
 broken() {
   say "$1"
   exit 4

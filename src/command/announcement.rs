@@ -41,7 +41,7 @@ impl Announcement {
         };
         let made: Result<Option<Self>> = made.await;
         made.unwrap_or_else(|error| {
-            shell.say(&format!("cannot note on the pull request that a run is in progress: {error:#}"));
+            shell.say(&format!("cannot announce on the pull request that a run is in progress: {error:#}"));
             None
         })
     }

@@ -39,11 +39,11 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Measure head against itself until the noise of every primary row is known
     Calibrate(Box<CalibrateArgs>),
-    /// Comment, job summary or annotation, and the records of main, from an output folder
+    /// Publish the comment, job summary or annotation, and the records of main, from an output folder
     Publish(PublishArgs),
     /// Print the verdict of an output folder; the exit code depends on it (the last step in CI)
     Verdict(VerdictArgs),
-    /// Compare what was measured before
+    /// Compare existing results
     Compare(CompareArgs),
     /// Write benchmark_results.md, benchmark_results.json and report.html from a results folder
     Report(ReportArgs),

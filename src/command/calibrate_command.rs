@@ -26,7 +26,7 @@ use crate::system::shell::Shell;
 use crate::system::store::Store;
 use known_noise::KnownNoise;
 
-/// Runs head against itself, again and again.
+/// Runs head against itself, repeatedly.
 pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> Result<Exit> {
     let begun = Instant::now();
     check_flags(&mut arguments.planning)?;
@@ -93,7 +93,7 @@ impl Calibration<'_> {
             let now = self.known().await?;
             if now.least <= known.least {
                 let row = &now.worst;
-                return Err(anyhow!("no pair of {row} has a value on both sides: its noise cannot be known"))
+                return Err(anyhow!("no pair of {row} has a value on both sides: its noise cannot be estimated"))
                     .unmeasured();
             }
             known = now;

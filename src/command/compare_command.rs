@@ -217,10 +217,10 @@ pub struct CompareArgs {
     /// Show the largest concurrency with at most this TPOT (ms)
     #[arg(long, env = "VLLM_PERF_TPOT_MAX_MS", value_name = "MS", value_parser = limit)]
     pub tpot_max_ms: Option<f64>,
-    /// Slack above these limits (percent)
+    /// Tolerance above these limits (percent)
     #[arg(long, env = "VLLM_PERF_SLA_SLACK", value_name = "PERCENT", default_value_t = 5.0, value_parser = slack)]
     pub sla_slack: f64,
-    /// What is held against these limits: p99 or median
+    /// Statistic that is compared with these limits: p99 or median
     #[arg(long, env = "VLLM_PERF_SLA_STATISTIC", default_value = "p99", hide_possible_values = true, value_parser = statistics())]
     pub sla_statistic: Statistic,
     /// text or json

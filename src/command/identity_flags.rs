@@ -96,13 +96,13 @@ pub struct IdentityArgs {
     /// Date of the commit, in place of git's (seconds since 1970)
     #[arg(long, env = "VLLM_PERF_TIMESTAMP", value_name = "SECONDS")]
     pub timestamp: Option<u64>,
-    /// The CI run, a number that grows, in place of GITHUB_RUN_ID
+    /// Increasing number of the CI run, in place of GITHUB_RUN_ID
     #[arg(long, env = "VLLM_PERF_WORKFLOW_ID", value_name = "N")]
     pub workflow_id: Option<u64>,
     /// The job of the run (number)
     #[arg(long, env = "VLLM_PERF_JOB_ID", value_name = "N")]
     pub job_id: Option<u64>,
-    /// Which try of the run, in place of GITHUB_RUN_ATTEMPT (number)
+    /// Attempt number of the run, in place of GITHUB_RUN_ATTEMPT (number)
     #[arg(long, env = "VLLM_PERF_RUN_ATTEMPT", value_name = "N")]
     pub run_attempt: Option<u32>,
 }

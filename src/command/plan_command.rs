@@ -44,10 +44,10 @@ pub struct PlanArgs {
     /// text or json
     #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
     pub format: Format,
-    /// Ask the registry whether the images are there
+    /// Check that the images exist in the registry
     #[arg(long, env = "VLLM_PERF_CHECK_IMAGES", value_parser = BoolishValueParser::new())]
     pub check_images: bool,
-    /// Ask GitHub's API for the labels of now (needs GITHUB_TOKEN)
+    /// Ask GitHub's API for the current labels (needs GITHUB_TOKEN)
     #[arg(long, env = "VLLM_PERF_FETCH_LABELS", value_parser = BoolishValueParser::new())]
     pub fetch_labels: bool,
 }

@@ -57,10 +57,10 @@ pub struct SideArgs {
     /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]
     #[arg(long, env = "VLLM_PERF_HEAD", value_name = "SIDE")]
     pub head: Option<String>,
-    /// Words appended to base's server command
+    /// Arguments appended to base's server command
     #[arg(long, env = "VLLM_PERF_BASE_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
     pub base_server_args: Option<String>,
-    /// Words appended to head's server command
+    /// Arguments appended to head's server command
     #[arg(long, env = "VLLM_PERF_HEAD_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
     pub head_server_args: Option<String>,
 }
@@ -71,10 +71,10 @@ pub struct RunsArgs {
     /// paired, screen, sequential or single; default: paired where there is a base
     #[arg(long, env = "VLLM_PERF_STRATEGY", value_name = "HOW", hide_possible_values = true, value_parser = strategies())]
     pub strategy: Option<Strategy>,
-    /// Repetitions a side, interleaved (number, 1 to 10)
+    /// Repetitions per side, interleaved (number, 1 to 10)
     #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub pairs: u32,
-    /// Begin no further pair that would end after this time (45s, 90m, 2h)
+    /// Start no further pair that would end after this time (45s, 90m, 2h)
     #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = span)]
     pub budget: Option<Duration>,
     /// Seed of the order inside each pair (number)

@@ -92,7 +92,7 @@ async fn import(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Resu
     }
     let cannot = || format!("cannot import `{}`", arguments.results.display());
     let text = read(&arguments.results).with_context(cannot).mistake()?;
-    // Commit, date and numbers are the file's; the machine of today is not the one that measured.
+    // Commit, date and numbers are the file's; the current machine is not the one that measured.
     let (device, environment) = (device(arguments, config, shell).await?, Environment::default());
     let mut base = identity(&arguments.identity, None, device, &config.records, &environment).await?;
     (base.runner.cpu_info, base.runner.cpu_count, base.runner.avail_mem_in_gb) = Default::default();

@@ -110,7 +110,7 @@ pub struct RunArgs {
     /// Print the plan and stop
     #[arg(long, env = "VLLM_PERF_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
-    /// Go on where an interrupted run of the same output folder ended
+    /// Resume an interrupted run in the same output folder
     #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
     /// Where base's image is missing, take one of so many commits before it (number, 0 to 99)

@@ -43,10 +43,10 @@ pub struct DeviceArgs {
     /// auto, cuda, rocm, hpu, xpu, cpu or arm64-cpu
     #[arg(long = "device", env = "VLLM_PERF_DEVICE", value_name = "NAME", default_value = "auto", value_parser = device_choice)]
     pub name: DeviceChoice,
-    /// Device type, e.g. `NVIDIA H100`, in place of the probe's
+    /// Device type, e.g. `NVIDIA H100`, instead of the detected one
     #[arg(long, env = "VLLM_PERF_DEVICE_TYPE", value_name = "TYPE")]
     pub device_type: Option<String>,
-    /// Number of GPUs or NUMA nodes, in place of the probe's
+    /// Number of GPUs or NUMA nodes, instead of the detected one
     #[arg(long, env = "VLLM_PERF_DEVICE_COUNT", value_name = "N")]
     pub device_count: Option<u32>,
 }

@@ -50,7 +50,7 @@ fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
 pub enum FailOn {
     /// Exit 1 when a primary row regressed.
     Regressed,
-    /// Exit 1 unless everything is known to be no worse.
+    /// Exit 1 if a primary row regressed, is inconclusive or was not measured.
     Inconclusive,
     /// Always exit 0.
     Never,

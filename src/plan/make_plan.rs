@@ -133,7 +133,7 @@ fn no_case(skipped: &[Skipped]) -> anyhow::Error {
         skipped.iter().take(3).map(|skipped| format!("{} ({})", skipped.name, skipped.reason)).collect();
     let more = if skipped.len() > 3 { format!(" and {} more", skipped.len() - 3) } else { String::new() };
     match reasons.is_empty() {
-        true => anyhow!("no case to measure: the test files hold no test"),
+        true => anyhow!("no case to measure: the test files contain no tests"),
         false => anyhow!("no case to measure: left out were {}{more}", reasons.join(", ")),
     }
 }

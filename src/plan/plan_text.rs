@@ -62,8 +62,8 @@ fn write_runs(out: &mut String, plan: &Plan) -> fmt::Result {
     let pairs = counted(plan.pairs as usize, "interleaved pair");
     let runs = match plan.strategy {
         Strategy::Paired => pairs,
-        Strategy::Screen => format!("a screen of every case, then {pairs} of the cases that seem changed"),
-        Strategy::Sequential => format!("{pairs}, then as many again of the undecided cases"),
+        Strategy::Screen => format!("a screen of every case, then {pairs} of the cases that may have changed"),
+        Strategy::Sequential => format!("{pairs}, then the same number for the undecided cases"),
         Strategy::Single => counted(plan.pairs as usize, "repetition"),
     };
     writeln!(out, "runs      {runs}, seed {}", plan.seed)?;

@@ -38,7 +38,7 @@ impl CaseRun<'_> {
         let commands = suite::commands_json(case, &self.side.launch.gpu_type, &self.side.plan.server_args);
         output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
         if case.kind == Kind::Serving && server.is_none() {
-            return Ok(Outcome::Failed("it has no server".to_owned()));
+            return Ok(Outcome::Failed("no server is running for it".to_owned()));
         }
         let measured = match (case.measured_by, server) {
             (MeasuredBy::Native, Some(server)) => self.native(case, server).await?,

@@ -111,7 +111,7 @@ impl Conditions {
         let outside = self.outside_load.filter(|outside| *outside > limit)?;
         (self.watched_seconds >= SHORTEST_WATCH).then(|| {
             format!(
-                "other programs took {:.0} % of the processors, more than the limit of {:.0} %",
+                "other programs used {:.0} % of the processors, more than the limit of {:.0} %",
                 outside * 100.0,
                 limit * 100.0
             )
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_disturbed_repetition_is_repeated_unless_it_was_too_short() {
         let busy = Conditions { outside_load: Some(0.31), watched_seconds: 60.0, ..Conditions::default() };
-        insta::assert_snapshot!(busy.disturbed(0.2).unwrap(), @"other programs took 31 % of the processors, more than the limit of 20 %");
+        insta::assert_snapshot!(busy.disturbed(0.2).unwrap(), @"other programs used 31 % of the processors, more than the limit of 20 %");
         assert_eq!(busy.disturbed(0.4), None);
         assert_eq!(Conditions { watched_seconds: 0.2, ..busy }.disturbed(0.2), None);
         assert_eq!(Conditions { outside_load: None, ..busy }.disturbed(0.2), None);

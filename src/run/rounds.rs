@@ -112,7 +112,7 @@ impl Rounds<'_, '_, '_> {
         };
         let (known, all) = (self.state.costs.known(&plan.cases), plan.cases.len());
         let source = match known {
-            0 => "a guess from the suite; the first pass gives a better one".to_owned(),
+            0 => "estimated from the suite; refined after the first pass".to_owned(),
             known if known < all => {
                 format!("from an earlier run of {known} of the {all} cases, the others are a guess")
             }

@@ -69,7 +69,7 @@ pub async fn accelerator_state(name: DeviceName, env: &Environment) -> Accelerat
     }
 }
 
-/// One line a GPU: driver, degrees, and two printeds that are `Active`, `Not Active` or `[N/A]`.
+/// One line a GPU: driver, degrees, and two fields that are `Active`, `Not Active` or `[N/A]`.
 fn nvidia_state(printed: &str) -> AcceleratorState {
     let gpus: Vec<Vec<&str>> =
         vendor_output::lines(printed).map(|line| line.split(',').map(str::trim).collect()).collect();

@@ -87,7 +87,7 @@ impl Registry {
     /// or still fails after the retries.
     pub async fn find(&self, reference: &str) -> anyhow::Result<ImageState> {
         let parsed: Reference = reference.parse().mistake()?;
-        self.state(&parsed).await.with_context(|| format!("cannot ask the registry for {reference}")).world()
+        self.state(&parsed).await.with_context(|| format!("cannot query the registry for {reference}")).world()
     }
 
     async fn state(&self, reference: &Reference) -> anyhow::Result<ImageState> {
@@ -159,7 +159,7 @@ impl Registry {
         let bearer = match (challenge, login) {
             (Challenge::Bearer(bearer), _) => bearer,
             (Challenge::Basic, Some(login)) => return login.basic(),
-            (Challenge::Basic, None) => bail!("the registry wants a login: run `docker login` for it first"),
+            (Challenge::Basic, None) => bail!("the registry requires a login: run `docker login` for it first"),
         };
         let token = self.token(&bearer, login).await.context("cannot get a token")?;
         Ok(Secret::from(format!("Bearer {token}")))
@@ -359,7 +359,7 @@ mod tests {
         let (found, asked) = find(vec![Reply::Challenge("Basic realm=\"r\"".to_owned())]).await;
         let error = found.unwrap_err();
         assert!(
-            format!("{error:#}").ends_with("the registry wants a login: run `docker login` for it first"),
+            format!("{error:#}").ends_with("the registry requires a login: run `docker login` for it first"),
             "{error:#}"
         );
         assert_eq!((exit::of(&error), asked.len()), (Exit::World, 1));

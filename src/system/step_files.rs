@@ -20,7 +20,7 @@ pub fn append_summary(path: &Path, text: &str) -> anyhow::Result<Delivery> {
     let size = there + text.len() as u64 + 1;
     if size > SUMMARY_LIMIT {
         return Ok(Delivery::Left(format!(
-            "the job summary would have {size} bytes; GitHub drops one over {SUMMARY_LIMIT}"
+            "the job summary would have {size} bytes; GitHub discards summaries over {SUMMARY_LIMIT}"
         )));
     }
     append(path, &format!("{text}\n")).context("cannot write the job summary").world()?;
@@ -101,7 +101,7 @@ mod tests {
         let outcome = append_summary(file.path(), &"x".repeat(1024 * 1024 - 10)).unwrap();
         assert_eq!(
             outcome,
-            Delivery::Left("the job summary would have 1048577 bytes; GitHub drops one over 1048576".to_owned())
+            Delivery::Left("the job summary would have 1048577 bytes; GitHub discards summaries over 1048576".to_owned())
         );
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "### first\n");
     }

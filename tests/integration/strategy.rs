@@ -196,7 +196,7 @@ fn a_disturbed_repetition_is_repeated_twice_and_then_kept() {
     busy.wait().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let notice = &comparison(&out).conduct.notices[0];
-    assert!(notice.starts_with("Repeated: head 01 twice, because other programs took "), "{notice}");
+    assert!(notice.starts_with("Repeated: head 01 twice, because other programs used "), "{notice}");
     let lines = journal(&out);
     assert_eq!(lines.len(), 5, "three measurements and two that were void: {lines:?}");
     assert!(out.join("void/pairs-head-01-2").is_dir() && out.join("head/01").is_dir());
