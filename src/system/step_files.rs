@@ -101,7 +101,9 @@ mod tests {
         let outcome = append_summary(file.path(), &"x".repeat(1024 * 1024 - 10)).unwrap();
         assert_eq!(
             outcome,
-            Delivery::Left("the job summary would have 1048577 bytes; GitHub discards summaries over 1048576".to_owned())
+            Delivery::Left(
+                "the job summary would have 1048577 bytes; GitHub discards summaries over 1048576".to_owned()
+            )
         );
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "### first\n");
     }

@@ -60,9 +60,7 @@ fn each_room_imports_only_from_the_rooms_below_it() {
     for arrow in graph.arrows() {
         let (from, to) = (arrow.from.room(), arrow.to.room());
         let allowed = match (floor(from), floor(to)) {
-            (Some(from_floor), Some(to_floor)) => {
-                to_floor <= from_floor && !APART.contains(&(from, to))
-            }
+            (Some(from_floor), Some(to_floor)) => to_floor <= from_floor && !APART.contains(&(from, to)),
             (Some(from_floor), None) => ROOMS[from_floor].1.contains(&to),
             (None, Some(_)) => false,
             (None, None) => from == to,
