@@ -37,14 +37,36 @@ use anyhow::Result;
 
 use crate::command::arguments::Command;
 use crate::command::serve_command::BenchCommand;
+use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 use crate::system::shell::Shell;
 
-/// Runs a command.
+/// Runs a command to its end.
 ///
 /// # Errors
 /// Those of the command, with its exit code.
-pub async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
+pub fn run(command: Command, shell: &Shell) -> Result<Exit> {
+    block_on(dispatch(command, shell))
+}
+
+/// Runs as the simulated `vllm`: its image has this binary under that name.
+///
+/// # Errors
+/// As [`sim_vllm::run`].
+pub fn run_as_vllm(words: Vec<String>, environment: &Environment) -> Result<Exit> {
+    block_on(async { sim_vllm::run(words, environment).await.map(|()| Exit::Done) })
+}
+
+fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+    // The cryptography provider is set once for the process; it is not an error that it is set already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
     match command {
         Command::Plan(arguments) => plan_command::plan(&arguments, shell).await,
         Command::Run(arguments) => run_command::run(&arguments, shell).await,

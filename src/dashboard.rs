@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, stream};
 use vllm_verdict::number;
 
+use crate::escape;
 use crate::exit::Classify;
-use crate::report::escape;
 use crate::system::output;
 use crate::system::store::object_key::RecordKey;
 use crate::system::store::{Store, StoredObject};

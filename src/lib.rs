@@ -8,6 +8,7 @@ pub mod command;
 pub mod dashboard;
 pub mod duration;
 pub mod environment;
+pub mod escape;
 pub mod exit;
 pub mod names;
 pub mod plan;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use vllm_perf::command::{self, arguments, sim_vllm};
+use vllm_perf::command::{self, arguments};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
 use vllm_perf::system::shell::Shell;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let called = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or_default();
     // An image of the simulated vLLM has this binary under the name `vllm`.
     if called == "vllm" {
-        return finish(block_on(async { sim_vllm::run(words[1..].to_vec(), &environment).await.map(|()| Exit::Done) }));
+        return finish(command::run_as_vllm(words[1..].to_vec(), &environment));
     }
     let words = match command::plugin_options::words(words, &environment) {
         Ok(words) => words,
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Ok(shell) => shell,
         Err(error) => return finish(Err(error)),
     };
-    finish(block_on(command::dispatch(cli.command, &shell)))
+    finish(command::run(cli.command, &shell))
 }
 
 /// The one place where the process environment is read.
@@ -47,15 +47,6 @@ fn environment() -> Environment {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect()
-}
-
-fn block_on(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
-    // The cryptography provider is set once for the process; it is not an error that it is set already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(work);
-    runtime.shutdown_background();
-    result
 }
 
 fn finish(result: anyhow::Result<Exit>) -> ExitCode {

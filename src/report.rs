@@ -1,9 +1,8 @@
 //! Renderings of a comparison: comment, job summary, annotation, terminal table, HTML page; and dashboard records. Text
-//! from data is untrusted: every rendering escapes it with `escape`.
+//! from data is `Untrusted`: every rendering escapes it with `escape`.
 
 pub mod budget;
 pub mod chart;
-pub mod escape;
 #[cfg(test)]
 pub mod example;
 pub mod finding;
@@ -18,7 +17,9 @@ pub mod upstream_files;
 pub mod wording;
 
 use vllm_verdict::v1::Row;
-use vllm_verdict::{number, statistics};
+use vllm_verdict::{Untrusted, number, statistics};
+
+use crate::escape;
 
 /// The link targets of a rendering. They come from the CI run that publishes, never from the measured data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,12 +66,12 @@ fn is_repository(text: &str) -> bool {
 
 /// The displayed values of base and head: the median of their repetitions in the row's unit, with equal decimals; empty
 /// without repetitions. Units are never converted, so that the numbers match `comparison.json`.
-fn values(row: &Row) -> [String; 2] {
+fn values(row: &Row) -> [Untrusted; 2] {
     let medians = [&row.base, &row.head].map(|values| statistics::median(values));
     let decimals = number::decimals(medians.into_iter().flatten());
     let unit = escape::name(&row.unit);
     medians
-        .map(|median| median.map_or_else(String::new, |median| format!("{} {unit}", number::value(median, decimals))))
+        .map(|median| median.map(|median| format!("{} {unit}", number::value(median, decimals))).unwrap_or_default().into())
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ fn measured_by(plans: &[Option<Plan>], mut cases: Vec<CaseFacts>) -> Vec<CaseFac
     let planned = plans.iter().flatten().flat_map(|plan| &plan.cases);
     let clients: HashMap<&str, MeasuredBy> = planned.map(|case| (case.name.as_str(), case.measured_by)).collect();
     for case in &mut cases {
-        case.measured_by = clients.get(case.name.as_str()).copied().unwrap_or(case.measured_by);
+        case.measured_by = clients.get(case.name.raw()).copied().unwrap_or(case.measured_by);
     }
     cases
 }
@@ -188,8 +188,8 @@ async fn known_noise(
 }
 
 fn subject([base, head]: [String; 2]) -> Subject {
-    let side = |target| Some(SideFacts { target, ..SideFacts::default() });
-    Subject { version: crate::VERSION.to_owned(), base: side(base), head: side(head), ..Subject::default() }
+    let side = |target: String| Some(SideFacts { target: target.into(), ..SideFacts::default() });
+    Subject { version: crate::VERSION.into(), base: side(base), head: side(head), ..Subject::default() }
 }
 
 /// `vllm-perf compare`.

@@ -148,8 +148,8 @@ fn cases(
     if selection.remote {
         let outside = cases.extract_if(.., |case| case.server.is_none());
         skipped.extend(outside.map(|case| Skipped {
-            name: case.name,
-            reason: "a remote server is measured from outside: serving cases only".to_owned(),
+            name: case.name.into(),
+            reason: "a remote server is measured from outside: serving cases only".into(),
         }));
     }
     Ok((cases, skipped))

@@ -13,6 +13,7 @@ use crate::ci::event::CiRun;
 use crate::ci::workflow_commands::{self, Level, Notice};
 use crate::command::event_flags::EventArgs;
 use crate::environment::Environment;
+use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::publish::record_upload::{self, Destination, Upload};
@@ -109,7 +110,7 @@ fn links(arguments: &PublishArgs, event: &Event, run: &CiRun) -> Links {
 /// The measured commit. A scheduled run may measure an older commit of its branch.
 async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
     let head = event.head_sha.clone()?;
-    let measured = comparison.subject.head.as_ref().and_then(|head| head.commit.clone());
+    let measured = comparison.subject.head.as_ref().and_then(|head| head.commit.as_ref()).map(|commit| commit.raw().to_owned());
     match measured {
         Some(commit) if commit != head && git::is_before(&commit, &head).await => Some(commit),
         _ => Some(head),
@@ -131,17 +132,15 @@ fn destination(arguments: &PublishArgs, config: &Config, environment: &Environme
 fn notices(comparison: &Comparison) -> Vec<Notice> {
     let notice = |finding: Finding| {
         let (verdict, metric, case, sentence) = match finding {
-            Finding::Changed(row) => (row.verdict, row.label.clone(), row.case.clone(), row.why.clone()),
-            Finding::Unmeasured(none) => {
-                (Verdict::NotMeasured, none.metrics, none.case.to_owned(), none.reason.to_owned())
-            }
+            Finding::Changed(row) => (row.verdict, escape::name(&row.label), &row.case, &row.why),
+            Finding::Unmeasured(none) => (Verdict::NotMeasured, escape::name(none.metrics), none.case, none.reason),
         };
         let level = match verdict {
             Verdict::Regressed => Level::Error,
             Verdict::NotMeasured => Level::Warning,
             Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
         };
-        Notice { level, title: format!("{}: {metric}", verdict.as_str()), message: format!("{case}: {sentence}") }
+        Notice { level, title: format!("{}: {metric}", verdict.as_str()), message: format!("{}: {}", escape::name(case), escape::sentence(sentence)) }
     };
     finding::findings(comparison).into_iter().map(notice).collect()
 }

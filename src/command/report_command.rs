@@ -19,7 +19,7 @@ pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
     let folder = results_folder::read_folder(&arguments.results).mistake()?;
     let host = host::host().ok();
     let comparison = vllm_verdict::compare(vllm_verdict::Input {
-        subject: Subject { version: VERSION.to_owned(), ..Subject::default() },
+        subject: Subject { version: VERSION.into(), ..Subject::default() },
         cases: result::facts([&folder]),
         base: Vec::new(),
         head: vec![folder.repetition()],

@@ -12,7 +12,7 @@ use vllm_verdict::number;
 use super::overview::{FALSE_DISCOVERY_RATE, is_better, newest, relative, second};
 use super::page_data::{Commit, LevelChange, Page, Series};
 use super::series::Setting;
-use crate::report::escape;
+use crate::escape;
 
 /// The version of `alarms.json`.
 pub const SCHEMA: &str = "vllm-perf/alarms/v1";

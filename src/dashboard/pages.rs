@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::page_data::{Page, Site, Summary};
-use crate::report::escape;
+use crate::escape;
 
 /// Plotly's script, gzipped by `build.rs`.
 const PLOTLY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plotly.min.js.gz"));

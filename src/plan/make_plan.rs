@@ -6,6 +6,7 @@ use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{MOST_PAIRS, Strategy};
 use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
+use crate::escape;
 use crate::exit::Classify;
 use crate::names::Commit;
 use crate::plan::base::{Base, NamedSide};
@@ -130,7 +131,7 @@ fn missing(side: Side, provider: Provider) -> String {
 
 fn no_case(skipped: &[Skipped]) -> anyhow::Error {
     let reasons: Vec<String> =
-        skipped.iter().take(3).map(|skipped| format!("{} ({})", skipped.name, skipped.reason)).collect();
+        skipped.iter().take(3).map(|skipped| format!("{} ({})", escape::name(&skipped.name), escape::sentence(&skipped.reason))).collect();
     let more = if skipped.len() > 3 { format!(" and {} more", skipped.len() - 3) } else { String::new() };
     match reasons.is_empty() {
         true => anyhow!("no case to measure: the test files contain no tests"),

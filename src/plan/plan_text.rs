@@ -6,6 +6,7 @@ use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::Event;
 
+use crate::escape;
 use crate::plan::concurrency_search::Search;
 use crate::plan::suite::{Case, Command};
 use crate::plan::{Plan, SidePlan};
@@ -32,7 +33,7 @@ fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         writeln!(out, "\nleft out")?;
     }
     for skipped in &plan.skipped {
-        writeln!(out, "  {}: {}", skipped.name, skipped.reason)?;
+        writeln!(out, "  {}: {}", escape::name(&skipped.name), escape::sentence(&skipped.reason))?;
     }
     Ok(())
 }

@@ -61,7 +61,7 @@ fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow
         for test in test_file::tests(file)? {
             let place = test.place();
             if let Some(reason) = reason_to_skip(&test, selection, device).context(place.clone())? {
-                skipped.push(Skipped { name: test.name, reason });
+                skipped.push(Skipped { name: test.name.into(), reason: reason.into() });
                 continue;
             }
             let mut kept = cases_of(&test, selection).context(place)?;
@@ -71,10 +71,10 @@ fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow
                 match all - kept.len() {
                     0 => {}
                     out if out == all => skipped
-                        .push(Skipped { name: test.name, reason: format!("no case of it matches --only `{only}`") }),
+                        .push(Skipped { name: test.name.into(), reason: format!("no case of it matches --only `{only}`").into() }),
                     out => skipped.push(Skipped {
-                        name: test.name,
-                        reason: format!("{out} of its {all} cases do not match --only `{only}`"),
+                        name: test.name.into(),
+                        reason: format!("{out} of its {all} cases do not match --only `{only}`").into(),
                     }),
                 }
             }
@@ -388,7 +388,7 @@ mod tests {
     fn everything_that_is_left_out_has_a_reason() {
         let reasons = |variables: &[_], only, count| {
             let (cases, skipped) = selected(variables, only, count);
-            let first = skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.reason));
+            let first = skipped.first().map(|skipped| format!("{}: {}", skipped.name.raw(), skipped.reason.raw()));
             format!("{} cases, {} skipped, {}", cases.len(), skipped.len(), first.unwrap_or_default())
         };
         let lines = [
@@ -414,7 +414,7 @@ mod tests {
         let text = r#"[{"test_name": "serving_a", "qps_list": [1], "max_concurrency_list": [1],
             "server_parameters": {"model": "m"}, "client_parameters": {"model": "n"}}]"#;
         let (cases, skipped) = cases(&[serving(text)], &Selection::default(), &device(DeviceName::Cpu, 1)).unwrap();
-        assert_eq!((cases.len(), skipped[0].reason.as_str()), (0, "server and client model differ: `m` and `n`"));
+        assert_eq!((cases.len(), skipped[0].reason.raw()), (0, "server and client model differ: `m` and `n`"));
     }
 
     #[test]

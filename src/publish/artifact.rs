@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use nix::fcntl::OFlag;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use vllm_verdict::Untrusted;
 use vllm_verdict::v1::{Comparison, SCHEMA};
 
 use crate::exit::Classify;
@@ -129,28 +130,28 @@ impl<'de> Visitor<'de> for Bounded {
 fn check(comparison: &Comparison) -> anyhow::Result<()> {
     ensure!(comparison.schema == SCHEMA, "its schema is `{}`: expected `{SCHEMA}`", shown(&comparison.schema));
     for case in &comparison.cases {
-        name("case", &case.name)?;
-        name("test", &case.test)?;
-        label("model", &case.model)?;
-        label("request rate", case.request_rate.as_deref().unwrap_or_default())?;
+        name("case", case.name.raw())?;
+        name("test", case.test.raw())?;
+        label("model", case.model.raw())?;
+        label("request rate", case.request_rate.as_ref().map_or("", Untrusted::raw))?;
     }
     for row in &comparison.rows {
         ensure!(
             comparison.cases.iter().any(|case| case.name == row.case),
             "a row names the case `{}`, which is not listed",
-            shown(&row.case)
+            shown(row.case.raw())
         );
-        name("metric", &row.metric)?;
-        label("metric label", &row.label)?;
-        label("unit", &row.unit)?;
+        name("metric", row.metric.raw())?;
+        label("metric label", row.label.raw())?;
+        label("unit", row.unit.raw())?;
         let values = row.base.iter().chain(&row.head).chain([&row.min_effect, &row.n0]);
         let changes = [row.estimate, row.deviation, row.low, row.high, row.p, row.q, row.detectable, row.s0];
         for value in values.copied().chain(changes.into_iter().flatten()) {
-            ensure!(value.is_finite(), "the row {} of {} contains the number {value}", row.metric, row.case);
+            ensure!(value.is_finite(), "the row {} of {} contains the number {value}", shown(row.metric.raw()), shown(row.case.raw()));
         }
     }
     for skipped in &comparison.skipped {
-        label("skipped test", &skipped.name)?;
+        label("skipped test", skipped.name.raw())?;
     }
     let subject = &comparison.subject;
     if let Some(event) = &subject.event {
@@ -165,9 +166,9 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
     }
     for side in subject.base.iter().chain(&subject.head) {
         if let Some(commit) = &side.commit {
-            ensure!(Commit::is_hash(commit), "`{}` is not a commit hash", shown(commit));
+            ensure!(Commit::is_hash(commit.raw()), "`{}` is not a commit hash", shown(commit.raw()));
         }
-        label("version", side.vllm_version.as_deref().unwrap_or_default())?;
+        label("version", side.vllm_version.as_ref().map_or("", Untrusted::raw))?;
     }
     if let Some(device) = &subject.device {
         label("device type", &device.device_type)?;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use vllm_verdict::statistics;
+use vllm_verdict::{Untrusted, statistics};
 use vllm_verdict::v1::{CaseFacts, Comparison, Row, Verdict};
 
 use super::label::Labels;
-use super::{escape, number};
+use super::number;
+use crate::escape;
 
 /// The metrics with charts, and the labels of their axes.
 const METRICS: [(&str, &str); 2] = [("output_throughput", "output throughput"), ("median_ttft_ms", "median TTFT")];
@@ -14,12 +15,12 @@ const METRICS: [(&str, &str); 2] = [("output_throughput", "output throughput"), 
 /// One metric of one test at one request rate, base and head over concurrency.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// Label of the test, with its request rate if it is finite. Not escaped.
-    pub test: String,
+    /// Label of the test, with its request rate if it is finite.
+    pub test: Untrusted,
     /// Label of the metric.
     pub metric: &'static str,
     /// Unit of the values.
-    pub unit: String,
+    pub unit: Untrusted,
     /// At least two, by increasing concurrency.
     pub points: Vec<Point>,
 }
@@ -35,7 +36,7 @@ pub struct Point {
 /// The curves of a comparison: tests with a regressed row first, otherwise in the order of the plan.
 pub fn curves(comparison: &Comparison, labels: &Labels) -> Vec<Curve> {
     let rows: HashMap<(&str, &str), &Row> =
-        comparison.rows.iter().map(|row| ((row.case.as_str(), row.metric.as_str()), row)).collect();
+        comparison.rows.iter().map(|row| ((row.case.raw(), row.metric.raw()), row)).collect();
     let mut groups: Vec<Vec<&CaseFacts>> = Vec::new();
     for case in comparison.cases.iter().filter(|case| case.max_concurrency.is_some()) {
         let same = |group: &Vec<&CaseFacts>| group[0].test == case.test && group[0].request_rate == case.request_rate;
@@ -45,7 +46,7 @@ pub fn curves(comparison: &Comparison, labels: &Labels) -> Vec<Curve> {
         }
     }
     let regressed = |group: &Vec<&CaseFacts>| {
-        let metrics = |case: &CaseFacts| METRICS.map(|(metric, _)| rows.get(&(case.name.as_str(), metric)).copied());
+        let metrics = |case: &CaseFacts| METRICS.map(|(metric, _)| rows.get(&(case.name.raw(), metric)).copied());
         group.iter().flat_map(|case| metrics(case)).flatten().any(|row| row.verdict == Verdict::Regressed)
     };
     groups.sort_by_key(|group| !regressed(group));
@@ -61,18 +62,18 @@ fn curve(
     let mut unit = None;
     let mut points = Vec::new();
     for case in group {
-        let Some(row) = rows.get(&(case.name.as_str(), metric)) else { continue };
+        let Some(row) = rows.get(&(case.name.raw(), metric)) else { continue };
         let values = statistics::median(&row.base).zip(statistics::median(&row.head));
         let Some(((base, head), concurrency)) = values.zip(case.max_concurrency) else { continue };
-        unit = Some(row.unit.as_str());
+        unit = Some(&row.unit);
         points.push(Point { concurrency, base, head });
     }
     points.sort_by_key(|point: &Point| point.concurrency);
     points.dedup_by_key(|point| point.concurrency);
     let test = labels.of(&group[0].name).test;
-    let rate = group[0].request_rate.as_deref().filter(|&rate| rate != "inf");
-    let test = rate.map_or(test.clone(), |rate| format!("{test}, {} req/s", escape::name(rate)));
-    (points.len() > 1).then(|| Curve { test, metric: words, unit: escape::name(unit.unwrap_or_default()), points })
+    let rate = group[0].request_rate.as_ref().filter(|&rate| rate != "inf");
+    let test = rate.map_or(test.clone(), |rate| format!("{}, {} req/s", test.raw(), escape::name(rate)).into());
+    (points.len() > 1).then(|| Curve { test, metric: words, unit: unit.map(escape::name).unwrap_or_default().into(), points })
 }
 
 impl Curve {
@@ -129,7 +130,7 @@ mod tests {
         let comparison = example::comparison();
         let labels = Labels::new(&comparison.cases);
         let curves = curves(&comparison, &labels);
-        let names: Vec<_> = curves.iter().map(|curve| format!("{}: {}", curve.test, curve.metric)).collect();
+        let names: Vec<_> = curves.iter().map(|curve| format!("{}: {}", curve.test.raw(), curve.metric)).collect();
         insta::assert_snapshot!(names.join("\n"), @r"
         llama8B tp1, random 128/2048: output throughput
         llama8B tp1, random 128/2048: median TTFT
@@ -152,9 +153,9 @@ mod tests {
     #[test]
     fn the_axis_ends_at_a_round_number_above_every_value() {
         let curve = |largest| Curve {
-            test: String::new(),
+            test: Untrusted::default(),
             metric: "",
-            unit: String::new(),
+            unit: Untrusted::default(),
             points: vec![Point { concurrency: 1, base: largest, head: 0.0 }],
         };
         assert_eq!([412.0, 0.031, 1000.0, 0.0].map(|largest| curve(largest).ceiling()), [500.0, 0.032, 1000.0, 1.0]);

@@ -149,7 +149,7 @@ fn facts(kind: Kind, test: &str, name: &str, rate: Option<&str>, concurrency: Op
         kind,
         test: test.into(),
         model: "meta-llama/Llama-3.1-8B-Instruct".into(),
-        request_rate: rate.map(str::to_owned),
+        request_rate: rate.map(Into::into),
         max_concurrency: concurrency,
         measured_by: if kind == Kind::Serving { MeasuredBy::Native } else { MeasuredBy::Vllm },
         problems: Vec::new(),
@@ -184,7 +184,7 @@ fn row(case: &CaseFacts, metric: &Metric, value: f64, moved: Option<(f64, Verdic
     let (change, verdict) = moved.unwrap_or((0.004, Verdict::Unchanged));
     let why = match verdict {
         Verdict::Regressed | Verdict::Improved => {
-            format!("worse, q = 0.0004, at least the minimum effect of {min_effect}")
+            format!("worse, q = 0.0004, at least the minimum effect of {min_effect}").into()
         }
         Verdict::Inconclusive => "q = 0.11: about 9 pairs are needed to detect a change of 8 %".into(),
         _ => "the 90 % interval is within ±5 %".into(),
@@ -244,9 +244,9 @@ fn empty(case: &CaseFacts, metric: &Metric) -> Row {
 
 fn subject() -> Subject {
     let side = |commit: &str, repository: &str, version: &str, digit: &str| SideFacts {
-        target: format!("image:public.ecr.aws/q9t5s3a7/{repository}:{commit}-cpu"),
+        target: format!("image:public.ecr.aws/q9t5s3a7/{repository}:{commit}-cpu").into(),
         commit: Some(commit.into()),
-        image_digest: Some(format!("sha256:{}", digit.repeat(64))),
+        image_digest: Some(format!("sha256:{}", digit.repeat(64)).into()),
         vllm_version: Some(version.into()),
         server_args: Vec::new(),
         dated: None,
@@ -255,7 +255,7 @@ fn subject() -> Subject {
     let head = side(HEAD, "vllm-ci-test-repo", "0.32.1.dev42+cpu", "b");
     let reproduce = format!(
         "vllm-perf run --base {} --head {} --device cpu --only 'llama8B_tp1' --pairs 5",
-        base.target, head.target
+        base.target.raw(), head.target.raw()
     );
     Subject {
         version: "1.0.0".into(),
@@ -278,6 +278,6 @@ fn subject() -> Subject {
         }),
         started: Some("2026-11-24T10:12:33Z".into()),
         seconds: Some(3141.0),
-        reproduce: Some(reproduce),
+        reproduce: Some(reproduce.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! The findings of a comparison, in order: regressed rows, worst first; cases that were not measured; improved rows, best
 //! first.
 
+use vllm_verdict::Untrusted;
 use vllm_verdict::side::Side;
 use vllm_verdict::v1::{Comparison, Row, Verdict};
 
@@ -16,15 +17,15 @@ pub enum Finding<'a> {
 /// The rows of one case that could not be compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unmeasured<'a> {
-    pub case: &'a str,
+    pub case: &'a Untrusted,
     /// `all`, or the labels of the metrics.
-    pub metrics: String,
+    pub metrics: Untrusted,
     /// Whether base has no value.
     pub base: bool,
     /// Whether head has no value.
     pub head: bool,
     /// The reason, as reported by the run.
-    pub reason: &'a str,
+    pub reason: &'a Untrusted,
 }
 
 /// The findings of a comparison, the most important first.
@@ -62,13 +63,13 @@ fn of_case<'a>(comparison: &'a Comparison, rows: &[&'a Row]) -> Option<Unmeasure
         Side::Head => missing.iter().all(|row| row.head.is_empty()),
     };
     let problem = facts.and_then(|case| case.problems.iter().find(|problem| lost(problem.side)));
-    let labels: Vec<&str> = missing.iter().map(|row| row.label.as_str()).collect();
+    let labels: Vec<&str> = missing.iter().map(|row| row.label.raw()).collect();
     Some(Unmeasured {
         case: &first.case,
-        metrics: if missing.len() == rows.len() { "all".to_owned() } else { labels.join(", ") },
+        metrics: if missing.len() == rows.len() { "all".into() } else { labels.join(", ").into() },
         base: lost(Side::Base),
         head: lost(Side::Head),
-        reason: problem.map_or(first.why.as_str(), |problem| problem.reason.as_str()),
+        reason: problem.map_or(&first.why, |problem| &problem.reason),
     })
 }
 
@@ -83,8 +84,8 @@ mod tests {
         let lines: Vec<String> = findings(&comparison)
             .iter()
             .map(|finding| match finding {
-                Finding::Changed(row) => format!("{:?} {} {}", row.verdict, row.case, row.metric),
-                Finding::Unmeasured(none) => format!("{} of {}: {}", none.metrics, none.case, none.reason),
+                Finding::Changed(row) => format!("{:?} {} {}", row.verdict, row.case.raw(), row.metric.raw()),
+                Finding::Unmeasured(none) => format!("{} of {}: {}", none.metrics.raw(), none.case.raw(), none.reason.raw()),
             })
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @r"

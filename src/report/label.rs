@@ -2,24 +2,26 @@
 
 use std::collections::{HashMap, HashSet};
 
+use vllm_verdict::Untrusted;
 use vllm_verdict::case::Kind;
 use vllm_verdict::v1::CaseFacts;
 
-use super::escape;
+use crate::escape;
 
-/// The display name of a case: plain text of bounded length, not escaped.
+/// The display name of a case: one line of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
     /// The test: model, parallelism and data.
-    pub test: String,
+    pub test: Untrusted,
     /// Concurrency and request rate; empty if there is neither.
-    pub load: String,
+    pub load: Untrusted,
 }
 
 impl Label {
     /// Test and load.
-    pub fn full(&self) -> String {
-        if self.load.is_empty() { self.test.clone() } else { format!("{}, {}", self.test, self.load) }
+    pub fn full(&self) -> Untrusted {
+        let (test, load) = (self.test.raw(), self.load.raw());
+        if load.is_empty() { self.test.clone() } else { format!("{test}, {load}").into() }
     }
 }
 
@@ -37,33 +39,33 @@ impl<'a> Labels<'a> {
             }
         }
         let distinct = cases.iter().zip(&labels).map(|(case, label)| {
-            let label = if duplicated.contains(&label.full()) { plain(&case.name) } else { label.clone() };
-            (case.name.as_str(), label)
+            let label = if duplicated.contains(&label.full()) { plain(case.name.raw()) } else { label.clone() };
+            (case.name.raw(), label)
         });
         Self(distinct.collect())
     }
 
     /// The label of a case; its name if the case is unknown.
-    pub fn of(&self, case: &str) -> Label {
-        self.0.get(case).cloned().unwrap_or_else(|| plain(case))
+    pub fn of(&self, case: &Untrusted) -> Label {
+        self.0.get(case.raw()).cloned().unwrap_or_else(|| plain(case.raw()))
     }
 }
 
 fn plain(name: &str) -> Label {
-    Label { test: escape::name(name), load: String::new() }
+    Label { test: escape::name(name).into(), load: Untrusted::default() }
 }
 
 fn label(case: &CaseFacts) -> Label {
-    let Some(test) = test(case) else { return plain(&case.name) };
-    let rate = case.request_rate.as_deref().filter(|&rate| rate != "inf").map(|rate| format!("{rate} req/s"));
+    let Some(test) = test(case) else { return plain(case.name.raw()) };
+    let rate = case.request_rate.as_ref().map(Untrusted::raw).filter(|&rate| rate != "inf").map(|rate| format!("{rate} req/s"));
     let concurrency = case.max_concurrency.map(|concurrency| format!("c={concurrency}"));
     let load: Vec<String> = concurrency.into_iter().chain(rate).collect();
-    Label { test, load: escape::name(&load.join(", ")) }
+    Label { test, load: escape::name(load.join(", ")).into() }
 }
 
 /// `serving_llama8B_tp1_random_128_2048` is `llama8B tp1, random 128/2048`; `None` for names of another form.
-fn test(case: &CaseFacts) -> Option<String> {
-    let name = case.test.strip_prefix(case.kind.as_str())?.strip_prefix('_')?;
+fn test(case: &CaseFacts) -> Option<Untrusted> {
+    let name = case.test.raw().strip_prefix(case.kind.as_str())?.strip_prefix('_')?;
     let is_word =
         |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
     let mut words: Vec<String> = name.split('_').filter(is_word).map(str::to_owned).collect();
@@ -82,7 +84,8 @@ fn test(case: &CaseFacts) -> Option<String> {
     let (model, data) = words.split_at(data);
     let kind = if case.kind == Kind::Serving { None } else { Some(case.kind.as_str().to_owned()) };
     let model = kind.iter().chain(model).map(String::as_str).collect::<Vec<_>>().join(" ");
-    Some(escape::name(&if data.is_empty() { model } else { format!("{model}, {}", data.join(" ")) }))
+    let label = if data.is_empty() { model } else { format!("{model}, {}", data.join(" ")) };
+    Some(escape::name(label).into())
 }
 
 fn is_parallelism(word: &str) -> bool {
@@ -101,11 +104,11 @@ mod tests {
 
     fn case(kind: Kind, test: &str, rate: Option<&str>, concurrency: Option<u64>) -> CaseFacts {
         CaseFacts {
-            name: format!("{test}_case{}", concurrency.unwrap_or_default()),
+            name: format!("{test}_case{}", concurrency.unwrap_or_default()).into(),
             kind,
             test: test.into(),
             model: "m".into(),
-            request_rate: rate.map(str::to_owned),
+            request_rate: rate.map(Untrusted::from),
             max_concurrency: concurrency,
             measured_by: MeasuredBy::Native,
             problems: Vec::new(),
@@ -125,7 +128,7 @@ mod tests {
             case(Kind::Serving, "my test | 1", Some("inf"), Some(1)),
         ];
         let labels = Labels::new(&cases);
-        let words: Vec<_> = cases.iter().map(|case| labels.of(&case.name).full()).collect();
+        let words: Vec<_> = cases.iter().map(|case| labels.of(&case.name).full().raw().to_owned()).collect();
         insta::assert_snapshot!(words.join("\n"), @r"
         llama8B tp1, random 128/2048, c=64
         llama70B tp4, sharegpt, c=200, 4 req/s
@@ -142,7 +145,7 @@ mod tests {
         let mut cases = [case(Kind::Latency, "latency_a", None, None), case(Kind::Latency, "latency_a", None, None)];
         cases[1].name = "latency_a_again".into();
         let labels = Labels::new(&cases);
-        assert_eq!(labels.of("latency_a_again").full(), "latency_a_again");
-        assert_eq!(labels.of("latency_a_case0").full(), "latency_a_case0");
+        assert_eq!(labels.of(&"latency_a_again".into()).full(), "latency_a_again");
+        assert_eq!(labels.of(&"latency_a_case0".into()).full(), "latency_a_case0");
     }
 }

@@ -1,12 +1,14 @@
 //! Markdown: the comment on the pull request, GitHub's job summary, Buildkite's annotation. All three consist of the same
 //! blocks; they differ in what is folded, in charts, and in their size limits.
 
+use vllm_verdict::Untrusted;
 use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
 use super::budget::{Block, fit};
 use super::finding::{self, Finding, Unmeasured};
 use super::label::Labels;
-use super::{Links, chart, escape, number, ran, wording};
+use super::{Links, chart, number, ran, wording};
+use crate::escape;
 
 /// Largest comment, in bytes. GitHub's limit is 65,536 characters; the difference is room for later additions.
 pub const COMMENT_BUDGET: usize = 60_000;
@@ -112,7 +114,7 @@ fn document(comparison: &Comparison, links: &Links, top: String, kind: DocumentK
 fn top(comparison: &Comparison, links: &Links, outdated: Option<String>) -> String {
     let subject = &comparison.subject;
     let device = subject.device.as_ref();
-    let on = device.map(|device| format!(" on `{}`{}", device.name, escape::markdown(&wording::device_type(device))));
+    let on = device.map(|device| format!(" on `{}`{}", device.name, escape::markdown(wording::device_type(device))));
     let sides = [("head", &subject.head), ("base", &subject.base)].map(|(word, facts)| {
         facts.as_ref().map(|facts| {
             let arguments = wording::server_args(facts).map(|args| format!(" with {}", escape::code(&args)));
@@ -132,18 +134,18 @@ fn top(comparison: &Comparison, links: &Links, outdated: Option<String>) -> Stri
         facts.join(" · "),
     );
     for notice in wording::notices(comparison) {
-        top.push_str(&format!("> {notice}\n\n"));
+        top.push_str(&format!("> {}\n\n", escape::markdown(notice)));
     }
     top
 }
 
 /// The commit of a side as a link, or its target.
 fn side(facts: &SideFacts, links: &Links) -> String {
-    facts.commit.as_deref().map_or_else(|| escape::code(&facts.target), |sha| commit(sha, links))
+    facts.commit.as_ref().map_or_else(|| escape::code(&facts.target), |sha| commit(sha.raw(), links))
 }
 
 fn commit(sha: &str, links: &Links) -> String {
-    let words = escape::markdown(&wording::short(sha));
+    let words = escape::markdown(wording::short(sha));
     links.commit(sha).map_or(words.clone(), |url| format!("[{words}]({url})"))
 }
 
@@ -155,7 +157,7 @@ fn findings_table(comparison: &Comparison, links: &Links, labels: &Labels) -> Bl
     let line = |finding: &Finding| match finding {
         Finding::Changed(row) => {
             let [base, head, change, interval] = numbers(row);
-            let (icon, label) = (icon(row.verdict), escape::markdown(&labels.of(&row.case).full()));
+            let (icon, label) = (icon(row.verdict), escape::markdown(labels.of(&row.case).full()));
             format!("| {icon} | {label} | {} | {base} | {head} | **{change}** | {interval} |\n", cell(&row.label))
         }
         Finding::Unmeasured(none) => unmeasured(none, links, labels),
@@ -170,7 +172,7 @@ fn findings_table(comparison: &Comparison, links: &Links, labels: &Labels) -> Bl
 }
 
 fn unmeasured(none: &Unmeasured, links: &Links, labels: &Labels) -> String {
-    let label = escape::markdown(&labels.of(none.case).full());
+    let label = escape::markdown(labels.of(none.case).full());
     let [base, head] = [none.base, none.head].map(|missing| if missing { "not\u{a0}measured" } else { "" });
     let log = links.artifact().map(|url| format!(": [log]({url})")).unwrap_or_default();
     let (icon, reason) = (icon(Verdict::NotMeasured), cell(none.reason));
@@ -178,7 +180,7 @@ fn unmeasured(none: &Unmeasured, links: &Links, labels: &Labels) -> String {
 }
 
 /// The first sentences as a list under a title.
-fn problem_list(title: &str, noun: &'static str, sentences: Vec<String>) -> Option<Block> {
+fn problem_list(title: &str, noun: &'static str, sentences: Vec<Untrusted>) -> Option<Block> {
     let rest = sentences.len().saturating_sub(MAX_FAILURES);
     let mut items: Vec<String> =
         sentences.iter().take(MAX_FAILURES).map(|sentence| format!("- {}\n", escape::markdown(sentence))).collect();
@@ -213,7 +215,7 @@ fn every_row(comparison: &Comparison, labels: &Labels, kind: DocumentKind, prima
 
 /// The table of one test. The heading and the table head are part of its first row, so that they are cut together.
 fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
-    let with_load = rows.iter().any(|row| !labels.of(&row.case).load.is_empty());
+    let with_load = rows.iter().any(|row| !labels.of(&row.case).load.raw().is_empty());
     let cells = |row: &Row| {
         let label = labels.of(&row.case);
         let load = with_load.then(|| escape::markdown(&label.load));
@@ -223,7 +225,7 @@ fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
         format!("| {} |\n", cells.join(" | "))
     };
     let mut lines: Vec<String> = rows.iter().map(|row| cells(row)).collect();
-    let label = rows.first().map(|row| escape::markdown(&labels.of(&row.case).test)).unwrap_or_default();
+    let label = rows.first().map(|row| escape::markdown(labels.of(&row.case).test)).unwrap_or_default();
     let (load, rule) = if with_load { ("Load | ", "---|") } else { ("", "") };
     let (verdict, last) = if verdicts { (" Verdict |", "---|") } else { ("", "") };
     let head = format!(
@@ -268,14 +270,14 @@ fn reproduction(comparison: &Comparison, kind: DocumentKind) -> Block {
     let mut items = Vec::new();
     let rows = wording::provenance(comparison);
     if !rows.is_empty() {
-        let row = |(name, sides): &(&str, [Option<String>; 2])| {
-            let [base, head] = sides.each_ref().map(|side| side.as_deref().map(escape::code).unwrap_or_default());
+        let row = |(name, sides): &(&str, [Option<Untrusted>; 2])| {
+            let [base, head] = sides.each_ref().map(|side| side.as_ref().map(escape::code).unwrap_or_default());
             format!("| {name} | {base} | {head} |\n")
         };
         items.push(format!("| | base | head |\n|---|---|---|\n{}\n", rows.iter().map(row).collect::<String>()));
     }
-    items.push(format!("{}\n\n", escape::markdown(&ran::environment(comparison).join(" "))));
-    items.extend(wording::reproduce(comparison).map(|command| escape::fence(&command)));
+    items.push(format!("{}\n\n", ran::environment(comparison).iter().map(escape::markdown).collect::<Vec<_>>().join(" ")));
+    items.extend(wording::reproduce(comparison).map(|command| escape::fence(command)));
     Block { items, noun: "fact", ..block }
 }
 
@@ -284,8 +286,8 @@ fn skipped_tests(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
     let items = comparison.skipped.iter().map(|test| {
         format!(
             "- {}: {}\n",
-            escape::code(&escape::name(&test.name)),
-            escape::markdown(&escape::sentence(&test.reason))
+            escape::code(escape::name(&test.name)),
+            escape::markdown(escape::sentence(&test.reason))
         )
     });
     let block = section(&title, 2, kind != DocumentKind::Summary);
@@ -304,14 +306,14 @@ fn section(title: &str, priority: u8, folded: bool) -> Block {
 /// Base, head, change and interval of a row, with non-breaking spaces; missing ones are empty.
 fn numbers(row: &Row) -> [String; 4] {
     let [base, head] = super::values(row);
-    let change = row.estimate.map(number::change).unwrap_or_default();
-    let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default();
-    [base, head, change, interval].map(|text| escape::markdown(&text).replace(' ', "\u{a0}"))
+    let change = row.estimate.map(number::change).unwrap_or_default().into();
+    let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default().into();
+    [base, head, change, interval].map(|text| escape::markdown(text).replace(' ', "\u{a0}"))
 }
 
 /// Text from data in a table cell.
-fn cell(text: &str) -> String {
-    escape::markdown(&escape::sentence(text))
+fn cell(text: impl AsRef<str>) -> String {
+    escape::markdown(escape::sentence(text))
 }
 
 fn icon(verdict: Verdict) -> &'static str {

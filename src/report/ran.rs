@@ -1,18 +1,19 @@
 //! Sentences about the run: the machine, the load client, the phases and their times.
 
 use indexmap::IndexMap;
+use vllm_verdict::Untrusted;
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::strategy::Phase;
 use vllm_verdict::v1::{Comparison, Conduct, Found, Host, PhaseTime, SideTime};
 
-use super::{escape, number};
-use crate::duration;
+use super::number;
+use crate::{duration, escape};
 
 /// Largest number of serving cases that are named if `vllm bench` measured them.
 const NAMED: usize = 5;
 
 /// The machine, the client and the version of vllm-perf.
-pub fn environment(comparison: &Comparison) -> Vec<String> {
+pub fn environment(comparison: &Comparison) -> Vec<Untrusted> {
     let version = format!("{}vllm-perf {}.", clients(comparison), escape::name(&comparison.subject.version));
     comparison
         .subject
@@ -22,12 +23,13 @@ pub fn environment(comparison: &Comparison) -> Vec<String> {
         .chain([version])
         .chain(times(&comparison.conduct))
         .chain(searches(&comparison.conduct))
+        .map(Untrusted::from)
         .collect()
 }
 
 /// The largest concurrency within the latency targets, on each side.
 fn searches(conduct: &Conduct) -> Vec<String> {
-    let mut searches: IndexMap<(&str, &str), Vec<&Found>> = IndexMap::new();
+    let mut searches: IndexMap<(&Untrusted, &Untrusted), Vec<&Found>> = IndexMap::new();
     for found in &conduct.searches {
         searches.entry((&found.test, &found.request_rate)).or_default().push(found);
     }
@@ -39,7 +41,7 @@ fn searches(conduct: &Conduct) -> Vec<String> {
         };
         format!("{} {largest}", found.side.as_str())
     };
-    let sentence = |((test, rate), found): ((&str, &str), Vec<&Found>)| {
+    let sentence = |((test, rate), found): ((&Untrusted, &Untrusted), Vec<&Found>)| {
         let (ttft, tpot) = found.first().map_or_else(Default::default, |found| (found.ttft_ms, found.tpot_ms));
         format!(
             "Largest concurrency of {} at request rate {} with TTFT up to {ttft} ms and TPOT up to {tpot} ms: {}.",
@@ -116,7 +118,7 @@ fn host(host: &Host) -> String {
         format!("{} GiB", number::value(host.memory_gib, 0)),
         format!("kernel {}", escape::name(&host.kernel)),
     ];
-    parts.extend(host.governor.as_deref().map(|governor| format!("governor {}", escape::name(governor))));
+    parts.extend(host.governor.as_ref().map(|governor| format!("governor {}", escape::name(governor))));
     format!("Host: {}.", parts.join(", "))
 }
 

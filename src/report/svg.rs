@@ -7,7 +7,8 @@ use vllm_verdict::statistics;
 use vllm_verdict::v1::Row;
 
 use super::chart::{Curve, Point};
-use super::{escape, number, values};
+use super::{number, values};
+use crate::escape;
 
 const STRIP: (f64, f64) = (140.0, 34.0);
 const CHANGE: (f64, f64) = (140.0, 26.0);
@@ -39,7 +40,7 @@ pub fn strip(row: &Row, paired: bool) -> String {
         return String::new();
     }
     let x = scale(range, (6.0, STRIP.0 - 6.0));
-    let [base, head] = values(row);
+    let [base, head] = values(row).map(escape::plain);
     let mut out = String::new();
     let title = format!("{}: base {base}, head {head}", escape::name(&row.label));
     let description = format!("{} repetitions of base and {} of head", row.base.len(), row.head.len());
@@ -109,9 +110,9 @@ pub fn lines(curve: &Curve) -> String {
     let x = scale((concurrency(0), concurrency(curve.points.len() - 1)), (left + 8.0, right - 8.0));
     let y = scale((0.0, ceiling), (bottom, top));
     let mut out = String::new();
-    let title = format!("{}: {} over concurrency", curve.test, curve.metric);
+    let title = format!("{}: {} over concurrency", curve.test.raw(), curve.metric);
     open(&mut out, "lines", LINES, &title, &described(curve));
-    let heading = escape::html(&format!("{}, {}", curve.metric, curve.unit));
+    let heading = escape::html(format!("{}, {}", curve.metric, curve.unit.raw()));
     let _ = write!(out, "<text class=\"heading\" x=\"4\" y=\"14\">{heading}</text>");
     for step in 0..=4 {
         let value = ceiling * f64::from(step) / 4.0;

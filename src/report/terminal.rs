@@ -3,12 +3,14 @@
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
+use vllm_verdict::Untrusted;
 use vllm_verdict::capacity::Capacity;
 use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
 use super::finding::{self, Finding};
 use super::label::Labels;
-use super::{escape, number, wording};
+use super::{number, wording};
+use crate::escape;
 
 /// Columns of a row: verdict, metric, base, head, change, 95 % interval.
 const COLUMNS: usize = 6;
@@ -22,13 +24,13 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
     let mut parts = headline_and_findings(comparison, &labels, width);
     let failures = wording::failures(comparison, &labels);
     if !failures.is_empty() {
-        parts.push(format!("Failed runs (excluded):\n  {}", failures.join("\n  ")));
+        parts.push(format!("Failed runs (excluded):\n  {}", lines(&failures)));
     }
     let warnings = wording::warnings(comparison, &labels);
     if !warnings.is_empty() {
-        parts.push(format!("Warnings:\n  {}", warnings.join("\n  ")));
+        parts.push(format!("Warnings:\n  {}", lines(&warnings)));
     }
-    let rows: Vec<Line> = finding::primary(comparison).map(|row| of_row(row, labels.of(&row.case).full())).collect();
+    let rows: Vec<Line> = finding::primary(comparison).map(|row| of_row(row, escape::plain(labels.of(&row.case).full()))).collect();
     if !rows.is_empty() {
         parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
         parts.push(sensitivity(comparison));
@@ -42,7 +44,7 @@ pub fn capacity(capacities: &[Capacity]) -> String {
     builder.push_record(["within", "side", "concurrency", "output", "TTFT", "TPOT"]);
     let mut headings = Vec::new();
     for capacity in capacities {
-        let rate = capacity.request_rate.as_deref().filter(|rate| *rate != "inf");
+        let rate = capacity.request_rate.as_ref().filter(|rate| **rate != "inf").map(escape::name);
         let rate = rate.map(|rate| format!(", {rate} req/s")).unwrap_or_default();
         for (side, reached) in [("base", capacity.base), ("head", capacity.head)] {
             let show = |value: Option<f64>, unit: &str| {
@@ -50,7 +52,7 @@ pub fn capacity(capacities: &[Capacity]) -> String {
                     .map(|value| format!("{} {unit}", number::value(value, number::decimals([value]))))
                     .unwrap_or_default()
             };
-            headings.push(escape::sentence(&format!("{}{rate}", capacity.test)));
+            headings.push(format!("{}{rate}", escape::sentence(&capacity.test)));
             builder.push_record([
                 capacity.within.to_owned(),
                 side.to_owned(),
@@ -72,7 +74,7 @@ pub fn verdict(comparison: &Comparison, width: usize) -> String {
 
 fn headline_and_findings(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
     let mut parts = vec![headline(comparison)];
-    parts.extend(wording::notices(comparison));
+    parts.extend(wording::notices(comparison).iter().map(escape::plain));
     let findings = finding::findings(comparison);
     if findings.is_empty() {
         parts.push(wording::nothing_found(comparison));
@@ -83,13 +85,18 @@ fn headline_and_findings(comparison: &Comparison, labels: &Labels, width: usize)
     parts
 }
 
+/// One line for each sentence, indented by two after the first.
+fn lines(sentences: &[Untrusted]) -> String {
+    sentences.iter().map(escape::plain).collect::<Vec<_>>().join("\n  ")
+}
+
 fn headline(comparison: &Comparison) -> String {
     let subject = &comparison.subject;
-    let on = subject.device.as_ref().map(|device| format!(" on {}{}", device.name, wording::device_type(device)));
+    let on = subject.device.as_ref().map(|device| format!(" on {}{}", device.name, escape::plain(wording::device_type(device))));
     let side = |word: &str, facts: &Option<SideFacts>| {
         facts.as_ref().map(|facts| {
-            let arguments = wording::server_args(facts).map(|args| format!(" with {args}")).unwrap_or_default();
-            format!("{word} {}{arguments}", wording::side(facts))
+            let arguments = wording::server_args(facts).map(|args| format!(" with {}", escape::plain(args))).unwrap_or_default();
+            format!("{word} {}{arguments}", escape::plain(wording::side(facts)))
         })
     };
     let sides = [side("head", &subject.head), side("base", &subject.base)];
@@ -104,7 +111,7 @@ fn sensitivity(comparison: &Comparison) -> String {
     let sensitivity = wording::sensitivity(comparison);
     let mut sentences = wording::method(comparison);
     if !sensitivity.is_empty() {
-        let metric = |metric: &wording::Sensitivity| format!("{} {}", metric.label, number::percent(metric.typical));
+        let metric = |metric: &wording::Sensitivity| format!("{} {}", escape::plain(&metric.label), number::percent(metric.typical));
         let seen = sensitivity.iter().map(metric).collect::<Vec<_>>().join(", ");
         sentences.insert(0, format!("Smallest detectable change, median row (80 % power): {seen}."));
     }
@@ -119,18 +126,18 @@ struct Line {
 
 fn of_finding(finding: &Finding, labels: &Labels) -> Line {
     match finding {
-        Finding::Changed(row) => of_row(row, labels.of(&row.case).full()),
+        Finding::Changed(row) => of_row(row, escape::plain(labels.of(&row.case).full())),
         Finding::Unmeasured(none) => {
             let [base, head] = [none.base, none.head].map(|missing| if missing { "none" } else { "" }.to_owned());
             let (verdict, metrics) = (Verdict::NotMeasured.as_str().to_owned(), escape::name(&none.metrics));
-            let heading = format!("{}: {}", labels.of(none.case).full(), escape::sentence(none.reason));
+            let heading = format!("{}: {}", escape::plain(labels.of(none.case).full()), escape::sentence(none.reason));
             Line { heading, cells: [verdict, metrics, base, head, String::new(), String::new()] }
         }
     }
 }
 
 fn of_row(row: &Row, heading: String) -> Line {
-    let [base, head] = super::values(row);
+    let [base, head] = super::values(row).map(escape::plain);
     let change = row.estimate.map(number::change).unwrap_or_default();
     let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default();
     let (verdict, metric) = (row.verdict.as_str().to_owned(), escape::name(&row.label));

@@ -9,6 +9,7 @@ use vllm_verdict::number;
 use vllm_verdict::repetition::Outcome;
 use vllm_verdict::v1::Host;
 
+use crate::escape;
 use crate::result::case_files::{CaseFiles, Folder};
 use crate::result::upstream_table::{Cell, TEST_NAME};
 use crate::result::{Commands, Document, Serving, flags};
@@ -187,7 +188,7 @@ fn platform(host: &Host) -> String {
         ("Total cores", host.cores.to_string()),
         ("Total Memory", format!("{:.2}GB", host.memory_gib)),
         ("Total NUMA nodes", host.numa_nodes.to_string()),
-        ("CPU Brand", host.cpu.clone()),
+        ("CPU Brand", escape::plain(&host.cpu)),
     ];
     let rows: Vec<_> = facts
         .into_iter()

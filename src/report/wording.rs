@@ -1,17 +1,18 @@
-//! The texts that all renderings share, as plain text. Parts that come from data are cut to length here and escaped by the
-//! renderings.
+//! The texts that all renderings share. Parts that come from data are cut to length here; a text with such a part is
+//! `Untrusted`, and the rendering escapes it.
 
 use std::collections::HashSet;
 
 use indexmap::IndexMap;
+use vllm_verdict::Untrusted;
 use vllm_verdict::side::Side;
 use vllm_verdict::statistics;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{CaseFacts, Comparison, Counts, Device, Problem, Row, SideFacts, Verdict};
 
 use super::label::Labels;
-use super::{escape, finding, is_hash, number};
-use crate::duration;
+use super::{finding, is_hash, number};
+use crate::{duration, escape};
 
 /// The verdicts with their numbers of rows, in the order of headlines, without those that did not occur.
 pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
@@ -43,33 +44,33 @@ fn screened(comparison: &Comparison) -> Option<String> {
 
 /// ` (AMD EPYC 9654 96-Core 96c)`, with the number of accelerators if there are several; empty if the type only repeats
 /// the name.
-pub fn device_type(device: &Device) -> String {
+pub fn device_type(device: &Device) -> Untrusted {
     let words = escape::name(&device.device_type.replace('_', " "));
     if words.is_empty() || words == device.name.as_str() {
-        return String::new();
+        return Untrusted::default();
     }
     if device.count > 1 && !device.name.is_cpu() {
-        return format!(" ({} × {words})", device.count);
+        return format!(" ({} × {words})", device.count).into();
     }
-    format!(" ({words})")
+    format!(" ({words})").into()
 }
 
 /// The display name of a side: the first seven digits of its commit, or else its commit or target as it was given.
-pub fn side(facts: &SideFacts) -> String {
-    match facts.commit.as_deref() {
-        Some(commit) => short(commit),
-        None => escape::name(&facts.target),
+pub fn side(facts: &SideFacts) -> Untrusted {
+    match &facts.commit {
+        Some(commit) => short(commit.raw()),
+        None => escape::name(&facts.target).into(),
     }
 }
 
 /// The first seven digits of a commit hash; other text is only cut to length.
-pub fn short(commit: &str) -> String {
-    if is_hash(commit) { commit.chars().take(7).collect() } else { escape::name(commit) }
+pub fn short(commit: &str) -> Untrusted {
+    if is_hash(commit) { commit.chars().take(7).collect::<String>().into() } else { escape::name(commit).into() }
 }
 
 /// The arguments that were appended to the server command of a side, quoted for a shell.
-pub fn server_args(facts: &SideFacts) -> Option<String> {
-    (!facts.server_args.is_empty()).then(|| escape::sentence(&shell_words::join(&facts.server_args)))
+pub fn server_args(facts: &SideFacts) -> Option<Untrusted> {
+    (!facts.server_args.is_empty()).then(|| escape::sentence(shell_words::join(&facts.server_args)).into())
 }
 
 /// The conditions of the run: `5 interleaved pairs`, `52 min`, `2026-11-24 10:12 UTC`.
@@ -89,7 +90,7 @@ pub fn circumstances(comparison: &Comparison) -> Vec<String> {
         }
     };
     let subject = &comparison.subject;
-    let started = subject.started.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    let started = subject.started.as_ref().and_then(|time| time.raw().parse::<jiff::Timestamp>().ok());
     let started = started.map(|time| time.strftime("%Y-%m-%d %H:%M UTC").to_string());
     [Some(arranged), subject.seconds.map(duration::text_of_seconds), started].into_iter().flatten().collect()
 }
@@ -102,7 +103,7 @@ fn was_run(comparison: &Comparison) -> bool {
 /// Whether every repetition started a server: a remote server is never restarted.
 fn has_fresh_servers(comparison: &Comparison) -> bool {
     let sides = [&comparison.subject.base, &comparison.subject.head];
-    was_run(comparison) && !sides.into_iter().flatten().any(|side| side.target.starts_with("remote:"))
+    was_run(comparison) && !sides.into_iter().flatten().any(|side| side.target.raw().starts_with("remote:"))
 }
 
 fn pairs(comparison: &Comparison, number: u32) -> String {
@@ -110,7 +111,7 @@ fn pairs(comparison: &Comparison, number: u32) -> String {
 }
 
 /// Notices that come before the results.
-pub fn notices(comparison: &Comparison) -> Vec<String> {
+pub fn notices(comparison: &Comparison) -> Vec<Untrusted> {
     let single = comparison.method.strategy == Strategy::Single;
     let single = single.then(|| match &comparison.conduct.held {
         Some(held) => format!("{}: values are shown without a verdict.", capital(&escape::sentence(held))),
@@ -118,7 +119,7 @@ pub fn notices(comparison: &Comparison) -> Vec<String> {
     });
     let alone = comparison.subject.base.is_none().then(|| "There is no base; only head is shown.".to_owned());
     let notices = comparison.conduct.notices.iter().map(|notice| capital(&escape::sentence(notice)));
-    notices.chain(single).chain(alone).collect()
+    notices.chain(single).chain(alone).map(Untrusted::from).collect()
 }
 
 fn capital(sentence: &str) -> String {
@@ -144,38 +145,35 @@ fn inconclusive(rows: usize) -> String {
 
 /// The failed repetitions of cases that were measured otherwise, in the order of the plan. A case without any measurement is
 /// a finding instead.
-pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<String> {
-    let measured: HashSet<&str> = finding::primary(comparison)
+pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<Untrusted> {
+    let measured: HashSet<&Untrusted> = finding::primary(comparison)
         .filter(|row| row.verdict != Verdict::NotMeasured)
-        .map(|row| row.case.as_str())
+        .map(|row| &row.case)
         .collect();
-    let cases = comparison.cases.iter().filter(|case| measured.contains(case.name.as_str()));
-    let of_case = |case: &CaseFacts| {
-        let label = labels.of(&case.name).full();
-        problems(&case.problems).into_iter().map(move |problem| format!("{label}: {problem}"))
-    };
-    cases.flat_map(of_case).collect()
+    let cases = comparison.cases.iter().filter(|case| measured.contains(&case.name));
+    cases.flat_map(|case| labelled(case, labels, &case.problems)).collect()
 }
 
 /// The client's warnings about repetitions that are compared, in the order of the plan.
-pub fn warnings(comparison: &Comparison, labels: &Labels) -> Vec<String> {
-    let of_case = |case: &CaseFacts| {
-        let label = labels.of(&case.name).full();
-        problems(&case.warnings).into_iter().map(move |warning| format!("{label}: {warning}"))
-    };
-    comparison.cases.iter().flat_map(of_case).collect()
+pub fn warnings(comparison: &Comparison, labels: &Labels) -> Vec<Untrusted> {
+    comparison.cases.iter().flat_map(|case| labelled(case, labels, &case.warnings)).collect()
+}
+
+fn labelled(case: &CaseFacts, labels: &Labels, list: &[Problem]) -> impl Iterator<Item = Untrusted> {
+    let label = labels.of(&case.name).full();
+    problems(list).into_iter().map(move |problem| format!("{}: {}", label.raw(), problem.raw()).into())
 }
 
 /// `head, repetitions 1, 2: server did not start`: one sentence for each side and reason.
-pub fn problems(problems: &[Problem]) -> Vec<String> {
-    let mut repetitions: IndexMap<(Side, &str), Vec<String>> = IndexMap::new();
+pub fn problems(problems: &[Problem]) -> Vec<Untrusted> {
+    let mut repetitions: IndexMap<(Side, &Untrusted), Vec<String>> = IndexMap::new();
     for problem in problems {
         repetitions.entry((problem.side, &problem.reason)).or_default().push(problem.repetition.to_string());
     }
-    let sentence = |((side, reason), numbers): (&(Side, &str), &Vec<String>)| {
+    let sentence = |((side, reason), numbers): (&(Side, &Untrusted), &Vec<String>)| {
         let repetitions = number::plural_noun(numbers.len(), "repetition");
-        let (side, numbers, reason) = (side.as_str(), escape::name(&numbers.join(", ")), escape::sentence(reason));
-        format!("{side}, {repetitions} {numbers}: {reason}")
+        let (side, numbers, reason) = (side.as_str(), escape::name(numbers.join(", ")), escape::sentence(reason));
+        format!("{side}, {repetitions} {numbers}: {reason}").into()
     };
     repetitions.iter().map(sentence).collect()
 }
@@ -184,7 +182,7 @@ pub fn problems(problems: &[Problem]) -> Vec<String> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sensitivity {
     /// Display name of the metric.
-    pub label: String,
+    pub label: Untrusted,
     /// Minimum effect of the metric.
     pub min_effect: f64,
     /// Smallest relative change that half of the rows detect with 80 % power.
@@ -195,7 +193,7 @@ pub struct Sensitivity {
 
 /// The sensitivity of each metric with tested primary rows, in the order of the rows.
 pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
-    let mut metrics: IndexMap<&str, Vec<&Row>> = IndexMap::new();
+    let mut metrics: IndexMap<&Untrusted, Vec<&Row>> = IndexMap::new();
     for row in finding::primary(comparison) {
         metrics.entry(&row.metric).or_default().push(row);
     }
@@ -203,7 +201,7 @@ pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
         let first = rows.first()?;
         let sizes: Vec<f64> = rows.iter().filter_map(|row| row.detectable).collect();
         Some(Sensitivity {
-            label: escape::name(&first.label),
+            label: escape::name(&first.label).into(),
             min_effect: first.min_effect,
             typical: statistics::median(&sizes)?,
             worst: sizes.iter().copied().fold(0.0, f64::max),
@@ -270,40 +268,44 @@ fn calibration(comparison: &Comparison) -> String {
 }
 
 /// What ran on each side: a name with the texts for base and head, without the rows in which both are unknown.
-pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<String>; 2])> {
+pub fn provenance(comparison: &Comparison) -> Vec<(&'static str, [Option<Untrusted>; 2])> {
     let sides = [Side::Base, Side::Head].map(|side| match side {
         Side::Base => comparison.subject.base.as_ref(),
         Side::Head => comparison.subject.head.as_ref(),
     });
-    let fact = |of: fn(&SideFacts) -> Option<String>| sides.map(|side| side.and_then(of));
+    let fact = |of: fn(&SideFacts) -> Option<Untrusted>| sides.map(|side| side.and_then(of));
     let rows = [
-        ("target", fact(|side| Some(escape::sentence(&side.target)))),
-        ("image digest", fact(|side| side.image_digest.as_deref().map(escape::name))),
-        ("commit", fact(|side| side.commit.as_deref().map(escape::name))),
-        ("age", sides.map(|side| age(side?.dated.as_deref()?, comparison.subject.started.as_deref()?))),
-        ("vLLM", fact(|side| side.vllm_version.as_deref().map(escape::name))),
+        ("target", fact(|side| Some(escape::sentence(&side.target).into()))),
+        ("image digest", fact(|side| side.image_digest.as_ref().map(name))),
+        ("commit", fact(|side| side.commit.as_ref().map(name))),
+        ("age", sides.map(|side| age(side?.dated.as_ref()?.raw(), comparison.subject.started.as_ref()?.raw()))),
+        ("vLLM", fact(|side| side.vllm_version.as_ref().map(name))),
         ("additional server arguments", fact(server_args)),
     ];
-    rows.into_iter().filter(|(_, words)| words.iter().flatten().any(|word| !word.is_empty())).collect()
+    rows.into_iter().filter(|(_, words)| words.iter().flatten().any(|word| !word.raw().is_empty())).collect()
+}
+
+fn name(text: &Untrusted) -> Untrusted {
+    escape::name(text).into()
 }
 
 /// `4 days, 2026-11-20`: the age of a side at the start of the run, and its date.
-fn age(dated: &str, started: &str) -> Option<String> {
+fn age(dated: &str, started: &str) -> Option<Untrusted> {
     let (dated, started): (jiff::Timestamp, jiff::Timestamp) = (dated.parse().ok()?, started.parse().ok()?);
     let hours = (started.as_second() - dated.as_second()).max(0) / 3600;
     let age = match hours {
         0..48 => number::plural(hours as usize, "hour"),
         _ => number::plural(hours as usize / 24, "day"),
     };
-    Some(format!("{age}, {}", dated.strftime("%Y-%m-%d")))
+    Some(format!("{age}, {}", dated.strftime("%Y-%m-%d")).into())
 }
 
 /// The command that repeats the measurement, with every word quoted; `None` if it is not a `vllm-perf` command. It is
 /// untrusted and will be pasted into a shell, so every word must stay a single word.
-pub fn reproduce(comparison: &Comparison) -> Option<String> {
-    let command = escape::clean(comparison.subject.reproduce.as_deref()?, 4000);
+pub fn reproduce(comparison: &Comparison) -> Option<Untrusted> {
+    let command = escape::clean(comparison.subject.reproduce.as_ref()?, 4000);
     let words = shell_words::split(&command).ok()?;
-    (words.first().map(String::as_str) == Some("vllm-perf")).then(|| shell_words::join(&words))
+    (words.first().map(String::as_str) == Some("vllm-perf")).then(|| shell_words::join(&words).into())
 }
 
 #[cfg(test)]

@@ -52,13 +52,13 @@ pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts
     let mut facts: IndexMap<&str, CaseFacts> = IndexMap::new();
     for (name, case) in folders.into_iter().flat_map(|folder| &folder.cases) {
         let known = facts.entry(name).or_insert_with(|| CaseFacts::named(name, case.kind));
-        if known.model.is_empty() {
-            known.model = model(case).unwrap_or_default();
+        if known.model.raw().is_empty() {
+            known.model = model(case).unwrap_or_default().into();
         }
     }
     let mut facts: Vec<CaseFacts> = facts.into_values().collect();
     facts.sort_by(|a, b| {
-        let rate = |facts: &CaseFacts| facts.request_rate.as_deref().map_or(0.0, |rate| rate.parse().unwrap_or(0.0));
+        let rate = |facts: &CaseFacts| facts.request_rate.as_ref().map_or(0.0, |rate| rate.raw().parse().unwrap_or(0.0));
         (a.kind as u8, &a.test)
             .cmp(&(b.kind as u8, &b.test))
             .then(f64::total_cmp(&rate(a), &rate(b)))

@@ -32,21 +32,21 @@ impl ImageFetch<'_> {
     /// The facts of a side that are known before it runs. Its image is on this machine when this returns.
     pub async fn facts(&self, side: Side, planned: SidePlan) -> Result<SideFacts> {
         let mut facts = SideFacts {
-            target: planned.target.to_string(),
-            commit: planned.commit,
-            server_args: planned.server_args,
+            target: planned.target.to_string().into(),
+            commit: planned.commit.as_deref().map(Into::into),
+            server_args: planned.server_args.into_iter().map(Into::into).collect(),
             ..SideFacts::default()
         };
-        if let Some(commit) = &facts.commit {
-            facts.dated = git::date(commit).await;
+        if let Some(commit) = &planned.commit {
+            facts.dated = git::date(commit).await.map(Into::into);
         }
         if let Target::Image(reference) = &planned.target {
             self.fetch(reference).await?;
             let digest = docker::digest(reference).await.world()?;
             run_folder::check_digest(self.out, side, reference, &digest)?;
-            facts.image_digest = Some(digest);
+            facts.image_digest = Some(digest.into());
             if facts.dated.is_none() {
-                facts.dated = docker::built(reference).await;
+                facts.dated = docker::built(reference).await.map(Into::into);
             }
         }
         Ok(facts)

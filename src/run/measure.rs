@@ -170,15 +170,15 @@ impl Measure<'_> {
             None => state.base.as_ref().map(|side| side.facts.clone()),
         };
         Subject {
-            version: VERSION.to_owned(),
+            version: VERSION.into(),
             event: Some(self.plan.event.clone()),
             device: Some(self.plan.device.clone()),
             base,
             head: Some(state.head.facts.clone()),
             host: host::host().ok(),
-            started: Some(started),
+            started: Some(started.into()),
             seconds: Some(conduct.phases.iter().map(|phase| phase.seconds).sum()),
-            reproduce: Some(self.reproduce.clone()),
+            reproduce: Some(self.reproduce.as_str().into()),
         }
     }
 
@@ -206,8 +206,8 @@ impl Measure<'_> {
 fn search_result((side, summary): (Side, Summary)) -> Found {
     Found {
         side,
-        test: summary.test_name,
-        request_rate: summary.qps,
+        test: summary.test_name.into(),
+        request_rate: summary.qps.into(),
         ttft_ms: summary.sla_ttft_ms,
         tpot_ms: summary.sla_tpot_ms,
         largest: summary.final_last_pass,

@@ -2,6 +2,7 @@
 //! there is no verdict.
 
 use indexmap::IndexMap;
+use vllm_verdict::Untrusted;
 use vllm_verdict::number::plural;
 use vllm_verdict::strategy::{Phase, Strategy};
 use vllm_verdict::v1::Conduct;
@@ -15,9 +16,9 @@ use crate::system::output::OutputFolder;
 /// Adds the notices of a finished run to its conduct, and why no row gets a verdict.
 pub fn add(conduct: &mut Conduct, plan: &Plan, out: &OutputFolder, journal: &Journal, recorded: Option<&Recorded>) {
     let planned = plan.notices.iter().cloned().chain(plan.fallback.iter().map(fallen_back));
-    conduct.notices.splice(0..0, planned);
-    conduct.notices.extend(repeated(journal));
-    conduct.held = held(plan, out, journal, recorded);
+    conduct.notices.splice(0..0, planned.map(Untrusted::from));
+    conduct.notices.extend(repeated(journal).map(Untrusted::from));
+    conduct.held = held(plan, out, journal, recorded).map(Untrusted::from);
 }
 
 /// Why no row gets a verdict: the sides were measured in different environments or at different times, or the strategy

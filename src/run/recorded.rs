@@ -29,7 +29,7 @@ impl Recorded {
             .mistake()?;
         let comparison: Comparison =
             serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
-        let unknown = SideFacts { target: folder.display().to_string(), ..SideFacts::default() };
+        let unknown = SideFacts { target: folder.display().to_string().into(), ..SideFacts::default() };
         let repetitions = results_folder::repetitions(folder)?.iter().map(result::Folder::repetition).collect();
         Ok(Self { folder: folder.to_owned(), facts: comparison.subject.head.unwrap_or(unknown), repetitions })
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use vllm_verdict::Untrusted;
 use vllm_verdict::v1::Host;
 
 use super::pass::PassRun;
@@ -68,16 +69,18 @@ async fn surroundings(run: &PassRun<'_, '_>, throttled: Option<u64>) -> Surround
         throttled: temperature::throttled().zip(throttled).map(|(now, before)| now.saturating_sub(before)),
         device_throttled: accelerator.throttled,
     };
-    let facts = run.side_run.facts.clone();
+    let facts = &run.side_run.facts;
+    let raw = |text: Option<&Untrusted>| text.map(|text| text.raw().to_owned());
     let mut fingerprint = Fingerprint {
         device_type: device.device_type.clone(),
         device_count: device.count,
         driver: accelerator.driver,
-        image_digest: facts.image_digest,
-        vllm_version: facts.vllm_version,
+        image_digest: raw(facts.image_digest.as_ref()),
+        vllm_version: raw(facts.vllm_version.as_ref()),
         ..Fingerprint::default()
     };
     if let Ok(Host { cpu, cores, memory_gib, numa_nodes, kernel, governor }) = host::host() {
+        let (cpu, kernel, governor) = (cpu.raw().to_owned(), kernel.raw().to_owned(), raw(governor.as_ref()));
         fingerprint = Fingerprint { cpu, cores, memory_gib, numa_nodes, kernel, governor, ..fingerprint };
     }
     Surroundings { schema: fingerprint::SCHEMA.to_owned(), fingerprint, conditions }

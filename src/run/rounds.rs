@@ -42,7 +42,7 @@ impl Rounds<'_, '_, '_> {
             if ran < planned {
                 let notice = self.left_out(&round, ran, planned);
                 self.session.progress.say(&notice);
-                conduct.notices.push(notice);
+                conduct.notices.push(notice.into());
             }
             cases = match (plan.strategy, round.phase) {
                 (Strategy::Screen, Phase::Screen) => self.after_screen(&mut conduct)?,
@@ -73,7 +73,7 @@ impl Rounds<'_, '_, '_> {
         let all = &self.session.plan.cases;
         let suspicious = interim_analysis::suspicious(self.session, self.journal)?;
         let names = all.iter().map(|case| &case.name);
-        conduct.screened = names.filter(|case| !suspicious.contains(case)).cloned().collect();
+        conduct.screened = names.filter(|case| !suspicious.contains(case)).map(|case| case.as_str().into()).collect();
         let screen = self.state.times.phases().into_iter().find(|phase| phase.phase == Phase::Screen);
         self.session.progress.say(&format!(
             "screened {} in {}; {} to repeat in pairs",

@@ -75,7 +75,7 @@ pub async fn start(
     match wait_until_ready(&running, limit).await {
         Ok(version) => {
             if version.is_some() {
-                side.facts.vllm_version = version;
+                side.facts.vllm_version = version.map(Into::into);
             }
             Ok(Started::Ready(running))
         }

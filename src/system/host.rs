@@ -47,12 +47,12 @@ pub fn host() -> anyhow::Result<Host> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel release").world()?;
     let governor = fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").ok();
     Ok(Host {
-        cpu: processors.model,
+        cpu: processors.model.into(),
         cores: processors.logical,
         memory_gib: memory_gib(&meminfo).context("cannot find MemTotal in /proc/meminfo").world()?,
         numa_nodes: processors.numa_nodes,
-        kernel: kernel.trim().to_owned(),
-        governor: governor.map(|governor| governor.trim().to_owned()),
+        kernel: kernel.trim().into(),
+        governor: governor.map(|governor| governor.trim().into()),
     })
 }
 

@@ -38,7 +38,7 @@ pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result
             (Ok(text), _) => files.push(SuiteFile { kind, path: path.display().to_string(), text }),
             (Err(error), None) if error.kind() == ErrorKind::NotFound => {
                 let reason = format!("no file `{name}` in `{shown}`");
-                skipped.push(Skipped { name: kind.as_str().to_owned(), reason });
+                skipped.push(Skipped { name: kind.as_str().into(), reason: reason.into() });
             }
             (Err(error), variable) => {
                 let because = variable.map(|variable| format!(", which {variable} names")).unwrap_or_default();

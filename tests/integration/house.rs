@@ -14,11 +14,12 @@ use source::{Source, sources};
 
 /// The rooms of the program, from the ground up, and the libraries that each may use. A room imports from itself and from
 /// rooms before it.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("names", &[]),
     ("exit", &[]),
     ("environment", &[]),
     ("duration", &[]),
+    ("escape", &[]),
     ("plan", &["vllm_verdict", "vllm_load"]),
     ("ci", &["vllm_verdict"]),
     ("result", &["vllm_verdict"]),

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::side::Side;
 use crate::statistics::median;
+use crate::untrusted::Untrusted;
 use crate::v1::{CaseFacts, Comparison, Row};
 
 /// The latency limits of a test.
@@ -68,9 +69,9 @@ impl FromStr for Statistic {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Capacity {
     /// Name of the test.
-    pub test: String,
+    pub test: Untrusted,
     /// Request rate as text (`inf`).
-    pub request_rate: Option<String>,
+    pub request_rate: Option<Untrusted>,
     /// Which limits: `ttft`, `tpot` or `both`.
     pub within: &'static str,
     /// Largest concurrency of base; `None` if none meets the limits.
@@ -96,17 +97,17 @@ pub struct Reached {
 /// without a concurrency are left out.
 pub fn capacities(comparison: &Comparison, limits: &Limits) -> Vec<Capacity> {
     let rows: IndexMap<(&str, &str), &Row> =
-        comparison.rows.iter().map(|row| ((row.case.as_str(), row.metric.as_str()), row)).collect();
+        comparison.rows.iter().map(|row| ((row.case.raw(), row.metric.raw()), row)).collect();
     let value = |case: &CaseFacts, metric: &str, side: Side| {
-        rows.get(&(case.name.as_str(), metric)).and_then(|row| match side {
+        rows.get(&(case.name.raw(), metric)).and_then(|row| match side {
             Side::Base => median(&row.base),
             Side::Head => median(&row.head),
         })
     };
     let [ttft, tpot] = limits.statistic.metrics();
-    let mut tests: IndexMap<(&str, Option<&str>), Vec<&CaseFacts>> = IndexMap::new();
+    let mut tests: IndexMap<(&Untrusted, Option<&Untrusted>), Vec<&CaseFacts>> = IndexMap::new();
     for case in comparison.cases.iter().filter(|case| case.max_concurrency.is_some()) {
-        tests.entry((&case.test, case.request_rate.as_deref())).or_default().push(case);
+        tests.entry((&case.test, case.request_rate.as_ref())).or_default().push(case);
     }
     let largest = |cases: &[&CaseFacts], side: Side, [ttft_limit, tpot_limit]: [Option<f64>; 2]| {
         let meets = |case: &CaseFacts, metric: &str, limit: Option<f64>| {
@@ -132,8 +133,8 @@ pub fn capacities(comparison: &Comparison, limits: &Limits) -> Vec<Capacity> {
     let mut capacities = Vec::new();
     for ((test, request_rate), cases) in tests {
         capacities.extend(within.iter().map(|(words, limits)| Capacity {
-            test: test.to_owned(),
-            request_rate: request_rate.map(str::to_owned),
+            test: test.clone(),
+            request_rate: request_rate.cloned(),
             within: words,
             base: largest(&cases, Side::Base, *limits),
             head: largest(&cases, Side::Head, *limits),

@@ -15,8 +15,10 @@ mod rule;
 pub mod side;
 pub mod statistics;
 pub mod strategy;
+mod untrusted;
 pub mod v1;
 
 pub use input::Input;
 pub use recheck::recheck;
 pub use rows::{compare, conducted, undecided};
+pub use untrusted::Untrusted;

@@ -77,17 +77,17 @@ impl AaRun {
     ) -> anyhow::Result<Self> {
         let unknown = "noise can only be stored for runs of vllm-perf: unknown";
         let device = subject.device.as_ref().with_context(|| format!("{unknown} device"))?;
-        let started = subject.started.clone().with_context(|| format!("{unknown} start time"))?;
+        let started = subject.started.as_ref().with_context(|| format!("{unknown} start time"))?.raw().to_owned();
         let rows: Vec<AaRow> = cases.iter().flat_map(|case| rows(case, base, head)).collect();
         ensure!(!rows.is_empty(), "the A/A run has no pair with a value on both sides, so there is no noise to store");
-        let version = subject.version.clone();
+        let version = subject.version.raw().to_owned();
         Ok(Self { schema: SCHEMA.to_owned(), version, device: device.into(), started, rows })
     }
 }
 
 fn rows(case: &CaseFacts, base: &[Repetition], head: &[Repetition]) -> Vec<AaRow> {
     let row = |metric: &metric::Metric| AaRow {
-        case: case.name.clone(),
+        case: case.name.raw().to_owned(),
         metric: metric.id.to_owned(),
         client: case.measured_by,
         ratios: pair_ratios(case, metric.id, base, head),
@@ -98,7 +98,7 @@ fn rows(case: &CaseFacts, base: &[Repetition], head: &[Repetition]) -> Vec<AaRow
 /// `ln head - ln base` of a metric of a case in every pair that has both values.
 fn pair_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repetition]) -> Vec<f64> {
     let value = |repetition| {
-        let value = measurement(repetition, &case.name)?.metrics.get(metric).copied();
+        let value = measurement(repetition, case.name.raw())?.metrics.get(metric).copied();
         value.filter(|value: &f64| value.is_finite() && *value > 0.0)
     };
     base.iter().zip(head).filter_map(|(base, head)| Some(value(head)?.ln() - value(base)?.ln())).collect()
@@ -156,7 +156,7 @@ impl Noise {
             MeasuredBy::Native => &self.native,
             MeasuredBy::Vllm => &self.vllm,
         };
-        series.get(metric).and_then(|cases| cases.get(&case.name)).map_or(&[], Vec::as_slice)
+        series.get(metric).and_then(|cases| cases.get(case.name.raw())).map_or(&[], Vec::as_slice)
     }
 
     /// The noise of a row in a report of these cases: from its own pairs if there are [`ENOUGH_PAIRS`], else from the pairs of

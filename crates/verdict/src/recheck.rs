@@ -27,7 +27,7 @@ pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
     for (row, shift) in comparison.rows.iter().zip(&tested) {
         let q = if row.primary && shift.is_some() { adjusted.next().filter(|_| one_look) } else { None };
         check(comparison, row, shift.as_ref(), q)
-            .map_err(|error| anyhow!("{error} (`{}` of `{}`)", brief(&row.metric), brief(&row.case)))?;
+            .map_err(|error| anyhow!("{error} (`{}` of `{}`)", brief(row.metric.raw()), brief(row.case.raw())))?;
     }
     let counts = rows::count(&comparison.rows, &comparison.conduct);
     ensure!(comparison.counts == counts, "its counts do not match its rows");
@@ -46,7 +46,7 @@ fn tested(comparison: &Comparison, row: &Row) -> Option<Shift> {
     let conduct = &comparison.conduct;
     let untested = comparison.method.strategy == Strategy::Single || conduct.held.is_some();
     let zero = row.base.iter().chain(&row.head).any(|value| *value <= 0.0);
-    if untested || zero || conduct.is_screened(&row.case) {
+    if untested || zero || conduct.is_screened(row.case.raw()) {
         return None;
     }
     let prior = row.s0.map(|s0| Prior { n0: row.n0, s0 });

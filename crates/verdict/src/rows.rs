@@ -11,6 +11,7 @@ use crate::rule::{self, Criterion, Draft, Evidence};
 use crate::side::Side;
 use crate::statistics;
 use crate::strategy::Strategy;
+use crate::untrusted::Untrusted;
 use crate::v1::{CaseFacts, Comparison, Conduct, Counts, Look, Method, Problem, Row, SCHEMA, Verdict};
 
 /// The reason of an inconclusive row whose case ran in the screen alone.
@@ -37,17 +38,17 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
         _ => Strategy::Sequential,
     };
 
-    let mut judged: HashMap<String, Vec<Row>> = HashMap::new();
-    let mut keep = |rows: Vec<Row>, number: u32, of: &HashSet<String>| {
+    let mut judged: HashMap<Untrusted, Vec<Row>> = HashMap::new();
+    let mut keep = |rows: Vec<Row>, number: u32, of: &HashSet<Untrusted>| {
         judged.retain(|case, _| !of.contains(case));
         for row in rows {
             judged.entry(row.case.clone()).or_default().push(Row { look: number, ..row });
         }
         let undecided = judged.iter().filter(|(_, rows)| is_undecided(rows));
-        undecided.map(|(case, _)| case.clone()).collect::<HashSet<String>>()
+        undecided.map(|(case, _)| case.clone()).collect::<HashSet<Untrusted>>()
     };
     let all = cases.iter().map(|case| case.name.clone());
-    let (screened, mut open): (HashSet<String>, HashSet<String>) = all.partition(|case| conduct.is_screened(case));
+    let (screened, mut open): (HashSet<Untrusted>, HashSet<Untrusted>) = all.partition(|case| conduct.is_screened(case.raw()));
     if let Some([base, head]) = screen.as_ref().filter(|_| !screened.is_empty()) {
         let sides = [std::slice::from_ref(base), std::slice::from_ref(head)];
         add_all_problems(&mut cases, &screened, sides);
@@ -58,7 +59,7 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
         let sides = [&base, &head].map(|side| &side[..side.len().min(until)]);
         add_all_problems(&mut cases, &open, sides);
         let config = VerdictConfig { fdr: look.fdr, ..verdict.clone() };
-        let rows = judge(&cases, &open, sides, &config, &noise, conduct.held.as_deref());
+        let rows = judge(&cases, &open, sides, &config, &noise, conduct.held.as_ref().map(Untrusted::raw));
         let undecided = keep(rows, number, &open);
         open.retain(|case| undecided.contains(case));
     }
@@ -81,7 +82,7 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
 /// The cases that are still `inconclusive`, in order.
 pub fn undecided(comparison: &Comparison) -> Vec<&str> {
     let of_cases = comparison.rows.chunk_by(|a, b| a.case == b.case);
-    of_cases.filter(|rows| is_undecided(rows)).map(|rows| rows[0].case.as_str()).collect()
+    of_cases.filter(|rows| is_undecided(rows)).map(|rows| rows[0].case.raw()).collect()
 }
 
 /// The looks that are possible with this number of pairs: none after the first one that includes all of them.
@@ -100,7 +101,7 @@ fn possible(planned: Vec<Look>, pairs: u32) -> Vec<Look> {
 /// the reason.
 fn judge(
     cases: &[CaseFacts],
-    open: &HashSet<String>,
+    open: &HashSet<Untrusted>,
     [base, head]: [&[Repetition]; 2],
     config: &VerdictConfig,
     noise: &Noise,
@@ -147,8 +148,8 @@ fn rows_of<'a>(
     config: &'a VerdictConfig,
 ) -> impl Iterator<Item = Criterion> {
     let measured: Vec<_> =
-        base.iter().chain(head).filter_map(|repetition| measurement(repetition, &case.name)).collect();
-    metric::of(case.kind).map(|metric| Criterion::new(config, &case.name, metric)).filter(move |criterion| {
+        base.iter().chain(head).filter_map(|repetition| measurement(repetition, case.name.raw())).collect();
+    metric::of(case.kind).map(|metric| Criterion::new(config, case.name.raw(), metric)).filter(move |criterion| {
         if measured.is_empty() {
             return criterion.primary;
         }
@@ -159,26 +160,26 @@ fn rows_of<'a>(
 /// Adds the failures of the repetitions of a side, and their warnings, unless the case already lists them.
 pub(super) fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
     for (number, repetition) in (1..).zip(repetitions) {
-        let reason = match repetition.get(&case.name) {
+        let reason = match repetition.get(case.name.raw()) {
             Some(Outcome::Measured(measurement)) => {
                 for reason in &measurement.warnings {
-                    let warning = Problem { side, repetition: number, reason: reason.clone() };
+                    let warning = Problem { side, repetition: number, reason: reason.as_str().into() };
                     if !case.warnings.contains(&warning) {
                         case.warnings.push(warning);
                     }
                 }
                 continue;
             }
-            Some(Outcome::Failed(reason)) => reason.clone(),
-            None => "there is no result".to_owned(),
+            Some(Outcome::Failed(reason)) => reason.as_str(),
+            None => "there is no result",
         };
         if !case.problems.iter().any(|known| (known.side, known.repetition) == (side, number)) {
-            case.problems.push(Problem { side, repetition: number, reason });
+            case.problems.push(Problem { side, repetition: number, reason: reason.into() });
         }
     }
 }
 
-fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<String>, [base, head]: [&[Repetition]; 2]) {
+fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<Untrusted>, [base, head]: [&[Repetition]; 2]) {
     for case in cases.iter_mut().filter(|case| of.contains(&case.name)) {
         add_problems(case, Side::Base, base);
         add_problems(case, Side::Head, head);
@@ -187,7 +188,7 @@ fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<String>, [base, head]:
 
 /// Primary rows by verdict.
 pub(super) fn count(rows: &[Row], conduct: &Conduct) -> Counts {
-    let screened = |row: &Row| row.verdict == Verdict::Inconclusive && conduct.is_screened(&row.case);
+    let screened = |row: &Row| row.verdict == Verdict::Inconclusive && conduct.is_screened(row.case.raw());
     let primary = || rows.iter().filter(|row| row.primary);
     let of = |verdict: Verdict| primary().filter(|row| row.verdict == verdict && !screened(row)).count();
     Counts {

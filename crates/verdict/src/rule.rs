@@ -145,9 +145,9 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row
     };
     Row {
         case: case.name.clone(),
-        metric: metric.id.to_owned(),
-        label: metric.label.to_owned(),
-        unit: metric.unit.to_owned(),
+        metric: metric.id.into(),
+        label: metric.label.into(),
+        unit: metric.unit.into(),
         direction,
         min_effect,
         primary,
@@ -166,7 +166,7 @@ pub(super) fn judge(draft: Draft, q: Option<f64>, tests: usize, fdr: f64) -> Row
         q,
         detectable: shift.filter(|_| primary).map(|shift| shift.detectable(level, min_effect)),
         verdict,
-        why: why + &missing_note,
+        why: (why + &missing_note).into(),
     }
 }
 
@@ -229,7 +229,7 @@ fn needed(shift: &Shift, min_effect: f64, repetitions: usize) -> String {
 fn values(case: &CaseFacts, metric: &Metric, repetitions: &[Repetition]) -> Vec<f64> {
     repetitions
         .iter()
-        .filter_map(|repetition| measurement(repetition, &case.name)?.metrics.get(metric.id).copied())
+        .filter_map(|repetition| measurement(repetition, case.name.raw())?.metrics.get(metric.id).copied())
         .filter(|value| value.is_finite())
         .collect()
 }
@@ -243,7 +243,7 @@ fn missing(case: &CaseFacts, metric: &Metric, side: Side, repetitions: &[Repetit
         return format!("{word} is {what}, so no relative change can be computed");
     }
     match case.problems.iter().find(|problem| problem.side == side) {
-        Some(problem) => format!("{word} has no value: {} (repetition {})", problem.reason, problem.repetition),
+        Some(problem) => format!("{word} has no value: {} (repetition {})", problem.reason.raw(), problem.repetition),
         None if repetitions.is_empty() => format!("{word} was not run"),
         None => format!("{word} has no value: `{}` is missing from its results", metric.id),
     }
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn explained(row: &Row) -> String {
-        format!("{:?}: {}", row.verdict, row.why)
+        format!("{:?}: {}", row.verdict, row.why.raw())
     }
 
     fn some<const N: usize>(values: [f64; N]) -> [Option<f64>; N] {
@@ -388,8 +388,8 @@ mod tests {
             let spoilt = [Some(odd), Some(101.0), Some(99.0), Some(100.0), Some(100.5)];
             for (base, head) in [(good, spoilt), (spoilt, good), (spoilt, spoilt)] {
                 let row = row("median_ttft_ms", &base, &head, Some(0.9));
-                assert_eq!(row.verdict, Verdict::Unchanged, "{odd}: {}", row.why);
-                assert!(row.why.contains("1 of 5 repetitions of"), "{odd}: {}", row.why);
+                assert_eq!(row.verdict, Verdict::Unchanged, "{odd}: {}", row.why.raw());
+                assert!(row.why.raw().contains("1 of 5 repetitions of"), "{odd}: {}", row.why.raw());
             }
             for id in ["median_ttft_ms", "avg_cold_compilation_time"] {
                 let nothing = row(id, &some([odd; 3]), &some([100.0; 3]), None);

@@ -21,7 +21,7 @@ mod tests {
     fn filled() -> Comparison {
         let mut comparison: Comparison =
             serde_json::from_str(include_str!("../../../tests/data/comparison/comparison.json")).unwrap();
-        let text = || Some("x".to_owned());
+        let text = || Some("x".into());
         let problem = Problem { side: Side::Head, repetition: 1, reason: "x".into() };
         for case in &mut comparison.cases {
             (case.request_rate, case.max_concurrency) = (text(), Some(8));
@@ -70,7 +70,8 @@ mod tests {
     }
 
     fn subject() -> Subject {
-        let text = || Some("x".to_owned());
+        let text = || Some("x".into());
+        let word = || Some("x".to_owned());
         let side = SideFacts {
             target: "sim".into(),
             commit: text(),
@@ -84,13 +85,13 @@ mod tests {
             event: Some(Event {
                 provider: Provider::Github,
                 name: "pull_request".into(),
-                action: text(),
-                changed_label: text(),
-                repository: text(),
-                branch: text(),
-                head_sha: text(),
-                base_sha: text(),
-                base_branch: text(),
+                action: word(),
+                changed_label: word(),
+                repository: word(),
+                branch: word(),
+                head_sha: word(),
+                base_sha: word(),
+                base_branch: word(),
                 pull_request: Some(1),
                 labels: vec!["x".into()],
                 labels_source: LabelsSource::Payload,

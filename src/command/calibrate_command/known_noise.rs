@@ -6,6 +6,8 @@ use vllm_verdict::noise::{ENOUGH_PAIRS, Noise};
 use vllm_verdict::number::plural;
 use vllm_verdict::v1::CaseFacts;
 
+use crate::escape;
+
 /// How many A/A pairs the primary rows have, and their noise.
 #[derive(Debug, PartialEq)]
 pub struct KnownNoise {
@@ -26,11 +28,11 @@ impl KnownNoise {
     pub fn of(noise: &Noise, cases: &[CaseFacts], verdict: &VerdictConfig, precision: f64) -> Self {
         let primary = |case: &CaseFacts| {
             let case = case.clone();
-            metric::of(case.kind).filter(move |metric| verdict.is_primary(&case.name, metric))
+            metric::of(case.kind).filter(move |metric| verdict.is_primary(case.name.raw(), metric))
         };
         let row = |(case, metric): (&CaseFacts, &metric::Metric)| {
             let s0 = noise.own(case, metric.id).and_then(|known| known.prior).map(|prior| prior.s0);
-            (format!("{} of {}", metric.label, case.name), noise.ratios(case, metric.id).len(), s0)
+            (format!("{} of {}", metric.label, escape::name(&case.name)), noise.ratios(case, metric.id).len(), s0)
         };
         let all = cases.iter().flat_map(|case| primary(case).map(move |metric| (case, metric)));
         // A metric that no run has measured (TTFT of an embedding test) has no row.

@@ -46,11 +46,11 @@ impl Case {
 impl From<&Case> for CaseFacts {
     fn from(case: &Case) -> Self {
         Self {
-            name: case.name.clone(),
+            name: case.name.as_str().into(),
             kind: case.kind,
-            test: case.test.clone(),
-            model: case.model.clone(),
-            request_rate: case.request_rate.clone(),
+            test: case.test.as_str().into(),
+            model: case.model.as_str().into(),
+            request_rate: case.request_rate.as_deref().map(Into::into),
             max_concurrency: case.max_concurrency,
             measured_by: case.measured_by,
             problems: Vec::new(),

@@ -7,6 +7,7 @@ use crate::case::{Kind, MeasuredBy};
 use crate::metric::Direction;
 use crate::side::Side;
 use crate::strategy::Strategy;
+use crate::untrusted::Untrusted;
 
 /// Schema of `comparison.json`.
 pub const SCHEMA: &str = "vllm-perf/comparison/v1";
@@ -80,13 +81,13 @@ pub struct Counts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the case.
-    pub case: String,
+    pub case: Untrusted,
     /// Metric id.
-    pub metric: String,
+    pub metric: Untrusted,
     /// Display name of the metric.
-    pub label: String,
+    pub label: Untrusted,
     /// Unit of `base` and `head`.
-    pub unit: String,
+    pub unit: Untrusted,
     pub direction: Direction,
     /// Smallest relative change that is reported as `regressed` or `improved`: 0.03 is 3 % in either direction.
     pub min_effect: f64,
@@ -122,19 +123,19 @@ pub struct Row {
     pub detectable: Option<f64>,
     pub verdict: Verdict,
     /// The reason of the verdict, one sentence.
-    pub why: String,
+    pub why: Untrusted,
 }
 
 /// The properties of a case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseFacts {
     /// Unique name.
-    pub name: String,
+    pub name: Untrusted,
     pub kind: Kind,
-    pub test: String,
-    pub model: String,
+    pub test: Untrusted,
+    pub model: Untrusted,
     /// Request rate as text (`inf`), serving only.
-    pub request_rate: Option<String>,
+    pub request_rate: Option<Untrusted>,
     /// Concurrency, serving only.
     pub max_concurrency: Option<u64>,
     pub measured_by: MeasuredBy,
@@ -155,14 +156,14 @@ impl CaseFacts {
             _ => (name, None),
         };
         let (test, request_rate) = match front.rsplit_once("_qps_") {
-            Some((test, rate)) if kind == Kind::Serving => (test, Some(rate.to_owned())),
+            Some((test, rate)) if kind == Kind::Serving => (test, Some(rate.into())),
             _ => (front, None),
         };
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             kind,
-            test: test.to_owned(),
-            model: String::new(),
+            test: test.into(),
+            model: Untrusted::default(),
             request_rate,
             max_concurrency,
             measured_by: MeasuredBy::Vllm,
@@ -178,7 +179,7 @@ pub struct Problem {
     pub side: Side,
     /// Number of the repetition, from 1.
     pub repetition: u32,
-    pub reason: String,
+    pub reason: Untrusted,
 }
 
 /// How the verdicts were computed.
@@ -219,7 +220,7 @@ impl Look {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Name of the test, or the kind if a whole file was skipped.
-    pub name: String,
+    pub name: Untrusted,
     /// Why, and how to run it.
-    pub reason: String,
+    pub reason: Untrusted,
 }

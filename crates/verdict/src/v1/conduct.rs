@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::side::Side;
 use crate::strategy::{Phase, Strategy};
+use crate::untrusted::Untrusted;
 
 /// How a run was arranged, why verdicts were withheld, and how long its phases took.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -12,13 +13,13 @@ pub struct Conduct {
     pub strategy: Strategy,
     /// Why values are shown without a verdict, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<String>,
+    pub held: Option<Untrusted>,
     /// Cases that only the screening pass ran, because it saw no change in them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub screened: Vec<String>,
+    pub screened: Vec<Untrusted>,
     /// Notices that reports show before the results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<String>,
+    pub notices: Vec<Untrusted>,
     /// The phases that ran, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseTime>,
@@ -34,9 +35,9 @@ pub struct Conduct {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     pub side: Side,
-    pub test: String,
+    pub test: Untrusted,
     /// Request rate as text (`inf`).
-    pub request_rate: String,
+    pub request_rate: Untrusted,
     /// Target for TTFT, in milliseconds.
     pub ttft_ms: f64,
     /// Target for TPOT, in milliseconds.

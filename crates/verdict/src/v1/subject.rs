@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::untrusted::Untrusted;
+
 /// The source of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -174,7 +176,7 @@ impl Device {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
     /// Version of vllm-perf.
-    pub version: String,
+    pub version: Untrusted,
     /// Absent for a comparison of folders.
     pub event: Option<Event>,
     /// Absent if unknown.
@@ -184,36 +186,36 @@ pub struct Subject {
     /// The machine; absent if unknown.
     pub host: Option<Host>,
     /// Start of the run, RFC 3339 in UTC.
-    pub started: Option<String>,
+    pub started: Option<Untrusted>,
     /// Duration of the run, in seconds.
     pub seconds: Option<f64>,
     /// A command that repeats the measurement.
-    pub reproduce: Option<String>,
+    pub reproduce: Option<Untrusted>,
 }
 
 /// What ran on a side.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideFacts {
     /// The target or the folder, as written on the command line.
-    pub target: String,
+    pub target: Untrusted,
     /// The measured commit.
-    pub commit: Option<String>,
+    pub commit: Option<Untrusted>,
     /// Digest of the image.
-    pub image_digest: Option<String>,
+    pub image_digest: Option<Untrusted>,
     /// Version reported by vLLM.
-    pub vllm_version: Option<String>,
+    pub vllm_version: Option<Untrusted>,
     /// Arguments that were appended to the server command.
-    pub server_args: Vec<String>,
+    pub server_args: Vec<Untrusted>,
     /// Date of the commit or, if git does not know the commit, of the image; RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dated: Option<String>,
+    pub dated: Option<Untrusted>,
 }
 
 /// The machine of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
     /// Processor model.
-    pub cpu: String,
+    pub cpu: Untrusted,
     /// Logical processors.
     pub cores: u32,
     /// Memory in GiB.
@@ -221,7 +223,7 @@ pub struct Host {
     /// NUMA nodes.
     pub numa_nodes: u32,
     /// Kernel release.
-    pub kernel: String,
+    pub kernel: Untrusted,
     /// Frequency governor, if readable.
-    pub governor: Option<String>,
+    pub governor: Option<Untrusted>,
 }

@@ -1,4 +1,7 @@
-//! Escaping of untrusted text for Markdown, Mermaid, HTML and terminals. No other module writes text from data unescaped.
+//! Escaping of untrusted text for Markdown, Mermaid, HTML, terminals and logs. Text from outside is [`Untrusted`], which
+//! cannot be formatted; these functions are the only way to show it.
+//!
+//! [`Untrusted`]: vllm_verdict::Untrusted
 
 /// Longest name, in characters; longer names are cut.
 pub const NAME: usize = 120;
@@ -7,9 +10,9 @@ pub const SENTENCE: usize = 400;
 
 /// One line of plain text without control, invisible or direction-changing characters and without the start of an HTML
 /// comment, at most `cap` characters.
-pub fn clean(text: &str, cap: usize) -> String {
+pub fn clean(text: impl AsRef<str>, cap: usize) -> String {
     let mut line = String::new();
-    for (length, letter) in text.chars().filter(|&letter| !is_invisible(letter)).enumerate() {
+    for (length, letter) in text.as_ref().chars().filter(|&letter| !is_invisible(letter)).enumerate() {
         if length == cap {
             line.pop();
             line.push('…');
@@ -20,13 +23,18 @@ pub fn clean(text: &str, cap: usize) -> String {
     line.replace("<!--", "<! --")
 }
 
+/// Plain text for a terminal or a log: [`clean`] at any length.
+pub fn plain(text: impl AsRef<str>) -> String {
+    clean(text, usize::MAX)
+}
+
 /// A name: [`clean`] at [`NAME`] characters.
-pub fn name(text: &str) -> String {
+pub fn name(text: impl AsRef<str>) -> String {
     clean(text, NAME)
 }
 
 /// A reason, a target or arguments: [`clean`] at [`SENTENCE`] characters.
-pub fn sentence(text: &str) -> String {
+pub fn sentence(text: impl AsRef<str>) -> String {
     clean(text, SENTENCE)
 }
 
@@ -37,9 +45,9 @@ fn is_invisible(letter: char) -> bool {
 }
 
 /// Inline Markdown that shows exactly `text`, also inside a table cell: no mark-up, links, mentions or issue references.
-pub fn markdown(text: &str) -> String {
+pub fn markdown(text: impl AsRef<str>) -> String {
     let mut out = String::new();
-    let text = clean(text, usize::MAX);
+    let text = plain(text);
     for (at, letter) in text.char_indices() {
         match letter {
             '&' => out.push_str("&amp;"),
@@ -59,29 +67,29 @@ pub fn markdown(text: &str) -> String {
 }
 
 /// A code span. A backtick becomes `'`, a bar `¦` and `<` `‹`, because code spans have no escapes.
-pub fn code(text: &str) -> String {
+pub fn code(text: impl AsRef<str>) -> String {
     let text = sentence(text).replace('`', "'").replace('|', "¦").replace('<', "‹");
     let text = text.trim();
     if text.is_empty() { String::new() } else { format!("`{text}`") }
 }
 
 /// A fenced block of one line that its content cannot close.
-pub fn fence(text: &str) -> String {
-    let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
+pub fn fence(text: impl AsRef<str>) -> String {
+    let longest = text.as_ref().split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
-    format!("{fence}\n{}\n{fence}\n", clean(text, usize::MAX))
+    format!("{fence}\n{}\n{fence}\n", plain(text))
 }
 
 /// Text between the quotes of a Mermaid string: only letters, digits and safe punctuation.
-pub fn mermaid(text: &str) -> String {
+pub fn mermaid(text: impl AsRef<str>) -> String {
     let is_safe = |letter: char| letter.is_alphanumeric() || " .,/=-+()".contains(letter);
     name(text).chars().map(|letter| if is_safe(letter) { letter } else { ' ' }).collect()
 }
 
 /// Text of an HTML element or of a quoted attribute.
-pub fn html(text: &str) -> String {
+pub fn html(text: impl AsRef<str>) -> String {
     let mut out = String::new();
-    for letter in clean(text, usize::MAX).chars() {
+    for letter in plain(text).chars() {
         match letter {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
