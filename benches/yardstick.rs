@@ -108,7 +108,7 @@ impl Simulation {
             let metrics =
                 self.metrics.iter().zip(values).map(|(metric, value)| (metric.id.to_owned(), 100.0 * value.exp()));
             (
-                case.name.clone(),
+                case.name.raw().to_owned(),
                 Outcome::Measured(Measurement { kind: case.kind, metrics: metrics.collect(), warnings: Vec::new() }),
             )
         };
@@ -125,7 +125,7 @@ impl Simulation {
             }
         }
         let row = |(at, ratios): (usize, Vec<f64>)| AaRow {
-            case: self.cases[at / self.metrics.len()].name.clone(),
+            case: self.cases[at / self.metrics.len()].name.raw().to_owned(),
             metric: self.metrics[at % self.metrics.len()].id.to_owned(),
             client: MeasuredBy::Native,
             ratios: ratios.into_iter().take(pairs).collect(),

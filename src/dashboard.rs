@@ -11,11 +11,10 @@ pub mod site_cache;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use futures_util::{StreamExt, stream};
 use vllm_verdict::number;
 
-use crate::escape;
 use crate::exit::Classify;
 use crate::system::output;
 use crate::system::store::object_key::RecordKey;
@@ -194,21 +193,5 @@ fn is_site_file(name: &str) -> bool {
     match name.split_once('/') {
         Some((folder, file)) => ["data", "assets"].contains(&folder) && plain(file),
         None => plain(name),
-    }
-}
-
-/// Checks that a repository is valid in a key and in a link.
-///
-/// # Errors
-/// It is not `OWNER/NAME`.
-pub fn check_repository(repository: &str) -> Result<()> {
-    let plain = |part: &str| {
-        !part.is_empty()
-            && part.bytes().any(|byte| byte != b'.')
-            && part.chars().all(|it| it.is_ascii_alphanumeric() || "-_.".contains(it))
-    };
-    match repository.split_once('/') {
-        Some((owner, name)) if plain(owner) && plain(name) => Ok(()),
-        _ => bail!("`{}` is not a repository: --repository OWNER/NAME", escape::name(repository)),
     }
 }

@@ -20,6 +20,7 @@ use vllm_verdict::v1::Row;
 use vllm_verdict::{Untrusted, number, statistics};
 
 use crate::escape;
+use crate::names::{Commit, Repository};
 
 /// The link targets of a rendering. They come from the CI run that publishes, never from the measured data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,8 +39,8 @@ impl Links {
     /// Page of a commit, if server and repository are known and `sha` is a hash of 7 to 64 hexadecimal digits.
     pub fn commit(&self, sha: &str) -> Option<String> {
         let server = escape::url(self.server.as_deref()?)?;
-        let repository = self.repository.as_deref().filter(|name| is_repository(name))?;
-        is_hash(sha).then(|| format!("{}/{repository}/commit/{sha}", server.trim_end_matches('/')))
+        let repository = self.repository.as_deref().filter(|name| Repository::is_valid(name))?;
+        Commit::is_hash(sha).then(|| format!("{}/{repository}/commit/{sha}", server.trim_end_matches('/')))
     }
 
     /// Page of the run, if it is a valid link.
@@ -53,25 +54,15 @@ impl Links {
     }
 }
 
-fn is_hash(text: &str) -> bool {
-    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn is_repository(text: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    text.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
-}
-
 /// The displayed values of base and head: the median of their repetitions in the row's unit, with equal decimals; empty
 /// without repetitions. Units are never converted, so that the numbers match `comparison.json`.
 fn values(row: &Row) -> [Untrusted; 2] {
     let medians = [&row.base, &row.head].map(|values| statistics::median(values));
     let decimals = number::decimals(medians.into_iter().flatten());
     let unit = escape::name(&row.unit);
-    medians
-        .map(|median| median.map(|median| format!("{} {unit}", number::value(median, decimals))).unwrap_or_default().into())
+    medians.map(|median| {
+        median.map(|median| format!("{} {unit}", number::value(median, decimals))).unwrap_or_default().into()
+    })
 }
 
 #[cfg(test)]

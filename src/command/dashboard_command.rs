@@ -10,6 +10,7 @@ use crate::dashboard::record_object::plain;
 use crate::dashboard::series::Setting;
 use crate::dashboard::{self, Built};
 use crate::exit::{Classify, Exit};
+use crate::names::Repository;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 
@@ -29,7 +30,7 @@ async fn setting(arguments: &DashboardArgs, store: &Store, shell: &Shell) -> Res
         Some(repository) => repository.clone(),
         None => only_repository(store).await?,
     };
-    dashboard::check_repository(&repository).mistake()?;
+    let repository: Repository = repository.parse().context("--repository").mistake()?;
     let server = shell.environment.get("GITHUB_SERVER_URL").unwrap_or("https://github.com");
     for (what, url) in [("GITHUB_SERVER_URL", Some(server)), ("--run-url", arguments.run_url.as_deref())] {
         let Some(url) = url else { continue };
@@ -38,7 +39,7 @@ async fn setting(arguments: &DashboardArgs, store: &Store, shell: &Shell) -> Res
         ensure_mistake(is_web, || format!("`{url}` of {what} is not an http or https URL"))?;
     }
     Ok(Setting {
-        repository,
+        repository: repository.into(),
         branch: plain(&arguments.branch).to_owned(),
         server: server.trim_end_matches('/').to_owned(),
         run_url: arguments.run_url.clone(),

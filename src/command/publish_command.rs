@@ -110,7 +110,8 @@ fn links(arguments: &PublishArgs, event: &Event, run: &CiRun) -> Links {
 /// The measured commit. A scheduled run may measure an older commit of its branch.
 async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
     let head = event.head_sha.clone()?;
-    let measured = comparison.subject.head.as_ref().and_then(|head| head.commit.as_ref()).map(|commit| commit.raw().to_owned());
+    let measured =
+        comparison.subject.head.as_ref().and_then(|head| head.commit.as_ref()).map(|commit| commit.raw().to_owned());
     match measured {
         Some(commit) if commit != head && git::is_before(&commit, &head).await => Some(commit),
         _ => Some(head),
@@ -140,7 +141,11 @@ fn notices(comparison: &Comparison) -> Vec<Notice> {
             Verdict::NotMeasured => Level::Warning,
             Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
         };
-        Notice { level, title: format!("{}: {metric}", verdict.as_str()), message: format!("{}: {}", escape::name(case), escape::sentence(sentence)) }
+        Notice {
+            level,
+            title: format!("{}: {metric}", verdict.as_str()),
+            message: format!("{}: {}", escape::name(case), escape::sentence(sentence)),
+        }
     };
     finding::findings(comparison).into_iter().map(notice).collect()
 }

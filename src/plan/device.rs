@@ -71,7 +71,7 @@ pub struct ProbedDevice {
 /// The devices of this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Probe {
-    /// `ON_CPU=1`: the user wants the CPU although there may be accelerators.
+    /// `ON_CPU=1`: selects the CPU even if there are accelerators.
     pub on_cpu: bool,
     /// Accelerators first.
     pub found: Vec<ProbedDevice>,

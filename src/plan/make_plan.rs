@@ -130,8 +130,11 @@ fn missing(side: Side, provider: Provider) -> String {
 }
 
 fn no_case(skipped: &[Skipped]) -> anyhow::Error {
-    let reasons: Vec<String> =
-        skipped.iter().take(3).map(|skipped| format!("{} ({})", escape::name(&skipped.name), escape::sentence(&skipped.reason))).collect();
+    let reasons: Vec<String> = skipped
+        .iter()
+        .take(3)
+        .map(|skipped| format!("{} ({})", escape::name(&skipped.name), escape::sentence(&skipped.reason)))
+        .collect();
     let more = if skipped.len() > 3 { format!(" and {} more", skipped.len() - 3) } else { String::new() };
     match reasons.is_empty() {
         true => anyhow!("no case to measure: the test files contain no tests"),
@@ -283,10 +286,7 @@ mod tests {
                 case("serving_a", 16, "vllm serve m --dtype bfloat16"),
                 latency,
             ],
-            skipped: vec![Skipped {
-                name: "startup".to_owned(),
-                reason: "no file `startup-tests-cpu.json`".to_owned(),
-            }],
+            skipped: vec![Skipped { name: "startup".into(), reason: "no file `startup-tests-cpu.json`".into() }],
             search: None,
             strategy: None,
             pairs: 5,

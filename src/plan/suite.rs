@@ -70,8 +70,10 @@ fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow
                 kept.retain(|case| only.is_match(&case.name));
                 match all - kept.len() {
                     0 => {}
-                    out if out == all => skipped
-                        .push(Skipped { name: test.name.into(), reason: format!("no case of it matches --only `{only}`").into() }),
+                    out if out == all => skipped.push(Skipped {
+                        name: test.name.into(),
+                        reason: format!("no case of it matches --only `{only}`").into(),
+                    }),
                     out => skipped.push(Skipped {
                         name: test.name.into(),
                         reason: format!("{out} of its {all} cases do not match --only `{only}`").into(),

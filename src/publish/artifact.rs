@@ -147,7 +147,12 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
         let values = row.base.iter().chain(&row.head).chain([&row.min_effect, &row.n0]);
         let changes = [row.estimate, row.deviation, row.low, row.high, row.p, row.q, row.detectable, row.s0];
         for value in values.copied().chain(changes.into_iter().flatten()) {
-            ensure!(value.is_finite(), "the row {} of {} contains the number {value}", shown(row.metric.raw()), shown(row.case.raw()));
+            ensure!(
+                value.is_finite(),
+                "the row {} of {} contains the number {value}",
+                shown(row.metric.raw()),
+                shown(row.case.raw())
+            );
         }
     }
     for skipped in &comparison.skipped {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use vllm_verdict::{Untrusted, statistics};
 use vllm_verdict::v1::{CaseFacts, Comparison, Row, Verdict};
+use vllm_verdict::{Untrusted, statistics};
 
 use super::label::Labels;
 use super::number;
@@ -73,7 +73,12 @@ fn curve(
     let test = labels.of(&group[0].name).test;
     let rate = group[0].request_rate.as_ref().filter(|&rate| rate != "inf");
     let test = rate.map_or(test.clone(), |rate| format!("{}, {} req/s", test.raw(), escape::name(rate)).into());
-    (points.len() > 1).then(|| Curve { test, metric: words, unit: unit.map(escape::name).unwrap_or_default().into(), points })
+    (points.len() > 1).then(|| Curve {
+        test,
+        metric: words,
+        unit: unit.map(escape::name).unwrap_or_default().into(),
+        points,
+    })
 }
 
 impl Curve {

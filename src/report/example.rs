@@ -255,7 +255,8 @@ fn subject() -> Subject {
     let head = side(HEAD, "vllm-ci-test-repo", "0.32.1.dev42+cpu", "b");
     let reproduce = format!(
         "vllm-perf run --base {} --head {} --device cpu --only 'llama8B_tp1' --pairs 5",
-        base.target.raw(), head.target.raw()
+        base.target.raw(),
+        head.target.raw()
     );
     Subject {
         version: "1.0.0".into(),

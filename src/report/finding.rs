@@ -85,7 +85,9 @@ mod tests {
             .iter()
             .map(|finding| match finding {
                 Finding::Changed(row) => format!("{:?} {} {}", row.verdict, row.case.raw(), row.metric.raw()),
-                Finding::Unmeasured(none) => format!("{} of {}: {}", none.metrics.raw(), none.case.raw(), none.reason.raw()),
+                Finding::Unmeasured(none) => {
+                    format!("{} of {}: {}", none.metrics.raw(), none.case.raw(), none.reason.raw())
+                }
             })
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @r"

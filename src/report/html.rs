@@ -62,8 +62,11 @@ pub fn page(comparison: &Comparison, links: &Links) -> String {
 }
 
 fn heading(comparison: &Comparison) -> Untrusted {
-    let on =
-        comparison.subject.device.as_ref().map(|device| format!(" on {}{}", device.name, wording::device_type(device).raw()));
+    let on = comparison
+        .subject
+        .device
+        .as_ref()
+        .map(|device| format!(" on {}{}", device.name, wording::device_type(device).raw()));
     format!("vLLM performance{}", on.unwrap_or_default()).into()
 }
 
@@ -237,7 +240,8 @@ impl Page<'_> {
         let words = counts.iter().filter(|(_, count)| *count > 0).map(|(verdict, count)| {
             format!("<span class=\"verdict {}\">{count} {}</span>", class(*verdict), verdict.as_str())
         });
-        let load = if label.load.raw().is_empty() { String::new() } else { format!("<b>{}</b>", escape::html(&label.load)) };
+        let load =
+            if label.load.raw().is_empty() { String::new() } else { format!("<b>{}</b>", escape::html(&label.load)) };
         let head = head(&[
             "Metric",
             "Verdict",

@@ -57,7 +57,12 @@ fn plain(name: &str) -> Label {
 
 fn label(case: &CaseFacts) -> Label {
     let Some(test) = test(case) else { return plain(case.name.raw()) };
-    let rate = case.request_rate.as_ref().map(Untrusted::raw).filter(|&rate| rate != "inf").map(|rate| format!("{rate} req/s"));
+    let rate = case
+        .request_rate
+        .as_ref()
+        .map(Untrusted::raw)
+        .filter(|&rate| rate != "inf")
+        .map(|rate| format!("{rate} req/s"));
     let concurrency = case.max_concurrency.map(|concurrency| format!("c={concurrency}"));
     let load: Vec<String> = concurrency.into_iter().chain(rate).collect();
     Label { test, load: escape::name(load.join(", ")).into() }

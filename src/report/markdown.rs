@@ -276,7 +276,10 @@ fn reproduction(comparison: &Comparison, kind: DocumentKind) -> Block {
         };
         items.push(format!("| | base | head |\n|---|---|---|\n{}\n", rows.iter().map(row).collect::<String>()));
     }
-    items.push(format!("{}\n\n", ran::environment(comparison).iter().map(escape::markdown).collect::<Vec<_>>().join(" ")));
+    items.push(format!(
+        "{}\n\n",
+        ran::environment(comparison).iter().map(escape::markdown).collect::<Vec<_>>().join(" ")
+    ));
     items.extend(wording::reproduce(comparison).map(|command| escape::fence(command)));
     Block { items, noun: "fact", ..block }
 }
@@ -284,11 +287,7 @@ fn reproduction(comparison: &Comparison, kind: DocumentKind) -> Block {
 fn skipped_tests(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
     let title = format!("{} skipped", number::plural(comparison.skipped.len(), "test"));
     let items = comparison.skipped.iter().map(|test| {
-        format!(
-            "- {}: {}\n",
-            escape::code(escape::name(&test.name)),
-            escape::markdown(escape::sentence(&test.reason))
-        )
+        format!("- {}: {}\n", escape::code(escape::name(&test.name)), escape::markdown(escape::sentence(&test.reason)))
     });
     let block = section(&title, 2, kind != DocumentKind::Summary);
     (!comparison.skipped.is_empty()).then(|| Block { items: items.collect(), noun: "test", ..block })
@@ -431,7 +430,7 @@ mod tests {
         let comparison = example::comparison();
         let labels = Labels::new(&comparison.cases);
         let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.primary).collect();
-        let of = |test: &str| rows.iter().copied().filter(|row| row.case.starts_with(test)).collect::<Vec<_>>();
+        let of = |test: &str| rows.iter().copied().filter(|row| row.case.raw().starts_with(test)).collect::<Vec<_>>();
         let serving = test_table(&of("serving_gemma3")[3..7], &labels, true).concat();
         let latency = test_table(&of("latency"), &labels, true).concat();
         insta::assert_snapshot!(format!("{serving}{latency}").replace('\u{a0}', " "), @r"
@@ -482,15 +481,19 @@ mod tests {
             (row.label, row.unit, row.why) = (hostile.into(), hostile.into(), hostile.into());
         }
         for case in &mut comparison.cases {
-            case.test = format!("{hostile}{}", case.name);
+            case.test = format!("{hostile}{}", case.name.raw()).into();
             case.request_rate = Some(hostile.into());
-            case.problems.iter_mut().for_each(|problem| problem.reason = hostile.repeat(400));
+            case.problems.iter_mut().for_each(|problem| problem.reason = hostile.repeat(400).into());
         }
         comparison.skipped[0].name = hostile.into();
         comparison.skipped[0].reason = hostile.into();
         let subject = &mut comparison.subject;
         subject.device.as_mut().unwrap().device_type = hostile.into();
-        subject.reproduce = Some(format!("vllm-perf {hostile}").replace(['`', '\n'], ""));
+        subject.reproduce = Some(format!("vllm-perf {hostile}").replace(['`', '\n'], "").into());
+        comparison.conduct.notices = vec![hostile.into()];
+        comparison.conduct.held = Some(hostile.into());
+        comparison.method.strategy = vllm_verdict::strategy::Strategy::Single;
+        let subject = &mut comparison.subject;
         for side in [&mut subject.base, &mut subject.head].into_iter().flatten() {
             (side.commit, side.target, side.image_digest) =
                 (Some(hostile.into()), hostile.into(), Some(hostile.into()));

@@ -30,7 +30,8 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
     if !warnings.is_empty() {
         parts.push(format!("Warnings:\n  {}", lines(&warnings)));
     }
-    let rows: Vec<Line> = finding::primary(comparison).map(|row| of_row(row, escape::plain(labels.of(&row.case).full()))).collect();
+    let rows: Vec<Line> =
+        finding::primary(comparison).map(|row| of_row(row, escape::plain(labels.of(&row.case).full()))).collect();
     if !rows.is_empty() {
         parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
         parts.push(sensitivity(comparison));
@@ -92,10 +93,14 @@ fn lines(sentences: &[Untrusted]) -> String {
 
 fn headline(comparison: &Comparison) -> String {
     let subject = &comparison.subject;
-    let on = subject.device.as_ref().map(|device| format!(" on {}{}", device.name, escape::plain(wording::device_type(device))));
+    let on = subject
+        .device
+        .as_ref()
+        .map(|device| format!(" on {}{}", device.name, escape::plain(wording::device_type(device))));
     let side = |word: &str, facts: &Option<SideFacts>| {
         facts.as_ref().map(|facts| {
-            let arguments = wording::server_args(facts).map(|args| format!(" with {}", escape::plain(args))).unwrap_or_default();
+            let arguments =
+                wording::server_args(facts).map(|args| format!(" with {}", escape::plain(args))).unwrap_or_default();
             format!("{word} {}{arguments}", escape::plain(wording::side(facts)))
         })
     };
@@ -111,7 +116,9 @@ fn sensitivity(comparison: &Comparison) -> String {
     let sensitivity = wording::sensitivity(comparison);
     let mut sentences = wording::method(comparison);
     if !sensitivity.is_empty() {
-        let metric = |metric: &wording::Sensitivity| format!("{} {}", escape::plain(&metric.label), number::percent(metric.typical));
+        let metric = |metric: &wording::Sensitivity| {
+            format!("{} {}", escape::plain(&metric.label), number::percent(metric.typical))
+        };
         let seen = sensitivity.iter().map(metric).collect::<Vec<_>>().join(", ");
         sentences.insert(0, format!("Smallest detectable change, median row (80 % power): {seen}."));
     }

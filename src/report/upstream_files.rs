@@ -42,7 +42,9 @@ pub fn markdown(folder: &Folder, host: Option<&Host>) -> serde_json::Result<Stri
         .cases
         .iter()
         .filter_map(|(name, case)| match &case.outcome {
-            Outcome::Failed(reason) => Some(format!("- `{name}`: {reason}")),
+            Outcome::Failed(reason) => {
+                Some(format!("- {}: {}", escape::code(name), escape::markdown(escape::sentence(reason))))
+            }
             Outcome::Measured(_) => None,
         })
         .collect();
@@ -223,7 +225,7 @@ fn column(name: &str, cells: Vec<Option<&Cell>>) -> Vec<String> {
             None => String::new(),
             Some(cell) => match cell.number() {
                 Some(value) if numeric && !whole => six_digits(value),
-                _ => cell.to_string().replace('|', "\\|"),
+                _ => escape::plain(cell.to_string()).replace('|', "\\|"),
             },
         })
         .collect();

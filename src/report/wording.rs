@@ -11,7 +11,8 @@ use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{CaseFacts, Comparison, Counts, Device, Problem, Row, SideFacts, Verdict};
 
 use super::label::Labels;
-use super::{finding, is_hash, number};
+use super::{finding, number};
+use crate::names::Commit;
 use crate::{duration, escape};
 
 /// The verdicts with their numbers of rows, in the order of headlines, without those that did not occur.
@@ -65,7 +66,11 @@ pub fn side(facts: &SideFacts) -> Untrusted {
 
 /// The first seven digits of a commit hash; other text is only cut to length.
 pub fn short(commit: &str) -> Untrusted {
-    if is_hash(commit) { commit.chars().take(7).collect::<String>().into() } else { escape::name(commit).into() }
+    if Commit::is_hash(commit) {
+        commit.chars().take(7).collect::<String>().into()
+    } else {
+        escape::name(commit).into()
+    }
 }
 
 /// The arguments that were appended to the server command of a side, quoted for a shell.
@@ -146,10 +151,8 @@ fn inconclusive(rows: usize) -> String {
 /// The failed repetitions of cases that were measured otherwise, in the order of the plan. A case without any measurement is
 /// a finding instead.
 pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<Untrusted> {
-    let measured: HashSet<&Untrusted> = finding::primary(comparison)
-        .filter(|row| row.verdict != Verdict::NotMeasured)
-        .map(|row| &row.case)
-        .collect();
+    let measured: HashSet<&Untrusted> =
+        finding::primary(comparison).filter(|row| row.verdict != Verdict::NotMeasured).map(|row| &row.case).collect();
     let cases = comparison.cases.iter().filter(|case| measured.contains(&case.name));
     cases.flat_map(|case| labelled(case, labels, &case.problems)).collect()
 }

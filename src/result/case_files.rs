@@ -58,7 +58,8 @@ pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts
     }
     let mut facts: Vec<CaseFacts> = facts.into_values().collect();
     facts.sort_by(|a, b| {
-        let rate = |facts: &CaseFacts| facts.request_rate.as_ref().map_or(0.0, |rate| rate.raw().parse().unwrap_or(0.0));
+        let rate =
+            |facts: &CaseFacts| facts.request_rate.as_ref().map_or(0.0, |rate| rate.raw().parse().unwrap_or(0.0));
         (a.kind as u8, &a.test)
             .cmp(&(b.kind as u8, &b.test))
             .then(f64::total_cmp(&rate(a), &rate(b)))

@@ -150,7 +150,7 @@ mod tests {
         assert_eq!((comparison.method.strategy, comparison.cases.len()), (Strategy::Single, 8));
         assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::Inconclusive && row.estimate == Some(0.0)));
         let latency = row(&comparison, "latency_tinyllama_tp1", "median_latency");
-        assert_eq!((latency.base[0], latency.unit.as_str()), (0.2871881804999248, "s"));
+        assert_eq!((latency.base[0], latency.unit.raw()), (0.2871881804999248, "s"));
     }
 
     #[test]

@@ -26,13 +26,16 @@ pub fn suspicious(session: &Session<'_>, journal: &Journal) -> Result<Vec<String
     let is_suspicious = |case: &&CaseFacts| {
         let failed = [&base, &head].iter().any(|side| !matches!(side.get(case.name.raw()), Some(Outcome::Measured(_))));
         failed
-            || metric::of(case.kind).filter(|metric| session.verdict.is_primary(case.name.raw(), metric)).any(|metric| {
-                let (base, head) = (value(&base, case.name.raw(), metric.id), value(&head, case.name.raw(), metric.id));
-                let noise = session.noise.prior(case, metric.id, &facts).prior;
-                let least = session.verdict.min_effect(metric);
-                // A metric that neither side has (TTFT of an embedding test) has no row.
-                (base.is_some() || head.is_some()) && strategy::suspicious(base, head, noise, least)
-            })
+            || metric::of(case.kind).filter(|metric| session.verdict.is_primary(case.name.raw(), metric)).any(
+                |metric| {
+                    let (base, head) =
+                        (value(&base, case.name.raw(), metric.id), value(&head, case.name.raw(), metric.id));
+                    let noise = session.noise.prior(case, metric.id, &facts).prior;
+                    let least = session.verdict.min_effect(metric);
+                    // A metric that neither side has (TTFT of an embedding test) has no row.
+                    (base.is_some() || head.is_some()) && strategy::suspicious(base, head, noise, least)
+                },
+            )
     };
     Ok(facts.iter().filter(is_suspicious).map(|case| case.name.raw().to_owned()).collect())
 }

@@ -169,7 +169,7 @@ mod tests {
     fn this_machine_has_a_processor_and_a_kernel() {
         let host = host().unwrap();
         assert!(
-            host.cores >= 1 && host.numa_nodes >= 1 && host.memory_gib > 0.1 && !host.kernel.is_empty(),
+            host.cores >= 1 && host.numa_nodes >= 1 && host.memory_gib > 0.1 && !host.kernel.raw().is_empty(),
             "{host:?}"
         );
     }

@@ -51,10 +51,10 @@ pub enum ImageState {
 impl fmt::Display for ImageState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Present => f.write_str("is there"),
+            Self::Present => f.write_str("available"),
             Self::Absent => f.write_str("image missing"),
             Self::OtherPlatforms(platforms) => {
-                write!(f, "image missing: it is there for {} alone", platforms.join(", "))
+                write!(f, "image missing: only available for {}", platforms.join(", "))
             }
         }
     }
@@ -306,7 +306,7 @@ mod tests {
         let (found, asked) = find(vec![manifest.clone(), manifest, config]).await;
         assert_eq!(found.unwrap(), other);
         assert_eq!(asked[2], "GET /v2/vllm/ci/blobs/sha256:c0");
-        assert_eq!(other.to_string(), "image missing: it is there for linux/arm64 alone");
+        assert_eq!(other.to_string(), "image missing: only available for linux/arm64");
         let (_, host) = Fake::start(|_| vec![Reply::Index(&["arm64", "s390x"])]).await;
         let images = [format!("{host}/vllm/ci:abc")];
         let error = wait(&registry(), &images, Duration::ZERO, Duration::ZERO, |_, _| {}).await.unwrap_err();

@@ -120,7 +120,7 @@ mod tests {
         let kinds: Vec<Kind> = files.iter().map(|file| file.kind).collect();
         assert_eq!(kinds, [Kind::Serving, Kind::Latency, Kind::Throughput]);
         assert_eq!(skipped[0].name, "startup");
-        assert_eq!(skipped[0].reason, format!("no file `startup-tests-cpu.json` in `{UPSTREAM}`"));
+        assert_eq!(skipped[0].reason.raw(), format!("no file `startup-tests-cpu.json` in `{UPSTREAM}`"));
 
         let (files, _) = read(dir, &env(&[("SERVING_JSON", "serving-tests-cpu-asr.json")]), DeviceName::Cpu).unwrap();
         assert!(files[0].path.ends_with("serving-tests-cpu-asr.json"), "{}", files[0].path);

@@ -64,7 +64,7 @@ fn numbered_folders_are_pairs_and_a_store_calibrates_their_rows() {
     let device = ["--device", "cpu", "--device-type", "Intel_Xeon_2c"];
     let of = |more: &[&str]| {
         let comparison = json(&compare(&[&a, &b], &[more, &["--format", "json"]].concat()));
-        comparison.rows.into_iter().find(|row| (row.case.as_str(), row.metric.as_str()) == TTFT).unwrap()
+        comparison.rows.into_iter().find(|row| (row.case.raw(), row.metric.raw()) == TTFT).unwrap()
     };
     let (alone, known) = (of(&[]), of(&[&["--noise", &store], device.as_slice()].concat()));
     assert_eq!((alone.verdict, alone.base.len(), alone.calibrated), (Verdict::Regressed, 5, false));

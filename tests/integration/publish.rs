@@ -17,6 +17,7 @@ use vllm_perf::system::buildkite_agent::{Agent, Style};
 use vllm_perf::system::delivery::Delivery;
 use vllm_perf::system::github::{Github, PullRequest};
 use vllm_perf::system::retry_policy::RetryPolicy;
+use vllm_verdict::Untrusted;
 use vllm_verdict::v1::{Comparison, Event, LabelsSource, Provider};
 
 use crate::fake_github::{ACTIONS_TOKEN, FakeGithub, PERSON_TOKEN, Pull, READ_TOKEN, Trouble};
@@ -621,7 +622,7 @@ async fn a_report_of_2000_cases_is_cut_to_the_limits_and_keeps_its_headline() {
     let mut large = comparison();
     let (cases, rows) = (large.cases.clone(), large.rows.clone());
     for number in 0..1000 {
-        let renamed = |name: &str| format!("{name}_{number}");
+        let renamed = |name: &Untrusted| Untrusted::from(format!("{}_{number}", name.raw()));
         large.cases.extend(cases.iter().cloned().map(|mut case| {
             (case.name, case.test) = (renamed(&case.name), renamed(&case.test));
             case

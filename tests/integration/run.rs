@@ -198,7 +198,7 @@ fn a_server_that_does_not_start_fails_only_its_own_cases() {
     assert_eq!(latency.head.len(), 1);
     let serving = &comparison.cases[0];
     let reason = &serving.problems[0].reason;
-    assert!(reason.starts_with("server did not start: it did not answer http://127.0.0.1:"), "{reason}");
+    assert!(reason.raw().starts_with("server did not start: it did not answer http://127.0.0.1:"), "{reason:?}");
 }
 
 #[test]

@@ -88,14 +88,15 @@ fn splits(runs: [&'static str; 5]) -> Vec<[Vec<&'static str>; 2]> {
 }
 
 fn row<'a>(comparison: &'a Comparison, case: &str, metric: &str) -> &'a Row {
-    comparison.rows.iter().find(|row| row.metric == metric && row.case.ends_with(case)).unwrap()
+    comparison.rows.iter().find(|row| row.metric == metric && row.case.raw().ends_with(case)).unwrap()
 }
 
 /// The primary rows, one in each line.
 fn listed(comparison: &Comparison) -> String {
     let line = |row: &&Row| {
-        let case = row.case.trim_start_matches("serving_tinyllama_tp1_random_").replace("_qps_inf_concurrency_", " c=");
-        format!("{case} {}: {:?}, {}", row.label, row.verdict, row.why)
+        let case =
+            row.case.raw().trim_start_matches("serving_tinyllama_tp1_random_").replace("_qps_inf_concurrency_", " c=");
+        format!("{case} {}: {:?}, {}", row.label.raw(), row.verdict, row.why.raw())
     };
     comparison.rows.iter().filter(|row| row.primary).map(|row| line(&row)).collect::<Vec<_>>().join("\n")
 }
@@ -105,10 +106,10 @@ fn four_sequences_at_once_regress_ttft_at_concurrency_8_and_nothing_at_1() {
     let comparison = compared(&folders(&A), &folders(&B));
     assert_eq!(comparison.method.strategy, Strategy::Paired);
     let ttft = row(&comparison, "64_32_qps_inf_concurrency_8", "median_ttft_ms");
-    assert_eq!(ttft.verdict, Verdict::Regressed, "{}", ttft.why);
+    assert_eq!(ttft.verdict, Verdict::Regressed, "{}", ttft.why.raw());
     assert_eq!(comparison.verdict, Verdict::Regressed);
     let alarms = |row: &&Row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved);
-    assert!(comparison.rows.iter().filter(alarms).all(|row| row.case.ends_with("concurrency_8")));
+    assert!(comparison.rows.iter().filter(alarms).all(|row| row.case.raw().ends_with("concurrency_8")));
     insta::assert_snapshot!(listed(&comparison), @r"
     256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −26.0 % to +32.9 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
     256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −57.2 % to +96.1 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
@@ -165,9 +166,9 @@ fn the_verdict_of_throughput_depends_on_its_noise_estimate() {
     let of = |noise: Noise| {
         let comparison = vllm_verdict::compare(Input { noise, ..input(&a, &b) });
         let alarms = comparison.rows.iter().filter(|row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved));
-        assert!(alarms.clone().count() > 0 && alarms.clone().all(|row| row.case.ends_with("concurrency_8")));
+        assert!(alarms.clone().count() > 0 && alarms.clone().all(|row| row.case.raw().ends_with("concurrency_8")));
         let row = row(&comparison, "64_32_qps_inf_concurrency_8", "output_throughput");
-        format!("{:?}, s0 = {:.4}, {} A/A pairs: {}", row.verdict, row.s0.unwrap(), row.aa_pairs, row.why)
+        format!("{:?}, s0 = {:.4}, {} A/A pairs: {}", row.verdict, row.s0.unwrap(), row.aa_pairs, row.why.raw())
     };
     insta::assert_snapshot!(
         [of(Noise::default()), of(noise(&neighbours, &a)), of(noise(&all_pairs(), &a))].join("\n"), @r"
@@ -218,7 +219,7 @@ fn every_verdict_can_be_recomputed_from_the_comparison_alone() {
         let text = serde_json::to_string(&vllm_verdict::compare(Input { noise, ..input(&a, &b) })).unwrap();
         let comparison: Comparison = serde_json::from_str(&text).unwrap();
         for row in &comparison.rows {
-            assert_eq!(recomputed(row, &comparison), row.verdict, "{} {}", row.case, row.metric);
+            assert_eq!(recomputed(row, &comparison), row.verdict, "{} {}", row.case.raw(), row.metric.raw());
             verdicts.push(row.verdict);
         }
     }
@@ -243,8 +244,8 @@ fn a_case_that_the_first_look_decides_is_finished_and_the_others_continue() {
     let comparison = vllm_verdict::compare(Input { noise, looks, ..later });
     assert_eq!((comparison.method.strategy, comparison.counts.not_measured), (Strategy::Sequential, 0));
     for row in &comparison.rows {
-        let (look, values) = if open.contains(&row.case.as_str()) { (2, 5) } else { (1, 3) };
-        assert_eq!((row.look, row.base.len()), (look, values), "{}", row.case);
+        let (look, values) = if open.contains(&row.case.raw()) { (2, 5) } else { (1, 3) };
+        assert_eq!((row.look, row.base.len()), (look, values), "{}", row.case.raw());
     }
     assert_eq!(row(&comparison, case, "median_ttft_ms").verdict, Verdict::Regressed);
     assert!(comparison.cases.iter().all(|case| case.problems.is_empty()), "a decided case needs no more repetitions");
@@ -269,7 +270,7 @@ fn swapping_base_and_head_only_swaps_regressions_and_improvements() {
                 Verdict::Improved => Verdict::Regressed,
                 other => other,
             };
-            assert_eq!((back.verdict, back.look), (swapped, forth.look), "{} {}", forth.case, forth.metric);
+            assert_eq!((back.verdict, back.look), (swapped, forth.look), "{} {}", forth.case.raw(), forth.metric.raw());
             let product = (1.0 + forth.estimate.unwrap()) * (1.0 + back.estimate.unwrap());
             assert!((product - 1.0).abs() < 1e-9, "{product}");
         }

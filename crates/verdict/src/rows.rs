@@ -48,7 +48,8 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
         undecided.map(|(case, _)| case.clone()).collect::<HashSet<Untrusted>>()
     };
     let all = cases.iter().map(|case| case.name.clone());
-    let (screened, mut open): (HashSet<Untrusted>, HashSet<Untrusted>) = all.partition(|case| conduct.is_screened(case.raw()));
+    let (screened, mut open): (HashSet<Untrusted>, HashSet<Untrusted>) =
+        all.partition(|case| conduct.is_screened(case.raw()));
     if let Some([base, head]) = screen.as_ref().filter(|_| !screened.is_empty()) {
         let sides = [std::slice::from_ref(base), std::slice::from_ref(head)];
         add_all_problems(&mut cases, &screened, sides);

@@ -3,6 +3,9 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::escape;
+use crate::names::Repository;
+
 /// Longest published name, in characters.
 pub(super) const NAME_LENGTH: usize = 200;
 
@@ -52,11 +55,10 @@ impl Identity {
     /// # Errors
     /// A missing or invalid field, with the flag that sets it.
     pub fn check(&self) -> Result<()> {
-        let (owner, name) = self.repository.split_once('/').unwrap_or_default();
         ensure!(
-            !owner.is_empty() && !name.is_empty() && !name.contains('/'),
+            Repository::is_valid(&self.repository),
             "`{}` is not a repository: --repository OWNER/NAME",
-            self.repository
+            escape::name(&self.repository)
         );
         ensure!(!self.branch.is_empty(), "the branch is unknown: --branch NAME");
         for (text, flag) in [

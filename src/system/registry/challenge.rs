@@ -66,7 +66,7 @@ pub(super) fn read(headers: &HeaderMap) -> anyhow::Result<Challenge> {
     let Some(parameters) = of_scheme("bearer") else {
         return match of_scheme("basic") {
             Some(_) => Ok(Challenge::Basic),
-            None => bail!("the registry wants an authorization that is neither a bearer token nor a login"),
+            None => bail!("the registry requires an authorization that is neither a bearer token nor a login"),
         };
     };
     let of = |name: &str| {

@@ -36,7 +36,7 @@ impl Login {
     /// It is an identity token, which only a token server accepts.
     pub(super) fn basic(&self) -> anyhow::Result<Secret> {
         let Self::Password { user, password } = self else {
-            bail!("the login to the registry is an identity token, and the registry wants a password");
+            bail!("the login to the registry is an identity token, but the registry requires a password");
         };
         Ok(Secret::from(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{}", password.expose())))))
     }
