@@ -41,7 +41,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
         return retry(arguments, &config, (&event, &ci), shell).await;
     }
     let branches = config.trigger.branches.as_slice();
-    let comparison = artifact::read(&arguments.out)?;
+    let comparison = artifact::read(&arguments.out, &config.images)?;
     // Credentials are only required if there are records to upload.
     let destination = match record_upload::no_records(&event, &ci, branches) {
         Some(_) => None,

@@ -9,6 +9,7 @@ use vllm_verdict::v1::{Comparison, Counts, Row, Verdict};
 
 use crate::command::shared_flags::Format;
 use crate::exit::Exit;
+use crate::plan::config::ImagesConfig;
 use crate::publish::artifact;
 use crate::report::{finding, terminal};
 use crate::system::shell::Shell;
@@ -23,7 +24,7 @@ struct Printed<'a> {
 
 /// Prints the verdict of an output folder. The exit code follows the verdict and `--fail-on`.
 pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
-    let comparison = artifact::read(&arguments.out)?;
+    let comparison = artifact::read(&arguments.out, &ImagesConfig::default())?;
     match arguments.format {
         Format::Text => shell.print(&terminal::verdict(&comparison, shell.width)),
         Format::Json => shell.print_json(&Printed {

@@ -1,6 +1,7 @@
 //! Reads the comparison of an output folder that may come from an untrusted pull request: one file with a fixed name, with
 //! limits that are enforced before parsing, and values that are checked before use. Nothing in it is executed.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -15,6 +16,8 @@ use vllm_verdict::v1::{Comparison, SCHEMA};
 
 use crate::exit::Classify;
 use crate::names::{Commit, Repository};
+use crate::plan::config::ImagesConfig;
+use crate::plan::reproduce;
 
 const FILE: &str = "comparison.json";
 /// Largest file, in bytes: ten times a report of 500 rows.
@@ -25,20 +28,30 @@ const TEXT_LIMIT: usize = 16 << 10;
 const NAME_LIMIT: usize = 300;
 /// Longest list.
 const LIST_LIMIT: usize = 10_000;
+/// Most values of a row on one side. A run has at most ten pairs.
+const VALUE_LIMIT: usize = 100;
+/// Most values of all rows together: 10,000 rows of ten pairs.
+const TOTAL_LIMIT: usize = 200_000;
+/// Most notices.
+const NOTICE_LIMIT: usize = 20;
 
 /// Reads `comparison.json` of a folder.
 ///
 /// # Errors
 /// The user's mistake: a file that is missing, too large, a link or not a comparison of this version; a text or list over
-/// its limit; a value that a comparison cannot have.
-pub fn read(folder: &Path) -> anyhow::Result<Comparison> {
+/// its limit; a value that a comparison cannot have. The command that reproduces the run is dropped unless it only runs a
+/// benchmark of the simulated vLLM or of `images`.
+pub fn read(folder: &Path, images: &ImagesConfig) -> anyhow::Result<Comparison> {
     let path = folder.join(FILE);
     let read = || {
         let text = contents(&path)?;
         serde_json::from_str::<Bounded>(&text)?;
-        let comparison: Comparison = serde_json::from_str(&text)?;
+        let mut comparison: Comparison = serde_json::from_str(&text)?;
         check(&comparison)?;
         vllm_verdict::recheck(&comparison)?;
+        let command = comparison.subject.reproduce.take();
+        comparison.subject.reproduce =
+            command.and_then(|command| reproduce::checked(command.raw(), images).ok()).map(Untrusted::from);
         Ok(comparison)
     };
     read().map_err(|error: anyhow::Error| error.context(format!("cannot read {}", path.display()))).mistake()
@@ -126,9 +139,34 @@ impl<'de> Visitor<'de> for Bounded {
     }
 }
 
+/// Checks the lengths of lists, which decide how long everything else takes.
+fn check_lengths(comparison: &Comparison) -> anyhow::Result<()> {
+    let most = |what: &str, length: usize, limit: usize| -> anyhow::Result<()> {
+        ensure!(length <= limit, "{length} {what}: at most {limit}");
+        Ok(())
+    };
+    for row in &comparison.rows {
+        most("values of a row on one side", row.base.len().max(row.head.len()), VALUE_LIMIT)?;
+    }
+    most("values", comparison.rows.iter().map(|row| row.base.len() + row.head.len()).sum(), TOTAL_LIMIT)?;
+    for case in &comparison.cases {
+        most("failures of a case", case.problems.len(), 2 * VALUE_LIMIT)?;
+        most("warnings of a case", case.warnings.len(), 2 * VALUE_LIMIT)?;
+    }
+    most("notices", comparison.conduct.notices.len(), NOTICE_LIMIT)?;
+    most("looks", comparison.method.looks.len(), VALUE_LIMIT)?;
+    for side in comparison.subject.base.iter().chain(&comparison.subject.head) {
+        most("server arguments", side.server_args.len(), VALUE_LIMIT)?;
+    }
+    most("labels", comparison.subject.event.as_ref().map_or(0, |event| event.labels.len()), VALUE_LIMIT)
+}
+
 /// Checks that the types do not express.
 fn check(comparison: &Comparison) -> anyhow::Result<()> {
     ensure!(comparison.schema == SCHEMA, "its schema is `{}`: expected `{SCHEMA}`", shown(&comparison.schema));
+    check_lengths(comparison)?;
+    let names: HashSet<&Untrusted> = comparison.cases.iter().map(|case| &case.name).collect();
+    ensure!(names.len() == comparison.cases.len(), "two of its cases have the same name");
     for case in &comparison.cases {
         name("case", case.name.raw())?;
         name("test", case.test.raw())?;
@@ -137,7 +175,7 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
     }
     for row in &comparison.rows {
         ensure!(
-            comparison.cases.iter().any(|case| case.name == row.case),
+            names.contains(&row.case),
             "a row names the case `{}`, which is not listed",
             shown(row.case.raw())
         );
@@ -205,9 +243,16 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use vllm_verdict::side::Side;
+    use vllm_verdict::v1::{Problem, Row};
+
     use super::*;
 
     const REAL: &str = include_str!("../../tests/data/comparison/comparison.json");
+
+    fn real() -> Comparison {
+        serde_json::from_str(REAL).unwrap()
+    }
 
     fn refusal_of(text: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -216,7 +261,7 @@ mod tests {
     }
 
     fn sentence(folder: &Path) -> String {
-        let error = read(folder).unwrap_err();
+        let error = read(folder, &ImagesConfig::default()).unwrap_err();
         assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
         format!("{error:#}").replace(&folder.display().to_string(), "OUT")
     }
@@ -236,16 +281,18 @@ mod tests {
     fn a_real_comparison_is_read_completely() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), REAL);
-        let comparison = read(folder.path()).unwrap();
+        let comparison = read(folder.path(), &ImagesConfig::default()).unwrap();
         assert_eq!((comparison.rows.len(), comparison.cases.len()), (10, 2));
-        assert_eq!(comparison, serde_json::from_str(REAL).unwrap());
+        assert_eq!(Comparison { subject: real().subject, ..comparison.clone() }, real());
+        let command = comparison.subject.reproduce.unwrap();
+        assert_eq!(command, "vllm-perf run --base local --head local --head-server-args '--max-num-seqs 4'");
     }
 
     #[test]
     fn a_field_of_a_newer_version_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), &tampered("\"schema\":", "\"comment\": \"**approved**\", \"schema\":"));
-        assert_eq!(read(folder.path()).unwrap(), serde_json::from_str(REAL).unwrap());
+        assert_eq!(read(folder.path(), &ImagesConfig::default()).unwrap().rows, real().rows);
     }
 
     #[test]
@@ -274,6 +321,37 @@ mod tests {
         cannot read OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
         cannot read OUT/comparison.json: EOF while parsing a string at line 240 column 4
         cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` contains control characters
+        ");
+    }
+
+    #[test]
+    fn longer_lists_than_a_run_writes_are_refused_with_the_reason() {
+        let with = |change: &dyn Fn(&mut Comparison)| {
+            let mut comparison = real();
+            change(&mut comparison);
+            refusal_of(&serde_json::to_string(&comparison).unwrap())
+        };
+        let problem = Problem { side: Side::Head, repetition: 1, reason: "x".into() };
+        let refusals = [
+            with(&|it| it.rows[0].base = vec![1.0; 101]),
+            with(&|it| {
+                let row = Row { base: vec![1.0; 100], head: vec![1.0; 100], ..it.rows[0].clone() };
+                it.rows = vec![row; 1001];
+            }),
+            with(&|it| it.conduct.notices = vec!["x".into(); 21]),
+            with(&|it| it.cases[0].problems = vec![problem.clone(); 201]),
+            with(&|it| it.subject.head.as_mut().unwrap().server_args = vec!["x".into(); 101]),
+            with(&|it| it.subject.event.as_mut().unwrap().labels = vec!["x".into(); 101]),
+            with(&|it| it.cases.push(it.cases[0].clone())),
+        ];
+        insta::assert_snapshot!(refusals.join("\n"), @r"
+        cannot read OUT/comparison.json: 101 values of a row on one side: at most 100
+        cannot read OUT/comparison.json: 200200 values: at most 200000
+        cannot read OUT/comparison.json: 21 notices: at most 20
+        cannot read OUT/comparison.json: 201 failures of a case: at most 200
+        cannot read OUT/comparison.json: 101 server arguments: at most 100
+        cannot read OUT/comparison.json: 101 labels: at most 100
+        cannot read OUT/comparison.json: two of its cases have the same name
         ");
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
 use vllm_verdict::v1::{CaseFacts, Comparison, Row, Verdict};
 use vllm_verdict::{Untrusted, statistics};
 
@@ -37,14 +38,11 @@ pub struct Point {
 pub fn curves(comparison: &Comparison, labels: &Labels) -> Vec<Curve> {
     let rows: HashMap<(&str, &str), &Row> =
         comparison.rows.iter().map(|row| ((row.case.raw(), row.metric.raw()), row)).collect();
-    let mut groups: Vec<Vec<&CaseFacts>> = Vec::new();
+    let mut groups: IndexMap<(&Untrusted, Option<&Untrusted>), Vec<&CaseFacts>> = IndexMap::new();
     for case in comparison.cases.iter().filter(|case| case.max_concurrency.is_some()) {
-        let same = |group: &Vec<&CaseFacts>| group[0].test == case.test && group[0].request_rate == case.request_rate;
-        match groups.iter_mut().rfind(|group| same(group)) {
-            Some(group) => group.push(case),
-            None => groups.push(vec![case]),
-        }
+        groups.entry((&case.test, case.request_rate.as_ref())).or_default().push(case);
     }
+    let mut groups: Vec<Vec<&CaseFacts>> = groups.into_values().collect();
     let regressed = |group: &Vec<&CaseFacts>| {
         let metrics = |case: &CaseFacts| METRICS.map(|(metric, _)| rows.get(&(case.name.raw(), metric)).copied());
         group.iter().flat_map(|case| metrics(case)).flatten().any(|row| row.verdict == Verdict::Regressed)

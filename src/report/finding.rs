@@ -1,9 +1,11 @@
 //! The findings of a comparison, in order: regressed rows, worst first; cases that were not measured; improved rows, best
 //! first.
 
+use std::collections::HashMap;
+
 use vllm_verdict::Untrusted;
 use vllm_verdict::side::Side;
-use vllm_verdict::v1::{Comparison, Row, Verdict};
+use vllm_verdict::v1::{CaseFacts, Comparison, Row, Verdict};
 
 /// One line of the table of findings.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,18 +53,18 @@ fn severity(row: &Row) -> f64 {
 
 fn unmeasured(comparison: &Comparison) -> Vec<Unmeasured<'_>> {
     let rows: Vec<&Row> = primary(comparison).collect();
-    rows.chunk_by(|a, b| a.case == b.case).filter_map(|rows| of_case(comparison, rows)).collect()
+    let cases: HashMap<&Untrusted, &CaseFacts> = comparison.cases.iter().map(|case| (&case.name, case)).collect();
+    rows.chunk_by(|a, b| a.case == b.case).filter_map(|rows| of_case(&cases, rows)).collect()
 }
 
-fn of_case<'a>(comparison: &'a Comparison, rows: &[&'a Row]) -> Option<Unmeasured<'a>> {
+fn of_case<'a>(cases: &HashMap<&Untrusted, &'a CaseFacts>, rows: &[&'a Row]) -> Option<Unmeasured<'a>> {
     let missing: Vec<&Row> = rows.iter().copied().filter(|row| row.verdict == Verdict::NotMeasured).collect();
     let first = *missing.first()?;
-    let facts = comparison.cases.iter().find(|case| case.name == first.case);
     let lost = |side: Side| match side {
         Side::Base => missing.iter().all(|row| row.base.is_empty()),
         Side::Head => missing.iter().all(|row| row.head.is_empty()),
     };
-    let problem = facts.and_then(|case| case.problems.iter().find(|problem| lost(problem.side)));
+    let problem = cases.get(&first.case).and_then(|case| case.problems.iter().find(|problem| lost(problem.side)));
     let labels: Vec<&str> = missing.iter().map(|row| row.label.raw()).collect();
     Some(Unmeasured {
         case: &first.case,

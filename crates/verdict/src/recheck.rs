@@ -18,7 +18,10 @@ const TOLERANCE: f64 = 1e-4;
 /// # Errors
 /// The first row or count that does not follow, with the recomputed value.
 pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
-    let tested: Vec<Option<Shift>> = comparison.rows.iter().map(|row| tested(comparison, row)).collect();
+    let screened = comparison.conduct.screened();
+    let is_tested = |row: &&Row| !screened.contains(&row.case);
+    let tested: Vec<Option<Shift>> =
+        comparison.rows.iter().map(|row| Some(row).filter(is_tested).and_then(|row| tested(comparison, row))).collect();
     // With several looks, the p values that an earlier look adjusted together are not all in the file.
     let family: Vec<f64> = of_family(&comparison.rows, &tested).map(|(_, shift)| shift.p()).collect();
     let adjusted = statistics::benjamini_hochberg(&family);
@@ -41,12 +44,12 @@ fn of_family<'a>(rows: &'a [Row], tested: &'a [Option<Shift>]) -> impl Iterator<
     rows.iter().zip(tested).filter(|(row, _)| row.primary).filter_map(|(row, shift)| Some((row, shift.as_ref()?)))
 }
 
-/// The test of a row; `None` where the rule does not test it.
+/// The test of a row that is not screened; `None` where the rule does not test it.
 fn tested(comparison: &Comparison, row: &Row) -> Option<Shift> {
     let conduct = &comparison.conduct;
     let untested = comparison.method.strategy == Strategy::Single || conduct.held.is_some();
     let zero = row.base.iter().chain(&row.head).any(|value| *value <= 0.0);
-    if untested || zero || conduct.is_screened(row.case.raw()) {
+    if untested || zero {
         return None;
     }
     let prior = row.s0.map(|s0| Prior { n0: row.n0, s0 });

@@ -48,8 +48,9 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
         undecided.map(|(case, _)| case.clone()).collect::<HashSet<Untrusted>>()
     };
     let all = cases.iter().map(|case| case.name.clone());
+    let only_screened = conduct.screened();
     let (screened, mut open): (HashSet<Untrusted>, HashSet<Untrusted>) =
-        all.partition(|case| conduct.is_screened(case.raw()));
+        all.partition(|case| only_screened.contains(case));
     if let Some([base, head]) = screen.as_ref().filter(|_| !screened.is_empty()) {
         let sides = [std::slice::from_ref(base), std::slice::from_ref(head)];
         add_all_problems(&mut cases, &screened, sides);
@@ -189,7 +190,8 @@ fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<Untrusted>, [base, hea
 
 /// Primary rows by verdict.
 pub(super) fn count(rows: &[Row], conduct: &Conduct) -> Counts {
-    let screened = |row: &Row| row.verdict == Verdict::Inconclusive && conduct.is_screened(row.case.raw());
+    let only_screened = conduct.screened();
+    let screened = |row: &Row| row.verdict == Verdict::Inconclusive && only_screened.contains(&row.case);
     let primary = || rows.iter().filter(|row| row.primary);
     let of = |verdict: Verdict| primary().filter(|row| row.verdict == verdict && !screened(row)).count();
     Counts {

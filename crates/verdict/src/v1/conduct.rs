@@ -1,5 +1,7 @@
 //! How a run was conducted: the part of `comparison.json` that describes the run itself.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::side::Side;
@@ -73,8 +75,8 @@ pub struct SideTime {
 }
 
 impl Conduct {
-    /// Whether only the screening pass ran a case.
-    pub fn is_screened(&self, case: &str) -> bool {
-        self.screened.iter().any(|screened| screened == case)
+    /// The cases that only the screening pass ran.
+    pub fn screened(&self) -> HashSet<&Untrusted> {
+        self.screened.iter().collect()
     }
 }
