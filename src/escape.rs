@@ -44,10 +44,11 @@ fn is_invisible(letter: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Inline Markdown that shows exactly `text`, also inside a table cell: no mark-up, links, mentions or issue references.
+/// Inline Markdown that shows exactly `text`, also inside a table cell: no mark-up, links, mentions, and no references to
+/// issues or commits.
 pub fn markdown(text: impl AsRef<str>) -> String {
     let mut out = String::new();
-    let text = plain(text);
+    let text = without_references(&plain(text));
     for (at, letter) in text.char_indices() {
         match letter {
             '&' => out.push_str("&amp;"),
@@ -61,6 +62,25 @@ pub fn markdown(text: impl AsRef<str>) -> String {
             ':' if text[at..].starts_with("://") => out.push_str(":\u{200b}"),
             '.' if text[..at].to_ascii_lowercase().ends_with("www") => out.push_str("\u{200b}."),
             _ => out.push(letter),
+        }
+    }
+    out
+}
+
+/// `text` with an invisible space in what GitHub links to a commit (7 hexadecimal digits or more) or an issue (`GH-1`).
+fn without_references(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric()) {
+        let digits = word.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let is_hash = digits > 6 && !word[digits..].starts_with(|letter: char| letter.is_ascii_alphanumeric());
+        for (at, letter) in word.char_indices() {
+            if is_hash && at > 0 && at < digits && at % 6 == 0 {
+                out.push('\u{200b}');
+            }
+            out.push(letter);
+        }
+        if word.eq_ignore_ascii_case("gh-") {
+            out.push('\u{200b}');
         }
     }
     out

@@ -122,7 +122,9 @@ mod tests {
         let images = ImagesConfig::default();
         for command in [
             "vllm-perf run --base sim --head sim:itl=12ms --provider local --device cpu --suite examples/suite --pairs 3 --seed 7",
-            &format!("vllm-perf run --head {IMAGE} '--head-server-args=--max-num-seqs 1' --base none --only '_c(1|8)$'"),
+            &format!(
+                "vllm-perf run --head {IMAGE} '--head-server-args=--max-num-seqs 1' --base none --only '_c(1|8)$'"
+            ),
         ] {
             let again = checked(command, &images).unwrap();
             assert_eq!(shell_words::split(&again).unwrap(), shell_words::split(command).unwrap());

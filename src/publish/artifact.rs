@@ -174,11 +174,7 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
         label("request rate", case.request_rate.as_ref().map_or("", Untrusted::raw))?;
     }
     for row in &comparison.rows {
-        ensure!(
-            names.contains(&row.case),
-            "a row names the case `{}`, which is not listed",
-            shown(row.case.raw())
-        );
+        ensure!(names.contains(&row.case), "a row names the case `{}`, which is not listed", shown(row.case.raw()));
         name("metric", row.metric.raw())?;
         label("metric label", row.label.raw())?;
         label("unit", row.unit.raw())?;

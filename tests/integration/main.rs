@@ -10,6 +10,7 @@ mod config_show;
 mod dashboard;
 mod fake_github;
 mod guard;
+mod hostile;
 mod house;
 mod image;
 mod manifests;

@@ -14,109 +14,10 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::side::Side;
-    use crate::strategy::Phase;
 
     /// A comparison in which every optional field has a value and every list an entry.
     fn filled() -> Comparison {
-        let mut comparison: Comparison =
-            serde_json::from_str(include_str!("../../../tests/data/comparison/comparison.json")).unwrap();
-        let text = || Some("x".into());
-        let problem = Problem { side: Side::Head, repetition: 1, reason: "x".into() };
-        for case in &mut comparison.cases {
-            (case.request_rate, case.max_concurrency) = (text(), Some(8));
-            (case.problems, case.warnings) = (vec![problem.clone()], vec![problem.clone()]);
-        }
-        for row in &mut comparison.rows {
-            for number in [
-                &mut row.s0,
-                &mut row.estimate,
-                &mut row.deviation,
-                &mut row.low,
-                &mut row.high,
-                &mut row.p,
-                &mut row.q,
-                &mut row.detectable,
-            ] {
-                number.get_or_insert(0.5);
-            }
-        }
-        comparison.skipped = vec![Skipped { name: "x".into(), reason: "x".into() }];
-        comparison.conduct = Conduct {
-            held: text(),
-            screened: vec!["x".into()],
-            notices: vec!["x".into()],
-            phases: vec![PhaseTime { phase: Phase::Pairs, passes: 2, seconds: 1.0 }],
-            spent: vec![SideTime {
-                side: Side::Base,
-                server_start: 1.0,
-                client_start: 1.0,
-                measuring: 1.0,
-                other: 1.0,
-            }],
-            searches: vec![Found {
-                side: Side::Base,
-                test: "x".into(),
-                request_rate: "inf".into(),
-                ttft_ms: 1.0,
-                tpot_ms: 1.0,
-                largest: Some(8),
-                first_fail: Some(16),
-            }],
-            ..Conduct::default()
-        };
-        comparison.subject = subject();
-        comparison
-    }
-
-    fn subject() -> Subject {
-        let text = || Some("x".into());
-        let word = || Some("x".to_owned());
-        let side = SideFacts {
-            target: "sim".into(),
-            commit: text(),
-            image_digest: text(),
-            vllm_version: text(),
-            server_args: vec!["x".into()],
-            dated: text(),
-        };
-        Subject {
-            version: "0.1.0".into(),
-            event: Some(Event {
-                provider: Provider::Github,
-                name: "pull_request".into(),
-                action: word(),
-                changed_label: word(),
-                repository: word(),
-                branch: word(),
-                head_sha: word(),
-                base_sha: word(),
-                base_branch: word(),
-                pull_request: Some(1),
-                labels: vec!["x".into()],
-                labels_source: LabelsSource::Payload,
-                fork: false,
-            }),
-            device: Some(Device {
-                name: DeviceName::Cpu,
-                device_type: "x".into(),
-                count: 1,
-                image_suffix: "-cpu".into(),
-            }),
-            base: Some(side.clone()),
-            head: Some(side),
-            host: Some(Host {
-                cpu: "x".into(),
-                cores: 2,
-                memory_gib: 4.0,
-                numa_nodes: 1,
-                kernel: "6.8".into(),
-                governor: text(),
-            }),
-            started: text(),
-            seconds: Some(1.0),
-            reproduce: text(),
-        }
+        serde_json::from_str(include_str!("../../../tests/data/comparison/filled.json")).unwrap()
     }
 
     /// The paths of all values below `value`, each with its type; a list contributes its first entry.
@@ -267,7 +168,7 @@ mod tests {
     fn unknown_fields_are_ignored_at_every_level() {
         let comparison = filled();
         let text = extended(serde_json::to_value(&comparison).unwrap()).to_string();
-        assert!(text.matches("field_of_a_newer_version").count() > 30);
+        assert!(text.matches("field_of_a_newer_version").count() > 20);
         assert_eq!(serde_json::from_str::<Comparison>(&text).unwrap(), comparison);
     }
 }
