@@ -3,6 +3,7 @@
 
 mod chat_template;
 mod custom;
+mod input_file;
 mod prompt;
 mod prompt_error;
 mod prompt_file;
@@ -10,6 +11,7 @@ mod prompt_selection;
 mod random;
 mod sharegpt;
 mod sonnet;
+mod stop;
 mod tokenizer;
 
 pub use custom::custom;
@@ -19,5 +21,6 @@ pub use prompt_selection::{Selection, repeat};
 pub use random::{RandomPrompts, RangeRatio, random};
 pub use sharegpt::sharegpt;
 pub use sonnet::{SonnetLengths, sonnet};
+pub use stop::Stop;
 pub use tokenizer::Tokenizer;
 pub(crate) use tokenizer::open_encoder;
