@@ -25,6 +25,7 @@ pub mod regular_file;
 pub mod results_folder;
 pub mod retry_policy;
 pub mod shell;
+pub mod sink;
 pub mod step_files;
 pub mod store;
 pub mod suite_files;

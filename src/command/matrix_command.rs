@@ -55,7 +55,7 @@ pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit
         MatrixFormat::Github => github_matrix::text(&jobs)?,
         MatrixFormat::Buildkite => buildkite_pipeline::text(&jobs, &step_template(arguments)?)?,
     };
-    shell.print(&text);
+    shell.sink.out_json(&text);
     Ok(Exit::Done)
 }
 

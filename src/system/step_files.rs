@@ -54,11 +54,6 @@ fn output_entry(name: &str, value: &str, delimiter: &str) -> anyhow::Result<Stri
     Ok(format!("{name}<<{delimiter}\n{value}\n{delimiter}\n"))
 }
 
-/// A token for `::stop-commands::`. Errors: the system has no randomness.
-pub fn stop_token() -> anyhow::Result<String> {
-    random_word()
-}
-
 /// 128 random bits in hexadecimal.
 pub fn random_word() -> anyhow::Result<String> {
     let mut bits = [0; 16];
@@ -109,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn two_tokens_differ() {
-        assert_ne!(stop_token().unwrap(), stop_token().unwrap());
+    fn two_random_words_differ() {
+        assert_ne!(random_word().unwrap(), random_word().unwrap());
     }
 }
