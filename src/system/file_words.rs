@@ -78,7 +78,7 @@ fn path(text: &str) -> Option<PathBuf> {
     let begins = rest.starts_with(['/', '~']) || rest.starts_with("./");
     let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
     (begins || climbs || !scheme.is_empty() || path.symlink_metadata().is_ok()).then(|| match rest.strip_prefix('~') {
-        // Python's `expanduser`: in the home of somebody, which is no folder of a suite.
+        // Python's `expanduser`: the home folder of a user, which no suite lies in.
         Some(rest) => Path::new("/~").join(rest.trim_start_matches('/')),
         None => path.to_owned(),
     })

@@ -1,4 +1,4 @@
-//! Reads regular files of bounded size. A path may be that of a commit of a stranger: a FIFO would wait for ever, and a
+//! Reads regular files of bounded size. A path may be that of a commit that nobody has reviewed: a FIFO would wait for ever, and a
 //! device, or a link to one, has no end.
 
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! Where the files that a suite names may lie. The suite of a pull request is a stranger's: a data set of `/proc` or of the
+//! Where the files that a suite names may lie. Nobody has reviewed the suite of a pull request: a data set of `/proc` or of the
 //! operator's home would be sent to the server of that pull request as prompts.
 
 use std::fs;

@@ -77,8 +77,7 @@ async fn read_answer(
                         match item {
                             StreamItem::Done => done = true,
                             StreamItem::Data(data) => {
-                                partial.take(chunks.read(data), arrived, outgoing.keep_text)?;
-                                bound.check_pieces(partial.answer.tokens.len())?;
+                                partial.take(chunks.read(data), arrived, outgoing.keep_text, &bound)?;
                             }
                         }
                     }
@@ -100,11 +99,12 @@ async fn read_answer(
         (200..300, false, true) => Ok(()),
         (200..300, false, false) => Err(Failure::Truncated),
         (200..300, true, _) => Err(Failure::NoToken),
-        _ => {
-            let text = String::from_utf8_lossy(&error_body).chars().take(ERROR_CHARACTERS).collect();
-            Err(Failure::Status(status, text))
-        }
+        _ => Err(status_failure(status, &error_body)),
     }
+}
+
+fn status_failure(status: u16, body: &[u8]) -> Failure {
+    Failure::Status(status, String::from_utf8_lossy(body).chars().take(ERROR_CHARACTERS).collect())
 }
 
 /// How much of one answer is read. Everything that a server sends counts: heads, comments, chunk sizes and trailers too.
@@ -169,7 +169,13 @@ struct PartialAnswer {
 }
 
 impl PartialAnswer {
-    fn take(&mut self, chunk: Result<Chunk<'_>, String>, arrived: Instant, keep_text: bool) -> Result<(), Failure> {
+    fn take(
+        &mut self,
+        chunk: Result<Chunk<'_>, String>,
+        arrived: Instant,
+        keep_text: bool,
+        bound: &AnswerBound,
+    ) -> Result<(), Failure> {
         let chunk = chunk.map_err(Failure::Malformed)?;
         if let Some(error) = chunk.error {
             return Err(Failure::Server(error.message));
@@ -177,6 +183,7 @@ impl PartialAnswer {
         let answer = &mut self.answer;
         if chunk.has_token() {
             answer.tokens.push(arrived.duration_since(self.epoch).as_secs_f64());
+            bound.check_pieces(answer.tokens.len())?;
             if keep_text {
                 answer.text.push_str(&chunk.text());
             }

@@ -154,8 +154,7 @@ async fn run_requests(load: Load, finished: Arc<AtomicUsize>) -> Result<Run> {
         let (lags, last_finished, finished) = (Arc::clone(&lags), Arc::clone(&last_finished), Arc::clone(&finished));
         in_flight.spawn(async move {
             let request = load.requests.get(index);
-            let output_tokens = request.map_or(0, |request| request.output_tokens);
-            let request = request.map_or(&[][..], |request| &request.bytes);
+            let (request, output_tokens) = request.map_or((&[][..], 0), |it| (&it.bytes[..], it.output_tokens));
             if let Some(allowed) = allowed {
                 lags.add_send(allowed.elapsed().as_secs_f64());
             }
