@@ -72,14 +72,17 @@ impl SuiteFiles {
     /// Leaves out the cases that name a file elsewhere, and adds their tests to `skipped`. `file_of` is the test file of a
     /// case.
     pub fn leave_out(&self, cases: &mut Vec<Case>, skipped: &mut Vec<Skipped>, file_of: impl Fn(&Case) -> String) {
-        let refused = cases.extract_if(.., |case| self.check_case(case).is_err()).collect::<Vec<_>>();
-        for case in refused {
-            let Err(error) = self.check_case(&case) else { continue };
-            if !skipped.iter().any(|skipped| skipped.name.raw() == case.test) {
-                let reason = format!("{}: test `{}`: {error:#}", file_of(&case), case.test);
-                skipped.push(Skipped { name: case.test.into(), reason: reason.into() });
+        let mut refused: Vec<Skipped> = Vec::new();
+        cases.retain(|case| {
+            let Err(error) = self.check_case(case) else { return true };
+            if !refused.iter().any(|refused| refused.name.raw() == case.test) {
+                let reason = format!("{}: test `{}`: {error:#}", file_of(case), case.test);
+                refused.push(Skipped { name: case.test.as_str().into(), reason: reason.into() });
             }
-        }
+            false
+        });
+        // The first ones are in the error of a plan without cases.
+        skipped.splice(0..0, refused);
     }
 
     fn check_case(&self, case: &Case) -> Result<()> {

@@ -14,7 +14,7 @@ mod sonnet;
 mod stop;
 mod tokenizer;
 
-pub use custom::custom;
+pub use custom::{check_custom, custom};
 pub use prompt::{Content, Prompt};
 pub use prompt_error::PromptError;
 pub use prompt_selection::{Selection, repeat};

@@ -19,6 +19,14 @@ struct CustomLine {
     output_tokens: Option<f64>,
 }
 
+/// Checks that the lines of the file `path` have the format of [`custom`].
+///
+/// # Errors
+/// The file cannot be read, or a line is not valid: `vllm bench serve` has formats that this client lacks.
+pub fn check_custom(path: &Path) -> Result<(), PromptError> {
+    prompt_file::json_lines::<CustomLine>(path).map(drop)
+}
+
 /// Prompts of the file `path`; all of them if `selection` has a number of 0. `output_len` is the number of tokens of every
 /// answer; `None` uses the `output_tokens` of each line. With `template` the chat template of the model is applied to each
 /// prompt, with these variables.
