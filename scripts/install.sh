@@ -13,7 +13,20 @@
 # committed in dist/SHA256SUMS, so that a pinned action is a pinned binary. `cargo` builds this checkout. `auto` is
 # `path` where VLLM_PERF_BIN is set, `download` where the sum for this machine is known, else `cargo`; it also falls
 # back to `cargo` where the download does not arrive, and says so. What arrives with a wrong sum ends it, always.
+#
+# It may be called in the checkout of a pull request, and runs nothing of it: cargo runs in a folder of its own with a
+# toolchain that no file of a checkout names. No program gets a token but `gh`, and that one for attestations only.
 set -euo pipefail
+
+token="${GH_TOKEN:-${GITHUB_TOKEN:-}}"
+unset GH_TOKEN GITHUB_TOKEN GH_ENTERPRISE_TOKEN GITHUB_ENTERPRISE_TOKEN
+
+# A relative folder in PATH, such as `.`, is a folder of the checkout.
+absolute=
+while IFS= read -r -d : folder; do
+  [[ "$folder" != /* ]] || absolute="$absolute${absolute:+:}$folder"
+done <<<"${PATH-}:"
+PATH="$absolute"
 
 repository=vllm-project/vllm-perf
 checkout="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -23,6 +36,10 @@ bin="${VLLM_PERF_BIN:-}"
 wanted="${VLLM_PERF_VERSION:-}"
 sum="${VLLM_PERF_SHA256:-}"
 attested="${VLLM_PERF_VERIFY_ATTESTATION:-false}"
+
+# Folders that are removed at the end.
+temporary=()
+trap 'rm -rf -- ${temporary[@]+"${temporary[@]}"}' EXIT
 
 say() {
   echo "vllm-perf: $1" >&2
@@ -66,7 +83,7 @@ fetch() {
 }
 
 attestation() {
-  gh attestation verify "$1" --repo "$repository" --signer-workflow "$repository/.github/workflows/release.yml" \
+  GH_TOKEN="$token" gh attestation verify "$1" --repo "$repository" --signer-workflow "$repository/.github/workflows/release.yml" \
     --deny-self-hosted-runners >&2 || broken "the provenance of $archive does not hold: it is not used"
 }
 
@@ -80,8 +97,7 @@ download() {
     say "$root cannot be written: installing into $folder"
   fi
   kept="${kept:-$folder/$archive}"
-  # shellcheck disable=SC2064 # this folder, not what the name means later
-  trap "rm -rf -- $(printf %q "$work")" EXIT
+  temporary+=("$work")
 
   # The copy is what is checked and opened: nobody else writes there.
   if [[ -f "$kept" ]] && cp -- "$kept" "$work/archive" 2>/dev/null && [[ "$(digest "$work/archive")" == "$sum" ]]; then
@@ -102,11 +118,44 @@ download() {
   found="$folder/vllm-perf"
 }
 
+# The name of the toolchain: that of the environment, or else rustup's default, wherever this is called.
+toolchain() {
+  local name="${RUSTUP_TOOLCHAIN:-}"
+  [[ "$name" =~ ^[A-Za-z0-9._-]+$ ]] || name="$(cd / && isolated rustup default 2>/dev/null | cut -d ' ' -f 1)" || true
+  [[ "$name" =~ ^[A-Za-z0-9._-]+$ ]] || name=stable
+  echo "$name"
+}
+
+# Runs a program with the variables that cargo and rustup need: a build runs the code of every dependency.
+isolated() {
+  local name kept=()
+  for name in PATH HOME USER LOGNAME LANG LC_ALL TERM TMPDIR CARGO_HOME RUSTUP_HOME RUSTUP_TOOLCHAIN \
+    RUSTUP_DIST_SERVER RUSTUP_UPDATE_ROOT CARGO_BUILD_JOBS CARGO_HTTP_CAINFO CARGO_HTTP_PROXY CARGO_HTTP_TIMEOUT \
+    CARGO_NET_OFFLINE CARGO_NET_RETRY CARGO_NET_GIT_FETCH_WITH_CLI CARGO_TARGET_DIR CC AR http_proxy https_proxy \
+    all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR; do
+    [[ -z "${!name+set}" ]] || kept+=("$name=${!name}")
+  done
+  env --ignore-environment "${kept[@]}" "$@"
+}
+
+# Builds a copy, so that no folder above it has settings for cargo, as a checkout around this one could.
 build() {
+  local work
   need cargo "download\` or \`install: path"
   [[ -z "$wanted" || "$wanted" == "$bundled" ]] || fail "\`cargo\` builds version $bundled, not $wanted: set \`install: download\`"
   say "building version $bundled from $checkout"
-  cargo install --quiet --locked --path "$checkout" --root "$root" >&2 || broken "cargo could not build $checkout"
+  { mkdir -p "$root" && root="$(cd "$root" && pwd)"; } || broken "$root cannot be made: set \`VLLM_PERF_INSTALL_ROOT\`"
+  work="$(mktemp -d)" || broken "there is no folder to build in: set \`TMPDIR\` to one that can be written"
+  temporary+=("$work")
+  mkdir "$work/source"
+  tar -C "$checkout" --exclude=./target --exclude=./.git -cf - . | tar -C "$work/source" -xf - ||
+    broken "$checkout cannot be copied to $work"
+  (
+    cd "$work/source"
+    RUSTUP_TOOLCHAIN="$(toolchain)"
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/build}"
+    isolated cargo install --quiet --locked --path "$work/source" --root "$root" >&2
+  ) || broken "cargo could not build $checkout"
   found="$root/bin/vllm-perf"
 }
 

@@ -23,10 +23,72 @@ impl Environment {
         self.get(name).map(|value| Secret(value.to_owned()))
     }
 
+    /// The values that are secret by the name of their variable, and the passwords in URLs: the longest first. A value of
+    /// several lines is there with each of its lines. A child that gets any other variable with such a value gets a secret.
+    pub fn secrets(&self) -> Vec<Secret> {
+        let mut secrets: Vec<&str> = Vec::new();
+        for (name, value) in self.iter() {
+            if is_secret_name(name) {
+                secrets.push(value);
+                secrets.extend(value.lines().map(str::trim));
+            }
+            secrets.extend(password(value));
+        }
+        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET && !secret.bytes().all(|byte| byte.is_ascii_digit()));
+        secrets.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
+        secrets.dedup();
+        secrets.into_iter().map(|secret| Secret(secret.to_owned())).collect()
+    }
+
     /// Every variable that is set, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(|(_, value)| !value.is_empty())
     }
+}
+
+/// Shortest secret, in bytes: to hide a shorter text would hide words of sentences.
+const SHORTEST_SECRET: usize = 8;
+
+/// Parts of names of variables that hold secrets.
+const SECRET_PARTS: [&str; 10] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "CREDENTIAL",
+    "APIKEY",
+    "ACCESSKEY",
+    "PRIVATEKEY",
+    "BEARER",
+];
+
+/// Words of such names, where a part would be found in harmless ones.
+const SECRET_WORDS: [&str; 10] =
+    ["KEY", "KEYS", "PAT", "AUTH", "AUTHORIZATION", "PASS", "JWT", "COOKIE", "SAS", "WEBHOOK"];
+
+/// Last words of names whose values say where a secret is, or what it is about.
+const HARMLESS_ENDS: [&str; 9] = ["FILE", "PATH", "DIR", "SOCK", "SOCKET", "NAME", "ENV", "TYPE", "COMMAND"];
+
+/// Whether a variable of this name holds a secret.
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let last = words.last().copied().unwrap_or_default();
+    if HARMLESS_ENDS.contains(&last) || words.iter().any(|word| word.starts_with("TOKENIZER")) {
+        return false;
+    }
+    let part = |word: &&str| SECRET_PARTS.iter().any(|part| word.contains(part));
+    let password = last == "PWD" && !matches!(name.as_str(), "PWD" | "OLDPWD");
+    password || words.iter().any(|word| SECRET_WORDS.contains(word)) || words.iter().any(|word| part(&word))
+}
+
+/// The password in a URL.
+fn password(value: &str) -> Option<&str> {
+    let (_, rest) = value.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (login, _) = authority.rsplit_once('@')?;
+    login.split_once(':').map(|(_, password)| password)
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
@@ -73,6 +135,46 @@ mod tests {
         let environment: Environment = [("A", ""), ("B", "b")].into_iter().collect();
         assert_eq!(environment.get("A"), None);
         assert_eq!(environment.get("B"), Some("b"));
+    }
+
+    #[test]
+    fn secrets_are_found_by_their_variables_and_in_urls() {
+        let environment: Environment = [
+            ("GITHUB_TOKEN", "ghs_1234567"),
+            ("AWS_SECRET_ACCESS_KEY", "aws/1234567"),
+            ("aws_secret_access_key", "lower-case-1"),
+            ("PGPASSWORD", "postgres-1"),
+            ("DB_PWD", "database-1"),
+            ("SLACK_WEBHOOK_URL", "https://hooks.example/T0/x"),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ey.1234567"),
+            ("DATABASE_URL", "postgres://me:in-the-url@host/db"),
+            ("SHORT_TOKEN", "abc"),
+            ("MAX_TOKENS", "123456789"),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/token"),
+            ("SSH_AUTH_SOCK", "/tmp/ssh/agent"),
+            ("TOKENIZERS_PARALLELISM", "falsefalse"),
+            ("GITHUB_TOKEN_ENV", "MY_OWN_TOKEN"),
+            ("PWD", "/home/runner/work"),
+            ("PATH", "/usr/bin:/bin"),
+            ("KEYBOARD", "german-layout"),
+        ]
+        .into_iter()
+        .collect();
+        let secrets: Vec<String> = environment.secrets().iter().map(|secret| secret.expose().to_owned()).collect();
+        assert_eq!(
+            secrets,
+            [
+                "https://hooks.example/T0/x",
+                "lower-case-1",
+                "aws/1234567",
+                "ghs_1234567",
+                "database-1",
+                "ey.1234567",
+                "in-the-url",
+                "postgres-1",
+            ]
+        );
+        assert_eq!(format!("{:?}", environment.secrets().first()), "Some(***)");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The binary: reads arguments and environment once, runs the command, prints its error and exits with its code.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,37 +7,48 @@ use vllm_perf::command::{self, arguments};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
 use vllm_perf::system::shell::Shell;
+use vllm_perf::system::sink::Sink;
 
 fn main() -> ExitCode {
     let environment = environment();
+    let sink = Sink::new(&environment);
+    std::panic::set_hook(Box::new({
+        let sink = sink.clone();
+        move |panic| sink.err(&panic.to_string())
+    }));
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let called = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or_default();
     // An image of the simulated vLLM has this binary under the name `vllm`.
     if called == "vllm" {
-        return finish(command::run_as_vllm(words[1..].to_vec(), &environment));
+        return finish(command::run_as_vllm(words[1..].to_vec(), &environment), &sink);
     }
     let words = match command::plugin_options::words(words, &environment) {
         Ok(words) => words,
-        Err(error) => return finish(Err(error)),
+        Err(error) => return finish(Err(error), &sink),
     };
     let cli = match arguments::parse(&words, &environment) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            // It repeats what was typed. The texts of `--help` and `--version` are ours.
+            if error.use_stderr() {
+                sink.err(&error.render().to_string());
+            } else {
+                let _ = error.print();
+            }
             return ExitCode::from(if error.use_stderr() { Exit::Mistake.code() } else { 0 });
         }
     };
     if let arguments::Command::Guard(arguments) = &cli.command {
         return match vllm_perf::system::guard::run(&arguments.words, arguments.container.as_deref()) {
             Ok(code) => ExitCode::from(code),
-            Err(error) => finish(Err(error)),
+            Err(error) => finish(Err(error), &sink),
         };
     }
     let shell = match Shell::new(environment) {
         Ok(shell) => shell,
-        Err(error) => return finish(Err(error)),
+        Err(error) => return finish(Err(error), &sink),
     };
-    finish(command::run(cli.command, &shell))
+    finish(command::run(cli.command, &shell), &sink)
 }
 
 /// The one place where the process environment is read.
@@ -49,9 +59,9 @@ fn environment() -> Environment {
         .collect()
 }
 
-fn finish(result: anyhow::Result<Exit>) -> ExitCode {
+fn finish(result: anyhow::Result<Exit>, sink: &Sink) -> ExitCode {
     let exit = result.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        sink.err(&format!("error: {error:#}"));
         exit::of(&error)
     });
     ExitCode::from(exit.code())

@@ -100,6 +100,7 @@ mod tests {
     use super::*;
     use crate::environment::Environment;
     use crate::plan::{config, suite};
+    use crate::system::suite_files::SuiteFiles;
     use crate::system::suite_folder;
 
     const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/matrix");
@@ -132,8 +133,13 @@ mod tests {
             let filter = JobFilter { models, runners };
             let mut all = Vec::new();
             for device in config.runners.keys() {
-                let files =
-                    suite_folder::serving(&Path::new(DATA).join("daily"), &Environment::default(), *device).unwrap();
+                let files = suite_folder::serving(
+                    &Path::new(DATA).join("daily"),
+                    &Environment::default(),
+                    *device,
+                    &SuiteFiles::Everywhere,
+                )
+                .unwrap();
                 let models = suite::models(&files).unwrap();
                 assert_eq!(sizes_without_runner(*device, &models, &config, &filter), [0; 0], "{device}");
                 all.extend(jobs(*device, &models, &config, &filter));

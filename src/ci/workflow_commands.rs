@@ -1,7 +1,7 @@
-//! Workflow commands of GitHub Actions, and untrusted text for CI logs. The lines are returned; the caller prints them.
+//! Workflow commands of GitHub Actions. The lines are returned; the caller prints them.
 //! Source: GitHub's "Workflow commands" and the runner's FileCommandManager and ActionCommandManager.
 
-use anyhow::bail;
+use super::log_text::harmless;
 
 /// Annotations of one level per step. The runner accepts ten; one more line may state how many are left out.
 const NOTICES: usize = 8;
@@ -61,51 +61,8 @@ fn command(level: Level, title: &str, message: &str) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
-}
-
-/// An untrusted text for the log, in which GitHub executes no workflow command. `token` is a fresh random token; nothing
-/// else may be printed between the lines.
-///
-/// # Errors
-/// The text contains the token.
-pub fn quoted(text: &str, token: &str) -> anyhow::Result<String> {
-    if text.contains(token) {
-        bail!("the text contains the token that ends the quotation");
-    }
-    Ok(format!("::stop-commands::{token}\n{}\n::{token}::\n", text.trim_end_matches('\n')))
-}
-
-/// An untrusted text for the log, without group headers (`--- `, `+++ `, `~~~ `, `^^^ `) and without the escape sequences
-/// (OSC, APC) with which Buildkite shows links, images and times.
-pub fn neutralised(log: &str) -> String {
-    let mut out = String::with_capacity(log.len());
-    let mut rest = log;
-    while let Some((start, opener)) = find_sequence(rest) {
-        out.push_str(&rest[..start]);
-        rest = &rest[start + opener..];
-        // A sequence ends with BEL or ST. Without an end, it is removed up to the end of its line.
-        let end = rest.find(['\x07', '\u{9c}', '\n', '\x1b']).unwrap_or(rest.len());
-        rest = &rest[end..];
-        for terminator in ["\x07", "\u{9c}", "\x1b\\"] {
-            if let Some(after) = rest.strip_prefix(terminator) {
-                rest = after;
-                break;
-            }
-        }
-    }
-    out.push_str(rest);
-    let groups = ["--- ", "+++ ", "~~~ ", "^^^ "];
-    let quote = |line: &str| {
-        if groups.iter().any(|group| line.starts_with(group)) { format!("  {line}") } else { line.to_owned() }
-    };
-    out.split_inclusive(['\n', '\r']).map(quote).collect()
-}
-
-/// The start of the next OSC or APC sequence, and the length of its opener.
-fn find_sequence(text: &str) -> Option<(usize, usize)> {
-    let openers = ["\x1b]", "\x1b_", "\u{9d}", "\u{9f}"];
-    openers.iter().filter_map(|opener| text.find(opener).map(|start| (start, opener.len()))).min()
+    // Newer and older runners read these lines, and others show them.
+    harmless(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 #[cfg(test)]
@@ -135,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn a_quotation_cannot_end_itself() {
-        assert_eq!(quoted("::error::fake\n", "t0k3n").unwrap(), "::stop-commands::t0k3n\n::error::fake\n::t0k3n::\n");
-        assert!(quoted("::t0k3n::\n::error::fake", "t0k3n").is_err());
+    fn a_message_has_no_older_command_and_no_control_character() {
+        let hostile = notice(Level::Error, "a\n::b::", "##[add-mask]x\u{9d}\x1b]x\r::error::y");
+        insta::assert_snapshot!(commands(&[hostile]), @r"::error title=a%0A%3A %3Ab%3A%3A::## [add-mask]x\x9d\x1b]x%0A: :error::y");
     }
 }

@@ -1,14 +1,22 @@
 //! The choice of the client that measures each serving case.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
+use vllm_load::prompts;
 use vllm_verdict::case::MeasuredBy;
 
 use crate::command::planning_flags::Client;
 use crate::environment::Environment;
+use crate::plan::serve_flags::DatasetName;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
 use crate::plan::{Plan, serve_flags};
 use crate::run::native_client;
+
+/// Why the native client cannot read a custom data set, by its path.
+type DataSets = HashMap<PathBuf, Option<String>>;
 
 /// Sets the client of each serving case, the same on both sides: the native client if it knows all the flags and has the
 /// model's tokenizer (the simulated server needs none).
@@ -17,8 +25,10 @@ use crate::run::native_client;
 /// `--client native`, and a case that it cannot measure.
 pub fn choose(plan: &mut Plan, choice: Client, environment: &Environment) -> Result<()> {
     let simulated = plan.sides.present().all(|(_, side)| matches!(side.target, Target::Sim(_)));
+    // One file is the data set of many cases.
+    let mut data_sets = DataSets::new();
     for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
-        case.measured_by = match (choice, check_native(case, simulated, environment)) {
+        case.measured_by = match (choice, check_native(case, simulated, environment, &mut data_sets)) {
             (Client::Vllm, _) | (Client::Auto, Err(_)) => MeasuredBy::Vllm,
             (Client::Native | Client::Auto, Ok(())) => MeasuredBy::Native,
             (Client::Native, Err(error)) => {
@@ -31,7 +41,7 @@ pub fn choose(plan: &mut Plan, choice: Client, environment: &Environment) -> Res
 }
 
 /// Whether the native client can measure a case; the error is the reason why not.
-fn check_native(case: &Case, simulated: bool, environment: &Environment) -> Result<()> {
+fn check_native(case: &Case, simulated: bool, environment: &Environment, data_sets: &mut DataSets) -> Result<()> {
     // The suite has parsed the flags before; to parse them again costs as much as the rest of the plan.
     if simulated && case.measured_by == MeasuredBy::Native {
         return Ok(());
@@ -44,6 +54,11 @@ fn check_native(case: &Case, simulated: bool, environment: &Environment) -> Resu
     );
     if let Some(path) = &arguments.dataset.dataset_path {
         ensure!(path.is_file(), "no file {} on this machine", path.display());
+        if arguments.dataset.dataset_name == DatasetName::Custom {
+            let check = || prompts::check_custom(path).err().map(|error| format!("{:#}", anyhow::Error::from(error)));
+            let problem = data_sets.entry(path.clone()).or_insert_with(check);
+            ensure!(problem.is_none(), "{}", problem.as_deref().unwrap_or_default());
+        }
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use crate::report::terminal;
 use crate::result::case_files::Folder;
 use crate::result::{self, upstream_compare};
 use crate::system::output::OutputFolder;
+use crate::system::regular_file;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::{noise_store, results_folder};
@@ -74,8 +75,11 @@ pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Ex
     Ok(Exit::Done)
 }
 
+/// Largest `benchmark_results.json`, in bytes.
+const FILE_LIMIT: u64 = 256 << 20;
+
 fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()
+    regular_file::text(path, FILE_LIMIT).with_context(|| format!("cannot read `{}`", path.display())).mistake()
 }
 
 /// The parallel layouts of one `benchmark_results.json`.

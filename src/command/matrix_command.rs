@@ -23,6 +23,7 @@ use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::store::object_key::RecordKey;
+use crate::system::suite_files::SuiteFiles;
 use crate::system::{git, suite_folder};
 
 /// Prints the matrix. A matrix without jobs is not an error: the reason is printed.
@@ -54,7 +55,7 @@ pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit
         MatrixFormat::Github => github_matrix::text(&jobs)?,
         MatrixFormat::Buildkite => buildkite_pipeline::text(&jobs, &step_template(arguments)?)?,
     };
-    shell.print(&text);
+    shell.sink.out_json(&text);
     Ok(Exit::Done)
 }
 
@@ -68,6 +69,7 @@ fn jobs(arguments: &MatrixArgs, event: &Event, config: &Config, shell: &Shell) -
     let folder = arguments.suite.as_ref().unwrap_or(&config.suite);
     let filter = JobFilter { models: not_empty(&arguments.models), runners: not_empty(&arguments.runners) };
     let devices = trigger::narrowed(event, &config.devices);
+    let allowed = SuiteFiles::of_event(event, folder, &config.allowed_folders, &shell.environment)?;
     let mut jobs = Vec::new();
     for (device, sizes) in &config.matrix.runners {
         let device = *device;
@@ -79,7 +81,7 @@ fn jobs(arguments: &MatrixArgs, event: &Event, config: &Config, shell: &Shell) -
         if !sizes.values().flatten().any(|runner| filter.selects_runner(runner)) {
             continue;
         }
-        let files = suite_folder::serving(folder, &shell.environment, device)?;
+        let files = suite_folder::serving(folder, &shell.environment, device, &allowed)?;
         if files.is_empty() {
             shell.say(&format!("no jobs on {device}: no serving tests for it in `{}`", folder.display()));
         }

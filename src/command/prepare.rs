@@ -19,6 +19,7 @@ use crate::plan::make_plan::{self, Inputs, SideInputs};
 use crate::plan::suite::{self, Case, Selection};
 use crate::plan::{Plan, Trigger, device};
 use crate::system::shell::Shell;
+use crate::system::suite_files::SuiteFiles;
 use crate::system::{probe, suite_folder};
 
 /// A plan, and what it was made from.
@@ -47,7 +48,8 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     let (cases, skipped) = match trigger.run {
         true => {
             let remote = [&base, &head].into_iter().flatten().any(|text| text.starts_with("remote:"));
-            cases(planning.only.as_deref(), remote, &config, &device, environment)?
+            let allowed = SuiteFiles::of_event(&event, &config.suite, &config.allowed_folders, environment)?;
+            cases(planning.only.as_deref(), remote, &config, &device, &allowed, environment)?
         }
         false => Default::default(),
     };
@@ -132,19 +134,24 @@ async fn device(flags: &DeviceArgs, config: &Config, runs: bool, environment: &E
     device::resolve(flags.name.0, flags.device_type.as_deref(), count, &config.devices, &probe)
 }
 
-/// The cases to measure, and what is left out. `remote`: a side is a server on another machine.
+/// The cases to measure, and what is left out. `remote`: a side is a server on another machine. `allowed`: where their files
+/// may lie.
 fn cases(
     only: Option<&str>,
     remote: bool,
     config: &Config,
     device: &Device,
+    allowed: &SuiteFiles,
     environment: &Environment,
 ) -> Result<(Vec<Case>, Vec<Skipped>)> {
-    let (files, mut skipped) = suite_folder::read(&config.suite, environment, device.name).mistake()?;
+    let (files, mut skipped) = suite_folder::read(&config.suite, environment, device.name, allowed).mistake()?;
     let mut selection = Selection::read(environment, only).mistake()?;
     selection.remote |= remote;
     let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
     skipped.extend(left_out);
+    let file_of =
+        |case: &Case| files.iter().find(|file| file.kind == case.kind).map_or("", |file| &file.path).to_owned();
+    allowed.leave_out(&mut cases, &mut skipped, file_of);
     if selection.remote {
         let outside = cases.extract_if(.., |case| case.server.is_none());
         skipped.extend(outside.map(|case| Skipped {

@@ -73,7 +73,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
     })
     .await?;
     if event.provider == Provider::Github {
-        shell.print(&workflow_commands::commands(&notices(&comparison)));
+        shell.sink.out_commands(&workflow_commands::commands(&notices(&comparison)));
     }
     shell.print(&report.to_string());
     if let (Some(path), Some(url)) = (&ci.output, &report.comment_url) {

@@ -19,7 +19,7 @@ use crate::plan::device;
 use crate::report::records::{self, Identity, Records};
 use crate::system::shell::Shell;
 use crate::system::store::{Added, Store};
-use crate::system::{output, probe, results_folder};
+use crate::system::{output, probe, regular_file, results_folder};
 
 /// Largest import, in bytes.
 const IMPORT_LIMIT: u64 = 256 << 20;
@@ -42,7 +42,7 @@ pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
         let lines: String = records::objects(&records.records)?.into_values().collect();
         match &arguments.output {
             Some(path) => output::write(path, lines.as_bytes()).world()?,
-            None => shell.print(&lines),
+            None => shell.sink.out_json(&lines),
         }
     }
     record_notices::print(&records, shell);
@@ -102,9 +102,7 @@ async fn import(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Resu
 }
 
 fn read(path: &Path) -> Result<String> {
-    let size = std::fs::metadata(path)?.len();
-    anyhow::ensure!(size <= IMPORT_LIMIT, "it has {size} bytes; at most {IMPORT_LIMIT} are read");
-    Ok(std::fs::read_to_string(path)?)
+    Ok(regular_file::text(path, IMPORT_LIMIT)?)
 }
 
 /// `vllm-perf records`.

@@ -24,7 +24,9 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
     }
     shell.print(&serving_summary::opening(&arguments));
     let bar = (shell.terminal && !arguments.result.disable_tqdm).then(bar);
-    let measuring = native_client::run(&arguments, &shell.environment, |ended, total| {
+    // As `vllm bench serve` does: this command measures a server of the user.
+    let key = shell.environment.secret("OPENAI_API_KEY");
+    let measuring = native_client::run(&arguments, &shell.environment, key.as_ref(), |ended, total| {
         if let Some(bar) = &bar {
             bar.set_length(total as u64);
             bar.set_position(ended as u64);

@@ -53,7 +53,7 @@ pub async fn run(argv: Vec<String>, env: &Environment) -> Result<()> {
         }
         ["bench", "serve", ..] => {
             let arguments = serve_flags::parse(argv.get(2..).unwrap_or_default()).mistake()?;
-            let result = native_client::run(&arguments, env, |_, _| ()).await?;
+            let result = native_client::run(&arguments, env, None, |_, _| ()).await?;
             native_client::save(&arguments, &result, env)?;
             print(serving_summary::block(&result).trim_end())
         }

@@ -25,7 +25,7 @@ use vllm_verdict::v1::DeviceName;
 use device_config::DEVICE;
 use scalar::{SHARE, Scalar, Schema, one_of, valid};
 use section::{Keys, Section, Walk};
-use value_kinds::{MapOf, Optional};
+use value_kinds::{ListOf, MapOf, Optional};
 
 pub use config_schema::schema;
 pub use config_text::{LONGEST_FILE, LoadedConfig, parse};
@@ -44,6 +44,7 @@ pub struct Config {
     pub devices: IndexMap<DeviceName, DeviceConfig>,
     pub images: ImagesConfig,
     pub suite: PathBuf,
+    pub allowed_folders: Vec<PathBuf>,
     pub strategy: Option<Strategy>,
     pub environment: EnvironmentConfig,
     pub verdict: VerdictConfig,
@@ -71,6 +72,7 @@ impl Default for Config {
             devices: devices.into_iter().map(|name| (name, DeviceConfig::of(name))).collect(),
             images: ImagesConfig::default(),
             suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
+            allowed_folders: Vec::new(),
             strategy: None,
             environment: EnvironmentConfig::default(),
             verdict: VerdictConfig::default(),
@@ -104,6 +106,12 @@ impl Section for Config {
         );
         walk.section("images", "Repositories of images, without tags.", &mut self.images);
         walk.key("suite", "Folder of the test files.", &mut self.suite, FOLDER);
+        walk.key(
+            "allowed_folders",
+            "Folders outside the checkout whose models and data sets the suite of a pull request may name.",
+            &mut self.allowed_folders,
+            ListOf { of: FOLDER, item: None },
+        );
         walk.key(
             "strategy",
             "How the runs are arranged; by default `paired`, or `single` without a base.",

@@ -1,5 +1,6 @@
 //! The cases of vLLM's test files: from the texts of files to argument vectors. `system/suite_folder.rs` reads the files.
 
+pub mod client_flags;
 pub mod command_text;
 pub mod parameters;
 pub mod selection;
@@ -155,6 +156,7 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
     let server = Command { argv, env: parameters::environment("server_environment_variables", &test.env)? };
     let omitted: &[&str] = if selection.prompts_per_concurrency.is_some() { &["num_prompts"] } else { &[] };
     let client = parameters::words("client_parameters", &load.client, omitted)?;
+    client_flags::check(&client).context("`client_parameters`")?;
     let metadata = [
         format!("tensor_parallel_size={}", parallel(test, "tensor_parallel_size")?),
         format!("compilation_config.mode={}", parameters::text(&test.parameters, "compilation_config.mode")),

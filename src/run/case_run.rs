@@ -86,7 +86,7 @@ impl CaseRun<'_> {
         argv.extend(["--base-url".to_owned(), server.url.clone()]);
         let arguments = serve_flags::parse(argv.get(3..).unwrap_or_default())
             .with_context(|| format!("the native client cannot measure `{}`", case.name))?;
-        let run = native_client::run(&arguments, self.environment, |_, _| {});
+        let run = native_client::run(&arguments, self.environment, None, |_, _| {});
         tokio::time::timeout(self.limit, run)
             .await
             .with_context(|| format!("it did not end within {}", duration::text(self.limit)))?

@@ -52,7 +52,7 @@ impl Measure<'_> {
     pub async fn run(&self, journal: &mut Journal) -> Result<Comparison> {
         let Self { plan, config, out, shell, .. } = *self;
         let (store, noise) = self.noise().await?;
-        let progress = Progress::new(plan.event.provider, shell.terminal);
+        let progress = Progress::new(plan.event.provider, shell.terminal, shell.sink.clone());
         let session = Session {
             plan,
             output: out,

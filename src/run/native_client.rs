@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use vllm_load::open_files::{self, OpenFilesError};
-use vllm_load::prompts::Prompt;
-use vllm_load::{Limits, Load, Request, Server, arrivals};
+use vllm_load::prompts::{Prompt, Stop};
+use vllm_load::{Limits, Load, Request, Sampling, Server, arrivals};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
 use crate::plan::serve_flags::Arguments;
 use crate::system::output;
@@ -26,7 +26,11 @@ pub use serving_metrics::ServingResult;
 /// Pause between two attempts of the ready check.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Measures the server of `arguments`. `progress` is called with the number of finished requests and the number of all
+/// Most tokens of an answer: as many as the longest context has.
+const MOST_TOKENS: usize = 1 << 20;
+
+/// Measures the server of `arguments`. `key` is sent with every request; a run has none, because its server is the code under
+/// test. `progress` is called with the number of finished requests and the number of all
 /// requests.
 ///
 /// As in `vllm bench serve`, the ready check and the warm-ups come first and are not measured.
@@ -36,14 +40,16 @@ const RETRY: Duration = Duration::from_millis(500);
 pub async fn run(
     arguments: &Arguments,
     env: &Environment,
+    key: Option<&Secret>,
     progress: impl Fn(usize, usize) + Send + Sync,
 ) -> Result<ServingResult> {
+    let stop = StopOnDrop::default();
     let prompts = tokio::task::spawn_blocking({
-        let (arguments, env) = (arguments.clone(), env.clone());
-        move || draw::draw(&arguments, &env)
+        let (arguments, env, stop) = (arguments.clone(), env.clone(), stop.0.clone());
+        move || stop.during(|| draw::draw(&arguments, &env))
     });
     let prompts = prompts.await.context("cannot draw prompts")??;
-    let load = load(arguments, env, &prompts)?;
+    let load = load(arguments, key, &prompts)?;
     open_files::allow(load.connections() as u64).map_err(name_concurrency).mistake()?;
     // The texts are in the requests; only the counts are needed below.
     let input_tokens: Vec<u64> = prompts.into_iter().map(|prompt| prompt.tokens as u64).collect();
@@ -66,10 +72,20 @@ pub async fn run(
     Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check))
 }
 
+/// Ends the drawing of prompts when a run is given up: it goes on beside the next case otherwise.
+#[derive(Default)]
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
 /// The load of `arguments`.
-fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<Load> {
-    let url = arguments.server.url().context("cannot make a URL of --host, --port and --endpoint").mistake()?;
-    let headers = headers(arguments, env).mistake()?;
+fn load(arguments: &Arguments, key: Option<&Secret>, prompts: &[Prompt]) -> Result<Load> {
+    let url = arguments.server.url().map_err(|why| anyhow!(why)).mistake()?;
+    let headers = headers(arguments, key).mistake()?;
     let server = Server::new(url, headers);
     let (count, burstiness, seed) = (prompts.len(), arguments.load.burstiness, arguments.dataset.seed);
     let due = match arguments.load.ramp_up() {
@@ -83,12 +99,19 @@ fn load(arguments: &Arguments, env: &Environment, prompts: &[Prompt]) -> Result<
             Some(prefix) => server.with_request_id(&format!("{prefix}{index}")).mistake()?.request(&body),
             None => server.request(&body),
         };
-        Ok(Request { due, bytes })
+        Ok(Request { due, bytes, output_tokens: output_tokens(prompt, &sampling) })
     };
     let requests = prompts.iter().enumerate().zip(due).map(request).collect::<Result<_>>()?;
     let stall_timeout = Duration::from_secs(arguments.load.stall_timeout_sec);
     let limits = Limits { max_concurrency: arguments.load.max_concurrency, stall_timeout };
     Ok(Load { server, requests, limits, keep_texts: arguments.result.save_detailed })
+}
+
+/// Most tokens of the answer to a request: `--extra-body` can ask for more than the prompt has, and for several answers.
+fn output_tokens(prompt: &Prompt, sampling: &Sampling) -> usize {
+    let field = |name: &str| sampling.get(name).and_then(serde_json::Value::as_u64).map_or(0, |value| value as usize);
+    let longest = prompt.output_tokens.max(field("max_tokens")).max(field("max_completion_tokens"));
+    longest.saturating_mul(field("n").max(1)).min(MOST_TOKENS)
 }
 
 /// The limit of open files is the result of the concurrency, which a flag can lower.
@@ -99,9 +122,9 @@ fn name_concurrency(error: OpenFilesError) -> anyhow::Error {
     }
 }
 
-fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
+fn headers(arguments: &Arguments, key: Option<&Secret>) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    if let Some(key) = env.secret("OPENAI_API_KEY") {
+    if let Some(key) = key {
         let value = HeaderValue::from_str(&format!("Bearer {}", key.expose()));
         let mut value = value.map_err(|_| anyhow!("OPENAI_API_KEY has characters that are not allowed in a header"))?;
         value.set_sensitive(true);
@@ -116,15 +139,21 @@ fn headers(arguments: &Arguments, env: &Environment) -> Result<HeaderMap> {
 
 /// Repeats `load` for at most `limit`, until no request fails.
 async fn ready_check(load: &Load, limit: Duration) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let answers = vllm_load::run(load, |_, _| ()).await?.answers;
-        let Some(failure) = answers.into_iter().find_map(|answer| answer.failure) else { return Ok(()) };
-        if begin.elapsed() >= limit {
-            return Err(anyhow!("the first request to {} failed: {failure}", load.server.url())).unmeasured();
+    let deadline = Instant::now() + limit;
+    let mut last = format!("it was not answered within {} s", limit.as_secs());
+    let attempts = async {
+        loop {
+            let answers = vllm_load::run(load, |_, _| ()).await?.answers;
+            let Some(failure) = answers.into_iter().find_map(|answer| answer.failure) else { return Ok(()) };
+            last = failure.to_string();
+            if Instant::now() >= deadline {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(RETRY).await;
         }
-        tokio::time::sleep(RETRY).await;
-    }
+    };
+    let ready: Result<Result<()>, _> = tokio::time::timeout_at(deadline.into(), attempts).await;
+    ready.unwrap_or_else(|_| Err(anyhow!("the first request to {} failed: {last}", load.server.url())).unmeasured())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a result has the time of its measurement")]
@@ -220,7 +249,7 @@ mod tests {
     fn every_request_has_its_own_id_with_a_prefix() {
         let prompt = Prompt { content: vllm_load::prompts::Content::Tokens(vec![1]), tokens: 1, output_tokens: 1 };
         let requests = |flags: &str| {
-            let load = load(&arguments(flags), &Environment::default(), &[prompt.clone(), prompt.clone()]);
+            let load = load(&arguments(flags), None, &[prompt.clone(), prompt.clone()]);
             load.map(|load| {
                 load.requests
                     .iter()
@@ -237,8 +266,8 @@ mod tests {
 
     #[test]
     fn the_api_key_is_sent_and_never_printed() {
-        let env: Environment = [("OPENAI_API_KEY", "sk-hidden")].into_iter().collect();
-        let headers = headers(&arguments("--model m --header x-run=7 x-team=perf"), &env).unwrap();
+        let key = Secret::from("sk-hidden".to_owned());
+        let headers = headers(&arguments("--model m --header x-run=7 x-team=perf"), Some(&key)).unwrap();
         assert_eq!(headers["authorization"], "Bearer sk-hidden");
         assert_eq!((&headers["x-run"], &headers["x-team"]), (&HeaderValue::from(7), &HeaderValue::from_static("perf")));
         assert!(!format!("{headers:?}").contains("hidden"));

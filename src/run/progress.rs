@@ -1,7 +1,6 @@
 //! Progress output on standard error: a bar on a terminal; in a log, lines with elapsed and remaining time, in groups that
 //! the CI can fold.
 
-use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,14 +8,15 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use vllm_verdict::v1::Provider;
 
-use crate::ci::workflow_commands::{self, neutralised};
+use crate::ci::log_text::harmless_title;
 use crate::duration;
-use crate::system::step_files;
+use crate::system::sink::Sink;
 
 /// Progress output.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    sink: Sink,
     provider: Provider,
     total: AtomicU64,
     done: AtomicU64,
@@ -27,7 +27,7 @@ pub struct Progress {
 
 impl Progress {
     /// Prints a bar if standard error is a terminal, else lines.
-    pub fn new(provider: Provider, terminal: bool) -> Self {
+    pub fn new(provider: Provider, terminal: bool, sink: Sink) -> Self {
         let bar = terminal.then(|| {
             let style = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len}{prefix}  {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -37,6 +37,7 @@ impl Progress {
         });
         Self {
             bar,
+            sink,
             provider,
             total: AtomicU64::new(0),
             done: AtomicU64::new(0),
@@ -47,10 +48,8 @@ impl Progress {
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
-            None => {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }
+            Some(bar) => bar.println(self.sink.shown(text)),
+            None => self.sink.err(text),
         }
     }
 
@@ -88,8 +87,8 @@ impl Progress {
     pub fn group(&self, title: &str) {
         match (&self.bar, self.provider) {
             (Some(_), _) => {}
-            (None, Provider::Github) => self.line(&format!("::group::{title}")),
-            (None, Provider::Buildkite) => self.line(&format!("--- {title}")),
+            (None, Provider::Github) => self.sink.err_command(&format!("::group::{}", harmless_title(title))),
+            (None, Provider::Buildkite) => self.sink.err_command(&format!("--- {}", harmless_title(title))),
             (None, Provider::Local) => self.line(title),
         }
     }
@@ -97,14 +96,14 @@ impl Progress {
     /// Ends the group.
     pub fn end_group(&self) {
         if self.bar.is_none() && self.provider == Provider::Github {
-            self.line("::endgroup::");
+            self.sink.err_command("::endgroup::");
         }
     }
 
     /// Shows the current activity. Only in the bar: a log gets a line when it is done.
     pub fn working(&self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
+            bar.set_message(self.sink.shown(&harmless_title(text)));
         }
     }
 
@@ -115,21 +114,10 @@ impl Progress {
 
     /// Prints why a case or a server failed, and the end of its log in `output`.
     pub fn failure(&self, text: &str, output: &str) {
-        // The reason may hold output of a server: one line, without CI commands.
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.line(&format!("{} not measured: {}", self.stamp(), text.replace("##[", "## [")));
+        // The reason may hold output of a server: one line.
+        self.line(&format!("{} not measured: {}", self.stamp(), harmless_title(text)));
         if !output.is_empty() {
-            self.line(&self.harmless(output));
-        }
-    }
-
-    /// Untrusted output in a form in which the CI finds no commands.
-    fn harmless(&self, text: &str) -> String {
-        match self.provider {
-            Provider::Github => step_files::stop_token()
-                .and_then(|token| workflow_commands::quoted(text, &token))
-                .unwrap_or_else(|error| format!("(its output is not shown: {error:#})")),
-            Provider::Buildkite | Provider::Local => neutralised(text),
+            self.line(output);
         }
     }
 
@@ -168,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_remaining_time_is_shown_until_all_cases_are_done() {
-        let progress = Progress::new(Provider::Local, false);
+        let progress = Progress::new(Provider::Local, false, Sink::default());
         progress.expect_more(2);
         assert_eq!(progress.remaining(), "");
         progress.set_remaining(Duration::from_secs(3600));

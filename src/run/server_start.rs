@@ -10,6 +10,7 @@ use super::side_run::SideRun;
 use crate::exit::Classify;
 use crate::plan::suite::Command;
 use crate::plan::target::Target;
+use crate::system::bounded_body;
 use crate::system::process::{Process, Processes};
 
 /// A server that answers.
@@ -97,12 +98,27 @@ struct Version {
     version: String,
 }
 
+/// Most bytes of an answer to `/version`: vLLM's has less than 100.
+const VERSION_ANSWER: usize = 64 << 10;
+
+/// Most characters of a version.
+const VERSION_LENGTH: usize = 200;
+
+/// The version in an answer of the server, which is the code under test: of bounded length, on one line.
+async fn version(response: reqwest::Response) -> Option<String> {
+    let body = bounded_body::read(reqwest::Body::from(response), VERSION_ANSWER).await.ok()?;
+    let Version { version } = serde_json::from_slice(&body).ok()?;
+    Some(version.chars().filter(|letter| !letter.is_control()).take(VERSION_LENGTH).collect())
+}
+
 /// Polls the server until it is ready; returns the version that it reports, if it reports one.
 async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<String>> {
     let base = &running.url;
     let http = reqwest::Client::builder()
         .timeout(Duration::from_secs(10))
         .no_proxy()
+        // The server under test names no other server.
+        .redirect(reqwest::redirect::Policy::none())
         .build()
         .context("cannot build an HTTP client")?;
     let begun = Instant::now();
@@ -114,7 +130,7 @@ async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<S
             && response.status() == reqwest::StatusCode::OK
         {
             let version = match http.get(format!("{base}/version")).send().await {
-                Ok(response) => response.json::<Version>().await.ok().map(|answer| answer.version),
+                Ok(response) => version(response).await,
                 Err(_) => None,
             };
             return Ok(version);

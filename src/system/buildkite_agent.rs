@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 
 use super::delivery::Delivery;
 use super::program::{self, Failure, Program, Variables};
-use crate::ci::workflow_commands::neutralised;
+use crate::ci::log_text::harmless;
 use crate::environment::Environment;
 use crate::exit::Classify;
 
@@ -168,7 +168,7 @@ async fn once(program: &Program<'_>) -> anyhow::Result<Ended> {
     };
     // The message goes into logs, where the agent's output must not open a group or draw a link.
     output.checked(|output| {
-        let message = neutralised(&output.message());
+        let message = harmless(&output.message());
         let last = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
         last.trim().chars().take(300).collect()
     })?;
@@ -192,12 +192,6 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn neutralised_output_has_no_group_and_no_link() {
-        let log = "--- fake\nok --- not\r+++ fake\n\x1b]1339;url=https://evil.example\x07text\n\x1b_bk;t=1\x07--- late\n\x1b]8;;open\nnext \x1b[31mred\x1b[0m";
-        assert_eq!(neutralised(log), "  --- fake\nok --- not\r  +++ fake\ntext\n  --- late\n\nnext \x1b[31mred\x1b[0m");
-    }
 
     #[test]
     fn the_agent_gets_its_own_variables_and_no_other_token() {

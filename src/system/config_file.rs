@@ -1,6 +1,5 @@
 //! Finds the config file and reads its text.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use anyhow::{Context, bail};
 
 use crate::exit::{Classify, Exit};
 use crate::plan::config::LONGEST_FILE;
+use crate::system::regular_file;
 
 /// Where a repository may keep its config file, relative to its root.
 pub const PLACES: [&str; 3] = ["vllm-perf.yml", ".github/vllm-perf.yml", ".buildkite/vllm-perf.yml"];
@@ -43,7 +43,7 @@ fn ambiguous(one: &Path, other: &Path) -> anyhow::Result<Option<ConfigFile>> {
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let limit = LONGEST_FILE as u64 + 1;
-    File::open(path)
+    regular_file::open(path)
         .and_then(|file| file.take(limit).read_to_string(&mut text))
         .map_err(|error| (exit_of(error.kind()), error))
         .or_else(|(exit, error)| Err(error).exit(exit))
@@ -53,15 +53,19 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 fn exit_of(kind: ErrorKind) -> Exit {
     match kind {
-        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidData => {
-            Exit::Mistake
-        }
+        ErrorKind::InvalidInput
+        | ErrorKind::NotFound
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::InvalidData => Exit::Mistake,
         _ => Exit::World,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::exit;
 
@@ -104,7 +108,9 @@ mod tests {
     fn a_named_file_that_is_missing_or_not_a_text_is_a_mistake() {
         let root = repository(&["a/b"]);
         std::io::Write::write_all(&mut File::create(root.path().join("binary")).unwrap(), b"\xff\xfe\x00").unwrap();
-        for file in ["missing.yml", "a", "a/b/c", "binary"] {
+        std::os::unix::fs::symlink("/dev/zero", root.path().join("zero")).unwrap();
+        nix::unistd::mkfifo(&root.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for file in ["zero", "fifo", "missing.yml", "a", "a/b/c", "binary"] {
             let error = find(root.path(), Some(&root.path().join(file))).unwrap_err();
             assert_eq!(exit::of(&error), Exit::Mistake, "{file}: {error:#}");
             assert!(format!("{error:#}").contains(&format!("{file}`: ")), "{error:#}");

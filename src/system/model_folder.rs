@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::environment::Environment;
+use crate::system::regular_file;
+
+/// Longest name of a revision, in bytes.
+const REVISION_LIMIT: u64 = 1 << 10;
 
 /// The folder of a model: `model` itself where it is one, else its snapshot in the cache of Hugging Face that
 /// `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` or `HOME` names. `None` where it is not on this machine.
@@ -11,16 +15,19 @@ pub fn folder(model: &str, env: &Environment) -> Option<PathBuf> {
     if local.is_dir() {
         return Some(local.to_owned());
     }
-    let hub = env
-        .get("HF_HUB_CACHE")
+    let repository = hub(env)?.join(format!("models--{}", model.replace('/', "--")));
+    let revision = regular_file::text(&repository.join("refs/main"), REVISION_LIMIT).ok()?;
+    let snapshot = repository.join("snapshots").join(revision.trim());
+    snapshot.is_dir().then_some(snapshot)
+}
+
+/// The cache of Hugging Face, which the environment names.
+pub fn hub(env: &Environment) -> Option<PathBuf> {
+    env.get("HF_HUB_CACHE")
         .map(PathBuf::from)
         .or_else(|| env.get("HF_HOME").map(|home| Path::new(home).join("hub")))
         .or_else(|| env.get("XDG_CACHE_HOME").map(|cache| Path::new(cache).join("huggingface/hub")))
-        .or_else(|| env.get("HOME").map(|home| Path::new(home).join(".cache/huggingface/hub")))?;
-    let repository = hub.join(format!("models--{}", model.replace('/', "--")));
-    let revision = std::fs::read_to_string(repository.join("refs/main")).ok()?;
-    let snapshot = repository.join("snapshots").join(revision.trim());
-    snapshot.is_dir().then_some(snapshot)
+        .or_else(|| env.get("HOME").map(|home| Path::new(home).join(".cache/huggingface/hub")))
 }
 
 /// The files of a model's folder that a server reads, sorted by name. Of weights in several formats, a server reads the

@@ -132,6 +132,10 @@ impl Registry {
             }
         };
         let mut response = self.http.send(request(authorization)).await?;
+        if response.status() == StatusCode::UNAUTHORIZED && response.url().origin() != url.origin() {
+            // The login is for the registry. Another server, such as a store of blobs, names no token server for it.
+            bail!("{} redirects to {}, which asks for a login", reference.registry, registry_url::host(response.url()));
+        }
         let mut refusal = "the repository is private or is not there".to_owned();
         if response.status() == StatusCode::UNAUTHORIZED && authorization.is_none() {
             let login = credentials::of(&reference.registry, &self.environment).await;
@@ -139,7 +143,8 @@ impl Registry {
                 refusal = format!("{refusal}; {error:#}");
                 None
             });
-            *authorization = Some(self.authorize(challenge::read(response.headers())?, login.as_ref()).await?);
+            let challenge = challenge::read(response.headers(), url)?;
+            *authorization = Some(self.authorize(challenge, login.as_ref()).await?);
             response = self.http.send(request(authorization)).await?;
         }
         let host = &reference.registry;
@@ -174,13 +179,13 @@ impl Registry {
         }
         let request = match login {
             Some(Login::Identity(identity)) => {
-                self.http.client.post(bearer.server()?).form(&bearer.exchange(identity.expose()))
+                self.http.tokens.post(bearer.server()?).form(&bearer.exchange(identity.expose()))
             }
             Some(Login::Password { .. }) => {
                 let basic = login.map(Login::basic).transpose()?.context("no login")?;
-                self.http.client.get(bearer.url()?).header(AUTHORIZATION, basic.expose())
+                self.http.tokens.get(bearer.url()?).header(AUTHORIZATION, basic.expose())
             }
-            None => self.http.client.get(bearer.url()?),
+            None => self.http.tokens.get(bearer.url()?),
         };
         let response = self.http.send(request).await?.error_for_status()?;
         let token: Token =
@@ -408,6 +413,33 @@ mod tests {
         .await;
         assert_eq!(registry().find(&format!("{host}/a:b")).await.unwrap(), ImageState::Present);
         assert_eq!(elsewhere.asked(), ["HEAD /blob", "GET /blob"]);
+    }
+
+    #[tokio::test]
+    async fn the_login_is_for_the_registry_and_the_token_server_that_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment: Environment = [("DOCKER_CONFIG", folder.path().display().to_string())].into_iter().collect();
+        let (elsewhere, other) = Fake::start(|host| {
+            let bearer = format!(r#"Bearer realm="http://{host}/token""#);
+            vec![Reply::Challenge("Basic realm=\"r\"".to_owned()), Reply::Challenge(bearer)]
+        })
+        .await;
+        let redirect = Reply::Redirect(format!("http://{other}/stolen"));
+        for login in [r#""auth": "bWU6c2VjcmV0""#, r#""identitytoken": "identity""#] {
+            let (_, host) = Fake::start(|host| {
+                let challenge = Reply::Challenge(format!(r#"Bearer realm="http://{host}/token""#));
+                vec![redirect.clone(), redirect.clone(), challenge, redirect.clone()]
+            })
+            .await;
+            let config = format!(r#"{{"auths": {{"{host}": {{{login}}}}}}}"#);
+            crate::system::output::write(&folder.path().join("config.json"), config.as_bytes()).unwrap();
+            for _ in 0..3 {
+                let error = registry_for(&environment).find(&format!("{host}/a:b")).await.unwrap_err();
+                assert_eq!(exit::of(&error), Exit::World, "{error:#}");
+            }
+        }
+        let asked = elsewhere.asked();
+        assert!(!asked.is_empty() && asked.iter().all(|asked| asked == "HEAD /stolen"), "{asked:?}");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Reads folders of result files, one folder a repetition. The folder may be untrusted: links are not followed, and no
 //! file may be larger than [`LIMIT`].
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use vllm_verdict::repetition::Outcome;
 use crate::exit::Classify;
 use crate::result::case_files::{CaseFiles, Folder, kind_of};
 use crate::result::{Commands, parse};
+use crate::system::regular_file;
 
 /// Largest file that is read, in bytes: 64 MiB. A detailed result has about 1 kB a request of 32 tokens.
 pub const LIMIT: u64 = 64 << 20;
@@ -81,7 +82,7 @@ fn entries(dir: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
+    let read = regular_file::open(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
     let length = read.with_context(|| format!("cannot read {}", path.display()))?;
     if length as u64 > LIMIT {
         bail!("{} is larger than {} MiB", path.display(), LIMIT >> 20);

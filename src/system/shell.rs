@@ -1,16 +1,19 @@
 //! The environment and the terminal of this process.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::environment::Environment;
+use crate::system::sink::Sink;
 
 /// The environment and the terminal of this process.
 #[derive(Debug)]
 pub struct Shell {
     pub environment: Environment,
+    /// What everything is printed through.
+    pub sink: Sink,
     /// Path of this binary.
     pub program: PathBuf,
     /// Whether standard error is a terminal, outside CI.
@@ -28,21 +31,18 @@ impl Shell {
         let program = std::env::current_exe().context("cannot find the path of this program")?;
         let terminal = std::io::stderr().is_terminal() && environment.get("CI").is_none();
         let width = environment.get("COLUMNS").and_then(|text| text.parse().ok()).unwrap_or(120);
-        Ok(Self { environment, program, terminal, width })
+        let sink = Sink::new(&environment);
+        Ok(Self { environment, sink, program, terminal, width })
     }
 
     /// Prints to standard output. A closed pipe is not an error.
     pub fn print(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes());
-        if !text.ends_with('\n') {
-            let _ = out.write_all(b"\n");
-        }
+        self.sink.out(text);
     }
 
     /// Prints a line to standard error.
     pub fn say(&self, text: &str) {
-        let _ = writeln!(std::io::stderr(), "{text}");
+        self.sink.err(text);
     }
 
     /// Prints a value as JSON.
@@ -50,7 +50,7 @@ impl Shell {
     /// # Errors
     /// A value that has no JSON form, which none of vllm-perf's types is.
     pub fn print_json<T: serde::Serialize>(&self, value: &T) -> Result<()> {
-        self.print(&serde_json::to_string_pretty(value).context("cannot print as JSON")?);
+        self.sink.out_json(&serde_json::to_string_pretty(value).context("cannot print as JSON")?);
         Ok(())
     }
 }

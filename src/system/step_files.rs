@@ -43,20 +43,16 @@ fn append(path: &Path, text: &str) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot append to {}", path.display()))
 }
 
-/// One output in the heredoc form, the only one in which a value may have any text.
+/// One output of one line, in the form with a delimiter, in which a value may have any text.
 fn output_entry(name: &str, value: &str, delimiter: &str) -> anyhow::Result<String> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
         bail!("`{name}` is not the name of an output: expected letters, digits, `-` and `_`");
     }
-    if value.contains(delimiter) {
-        bail!("the value of `{name}` contains the delimiter of outputs");
+    // A step that prints it, or passes it on in the form of one line, must not pass on another output.
+    if value.contains(char::is_control) || value.contains(delimiter) {
+        bail!("the value of `{name}` has a line break or another control character");
     }
     Ok(format!("{name}<<{delimiter}\n{value}\n{delimiter}\n"))
-}
-
-/// A token for `::stop-commands::`. Errors: the system has no randomness.
-pub fn stop_token() -> anyhow::Result<String> {
-    random_word()
 }
 
 /// 128 random bits in hexadecimal.
@@ -72,24 +68,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_output_with_lines_and_equal_signs_stays_one_output() {
+    fn an_output_with_equal_signs_stays_one_output() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        append_outputs(file.path(), &[("verdict", "regressed"), ("note", "a=b\nverdict=improved")]).unwrap();
+        append_outputs(file.path(), &[("verdict", "regressed"), ("note", "a=b<<c")]).unwrap();
         let text = fs::read_to_string(file.path()).unwrap();
         let delimiter = text.lines().next().unwrap().strip_prefix("verdict<<").unwrap();
         assert!(delimiter.starts_with("ghadelimiter_") && delimiter.len() == 45, "{delimiter}");
         assert_eq!(
             text,
-            format!(
-                "verdict<<{delimiter}\nregressed\n{delimiter}\nnote<<{delimiter}\na=b\nverdict=improved\n{delimiter}\n"
-            )
+            format!("verdict<<{delimiter}\nregressed\n{delimiter}\nnote<<{delimiter}\na=b<<c\n{delimiter}\n")
         );
     }
 
     #[test]
     fn neither_a_value_nor_a_name_can_start_another_output() {
-        let error = output_entry("note", "x\nD\nverdict<<D", "D").unwrap_err().to_string();
-        assert_eq!(error, "the value of `note` contains the delimiter of outputs");
+        for value in ["x\nD\nverdict<<D", "x\r::set-output name=a::b", "a\u{85}b", "xDx"] {
+            let error = output_entry("note", value, "D").unwrap_err().to_string();
+            assert_eq!(error, "the value of `note` has a line break or another control character");
+        }
         let error = output_entry("a=b", "x", "D").unwrap_err().to_string();
         assert_eq!(error, "`a=b` is not the name of an output: expected letters, digits, `-` and `_`");
     }
@@ -109,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn two_tokens_differ() {
-        assert_ne!(stop_token().unwrap(), stop_token().unwrap());
+    fn two_random_words_differ() {
+        assert_ne!(random_word().unwrap(), random_word().unwrap());
     }
 }

@@ -10,13 +10,23 @@ use vllm_verdict::v1::{DeviceName, Skipped};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::{FileName, SuiteFile, file_names};
+use crate::system::regular_file;
+use crate::system::suite_files::SuiteFiles;
 
-/// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder. A kind without a
+/// Largest test file, in bytes: those of vLLM have up to 20 kB.
+const FILE_LIMIT: u64 = 8 << 20;
+
+/// Reads the files of `device` in `dir` that `allowed` holds or, where the suite has a folder for each device, in that folder. A kind without a
 /// file is among the skipped.
 ///
 /// # Errors
 /// The user's mistake (exit 2): no such folder, no file at all, or a missing file that a variable names.
-pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)> {
+pub fn read(
+    dir: &Path,
+    env: &Environment,
+    device: DeviceName,
+    allowed: &SuiteFiles,
+) -> anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)> {
     let shown = dir.display();
     if !dir.is_dir() {
         return Err(anyhow!(
@@ -34,7 +44,9 @@ pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result
             true => own.join(&name),
             false => dir.join(&name),
         };
-        match (std::fs::read_to_string(&path), variable) {
+        // A link of the checkout to a file elsewhere: errors would quote that file.
+        allowed.check(&path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
+        match (regular_file::text(&path, FILE_LIMIT), variable) {
             (Ok(text), _) => files.push(SuiteFile { kind, path: path.display().to_string(), text }),
             (Err(error), None) if error.kind() == ErrorKind::NotFound => {
                 let reason = format!("no file `{name}` in `{shown}`");
@@ -57,11 +69,16 @@ pub fn read(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result
 }
 
 /// The serving files of `device` in `dir`: that of [`file_names`] or, where the suite has a folder for each device, every
-/// file of that folder with `serving` in its name. None where the suite has nothing for the device.
+/// file of that folder with `serving` in its name, as far as `allowed` holds them. None where the suite has nothing for the device.
 ///
 /// # Errors
 /// The user's mistake (exit 2): no such folder, or a file that cannot be read.
-pub fn serving(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Result<Vec<SuiteFile>> {
+pub fn serving(
+    dir: &Path,
+    env: &Environment,
+    device: DeviceName,
+    allowed: &SuiteFiles,
+) -> anyhow::Result<Vec<SuiteFile>> {
     let own = dir.join(device.as_str());
     let mut paths = Vec::new();
     if own.is_dir() {
@@ -81,8 +98,10 @@ pub fn serving(dir: &Path, env: &Environment, device: DeviceName) -> anyhow::Res
         paths.extend(named.filter_map(there));
     }
     let read = |path: &PathBuf| {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
+        allowed.check(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
+        let text = regular_file::text(path, FILE_LIMIT)
+            .with_context(|| format!("cannot read `{}`", path.display()))
+            .mistake()?;
         Ok(SuiteFile { kind: Kind::Serving, path: path.display().to_string(), text })
     };
     paths.iter().map(read).collect()
@@ -104,7 +123,7 @@ mod tests {
             output::write(&dir.path().join(name), text.as_bytes()).unwrap();
         }
         let file = |device| {
-            let (files, _) = read(dir.path(), &Environment::default(), device).unwrap();
+            let (files, _) = read(dir.path(), &Environment::default(), device, &SuiteFiles::Everywhere).unwrap();
             files[0].path.strip_prefix(&format!("{}/", dir.path().display())).unwrap().to_owned()
         };
         assert_eq!(file(DeviceName::Rocm), "rocm/serving-tests.json");
@@ -116,13 +135,19 @@ mod tests {
     fn files_are_upstreams_unless_a_variable_names_one() {
         let dir = Path::new(UPSTREAM);
         let env = |variables: &[(&'static str, &'static str)]| variables.iter().copied().collect();
-        let (files, skipped) = read(dir, &env(&[]), DeviceName::Cpu).unwrap();
+        let (files, skipped) = read(dir, &env(&[]), DeviceName::Cpu, &SuiteFiles::Everywhere).unwrap();
         let kinds: Vec<Kind> = files.iter().map(|file| file.kind).collect();
         assert_eq!(kinds, [Kind::Serving, Kind::Latency, Kind::Throughput]);
         assert_eq!(skipped[0].name, "startup");
         assert_eq!(skipped[0].reason.raw(), format!("no file `startup-tests-cpu.json` in `{UPSTREAM}`"));
 
-        let (files, _) = read(dir, &env(&[("SERVING_JSON", "serving-tests-cpu-asr.json")]), DeviceName::Cpu).unwrap();
+        let (files, _) = read(
+            dir,
+            &env(&[("SERVING_JSON", "serving-tests-cpu-asr.json")]),
+            DeviceName::Cpu,
+            &SuiteFiles::Everywhere,
+        )
+        .unwrap();
         assert!(files[0].path.ends_with("serving-tests-cpu-asr.json"), "{}", files[0].path);
 
         let shown = |result: anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)>| {
@@ -131,9 +156,9 @@ mod tests {
             format!("{error:#}").replace(UPSTREAM, "DIR")
         };
         let errors = [
-            shown(read(dir, &env(&[("LATENCY_JSON", "nope.json")]), DeviceName::Cpu)),
-            shown(read(dir, &env(&[]), DeviceName::Xpu)),
-            shown(read(&dir.join("nowhere"), &env(&[]), DeviceName::Cpu)),
+            shown(read(dir, &env(&[("LATENCY_JSON", "nope.json")]), DeviceName::Cpu, &SuiteFiles::Everywhere)),
+            shown(read(dir, &env(&[]), DeviceName::Xpu, &SuiteFiles::Everywhere)),
+            shown(read(&dir.join("nowhere"), &env(&[]), DeviceName::Cpu, &SuiteFiles::Everywhere)),
         ];
         insta::assert_snapshot!(errors.join("\n"), @"
         cannot read `DIR/nope.json`, which LATENCY_JSON names: No such file or directory (os error 2)

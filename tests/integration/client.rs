@@ -48,7 +48,7 @@ async fn start(simulation: Simulation) -> u16 {
 
 async fn measure(port: u16, flags: &str) -> anyhow::Result<ServingResult> {
     let arguments = serve_flags::parse(&words(&format!("--port {port} {flags}"))).unwrap();
-    native_client::run(&arguments, &Environment::default(), |_, _| ()).await
+    native_client::run(&arguments, &Environment::default(), None, |_, _| ()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ mod image;
 mod manifests;
 mod matrix;
 mod publish;
+mod pull_request_suite;
 mod run;
 mod secrets;
 mod statistics;

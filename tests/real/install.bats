@@ -39,11 +39,12 @@ install() {
 # A `cargo` that notes what it is asked and makes a binary, for where a real build would take minutes.
 stand_in_for_cargo() {
   mkdir path
-  cat >path/cargo <<'CARGO'
+  cat >path/cargo <<CARGO
 #!/usr/bin/env bash
-echo "$*" >>cargo.log
-mkdir -p "${!#}/bin"
-cp made/vllm-perf "${!#}/bin/"
+sed 's#[^ ]*/source#SOURCE#' <<<"\$*" >>$PWD/cargo.log
+echo "\$PWD \$RUSTUP_TOOLCHAIN \$(env)" >>$PWD/environment.log
+mkdir -p "\${!#}/bin"
+cp $PWD/made/vllm-perf "\${!#}/bin/"
 CARGO
   chmod +x path/cargo
 }
@@ -113,7 +114,7 @@ requests() {
   [ "$status" -eq 0 ]
   [ "$output" = "$PWD/cache/bin/vllm-perf" ]
   said "warning: vllm-perf-v9.8.7-$target.tar.gz could not be downloaded; building it instead"
-  [ "$(<cargo.log)" = "install --quiet --locked --path $PWD/checkout --root $PWD/cache" ]
+  [ "$(<cargo.log)" = "install --quiet --locked --path SOURCE --root $PWD/cache" ]
 }
 
 @test "before the first release auto builds and warns, and download says why not" {
@@ -255,4 +256,43 @@ requests() {
   run install ok VLLM_PERF_VERIFY_ATTESTATION=true
   [ "$status" -eq 4 ]
   said "does not hold: it is not used"
+}
+
+@test "a build runs nothing of the checkout that it is called in, and gets no token" {
+  stand_in_for_cargo
+  mkdir -p pr/evil/bin pr/.cargo pr/target/installed
+  printf '#!/bin/sh\necho ran >>%s/canary\n' "$PWD" | tee pr/evil/bin/cargo >pr/cargo
+  chmod +x pr/cargo pr/evil/bin/cargo
+  cp pr/cargo pr/rustup && cp pr/cargo pr/curl && cp pr/cargo pr/tar
+  printf '[toolchain]\npath = "%s/pr/evil"\n' "$PWD" >pr/rust-toolchain.toml
+  printf '[build]\nrustc-wrapper = "%s/pr/cargo"\n' "$PWD" >pr/.cargo/config.toml
+  cp -r checkout pr/action
+  home="$PWD"
+  run env --ignore-environment "PATH=.:$PWD/path::bin:$PATH" "HOME=$PWD/home" "TMPDIR=$PWD/home" \
+    "VLLM_PERF_INSTALL_ROOT=target/installed" VLLM_PERF_INSTALL=cargo "RUSTUP_TOOLCHAIN=$PWD/pr/evil" \
+    GH_TOKEN=canary1 GITHUB_TOKEN=canary2 CARGO_REGISTRY_TOKEN=canary3 RUSTC_WRAPPER=canary4 \
+    bash -c 'cd pr && bash action/scripts/install.sh 2>>../said.log'
+  [ "$status" -eq 0 ]
+  [ "$output" = "$home/pr/target/installed/bin/vllm-perf" ]
+  [ ! -e canary ]
+  [ -z "$(grep canary environment.log)" ]
+  grep -q "^$home/home/tmp[^ ]*/source [A-Za-z0-9._-]* " environment.log
+  [ -z "$(ls home)" ]
+}
+
+@test "only gh gets the token, and only for an attestation" {
+  mkdir path
+  # shellcheck disable=SC2016 # the stand-in expands it
+  printf '#!/bin/sh\nenv >>gh.log\n' >path/gh
+  printf '#!/bin/sh\nenv >>%s/others.log\nexec /usr/bin/env curl.real "$@"\n' "$PWD" >path/curl
+  ln -s "$(command -v curl)" path/curl.real
+  chmod +x path/gh path/curl
+  run install ok VLLM_PERF_INSTALL=download GH_TOKEN=canary GITHUB_TOKEN=canary
+  [ "$status" -eq 0 ]
+  [ ! -e gh.log ]
+  run install ok VLLM_PERF_VERIFY_ATTESTATION=true GH_TOKEN=canary GITHUB_TOKEN=canary
+  [ "$status" -eq 0 ]
+  grep -q '^GH_TOKEN=canary$' gh.log
+  [ -e others.log ]
+  [ -z "$(grep canary others.log)" ]
 }

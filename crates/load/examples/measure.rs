@@ -37,7 +37,7 @@ fn load(server: Server) -> anyhow::Result<Load> {
     let due = arrivals(prompts.len(), 50.0, 1.0, 0);
     let requests = prompts.iter().zip(due).map(|(prompt, due)| {
         let body = Api::Completions.body("demo", prompt, &Sampling::new())?;
-        Ok(Request { due, bytes: server.request(&body) })
+        Ok(Request { due, bytes: server.request(&body), output_tokens: prompt.output_tokens })
     });
     let requests = requests.collect::<anyhow::Result<_>>()?;
     let limits = Limits { max_concurrency: None, stall_timeout: Duration::from_secs(60) };

@@ -30,6 +30,8 @@ pub struct Request {
     pub due: Duration,
     /// The whole HTTP request, as made by [`Server::request`].
     pub bytes: Bytes,
+    /// Tokens that it asks for. An answer that is far longer is not read to its end.
+    pub output_tokens: usize,
 }
 
 /// Limits of a load.

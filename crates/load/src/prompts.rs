@@ -3,6 +3,7 @@
 
 mod chat_template;
 mod custom;
+mod input_file;
 mod prompt;
 mod prompt_error;
 mod prompt_file;
@@ -10,14 +11,16 @@ mod prompt_selection;
 mod random;
 mod sharegpt;
 mod sonnet;
+mod stop;
 mod tokenizer;
 
-pub use custom::custom;
+pub use custom::{check_custom, custom};
 pub use prompt::{Content, Prompt};
 pub use prompt_error::PromptError;
 pub use prompt_selection::{Selection, repeat};
 pub use random::{RandomPrompts, RangeRatio, random};
 pub use sharegpt::sharegpt;
 pub use sonnet::{SonnetLengths, sonnet};
+pub use stop::Stop;
 pub use tokenizer::Tokenizer;
 pub(crate) use tokenizer::open_encoder;

@@ -153,12 +153,14 @@ async fn run_requests(load: Load, finished: Arc<AtomicUsize>) -> Result<Run> {
         let (load, connections) = (Arc::clone(&load), Arc::clone(&connections));
         let (lags, last_finished, finished) = (Arc::clone(&lags), Arc::clone(&last_finished), Arc::clone(&finished));
         in_flight.spawn(async move {
-            let request = load.requests.get(index).map_or(&[][..], |request| &request.bytes);
+            let request = load.requests.get(index);
+            let (request, output_tokens) = request.map_or((&[][..], 0), |it| (&it.bytes[..], it.output_tokens));
             if let Some(allowed) = allowed {
                 lags.add_send(allowed.elapsed().as_secs_f64());
             }
             let (stall_timeout, keep_text) = (load.limits.stall_timeout, load.keep_texts);
-            let answer = send(Outgoing { request, stall_timeout, keep_text, epoch: begin, due }, &connections).await;
+            let outgoing = Outgoing { request, output_tokens, stall_timeout, keep_text, epoch: begin, due };
+            let answer = send(outgoing, &connections).await;
             last_finished.set_now();
             drop(slot);
             finished.fetch_add(1, Ordering::Relaxed);
@@ -186,7 +188,8 @@ mod tests {
     }
 
     fn requests(due: &[u64]) -> Vec<Request> {
-        due.iter().map(|due| Request { due: Duration::from_secs(*due), bytes: Bytes::new() }).collect()
+        let request = |due| Request { due: Duration::from_secs(due), bytes: Bytes::new(), output_tokens: 1 };
+        due.iter().copied().map(request).collect()
     }
 
     #[test]

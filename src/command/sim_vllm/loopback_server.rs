@@ -92,7 +92,7 @@ impl LoopbackServer {
         let sampling = Sampling::from_iter([("ignore_eos".to_owned(), true.into())]);
         let requests = prompts.iter().map(|prompt| {
             let body = Api::Completions.body(&self.model, prompt, &sampling)?;
-            Ok(Request { due: Duration::ZERO, bytes: server.request(&body) })
+            Ok(Request { due: Duration::ZERO, bytes: server.request(&body), output_tokens: prompt.output_tokens })
         });
         let requests = requests.collect::<Result<_>>()?;
         Ok(Load {

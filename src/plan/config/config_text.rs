@@ -159,6 +159,7 @@ matrix:
                 wait: Duration::from_secs(5400),
             },
             suite: "my/tests".into(),
+            allowed_folders: Vec::new(),
             strategy: Some(Strategy::Screen),
             environment: EnvironmentConfig { max_outside_load: 0.35 },
             verdict: VerdictConfig {
@@ -240,7 +241,7 @@ matrix:
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store, records, matrix
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, allowed_folders, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`

@@ -76,6 +76,7 @@ mod tests {
         images.rocm = docker.io/rocm/vllm-ci (Default)
         images.wait = 1m15s (File("vllm-perf.yml"))
         suite = .buildkite/performance-benchmarks/tests (Default)
+        allowed_folders =  (Default)
         strategy = paired, or single without a base (Default)
         environment.max_outside_load = 20% (Default)
         verdict.min_effect.throughput = 2% (Default)

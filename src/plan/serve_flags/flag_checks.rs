@@ -63,11 +63,39 @@ pub(super) fn check(arguments: &Arguments) -> Result<(), String> {
         Api::Completions => "completions",
         Api::Chat => "chat/completions",
     };
+    arguments.server.url()?;
     if !arguments.server.endpoint.ends_with(suffix) {
         let backend = arguments.server.backend.as_str();
         return Err(format!("`--endpoint {}` must end in `{suffix}` for backend {backend}", arguments.server.endpoint));
     }
-    Ok(())
+    sizes(arguments)
+}
+
+/// Most tokens of a prompt or of an answer: more than every model takes.
+const MOST_TOKENS: usize = 16 << 20;
+
+/// Most requests of a case.
+const MOST_REQUESTS: usize = 10_000_000;
+
+/// Prompts are made in memory before they are sent.
+fn sizes(arguments: &Arguments) -> Result<(), String> {
+    let lengths = &arguments.lengths;
+    let sizes = [
+        ("--num-prompts", arguments.dataset.num_prompts, MOST_REQUESTS),
+        ("--num-warmups", arguments.load.num_warmups, MOST_REQUESTS),
+        ("--random-input-len", lengths.random_input_len, MOST_TOKENS),
+        ("--random-output-len", lengths.random_output_len, MOST_TOKENS),
+        ("--random-prefix-len", lengths.random_prefix_len, MOST_TOKENS),
+        ("--sharegpt-output-len", lengths.sharegpt_output_len.unwrap_or_default(), MOST_TOKENS),
+        ("--custom-output-len", lengths.custom_output_len().unwrap_or_default(), MOST_TOKENS),
+        ("--sonnet-input-len", lengths.sonnet_input_len, MOST_TOKENS),
+        ("--sonnet-output-len", lengths.sonnet_output_len, MOST_TOKENS),
+        ("--sonnet-prefix-len", lengths.sonnet_prefix_len, MOST_TOKENS),
+    ];
+    match sizes.iter().find(|(_, size, most)| size > most) {
+        Some((flag, size, most)) => Err(format!("`{flag} {size}` is more than {most}")),
+        None => Ok(()),
+    }
 }
 
 fn traffic(arguments: &Arguments) -> Result<(), String> {

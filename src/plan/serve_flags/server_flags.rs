@@ -57,11 +57,11 @@ pub struct ModelFlags {
 }
 
 impl ServerFlags {
-    /// The URL that requests are sent to.
+    /// The URL that requests are sent to. The endpoint never changes the server.
     ///
     /// # Errors
-    /// Host and endpoint are not a URL.
-    pub fn url(&self) -> Result<Url, url::ParseError> {
+    /// Host and endpoint are not a URL, or the endpoint is not a path on that host.
+    pub fn url(&self) -> Result<Url, String> {
         let base = match &self.base_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
             None if self.host.contains(':') && !self.host.starts_with('[') => {
@@ -69,8 +69,20 @@ impl ServerFlags {
             }
             None => format!("http://{}:{}", self.host, self.port),
         };
-        Url::parse(&format!("{base}{}", self.endpoint))
+        let no_url = |error| format!("cannot make a URL of --host, --port and --endpoint: {error}");
+        let server = Url::parse(&base).map_err(no_url)?;
+        let url = Url::parse(&format!("{base}{}", self.endpoint)).map_err(no_url)?;
+        if !self.endpoint.starts_with('/') || !is_same_server(&server, &url) {
+            return Err(format!("`--endpoint {}` is not a path on {server}: it must begin with `/`", self.endpoint));
+        }
+        Ok(url)
     }
+}
+
+/// Whether both have the same scheme, login, host and port.
+fn is_same_server(one: &Url, other: &Url) -> bool {
+    let server = |url: &Url| url[..url::Position::BeforePath].to_owned();
+    server(one) == server(other)
 }
 
 impl ModelFlags {

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-use super::registry_url::is_private;
+use super::registry_url::{is_here, is_private};
 
 /// The authorization that a registry asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Challenge {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bearer {
     realm: String,
+    /// Whether the registry that names it is on this machine.
+    local: bool,
     service: Option<String>,
     scope: Option<String>,
 }
@@ -29,6 +31,12 @@ impl Bearer {
         let url = Url::parse(&self.realm).with_context(|| format!("token server `{}` is not a URL", self.realm))?;
         if !is_private(&url) {
             bail!("the registry names the token server `{}`, which is not https", self.realm);
+        }
+        if is_here(&url) && !self.local {
+            bail!("the registry names the token server `{}`, which is on this machine", self.realm);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            bail!("the registry names a token server with a login in its URL");
         }
         Ok(url)
     }
@@ -54,8 +62,8 @@ impl Bearer {
     }
 }
 
-/// The challenge of an answer; where there are several, a token is preferred to a login.
-pub(super) fn read(headers: &HeaderMap) -> anyhow::Result<Challenge> {
+/// The challenge of an answer of `registry`; where there are several, a token is preferred to a login.
+pub(super) fn read(headers: &HeaderMap, registry: &Url) -> anyhow::Result<Challenge> {
     let values: Vec<&str> = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
     let of_scheme = |name: &str| {
         values.iter().find_map(|value| {
@@ -73,7 +81,7 @@ pub(super) fn read(headers: &HeaderMap) -> anyhow::Result<Challenge> {
         quoted_pairs(parameters).into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     };
     let realm = of("realm").context("the registry names no token server")?;
-    Ok(Challenge::Bearer(Bearer { realm, service: of("service"), scope: of("scope") }))
+    Ok(Challenge::Bearer(Bearer { realm, local: is_here(registry), service: of("service"), scope: of("scope") }))
 }
 
 /// `a="b,c", d=e` as pairs; commas inside quotes do not separate.
@@ -91,6 +99,10 @@ fn quoted_pairs(text: &str) -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
+    fn challenge(values: &[&str]) -> anyhow::Result<Challenge> {
+        read(&headers(values), &"https://registry.example/v2/".parse().unwrap())
+    }
+
     fn headers(values: &[&str]) -> HeaderMap {
         values.iter().map(|value| (WWW_AUTHENTICATE, value.parse().unwrap())).collect()
     }
@@ -98,19 +110,38 @@ mod tests {
     #[test]
     fn a_challenge_keeps_commas_inside_quotes() {
         let value = r#"Bearer realm="https://auth/token",service="reg",scope="repository:a/b:pull,push""#;
-        let Challenge::Bearer(bearer) = read(&headers(&["Basic realm=x", value])).unwrap() else { panic!() };
+        let Challenge::Bearer(bearer) = challenge(&["Basic realm=x", value]).unwrap() else { panic!() };
         assert_eq!(
             bearer.url().unwrap().as_str(),
             "https://auth/token?service=reg&scope=repository%3Aa%2Fb%3Apull%2Cpush"
         );
-        assert_eq!(read(&headers(&["Basic realm=\"x\""])).unwrap(), Challenge::Basic);
-        assert!(read(&headers(&["Negotiate"])).is_err());
-        assert!(read(&headers(&["Bearer service=\"x\""])).is_err());
+        assert_eq!(challenge(&["Basic realm=\"x\""]).unwrap(), Challenge::Basic);
+        assert!(challenge(&["Negotiate"]).is_err());
+        assert!(challenge(&["Bearer service=\"x\""]).is_err());
+    }
+
+    #[test]
+    fn a_login_goes_to_a_token_server_of_the_registry_over_tls_only() {
+        for realm in [
+            "http://auth.example/token",
+            "http://127.0.0.1:9/token",
+            "https://localhost/token",
+            "https://[::1]:9/token",
+            "https://me:x@auth.example/token",
+            "file:///etc/passwd",
+            "//auth.example/token",
+            "ftp://auth.example",
+        ] {
+            let Challenge::Bearer(bearer) = challenge(&[&format!("Bearer realm=\"{realm}\"")]).unwrap() else {
+                panic!()
+            };
+            assert!(bearer.url().is_err() && bearer.server().is_err(), "{realm}");
+        }
     }
 
     #[test]
     fn a_token_server_without_tls_is_refused() {
-        let Challenge::Bearer(bearer) = read(&headers(&["Bearer realm=\"http://auth.example/token\""])).unwrap() else {
+        let Challenge::Bearer(bearer) = challenge(&["Bearer realm=\"http://auth.example/token\""]).unwrap() else {
             panic!()
         };
         assert!(bearer.url().unwrap_err().to_string().contains("which is not https"));

@@ -33,6 +33,8 @@ const DOCUMENT_LIMIT: usize = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct RegistryHttp {
     pub client: Client,
+    /// For token servers, which get the login: without redirects, since the body of a request follows them.
+    pub tokens: Client,
     pause: Duration,
 }
 
@@ -58,8 +60,11 @@ impl RegistryHttp {
             }
         });
         let agent = concat!("vllm-perf/", env!("CARGO_PKG_VERSION"));
-        let client = Client::builder().redirect(policy).user_agent(agent).timeout(limit).build();
-        Ok(Self { client: client.context("cannot make an HTTP client").world()?, pause })
+        let client = |policy| {
+            let client = Client::builder().redirect(policy).user_agent(agent).timeout(limit).build();
+            client.context("cannot make an HTTP client").world()
+        };
+        Ok(Self { client: client(policy)?, tokens: client(Policy::none())?, pause })
     }
 
     /// Sends a request, again where that may help.

@@ -10,8 +10,18 @@ pub fn is_private(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && url.host_str().is_some_and(is_loopback))
 }
 
+/// Whether a URL is on this machine.
+pub fn is_here(url: &Url) -> bool {
+    url.host_str().is_some_and(is_loopback)
+}
+
 fn is_loopback(host: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// Host and port, for messages.
+pub fn host(url: &Url) -> &str {
+    &url[url::Position::BeforeHost..url::Position::AfterPort]
 }
 
 /// The URL of a manifest (`manifests`) or of an image's configuration (`blobs`).

@@ -1,12 +1,26 @@
 //! The chat template of a model: Jinja with the settings and functions of the `transformers` library.
 
-use anyhow::{Context, Result};
+use std::io;
+
+use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
+
+/// Longest source of a template, in bytes: those of models have a few thousand.
+const SOURCE_LIMIT: usize = 1 << 20;
+
+/// Longest text that a template gives, in bytes.
+const TEXT_LIMIT: usize = 64 << 20;
+
+/// Instructions of one rendering: templates of models take a few thousand, and a loop without end ends within a second.
+const INSTRUCTIONS: u64 = 1 << 20;
+
+/// Calls of macros within one another. Each takes a part of the stack, which is 2 MiB on a thread of its own.
+const CALL_DEPTH: usize = 100;
 
 /// A template, and the special tokens that it can use.
 #[derive(Debug)]
@@ -72,10 +86,14 @@ impl ChatTemplate {
     /// template has.
     ///
     /// # Errors
-    /// The template is malformed, or it raises an error.
+    /// The template is malformed, it raises an error, or it needs more time or space than any template of a model.
     pub fn render(&self, message: &str, variables: &Map<String, serde_json::Value>) -> Result<String> {
+        ensure!(self.source.len() <= SOURCE_LIMIT, "the template has more than {SOURCE_LIMIT} bytes");
         let source = without_generation(&self.source)?;
         let mut jinja = Environment::new();
+        // The template may be that of a pull request.
+        jinja.set_fuel(Some(INSTRUCTIONS));
+        jinja.set_recursion_limit(CALL_DEPTH);
         jinja.set_trim_blocks(true);
         jinja.set_lstrip_blocks(true);
         jinja.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -96,7 +114,34 @@ impl ChatTemplate {
         };
         // Through a value, so that a variable replaces one of the same name.
         let context = serde_json::to_value(context).context("cannot serialize the variables of the template")?;
-        jinja.render_str(&source, context).map_err(anyhow::Error::from)
+        let mut text = BoundedText::default();
+        let template = jinja.template_from_str(&source)?;
+        let rendered = template.render_captured_to(context, &mut text).map(drop);
+        ensure!(!text.exceeded, "the text of the template has more than {TEXT_LIMIT} bytes");
+        rendered.map_err(anyhow::Error::from)?;
+        String::from_utf8(text.bytes).context("the text of the template is not UTF-8")
+    }
+}
+
+/// Takes at most [`TEXT_LIMIT`] bytes.
+#[derive(Default)]
+struct BoundedText {
+    bytes: Vec<u8>,
+    exceeded: bool,
+}
+
+impl io::Write for BoundedText {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.exceeded |= self.bytes.len() + bytes.len() > TEXT_LIMIT;
+        if self.exceeded {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -180,5 +225,26 @@ mod tests {
         assert!(refused.contains("roles must alternate"), "{refused}");
         let malformed = format!("{:#}", render("a\n{% if %}").unwrap_err());
         assert!(malformed.contains(":2)"), "{malformed}");
+    }
+
+    #[test]
+    fn a_template_without_end_is_ended() {
+        let begun = std::time::Instant::now();
+        let nested = format!("{}x{}", "{% for a in range(90000) %}".repeat(9), "{% endfor %}".repeat(9));
+        let long = format!("{{% for a in range(90000) %}}{}{{% endfor %}}", "x".repeat(10_000));
+        let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
+        for source in [
+            nested.as_str(),
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            "{% macro m() %}{% for i in range(9) %}{{ m() }}{% endfor %}{% endmacro %}{{ m() }}",
+            "{% for a in range(90000) recursive %}{{ loop(range(90000)) }}{% endfor %}",
+            "{{ 'x' * 99999999999 }}",
+            &long,
+            &deep,
+            &"x".repeat(SOURCE_LIMIT + 1),
+        ] {
+            assert!(render(source).is_err(), "{}", &source[..source.len().min(80)]);
+        }
+        assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
     }
 }

@@ -9,6 +9,7 @@ use super::prompt::{Content, Prompt};
 use super::prompt_error::PromptError;
 use super::prompt_file;
 use super::prompt_selection::Selection;
+use super::stop;
 use super::tokenizer::Tokenizer;
 use crate::generator::python::Random;
 
@@ -16,6 +17,14 @@ use crate::generator::python::Random;
 struct CustomLine {
     prompt: String,
     output_tokens: Option<f64>,
+}
+
+/// Checks that the lines of the file `path` have the format of [`custom`].
+///
+/// # Errors
+/// The file cannot be read, or a line is not valid: `vllm bench serve` has formats that this client lacks.
+pub fn check_custom(path: &Path) -> Result<(), PromptError> {
+    prompt_file::json_lines::<CustomLine>(path).map(drop)
 }
 
 /// Prompts of the file `path`; all of them if `selection` has a number of 0. `output_len` is the number of tokens of every
@@ -43,6 +52,7 @@ pub fn custom(
     }
     let wanted = if selection.prompts == 0 { lines.len() } else { selection.prompts };
     let prompt = |(line, content): (usize, CustomLine)| {
+        stop::check()?;
         let output_tokens = match (output_len, content.output_tokens) {
             (Some(length), _) => length,
             (None, Some(length)) if length >= 1.0 => length as usize,

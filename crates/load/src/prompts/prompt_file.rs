@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::input_file;
 use super::prompt_error::PromptError;
 
 /// The text of a file.
@@ -11,7 +12,7 @@ use super::prompt_error::PromptError;
 /// # Errors
 /// It cannot be read, or it is not UTF-8.
 pub fn text(path: &Path) -> Result<String, PromptError> {
-    std::fs::read_to_string(path).map_err(|error| PromptError::UnreadableFile { path: path.to_owned(), error })
+    input_file::text(path).map_err(|error| PromptError::UnreadableFile { path: path.to_owned(), error })
 }
 
 /// A file that is one JSON value.

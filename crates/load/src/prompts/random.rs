@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::prompt::{Content, Prompt};
 use super::prompt_error::PromptError;
+use super::stop;
 use super::tokenizer::Tokenizer;
 use crate::generator::numpy::Generator;
 
@@ -68,15 +69,16 @@ pub fn random(spec: &RandomPrompts, tokenizer: Option<&Tokenizer>) -> Result<Vec
         prefix = writer.write(prefix).1;
     }
     let prompts = inputs.into_iter().zip(outputs).zip(offsets).enumerate();
-    Ok(prompts
+    prompts
         .map(|(index, ((length, output_tokens), offset))| {
+            stop::check()?;
             let own = plain.iter().cycle().skip((offset + index) % plain.len()).take(length);
             let ids = prefix.iter().chain(own).copied().collect();
             let wanted = spec.prefix_len + length;
             let (content, ids) = writer.write_to(ids, wanted);
-            Prompt { content, tokens: ids.len(), output_tokens }
+            Ok(Prompt { content, tokens: ids.len(), output_tokens })
         })
-        .collect())
+        .collect()
 }
 
 /// Lengths from `low` to `high`, both included.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokenizers::PostProcessor;
 
 use super::chat_template::{ChatTemplate, NamedTemplates};
+use super::input_file;
 use super::prompt_error::PromptError;
 
 /// The tokenizer of a model, its special tokens, and its chat template if it has one.
@@ -35,7 +36,7 @@ impl Tokenizer {
         let special = names.all().filter_map(|token| encoder.token_to_id(token)).collect();
         let file = folder.join("chat_template.jinja");
         let source = if file.is_file() {
-            Some(std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?)
+            Some(input_file::text(&file).with_context(|| format!("cannot read {}", file.display()))?)
         } else {
             config.chat_template.and_then(NamedTemplates::into_default)
         };
@@ -87,7 +88,8 @@ impl Tokenizer {
 
 fn read_encoder(path: &Path) -> Result<tokenizers::Tokenizer> {
     let cannot = |error| anyhow!("cannot read {}: {error}", path.display());
-    let mut encoder = tokenizers::Tokenizer::from_file(path).map_err(cannot)?;
+    let bytes = input_file::bytes(path).map_err(|error| cannot(error.into()))?;
+    let mut encoder = tokenizers::Tokenizer::from_bytes(bytes).map_err(cannot)?;
     // Some files truncate or pad every text, which a server does not do.
     encoder.with_padding(None).with_truncation(None).map_err(cannot)?;
     Ok(encoder)
@@ -98,7 +100,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
         return Ok(None);
     }
     let cannot = || format!("cannot read {}", path.display());
-    let bytes = std::fs::read(path).with_context(cannot)?;
+    let bytes = input_file::bytes(path).with_context(cannot)?;
     serde_json::from_slice(&bytes).with_context(cannot).map(Some)
 }
 
