@@ -8,8 +8,10 @@ use vllm_perf::command::{self, arguments};
 use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
 use vllm_perf::system::shell::Shell;
+use vllm_perf::system::{process, program_path};
 
 fn main() -> ExitCode {
+    process::shut_to_other_processes();
     let environment = environment();
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let called = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or_default();
@@ -29,7 +31,8 @@ fn main() -> ExitCode {
         }
     };
     if let arguments::Command::Guard(arguments) = &cli.command {
-        return match vllm_perf::system::guard::run(&arguments.words, arguments.container.as_deref()) {
+        return match vllm_perf::system::guard::run(&arguments.words, arguments.container.as_deref(), &arguments.remove)
+        {
             Ok(code) => ExitCode::from(code),
             Err(error) => finish(Err(error)),
         };
@@ -44,8 +47,10 @@ fn main() -> ExitCode {
 /// The one place where the process environment is read.
 #[expect(clippy::disallowed_methods, reason = "everything else gets the environment as an argument")]
 fn environment() -> Environment {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .map(|(name, value)| (text(name), text(value)))
+        .map(|(name, value)| if name == "PATH" { (name, program_path::absolute(&value)) } else { (name, value) })
         .collect()
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use vllm_verdict::case::Kind;
 use vllm_verdict::repetition::{Measurement, Outcome};
 use vllm_verdict::side::Side;
@@ -22,6 +22,7 @@ use crate::plan::target::Target;
 use crate::run::journal::{Entry, Journal};
 use crate::system::docker;
 use crate::system::host::outside_load::{ProcessorUse, Watch};
+use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// One pass in progress. The results of a warm-up go to a journal that is not written.
 pub struct PassRun<'r, 's> {
@@ -57,10 +58,17 @@ impl PassRun<'_, '_> {
     /// Makes the folder of the pass and returns its absolute path: children and containers run in other folders.
     pub fn make_folder(&self) -> Result<PathBuf> {
         let folder = self.folder();
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| folder.canonicalize())
-            .with_context(|| format!("cannot make the folder `{}`", folder.display()))
-            .world()
+        let cannot = || format!("cannot make the folder `{}`", folder.display());
+        let root = self.session.output.root();
+        std::fs::create_dir_all(&folder).with_context(cannot).world()?;
+        let root_path = root.canonicalize().with_context(cannot).world()?;
+        let path = folder.canonicalize().with_context(cannot).world()?;
+        // A link in the output folder would lead what is written here to another place.
+        let expected = root_path.join(folder.strip_prefix(root).unwrap_or(&folder));
+        if path != expected {
+            return Err(anyhow!("`{}` is a link to `{}`: remove it", folder.display(), path.display())).mistake();
+        }
+        Ok(path)
     }
 
     /// `base 2`, `head warm-up`.
@@ -76,7 +84,7 @@ impl PassRun<'_, '_> {
     pub async fn measure(&mut self, case: &Case, server: Option<&Running>) -> Result<bool> {
         let folder = self.make_folder()?;
         let label = self.label();
-        let Session { processes, progress, limits, environment, .. } = *self.session;
+        let Session { output, processes, progress, limits, environment, .. } = *self.session;
         progress.working(&format!("{label}: {}", case.name));
         let (started, begun) = (now(), Instant::now());
         let container = server.and_then(|server| server.container.clone());
@@ -89,7 +97,8 @@ impl PassRun<'_, '_> {
             Target::Local(_) | Target::Sim(_) => true,
         };
         let watch = Watch::begin(container_time);
-        let case_run = CaseRun { side: self.side_run, processes, folder: &folder, limit: limits.case, environment };
+        let case_run =
+            CaseRun { side: self.side_run, output, processes, folder: &folder, limit: limits.case, environment };
         let outcome = case_run.measure(case, server).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let container_time = processor_time(container.as_deref()).await;
@@ -118,7 +127,8 @@ impl PassRun<'_, '_> {
 
     /// Splits the time of a case into measuring and the client's start and end.
     fn spend(&mut self, case: &Case, folder: &Path, seconds: f64) {
-        let result = std::fs::read_to_string(folder.join(format!("{}.json", case.name))).unwrap_or_default();
+        let path = folder.join(format!("{}.json", case.name));
+        let result = regular_file::text(&path, RESULT_LIMIT).unwrap_or_default();
         let measuring = time_spent::measured(case.kind, &result).unwrap_or(seconds).min(seconds);
         self.tally.spent.measuring += measuring;
         self.tally.spent.client_start += seconds - measuring;
@@ -187,8 +197,7 @@ async fn processor_time(container: Option<&str>) -> Option<f64> {
 
 /// The last lines of a log, to print with a failure.
 pub fn tail(log: &Path) -> String {
-    let Ok(text) = std::fs::read(log) else { return String::new() };
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
+    let text = regular_file::end(log, 4000).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }

@@ -94,6 +94,11 @@ impl OutputFolder {
         self.file("spool")
     }
 
+    /// Where clients write their results while they run.
+    pub fn exchange(&self) -> PathBuf {
+        self.file(".exchange")
+    }
+
     /// Head's results, merged over the repetitions.
     pub fn results(&self) -> PathBuf {
         self.file("results")

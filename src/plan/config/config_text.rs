@@ -90,7 +90,9 @@ mod tests {
     use super::*;
     use crate::exit::{self, Exit};
     use crate::plan::config::record_rules::{Choice, Rules};
-    use crate::plan::config::{EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig};
+    use crate::plan::config::{
+        ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig,
+    };
 
     /// Every key, each with a value that is not the default.
     const EVERY_KEY: &str = r#"
@@ -105,6 +107,7 @@ images:
   main: registry.example.org/team/main_repo
   rocm: rocm
   wait: 1h30m
+container: {memory: 64g, shm_size: 8g, pids: 4096}
 suite: my/tests
 strategy: screen
 environment: {max_outside_load: 35%}
