@@ -1,8 +1,8 @@
 //! Files that only this user can read, for options of a command whose value must not be seen in the list of processes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -48,7 +48,8 @@ impl PrivateFiles {
     /// When a file cannot be written, or a value cannot be a line of a file of variables (the user's mistake, exit 2).
     pub fn write(options: &[FileOption]) -> Result<(Self, Vec<String>)> {
         let cannot = "cannot write the private files of a command";
-        let folder = tempfile::Builder::new().prefix("vllm-perf-").tempdir().context(cannot)?;
+        let only_ours = Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix("vllm-perf-").permissions(only_ours).tempdir().context(cannot)?;
         let mut words = Vec::new();
         for (number, option) in options.iter().enumerate() {
             let (option, prefix, content) = option.parts()?;
@@ -72,8 +73,6 @@ fn new(path: &Path) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -161,6 +161,7 @@ matrix:
                 rocm: "rocm".into(),
                 wait: Duration::from_secs(5400),
             },
+            container: ContainerConfig { memory: Some("64g".into()), shm_size: "8g".into(), pids: 4096 },
             suite: "my/tests".into(),
             strategy: Some(Strategy::Screen),
             environment: EnvironmentConfig { max_outside_load: 0.35 },
@@ -243,7 +244,7 @@ matrix:
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, strategy, environment, verdict, store, records, matrix
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, container, suite, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`
