@@ -13,6 +13,7 @@ pub mod github_reply;
 pub mod github_transport;
 pub mod guard;
 pub mod host;
+pub mod host_variables;
 pub mod image_wait;
 pub mod interrupt;
 pub mod model_folder;

@@ -4,40 +4,8 @@ use indexmap::IndexMap;
 use vllm_verdict::v1::DeviceName;
 
 use crate::environment::Environment;
+use crate::system::host_variables::{chosen, is_of_the_host};
 
-/// What every program of this machine gets: where programs and files are, how the network is reached.
-const OF_THE_HOST: &[&str] = &[
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_RUNTIME_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-];
-/// What the `docker` command gets besides: which engine it asks, and how. An engine may be reached over SSH.
-const OF_DOCKER: &[&str] = &[
-    "DOCKER_HOST",
-    "DOCKER_CONFIG",
-    "DOCKER_CONTEXT",
-    "DOCKER_TLS_VERIFY",
-    "DOCKER_CERT_PATH",
-    "DOCKER_API_VERSION",
-    "SSH_AUTH_SOCK",
-];
 /// What a vllm on this machine gets besides: settings of computation.
 const OF_VLLM: &[&str] = &["VIRTUAL_ENV"];
 const PREFIXES_OF_VLLM: &[&str] = &[
@@ -78,22 +46,11 @@ fn is_of_vllm(name: &str) -> bool {
         && (OF_VLLM.contains(&name) || PREFIXES_OF_VLLM.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-fn chosen(environment: &Environment, is_allowed: impl Fn(&str) -> bool) -> IndexMap<String, String> {
-    let allowed = environment.iter().filter(|(name, _)| is_allowed(name));
-    allowed.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
 /// The variables of a vllm on this machine: the operator's, with those of `env` over them.
 pub fn on_host(environment: &Environment, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-    let mut all = chosen(environment, |name| OF_THE_HOST.contains(&name) || is_of_vllm(name));
+    let mut all = chosen(environment, |name| is_of_the_host(name) || is_of_vllm(name));
     all.extend(env.clone());
     all
-}
-
-/// The variables of the `docker` command and of its guard: a fixed list of the operator's. Nothing of a suite and no token
-/// is among them.
-pub fn of_docker(environment: &Environment) -> IndexMap<String, String> {
-    chosen(environment, |name| OF_THE_HOST.contains(&name) || OF_DOCKER.contains(&name))
 }
 
 /// The variables of a container, with the defaults and those of `env` over them.
@@ -148,11 +105,6 @@ mod tests {
 
     fn names(variables: IndexMap<String, String>) -> String {
         variables.into_keys().collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn the_docker_command_gets_a_fixed_list_and_no_token() {
-        assert_eq!(names(of_docker(&operator())), "DOCKER_HOST HOME PATH SSH_AUTH_SOCK");
     }
 
     #[test]

@@ -44,13 +44,13 @@ impl ImageFetch<'_> {
         }
         if let Target::Image(reference) = &planned.target {
             self.fetch(reference).await?;
-            let image = docker::pinned(reference).await.world()?;
+            let image = docker::pinned(reference, &self.shell.environment).await.world()?;
             let digest = docker::digest_of(&image);
             run_folder::check_digest(self.out, side, reference, digest)?;
             facts.image_digest = Some(digest.into());
             pinned = Some(image);
             if facts.dated.is_none() {
-                facts.dated = docker::built(reference).await.map(Into::into);
+                facts.dated = docker::built(reference, &self.shell.environment).await.map(Into::into);
             }
         }
         Ok(Fetched { facts, pinned })
@@ -58,12 +58,12 @@ impl ImageFetch<'_> {
 
     /// Pulls an image that the engine does not have, as soon as the registry has it.
     async fn fetch(&self, reference: &str) -> Result<()> {
-        if docker::is_here(reference).await {
+        if docker::is_here(reference, &self.shell.environment).await {
             return Ok(());
         }
         self.shell.say(&format!("pulling {reference}"));
         // The engine may have credentials that vllm-perf does not know: only an image that it cannot pull is waited for.
-        if docker::pull(reference).await.is_ok() {
+        if docker::pull(reference, &self.shell.environment).await.is_ok() {
             return Ok(());
         }
         let architecture = registry::architecture(self.device);
@@ -78,6 +78,6 @@ impl ImageFetch<'_> {
         })
         .await?;
         self.shell.say(&format!("pulling {reference}"));
-        docker::pull(reference).await.world()
+        docker::pull(reference, &self.shell.environment).await.world()
     }
 }

@@ -11,6 +11,7 @@ use crate::environment::Environment;
 use crate::plan::suite::{self, Command};
 use crate::plan::target::Target;
 use crate::system::docker::{FOLDER_LABEL, LABEL};
+use crate::system::host_variables;
 use crate::system::private_files::FileOption;
 use crate::system::process::Invocation;
 use crate::system::program_path;
@@ -92,9 +93,10 @@ impl Launch {
                 let files = vec![FileOption::Variables(self.inside(&command.env))];
                 Invocation {
                     argv: words,
-                    env: child_environment::of_docker(&self.environment),
+                    env: host_variables::of_docker(&self.environment),
                     container: None,
                     files,
+                    files_at: 2,
                     remove: Vec::new(),
                 }
             }
@@ -142,7 +144,7 @@ impl Launch {
     fn on_host(&self, argv: Vec<String>, env: &IndexMap<String, String>) -> Invocation {
         let env = child_environment::with_defaults(&self.environment, env);
         let env = child_environment::on_host(&self.environment, &env);
-        Invocation { argv, env, container: None, files: Vec::new(), remove: Vec::new() }
+        Invocation { argv, env, container: None, files: Vec::new(), files_at: 0, remove: Vec::new() }
     }
 
     /// A `docker run`. The suite's variables go to the container in a file, and not to `docker`.
@@ -168,8 +170,8 @@ impl Launch {
         if container_options::has_own_seccomp(self.device) {
             files.push(FileOption::Seccomp(container_options::SECCOMP));
         }
-        let env = child_environment::of_docker(&self.environment);
-        Invocation { argv, env, container: Some(container.name.to_owned()), files, remove: Vec::new() }
+        let env = host_variables::of_docker(&self.environment);
+        Invocation { argv, env, container: Some(container.name.to_owned()), files, files_at: 3, remove: Vec::new() }
     }
 
     fn docker(&self) -> String {

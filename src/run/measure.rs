@@ -111,7 +111,7 @@ impl Measure<'_> {
         let plan = self.plan;
         let images = plan.sides.images();
         if !images.is_empty() {
-            docker::remove_leftovers(&run_folder::label(self.out)?).await.world()?;
+            docker::remove_leftovers(&run_folder::label(self.out)?, &self.shell.environment).await.world()?;
         }
         let planned = plan.sides.head.as_ref().context("the plan has no head").mistake()?;
         let (mut base, mut head) = (None, self.side(planned)?);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use vllm_verdict::case::Kind;
 use vllm_verdict::repetition::{Measurement, Outcome};
 use vllm_verdict::side::Side;
@@ -16,13 +16,14 @@ use super::server_start::Running;
 use super::session::{Session, now};
 use super::side_run::SideRun;
 use super::time_spent::{self, PassTime, Spent, Times};
+use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
 use crate::run::journal::{Entry, Journal};
-use crate::system::docker;
 use crate::system::host::outside_load::{ProcessorUse, Watch};
 use crate::system::regular_file::{self, RESULT_LIMIT};
+use crate::system::{docker, output};
 
 /// One pass in progress. The results of a warm-up go to a journal that is not written.
 pub struct PassRun<'r, 's> {
@@ -57,18 +58,7 @@ impl PassRun<'_, '_> {
 
     /// Makes the folder of the pass and returns its absolute path: children and containers run in other folders.
     pub fn make_folder(&self) -> Result<PathBuf> {
-        let folder = self.folder();
-        let cannot = || format!("cannot make the folder `{}`", folder.display());
-        let root = self.session.output.root();
-        std::fs::create_dir_all(&folder).with_context(cannot).world()?;
-        let root_path = root.canonicalize().with_context(cannot).world()?;
-        let path = folder.canonicalize().with_context(cannot).world()?;
-        // A link in the output folder would lead what is written here to another place.
-        let expected = root_path.join(folder.strip_prefix(root).unwrap_or(&folder));
-        if path != expected {
-            return Err(anyhow!("`{}` is a link to `{}`: remove it", folder.display(), path.display())).mistake();
-        }
-        Ok(path)
+        output::make_folders(self.session.output.root(), &self.folder())
     }
 
     /// `base 2`, `head warm-up`.
@@ -88,7 +78,7 @@ impl PassRun<'_, '_> {
         progress.working(&format!("{label}: {}", case.name));
         let (started, begun) = (now(), Instant::now());
         let container = server.and_then(|server| server.container.clone());
-        let container_time = processor_time(container.as_deref()).await;
+        let container_time = processor_time(container.as_deref(), environment).await;
         // Where the processor time of the server is unknown it would count as outside load: of a container whose time is
         // not there or that ends before it is read, and of a remote server, which may be on this machine.
         let is_attributed = match &self.side_run.plan.target {
@@ -101,7 +91,7 @@ impl PassRun<'_, '_> {
             CaseRun { side: self.side_run, output, processes, folder: &folder, limit: limits.case, environment };
         let outcome = case_run.measure(case, server).await?;
         let seconds = begun.elapsed().as_secs_f64();
-        let container_time = processor_time(container.as_deref()).await;
+        let container_time = processor_time(container.as_deref(), environment).await;
         if let (true, Some(used)) = (is_attributed, watch.end(container_time)) {
             self.tally.processors.outside += used.outside;
             self.tally.processors.capacity += used.capacity;
@@ -191,8 +181,8 @@ fn main_values(kind: Kind, measurement: &Measurement) -> String {
         .join(", ")
 }
 
-async fn processor_time(container: Option<&str>) -> Option<f64> {
-    docker::processor_time(container?).await
+async fn processor_time(container: Option<&str>, environment: &Environment) -> Option<f64> {
+    docker::processor_time(container?, environment).await
 }
 
 /// The last lines of a log, to print with a failure.

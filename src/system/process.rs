@@ -29,7 +29,7 @@ const REMOVAL: Duration = Duration::from_secs(20);
 /// Keeps the memory and the environment of this process, which may hold tokens, from other processes of the same user, and
 /// out of core files.
 pub fn shut_to_other_processes() {
-    // Neither fails on Linux with these arguments; a process that stays readable is no reason not to measure.
+    // Neither fails on Linux with these arguments; where one did, the run would still be right.
     let _ = nix::sys::prctl::set_dumpable(false);
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
@@ -42,8 +42,10 @@ pub struct Invocation {
     pub env: IndexMap<String, String>,
     /// Name of the container that the command runs, where it runs one.
     pub container: Option<String>,
-    /// Options of `docker run` and `docker exec` that stand after these two words, each with a file.
+    /// Options of `docker run` and `docker exec`, each with a file.
     pub files: Vec<FileOption>,
+    /// How many words of `argv` stand before these options.
+    pub files_at: usize,
     /// Folders that are removed with the command if this process is killed.
     pub remove: Vec<PathBuf>,
 }
@@ -103,7 +105,7 @@ impl Processes {
         for folder in folders.chain(files.as_ref().map(PrivateFiles::folder)) {
             command.arg("--remove").arg(folder);
         }
-        let (first, rest) = invocation.argv.split_at(if options.is_empty() { 0 } else { 2 });
+        let (first, rest) = invocation.argv.split_at(invocation.files_at.min(invocation.argv.len()));
         command.arg("--").args(first).args(options).args(rest);
         command.env_clear().envs(&invocation.env);
         command.stdin(Stdio::piped()).stdout(file).stderr(errors);

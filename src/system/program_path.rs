@@ -14,7 +14,7 @@ static SEARCHED: LazyLock<String> =
     LazyLock::new(|| absolute(&std::env::var_os("PATH").unwrap_or_default().to_string_lossy()));
 
 /// `path` without empty and relative entries: a program would be looked for in the current folder, which may be a
-/// checkout of somebody else's code.
+/// checkout of a pull request.
 pub fn absolute(path: &str) -> String {
     let entries: Vec<&str> = path.split(':').filter(|entry| entry.starts_with('/')).collect();
     entries.join(":")

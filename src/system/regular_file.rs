@@ -1,4 +1,4 @@
-//! Files that somebody else may have put there: opened without following a link and without waiting, regular, bounded.
+//! Files that a container, a client or a checkout may have put there: opened without following a link and without waiting, regular, bounded.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Seek, SeekFrom};
