@@ -8,8 +8,10 @@ use vllm_perf::environment::Environment;
 use vllm_perf::exit::{self, Exit};
 use vllm_perf::system::shell::Shell;
 use vllm_perf::system::sink::Sink;
+use vllm_perf::system::{process, program_path};
 
 fn main() -> ExitCode {
+    process::shut_to_other_processes();
     let environment = environment();
     let sink = Sink::new(&environment);
     std::panic::set_hook(Box::new({
@@ -39,7 +41,8 @@ fn main() -> ExitCode {
         }
     };
     if let arguments::Command::Guard(arguments) = &cli.command {
-        return match vllm_perf::system::guard::run(&arguments.words, arguments.container.as_deref()) {
+        return match vllm_perf::system::guard::run(&arguments.words, arguments.container.as_deref(), &arguments.remove)
+        {
             Ok(code) => ExitCode::from(code),
             Err(error) => finish(Err(error), &sink),
         };
@@ -54,8 +57,10 @@ fn main() -> ExitCode {
 /// The one place where the process environment is read.
 #[expect(clippy::disallowed_methods, reason = "everything else gets the environment as an argument")]
 fn environment() -> Environment {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .map(|(name, value)| (text(name), text(value)))
+        .map(|(name, value)| if name == "PATH" { (name, program_path::absolute(&value)) } else { (name, value) })
         .collect()
 }
 

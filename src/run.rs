@@ -3,6 +3,7 @@
 pub mod case_run;
 pub mod child_environment;
 pub mod collect;
+pub mod container_options;
 pub mod cost;
 pub mod fingerprint;
 pub mod image_fetch;

@@ -1,10 +1,12 @@
 //! Input and output: files, processes, containers, git, registries, stores, GitHub and Buildkite.
 
 pub mod bounded_body;
+pub mod bounded_log;
 pub mod buildkite_agent;
 pub mod config_file;
 pub mod delivery;
 pub mod docker;
+pub mod exchange;
 pub mod file_words;
 pub mod git;
 pub mod github;
@@ -12,14 +14,18 @@ pub mod github_reply;
 pub mod github_transport;
 pub mod guard;
 pub mod host;
+pub mod host_variables;
 pub mod image_wait;
 pub mod interrupt;
 pub mod model_folder;
 pub mod noise_store;
+pub mod orphans;
 pub mod output;
+pub mod private_files;
 pub mod probe;
 pub mod process;
 pub mod program;
+pub mod program_path;
 pub mod registry;
 pub mod regular_file;
 pub mod results_folder;

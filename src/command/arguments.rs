@@ -84,6 +84,9 @@ pub struct GuardArgs {
     /// Container that the command runs, removed at the end
     #[arg(long)]
     pub container: Option<String>,
+    /// Folders that are removed at the end where the starter is gone
+    #[arg(long)]
+    pub remove: Vec<std::path::PathBuf>,
     /// The command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     pub words: Vec<String>,

@@ -18,6 +18,7 @@ use crate::duration;
 use crate::exit::{Classify, Exit};
 use crate::run::measure::Measure;
 use crate::run::run_folder;
+use crate::system::exchange;
 use crate::system::interrupt::interruptible;
 use crate::system::noise_store;
 use crate::system::output::OutputFolder;
@@ -128,10 +129,14 @@ impl Calibration<'_> {
             is_store_required: planning.store.is_some(),
             reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),
             out: &out,
+            id: run_folder::run_id(),
             processes: &processes,
             shell: self.shell,
         };
-        let comparison = match interruptible(&processes, measure.run(&mut journal)).await {
+        let ended = interruptible(&processes, measure.run(&mut journal)).await;
+        // Containers and clients are gone: nothing of theirs stays in the output folder.
+        exchange::clear(&out).world()?;
+        let comparison = match ended {
             Ok(comparison) => comparison?,
             Err(signal) => return Ok(Err(signal)),
         };

@@ -79,7 +79,7 @@ pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Ex
 const FILE_LIMIT: u64 = 256 << 20;
 
 fn read(path: &Path) -> Result<String> {
-    regular_file::text(path, FILE_LIMIT).with_context(|| format!("cannot read `{}`", path.display())).mistake()
+    regular_file::text_followed(path, FILE_LIMIT).with_context(|| format!("cannot read `{}`", path.display())).mistake()
 }
 
 /// The parallel layouts of one `benchmark_results.json`.

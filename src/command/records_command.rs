@@ -102,7 +102,7 @@ async fn import(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Resu
 }
 
 fn read(path: &Path) -> Result<String> {
-    Ok(regular_file::text(path, IMPORT_LIMIT)?)
+    Ok(regular_file::text_followed(path, IMPORT_LIMIT)?)
 }
 
 /// `vllm-perf records`.

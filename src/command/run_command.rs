@@ -15,6 +15,7 @@ use crate::exit::{Classify, Exit};
 use crate::report::markdown;
 use crate::run::measure::Measure;
 use crate::run::run_folder;
+use crate::system::exchange;
 use crate::system::image_wait::ImageMissing;
 use crate::system::interrupt::interruptible;
 use crate::system::output::OutputFolder;
@@ -58,10 +59,13 @@ async fn measure(arguments: &RunArgs, prepared: Prepared, shell: &Shell) -> Resu
         is_store_required: planning.store.is_some(),
         reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),
         out: &out,
+        id: run_folder::run_id(),
         processes: &processes,
         shell,
     };
     let ended = interruptible(&processes, measure.run(&mut journal)).await;
+    // Containers and clients are gone: nothing of theirs stays in the output folder.
+    exchange::clear(&out).world()?;
     if let (Some(announcement), Err(_) | Ok(Err(_))) = (announcement, &ended) {
         announcement.take_back().await;
     }

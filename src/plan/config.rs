@@ -3,6 +3,7 @@
 
 pub mod config_schema;
 pub mod config_text;
+pub mod container_config;
 pub mod device_config;
 pub mod images_config;
 pub mod matrix_config;
@@ -29,6 +30,7 @@ use value_kinds::{ListOf, MapOf, Optional};
 
 pub use config_schema::schema;
 pub use config_text::{LONGEST_FILE, LoadedConfig, parse};
+pub use container_config::ContainerConfig;
 pub use device_config::DeviceConfig;
 pub use images_config::ImagesConfig;
 pub use matrix_config::{MatrixConfig, Sizes};
@@ -43,6 +45,7 @@ pub struct Config {
     pub trigger: TriggerConfig,
     pub devices: IndexMap<DeviceName, DeviceConfig>,
     pub images: ImagesConfig,
+    pub container: ContainerConfig,
     pub suite: PathBuf,
     pub allowed_folders: Vec<PathBuf>,
     pub strategy: Option<Strategy>,
@@ -71,6 +74,7 @@ impl Default for Config {
             trigger: TriggerConfig::default(),
             devices: devices.into_iter().map(|name| (name, DeviceConfig::of(name))).collect(),
             images: ImagesConfig::default(),
+            container: ContainerConfig::default(),
             suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
             allowed_folders: Vec::new(),
             strategy: None,
@@ -105,6 +109,7 @@ impl Section for Config {
             },
         );
         walk.section("images", "Repositories of images, without tags.", &mut self.images);
+        walk.section("container", "What a container may use of this machine.", &mut self.container);
         walk.key("suite", "Folder of the test files.", &mut self.suite, FOLDER);
         walk.key(
             "allowed_folders",

@@ -7,6 +7,7 @@ pub mod selection;
 pub mod strict_json;
 pub mod suite_case;
 pub mod test_file;
+pub mod variable_names;
 
 use std::collections::HashSet;
 

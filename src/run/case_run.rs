@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::repetition::Outcome;
 
@@ -15,14 +15,17 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
 use crate::plan::suite::{self, Case};
-use crate::system::output;
-use crate::system::process::Processes;
+use crate::plan::target::Target;
+use crate::system::exchange::{self, Exchange};
+use crate::system::output::{self, OutputFolder};
+use crate::system::process::{Invocation, Processes};
 use crate::{duration, result};
 
 /// What measuring a case needs.
 pub struct CaseRun<'a> {
     pub side: &'a SideRun,
     pub processes: &'a Processes,
+    pub output: &'a OutputFolder,
     /// Folder of the pass.
     pub folder: &'a Path,
     /// How long the case may take.
@@ -94,34 +97,67 @@ impl CaseRun<'_> {
 
     /// The outer error is a failure of this machine, the inner one a failure of the case.
     async fn vllm(&self, case: &Case, server: Option<&Running>) -> Result<Result<Outcome>> {
-        let launch = &self.side.launch;
-        let invocation = match server {
-            Some(server) => launch.client(&case.client, self.folder, &server.url, server.container.as_deref()),
-            None => {
-                let name = format!(
-                    "vllm-perf-{}-{}",
-                    launch.run,
-                    case.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
-                );
-                launch.benchmark(&case.client, self.folder, &name)
-            }
-        };
-        let path = self.folder.join(format!("{}.json", case.name));
         // A result of an interrupted run is not a result of this one.
-        let _ = std::fs::remove_file(&path);
+        let names = [format!("{}.json", case.name), format!("{}.pytorch.json", case.name)];
+        for name in &names {
+            exchange::delete(&self.folder.join(name)).world()?;
+        }
+        let own = match server.and_then(|server| server.exchange.as_ref()) {
+            Some(_) => None,
+            None => Some(Exchange::make(self.output).world()?),
+        };
+        let shared = server.and_then(|server| server.exchange.as_ref());
+        let Some(exchange) = own.as_ref().or(shared) else { return Ok(Err(anyhow!("it has no folder for results"))) };
+        if matches!(self.side.launch.target, Target::Image(_)) {
+            exchange.expect(&names).world()?;
+        }
+        let mut invocation = self.invocation(case, server, exchange);
+        invocation.remove.extend(own.as_ref().map(|own| own.path().to_owned()));
         let log = self.folder.join(format!("{}.log", case.name));
         let process = self.processes.start(&invocation, &log).await.world()?;
         let status = match process.wait(self.limit).await {
             Ok(status) => status,
             Err(error) => return Ok(Err(error)),
         };
+        let taken = self.take(exchange, &names)?;
         if !status.success() {
             return Ok(Ok(Outcome::Failed(format!("`vllm bench` ended with {status} (log: {}.log)", case.name))));
         }
-        let Ok(text) = std::fs::read_to_string(&path) else {
-            let reason = format!("`vllm bench` succeeded but wrote no result (log: {}.log)", case.name);
-            return Ok(Ok(Outcome::Failed(reason)));
+        let text = match taken {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                let reason = format!("`vllm bench` succeeded but wrote no result (log: {}.log)", case.name);
+                return Ok(Ok(Outcome::Failed(reason)));
+            }
+            Err(error) => return Ok(Err(error)),
         };
         Ok(result::parse(case.kind, &text))
+    }
+
+    fn invocation(&self, case: &Case, server: Option<&Running>, exchange: &Exchange) -> Invocation {
+        let launch = &self.side.launch;
+        match server {
+            Some(server) => launch.client(&case.client, exchange.path(), &server.url, server.container.as_deref()),
+            None => {
+                let case_name = case.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+                launch.benchmark(&case.client, exchange.path(), &format!("vllm-perf-{}-{case_name}", launch.run))
+            }
+        }
+    }
+
+    /// Copies the files of a client that has ended to the folder of the pass; returns the result, the first of them. The
+    /// outer error is a failure of this machine, the inner one a failure of the case.
+    fn take(&self, exchange: &Exchange, names: &[String]) -> Result<Result<Option<String>>> {
+        let mut result = Ok(None);
+        for (number, name) in names.iter().enumerate() {
+            let taken = exchange.take(name);
+            if let Ok(Some(text)) = &taken {
+                output::write(&self.folder.join(name), text.as_bytes()).world()?;
+            }
+            if number == 0 {
+                result = taken;
+            }
+        }
+        Ok(result)
     }
 }

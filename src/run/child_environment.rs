@@ -4,36 +4,11 @@ use indexmap::IndexMap;
 use vllm_verdict::v1::DeviceName;
 
 use crate::environment::Environment;
+use crate::system::host_variables::{chosen, is_of_the_host};
 
-/// Variables that are passed on: paths of programs and models, and settings of computation.
-const ALLOWED: &[&str] = &[
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "VIRTUAL_ENV",
-    "DOCKER_HOST",
-    "DOCKER_CONFIG",
-    "DOCKER_CONTEXT",
-    "DOCKER_TLS_VERIFY",
-    "DOCKER_CERT_PATH",
-    "XDG_CACHE_HOME",
-    "XDG_RUNTIME_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-];
-const ALLOWED_PREFIXES: &[&str] = &[
+/// What a vllm on this machine gets besides: settings of computation.
+const OF_VLLM: &[&str] = &["VIRTUAL_ENV"];
+const PREFIXES_OF_VLLM: &[&str] = &[
     "VLLM_",
     "HF_",
     "TRANSFORMERS_",
@@ -59,7 +34,8 @@ const ALLOWED_PREFIXES: &[&str] = &[
 /// Of these, the ones that a container gets: settings of vLLM and of the model hub, not paths of the host.
 const ALLOWED_INSIDE: &[&str] = &["VLLM_", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE"];
 
-fn allowed(name: &str) -> bool {
+/// Whether a vllm gets a variable of the operator. Of all tokens, it gets the hub's.
+fn is_of_vllm(name: &str) -> bool {
     if name == "HF_TOKEN" {
         return true;
     }
@@ -67,16 +43,12 @@ fn allowed(name: &str) -> bool {
     let is_setting = name.starts_with("VLLM_PERF_");
     !secret
         && !is_setting
-        && (ALLOWED.contains(&name) || ALLOWED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        && (OF_VLLM.contains(&name) || PREFIXES_OF_VLLM.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-/// The variables of a program on this machine, with those of `env` over them.
+/// The variables of a vllm on this machine: the operator's, with those of `env` over them.
 pub fn on_host(environment: &Environment, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-    let mut all: IndexMap<String, String> = environment
-        .iter()
-        .filter(|(name, _)| allowed(name))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+    let mut all = chosen(environment, |name| is_of_the_host(name) || is_of_vllm(name));
     all.extend(env.clone());
     all
 }
@@ -87,11 +59,8 @@ pub fn in_container(
     device: DeviceName,
     env: &IndexMap<String, String>,
 ) -> IndexMap<String, String> {
-    let mut all: IndexMap<String, String> = environment
-        .iter()
-        .filter(|(name, _)| allowed(name) && ALLOWED_INSIDE.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+    let is_inside = |name: &str| is_of_vllm(name) && ALLOWED_INSIDE.iter().any(|prefix| name.starts_with(prefix));
+    let mut all = chosen(environment, is_inside);
     if device.is_cpu() {
         all.insert("ON_CPU".to_owned(), "1".to_owned());
     }
@@ -110,4 +79,43 @@ pub fn with_defaults(environment: &Environment, env: &IndexMap<String, String>) 
     }
     all.extend(env.clone());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operator() -> Environment {
+        let names = [
+            "PATH",
+            "HOME",
+            "DOCKER_HOST",
+            "SSH_AUTH_SOCK",
+            "HF_TOKEN",
+            "GITHUB_TOKEN",
+            "AWS_SECRET_ACCESS_KEY",
+            "VLLM_HOST_IP",
+            "VLLM_API_KEY",
+            "VLLM_PERF_BASE",
+            "OMP_NUM_THREADS",
+            "BASH_ENV",
+        ];
+        names.into_iter().map(|name| (name, "x")).collect()
+    }
+
+    fn names(variables: IndexMap<String, String>) -> String {
+        variables.into_keys().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_vllm_of_this_machine_gets_no_way_to_the_engine_and_only_the_hubs_token() {
+        let env = IndexMap::from([("VLLM_A".to_owned(), "1".to_owned())]);
+        assert_eq!(names(on_host(&operator(), &env)), "HF_TOKEN HOME OMP_NUM_THREADS PATH VLLM_HOST_IP VLLM_A");
+    }
+
+    #[test]
+    fn a_container_gets_no_path_of_the_host() {
+        let names = names(in_container(&operator(), DeviceName::Cpu, &IndexMap::new()));
+        assert_eq!(names, "HF_TOKEN VLLM_HOST_IP ON_CPU VLLM_LOGGING_LEVEL SAVE_TO_PYTORCH_BENCHMARK_FORMAT");
+    }
 }

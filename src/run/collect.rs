@@ -14,6 +14,7 @@ use crate::result;
 use crate::run::fingerprint::{Fingerprint, Surroundings};
 use crate::run::journal::{Entry, Journal};
 use crate::system::output::OutputFolder;
+use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// Name of the file with the surroundings of a repetition.
 pub const ENVIRONMENT: &str = "environment.json";
@@ -71,12 +72,13 @@ fn repetition(plan: &Plan, output: &OutputFolder, journal: &Journal, side: Side,
 /// The outcome of a case that has a result file.
 pub fn outcome(folder: &Path, kind: Kind, case: &str) -> Result<Outcome> {
     let path = folder.join(format!("{case}.json"));
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display())).world()?;
+    let text =
+        regular_file::text(&path, RESULT_LIMIT).with_context(|| format!("cannot read `{}`", path.display())).world()?;
     result::parse(kind, &text).with_context(|| format!("cannot read `{}`", path.display())).unmeasured()
 }
 
 /// The fingerprint of the repetition in `folder`, where it has one.
 pub fn fingerprint(folder: &Path) -> Option<Fingerprint> {
-    let text = std::fs::read_to_string(folder.join(ENVIRONMENT)).ok()?;
+    let text = regular_file::text(&folder.join(ENVIRONMENT), RESULT_LIMIT).ok()?;
     serde_json::from_str::<Surroundings>(&text).ok().map(|surroundings| surroundings.fingerprint)
 }

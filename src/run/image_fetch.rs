@@ -7,6 +7,7 @@ use vllm_verdict::side::Side;
 use vllm_verdict::v1::{DeviceName, SideFacts};
 
 use super::run_folder;
+use super::side_run::Fetched;
 use crate::duration;
 use crate::exit::Classify;
 use crate::plan::SidePlan;
@@ -30,7 +31,8 @@ pub struct ImageFetch<'a> {
 
 impl ImageFetch<'_> {
     /// The facts of a side that are known before it runs. Its image is on this machine when this returns.
-    pub async fn facts(&self, side: Side, planned: SidePlan) -> Result<SideFacts> {
+    pub async fn facts(&self, side: Side, planned: SidePlan) -> Result<Fetched> {
+        let mut pinned = None;
         let mut facts = SideFacts {
             target: planned.target.to_string().into(),
             commit: planned.commit.as_deref().map(Into::into),
@@ -42,24 +44,26 @@ impl ImageFetch<'_> {
         }
         if let Target::Image(reference) = &planned.target {
             self.fetch(reference).await?;
-            let digest = docker::digest(reference).await.world()?;
-            run_folder::check_digest(self.out, side, reference, &digest)?;
+            let image = docker::pinned(reference, &self.shell.environment).await.world()?;
+            let digest = docker::digest_of(&image);
+            run_folder::check_digest(self.out, side, reference, digest)?;
             facts.image_digest = Some(digest.into());
+            pinned = Some(image);
             if facts.dated.is_none() {
-                facts.dated = docker::built(reference).await.map(Into::into);
+                facts.dated = docker::built(reference, &self.shell.environment).await.map(Into::into);
             }
         }
-        Ok(facts)
+        Ok(Fetched { facts, pinned })
     }
 
     /// Pulls an image that the engine does not have, as soon as the registry has it.
     async fn fetch(&self, reference: &str) -> Result<()> {
-        if docker::is_here(reference).await {
+        if docker::is_here(reference, &self.shell.environment).await {
             return Ok(());
         }
         self.shell.say(&format!("pulling {reference}"));
         // The engine may have credentials that vllm-perf does not know: only an image that it cannot pull is waited for.
-        if docker::pull(reference).await.is_ok() {
+        if docker::pull(reference, &self.shell.environment).await.is_ok() {
             return Ok(());
         }
         let architecture = registry::architecture(self.device);
@@ -74,6 +78,6 @@ impl ImageFetch<'_> {
         })
         .await?;
         self.shell.say(&format!("pulling {reference}"));
-        docker::pull(reference).await.world()
+        docker::pull(reference, &self.shell.environment).await.world()
     }
 }

@@ -10,6 +10,8 @@ use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
 
 use crate::exit::Classify;
+use crate::system::exchange;
+use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// One finished case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +69,9 @@ impl Journal {
     /// # Errors
     /// When it cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display())).world()?;
+        // What stood at its path, a link or a pipe of a checkout, is not written to.
+        let create = || exchange::delete(path).and_then(|()| regular_file::append(path));
+        let file = create().with_context(|| format!("cannot write `{}`", path.display())).world()?;
         Ok(Self { file: Some((path.to_owned(), file)), ..Self::default() })
     }
 
@@ -81,8 +85,9 @@ impl Journal {
     /// # Errors
     /// When it cannot be read, or a line other than the last is not an entry.
     pub fn resume(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
+        let text = regular_file::text(path, RESULT_LIMIT)
+            .with_context(|| format!("cannot read `{}`", path.display()))
+            .mistake()?;
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         let lines = whole
             .lines()
@@ -94,11 +99,7 @@ impl Journal {
             .collect::<Result<Vec<Line>>>()
             .mistake()?;
         crate::system::output::write(path, whole.as_bytes()).world()?;
-        let file = File::options()
-            .append(true)
-            .open(path)
-            .with_context(|| format!("cannot write `{}`", path.display()))
-            .world()?;
+        let file = regular_file::append(path).with_context(|| format!("cannot write `{}`", path.display())).world()?;
         let mut journal = Self { file: Some((path.to_owned(), file)), ..Self::default() };
         for line in lines {
             match line {
@@ -114,7 +115,8 @@ impl Journal {
     /// # Errors
     /// When it cannot be read, or has a line that is not an entry.
     pub fn read(path: &Path) -> Result<Vec<Entry>> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let text =
+            regular_file::text(path, RESULT_LIMIT).with_context(|| format!("cannot read `{}`", path.display()))?;
         let lines = text.lines().map(serde_json::from_str).collect::<std::result::Result<Vec<Line>, _>>();
         let lines = lines.with_context(|| format!("cannot read `{}`", path.display()))?;
         Ok(lines.into_iter().filter_map(|line| if let Line::Case(entry) = line { Some(entry) } else { None }).collect())

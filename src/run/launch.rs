@@ -6,11 +6,15 @@ use indexmap::IndexMap;
 use vllm_verdict::v1::DeviceName;
 
 use super::child_environment;
+use super::container_options::{self, ContainerLimits};
 use crate::environment::Environment;
 use crate::plan::suite::{self, Command};
 use crate::plan::target::Target;
-use crate::system::docker::LABEL;
+use crate::system::docker::{FOLDER_LABEL, LABEL};
+use crate::system::host_variables;
+use crate::system::private_files::FileOption;
 use crate::system::process::Invocation;
+use crate::system::program_path;
 
 /// The folder of results inside a container.
 const RESULTS: &str = "/vllm-perf-results";
@@ -31,6 +35,20 @@ pub struct Launch {
     pub gpu_type: String,
     /// Id of the run, for labels.
     pub run: String,
+    /// The output folder, for labels.
+    pub labelled_folder: String,
+    pub limits: ContainerLimits,
+    /// The image as it was when it was checked, where the target is one.
+    pub pinned: Option<String>,
+}
+
+/// What a container is started with, besides its options.
+struct Container<'a> {
+    name: &'a str,
+    results: &'a Path,
+    /// `--publish` and its value, of a server.
+    publish: &'a [String],
+    model: Option<&'a str>,
 }
 
 impl Launch {
@@ -51,13 +69,15 @@ impl Launch {
         };
         argv.extend(["--host".to_owned(), host.to_owned(), "--port".to_owned(), inside.to_string()]);
         let publish = ["--publish".to_owned(), format!("127.0.0.1:{port}:{CONTAINER_PORT}")];
-        self.invocation(&argv, &command.env, results, name, &publish)
+        let model = command.argv.get(2).map(String::as_str);
+        self.invocation(&argv, &command.env, &Container { name, results, publish: &publish, model })
     }
 
     /// A benchmark without a server, e.g. `vllm bench latency`. It writes its results to `results`.
     pub fn benchmark(&self, command: &Command, results: &Path, name: &str) -> Invocation {
         let argv = suite::placed(&command.argv, &self.results(results));
-        self.invocation(&argv, &command.env, results, name, &[])
+        let model = argv.iter().position(|word| word == "--model").and_then(|at| argv.get(at + 1)).map(String::as_str);
+        self.invocation(&argv, &command.env, &Container { name, results, publish: &[], model })
     }
 
     /// `vllm bench serve` against the server at `url`; inside the server's container where it is in one.
@@ -68,15 +88,22 @@ impl Launch {
         argv.extend(["--base-url".to_owned(), url.to_owned()]);
         match server_container {
             Some(container) => {
-                let mut words: Vec<String> = vec!["docker".into(), "exec".into()];
-                for name in self.inside(&command.env).keys() {
-                    words.extend(["--env".to_owned(), name.clone()]);
-                }
-                words.push(container.to_owned());
+                let mut words: Vec<String> = vec![self.docker(), "exec".into(), container.to_owned()];
                 words.extend(argv);
-                Invocation { argv: words, env: self.outside(&self.inside(&command.env)), container: None }
+                let files = vec![FileOption::Variables(self.inside(&command.env))];
+                Invocation {
+                    argv: words,
+                    env: host_variables::of_docker(&self.environment),
+                    container: None,
+                    files,
+                    files_at: 2,
+                    remove: Vec::new(),
+                }
             }
-            None => self.invocation(&argv, &command.env, results, "", &[]),
+            None => {
+                let container = Container { name: "", results, publish: &[], model: None };
+                self.invocation(&argv, &command.env, &container)
+            }
         }
     }
 
@@ -87,110 +114,91 @@ impl Launch {
         }
     }
 
-    fn invocation(
-        &self,
-        argv: &[String],
-        env: &IndexMap<String, String>,
-        results: &Path,
-        name: &str,
-        publish: &[String],
-    ) -> Invocation {
+    fn invocation(&self, argv: &[String], env: &IndexMap<String, String>, container: &Container<'_>) -> Invocation {
         let arguments = argv.get(1..).unwrap_or_default();
         match &self.target {
             Target::Local(path) => {
-                let mut words = vec![path.display().to_string()];
+                let program = path.to_str().map(|name| self.program_of_path(name));
+                let mut words = vec![program.unwrap_or_else(|| path.display().to_string())];
                 words.extend_from_slice(arguments);
-                Invocation { argv: words, env: self.outside(&self.with_defaults(env)), container: None }
+                self.on_host(words, env)
             }
             // Only clients run against a remote server, with the vllm of this machine.
             Target::Remote(_) => {
-                Invocation { argv: argv.to_vec(), env: self.outside(&self.with_defaults(env)), container: None }
+                let mut words = vec![self.program_of_path(argv.first().map_or("vllm", String::as_str))];
+                words.extend_from_slice(arguments);
+                self.on_host(words, env)
             }
             Target::Sim(pace) => {
                 let mut words = vec![self.program.display().to_string(), "sim-vllm".to_owned(), "--".to_owned()];
                 words.extend_from_slice(arguments);
-                let mut env = self.outside(&self.with_defaults(env));
-                env.insert("VLLM_PERF_SIM".to_owned(), pace.clone());
-                Invocation { argv: words, env, container: None }
+                let mut invocation = self.on_host(words, env);
+                invocation.env.insert("VLLM_PERF_SIM".to_owned(), pace.clone());
+                invocation
             }
-            Target::Image(reference) => {
-                let inside = self.inside(env);
-                let mut words: Vec<String> = ["docker", "run", "--rm", "--pull", "never"].map(String::from).to_vec();
-                words.extend([
-                    "--name".to_owned(),
-                    name.to_owned(),
-                    "--label".to_owned(),
-                    format!("{LABEL}={}", self.run),
-                ]);
-                words.extend(["--volume".to_owned(), format!("{}:{RESULTS}", results.display())]);
-                words.extend(container_options(self.device, &self.environment));
-                words.extend_from_slice(publish);
-                for name in inside.keys() {
-                    // Docker takes the value from its environment: it must not be visible in the list of processes.
-                    words.extend(["--env".to_owned(), name.clone()]);
-                }
-                words.extend(["--entrypoint".to_owned(), "vllm".to_owned(), reference.clone()]);
-                words.extend_from_slice(arguments);
-                Invocation { argv: words, env: self.outside(&inside), container: Some(name.to_owned()) }
-            }
+            Target::Image(reference) => self.in_container(reference, arguments, env, container),
         }
     }
 
-    /// The environment of a program on this machine.
-    fn outside(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-        child_environment::on_host(&self.environment, env)
+    /// A program on this machine. The suite may set none of the variables that it obeys (`suite/variable_names.rs`).
+    fn on_host(&self, argv: Vec<String>, env: &IndexMap<String, String>) -> Invocation {
+        let env = child_environment::with_defaults(&self.environment, env);
+        let env = child_environment::on_host(&self.environment, &env);
+        Invocation { argv, env, container: None, files: Vec::new(), files_at: 0, remove: Vec::new() }
+    }
+
+    /// A `docker run`. The suite's variables go to the container in a file, and not to `docker`.
+    fn in_container(
+        &self,
+        reference: &str,
+        arguments: &[String],
+        env: &IndexMap<String, String>,
+        container: &Container<'_>,
+    ) -> Invocation {
+        let mut argv = vec![self.docker()];
+        argv.extend(["run", "--rm", "--pull", "never", "--name", container.name].map(str::to_owned));
+        argv.extend(["--label".to_owned(), format!("{LABEL}={}", self.run)]);
+        argv.extend(["--label".to_owned(), format!("{FOLDER_LABEL}={}", self.labelled_folder)]);
+        argv.extend(["--volume".to_owned(), format!("{}:{RESULTS}", container.results.display())]);
+        argv.extend(container_options::options(self.device, &self.limits));
+        argv.extend(container_options::hub_volumes(container.model, &self.environment));
+        argv.extend_from_slice(container.publish);
+        let image = self.pinned.as_deref().unwrap_or(reference);
+        argv.extend(["--entrypoint", "vllm", image].map(str::to_owned));
+        argv.extend_from_slice(arguments);
+        let mut files = vec![FileOption::Variables(self.inside(env))];
+        if container_options::has_own_seccomp(self.device) {
+            files.push(FileOption::Seccomp(container_options::SECCOMP));
+        }
+        let env = host_variables::of_docker(&self.environment);
+        Invocation { argv, env, container: Some(container.name.to_owned()), files, files_at: 3, remove: Vec::new() }
+    }
+
+    fn docker(&self) -> String {
+        self.program_of_path("docker")
+    }
+
+    fn program_of_path(&self, name: &str) -> String {
+        program_path::found(name, self.environment.get("PATH"))
     }
 
     /// The environment of a container.
     fn inside(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
         child_environment::in_container(&self.environment, self.device, env)
     }
-
-    fn with_defaults(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-        child_environment::with_defaults(&self.environment, env)
-    }
-}
-
-/// Options of `docker run` by device. The code of a pull request gets only the capabilities that it needs.
-fn container_options(device: DeviceName, environment: &Environment) -> Vec<String> {
-    // DAC_OVERRIDE: the folders of results and of models may belong to a user other than the container's.
-    let mut words: Vec<&str> =
-        vec!["--ipc", "host", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges"];
-    words.extend_from_slice(match device {
-        DeviceName::Cuda => &["--gpus", "all"],
-        DeviceName::Rocm => {
-            &["--device", "/dev/kfd", "--device", "/dev/dri", "--group-add", "video", "--cap-add", "SYS_PTRACE"]
-        }
-        DeviceName::Hpu => &["--runtime", "habana", "--env", "HABANA_VISIBLE_DEVICES=all", "--cap-add", "SYS_NICE"],
-        DeviceName::Xpu => &["--device", "/dev/dri"],
-        // vLLM binds its threads to NUMA nodes and moves their memory there.
-        DeviceName::Cpu | DeviceName::Arm64Cpu => &["--cap-add", "SYS_NICE"],
-    });
-    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-    if let Some(cache) = hub_cache(environment) {
-        words.extend(["--volume".to_owned(), format!("{}:/root/.cache/huggingface", cache.display())]);
-    }
-    words
-}
-
-/// The Hugging Face cache of this machine, which containers use.
-fn hub_cache(environment: &Environment) -> Option<PathBuf> {
-    environment
-        .get("HF_HOME")
-        .map(PathBuf::from)
-        .or_else(|| environment.get("HOME").map(|home| PathBuf::from(home).join(".cache/huggingface")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::config::ContainerConfig;
 
     fn launch(target: &str) -> Launch {
         Launch {
             target: target.parse().unwrap(),
             program: PathBuf::from("/bin/vllm-perf"),
             environment: [
-                ("PATH", "/bin"),
+                ("PATH", "/nowhere"),
                 ("HOME", "/home/u"),
                 ("HF_TOKEN", "hf_secret"),
                 ("GITHUB_TOKEN", "ghs_secret"),
@@ -204,6 +212,9 @@ mod tests {
             device: DeviceName::Cpu,
             gpu_type: "cpu".to_owned(),
             run: "r1".to_owned(),
+            labelled_folder: "host:/o".to_owned(),
+            limits: ContainerLimits::of(&ContainerConfig::default(), Some(64.0)),
+            pinned: None,
         }
     }
 
@@ -239,19 +250,36 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_labelled_published_on_loopback_and_takes_values_by_name() {
-        let invocation =
-            launch("image:reg/vllm:abc-cpu").server(&command("vllm serve m"), &[], 8123, Path::new("/o/base/01"), "n1");
+    fn a_container_is_labelled_limited_published_on_loopback_and_pinned() {
+        let mut launch = launch("image:reg/vllm:abc-cpu");
+        launch.pinned = Some("reg/vllm@sha256:12".to_owned());
+        let invocation = launch.server(&command("vllm serve m"), &[], 8123, Path::new("/o/x"), "n1");
         assert_eq!(
             invocation.argv.join(" "),
-            "docker run --rm --pull never --name n1 --label vllm-perf.run=r1 --volume /o/base/01:/vllm-perf-results --ipc host --cap-drop ALL --cap-add DAC_OVERRIDE \
-             --security-opt no-new-privileges --cap-add SYS_NICE --volume /home/u/.cache/huggingface:/root/.cache/huggingface \
-             --publish 127.0.0.1:8123:8000 --env HF_TOKEN --env VLLM_HOST_IP --env ON_CPU --env VLLM_LOGGING_LEVEL \
-             --env SAVE_TO_PYTORCH_BENCHMARK_FORMAT --env VLLM_CPU_KVCACHE_SPACE --entrypoint vllm reg/vllm:abc-cpu \
-             serve m --host 0.0.0.0 --port 8000"
+            "docker run --rm --pull never --name n1 --label vllm-perf.run=r1 --label vllm-perf.folder=host:/o \
+             --volume /o/x:/vllm-perf-results --ipc private --log-driver none --shm-size 16g --pids-limit 16384 \
+             --memory 58982m --cap-drop ALL --security-opt no-new-privileges --cap-add SYS_NICE \
+             --publish 127.0.0.1:8123:8000 --entrypoint vllm reg/vllm@sha256:12 serve m --host 0.0.0.0 --port 8000"
         );
         assert_eq!(invocation.container.as_deref(), Some("n1"));
-        assert!(!invocation.argv.join(" ").contains("secret"));
+    }
+
+    #[test]
+    fn the_variables_of_a_suite_reach_the_container_and_not_the_docker_command() {
+        let launch = launch("image:reg/vllm:abc-cpu");
+        let server = launch.server(&command("vllm serve m"), &[], 8123, Path::new("/o/x"), "n1");
+        let benchmark = launch.benchmark(&command("vllm bench latency --model m"), Path::new("/o/x"), "n2");
+        let client = launch.client(&command("vllm bench serve"), Path::new("/o/x"), "http://127.0.0.1:1", Some("n1"));
+        assert_eq!(client.argv.join(" "), "docker exec n1 vllm bench serve --base-url http://127.0.0.1:8000");
+        for invocation in [server, benchmark, client] {
+            assert_eq!(invocation.env.keys().collect::<Vec<_>>(), ["HOME", "PATH"]);
+            assert!(!invocation.argv.join(" ").contains("secret") && !invocation.argv.join(" ").contains("KVCACHE"));
+            let FileOption::Variables(inside) = &invocation.files[0] else { panic!("{invocation:?}") };
+            let names: Vec<&str> = inside.keys().map(String::as_str).collect();
+            let expected = "HF_TOKEN VLLM_HOST_IP ON_CPU VLLM_LOGGING_LEVEL SAVE_TO_PYTORCH_BENCHMARK_FORMAT \
+                            VLLM_CPU_KVCACHE_SPACE";
+            assert_eq!(names.join(" "), expected);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::exit::Classify;
 use crate::plan::concurrency_search::Summary;
 use crate::plan::config::Config;
 use crate::plan::{Plan, SidePlan};
+use crate::run::container_options::ContainerLimits;
 use crate::run::cost::Costs;
 use crate::run::image_fetch::ImageFetch;
 use crate::run::journal::Journal;
@@ -43,6 +44,8 @@ pub struct Measure<'a> {
     /// The command that repeats the run, for the report.
     pub reproduce: String,
     pub out: &'a OutputFolder,
+    /// Random name of this run, for its containers.
+    pub id: String,
     pub processes: &'a Processes,
     pub shell: &'a Shell,
 }
@@ -106,23 +109,22 @@ impl Measure<'_> {
         Self: 'f,
     {
         let plan = self.plan;
-        let run = run_folder::run_id(self.out)?;
         let images = plan.sides.images();
         if !images.is_empty() {
-            docker::remove_leftovers(&run).await.world()?;
+            docker::remove_leftovers(&run_folder::label(self.out)?, &self.shell.environment).await.world()?;
         }
         let planned = plan.sides.head.as_ref().context("the plan has no head").mistake()?;
-        let (mut base, mut head) = (None, self.side(planned, &run));
+        let (mut base, mut head) = (None, self.side(planned)?);
         if let Some(planned) = &plan.sides.base {
-            let mut side = self.side(planned, &run);
-            side.facts = fetch.facts(Side::Base, planned.clone()).await?;
+            let mut side = self.side(planned)?;
+            side.know(fetch.facts(Side::Base, planned.clone()).await?);
             base = Some(side);
         }
-        let head_facts = fetch.facts(Side::Head, planned.clone());
+        let head_fetched = fetch.facts(Side::Head, planned.clone());
         let head_fetch = match images.len() {
-            2 => Some(HeadFetch(Box::pin(head_facts))),
+            2 => Some(HeadFetch(Box::pin(head_fetched))),
             _ => {
-                head.facts = head_facts.await?;
+                head.know(head_fetched.await?);
                 None
             }
         };
@@ -131,16 +133,19 @@ impl Measure<'_> {
         Ok(RunState { base, head, times, costs, read_files: Default::default(), head_fetch })
     }
 
-    fn side(&self, planned: &SidePlan, run: &str) -> SideRun {
+    fn side(&self, planned: &SidePlan) -> Result<SideRun> {
         let launch = Launch {
             target: planned.target.clone(),
             program: self.shell.program.clone(),
             environment: self.shell.environment.clone(),
             device: self.plan.device.name,
             gpu_type: self.plan.device.gpu_type_lines(),
-            run: run.to_owned(),
+            run: self.id.clone(),
+            labelled_folder: run_folder::label(self.out)?,
+            limits: ContainerLimits::of(&self.config.container, host::host().ok().map(|host| host.memory_gib)),
+            pinned: None,
         };
-        SideRun::new(planned.clone(), launch)
+        Ok(SideRun::new(planned.clone(), launch))
     }
 
     /// Costs of cases and servers, from this run so far or else from the run that was in the folder before.

@@ -16,12 +16,14 @@ use super::server_start::Running;
 use super::session::{Session, now};
 use super::side_run::SideRun;
 use super::time_spent::{self, PassTime, Spent, Times};
+use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
 use crate::run::journal::{Entry, Journal};
-use crate::system::docker;
 use crate::system::host::outside_load::{ProcessorUse, Watch};
+use crate::system::regular_file::{self, RESULT_LIMIT};
+use crate::system::{docker, output};
 
 /// One pass in progress. The results of a warm-up go to a journal that is not written.
 pub struct PassRun<'r, 's> {
@@ -56,11 +58,7 @@ impl PassRun<'_, '_> {
 
     /// Makes the folder of the pass and returns its absolute path: children and containers run in other folders.
     pub fn make_folder(&self) -> Result<PathBuf> {
-        let folder = self.folder();
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| folder.canonicalize())
-            .with_context(|| format!("cannot make the folder `{}`", folder.display()))
-            .world()
+        output::make_folders(self.session.output.root(), &self.folder())
     }
 
     /// `base 2`, `head warm-up`.
@@ -76,11 +74,11 @@ impl PassRun<'_, '_> {
     pub async fn measure(&mut self, case: &Case, server: Option<&Running>) -> Result<bool> {
         let folder = self.make_folder()?;
         let label = self.label();
-        let Session { processes, progress, limits, environment, .. } = *self.session;
+        let Session { output, processes, progress, limits, environment, .. } = *self.session;
         progress.working(&format!("{label}: {}", case.name));
         let (started, begun) = (now(), Instant::now());
         let container = server.and_then(|server| server.container.clone());
-        let container_time = processor_time(container.as_deref()).await;
+        let container_time = processor_time(container.as_deref(), environment).await;
         // Where the processor time of the server is unknown it would count as outside load: of a container whose time is
         // not there or that ends before it is read, and of a remote server, which may be on this machine.
         let is_attributed = match &self.side_run.plan.target {
@@ -89,10 +87,11 @@ impl PassRun<'_, '_> {
             Target::Local(_) | Target::Sim(_) => true,
         };
         let watch = Watch::begin(container_time);
-        let case_run = CaseRun { side: self.side_run, processes, folder: &folder, limit: limits.case, environment };
+        let case_run =
+            CaseRun { side: self.side_run, output, processes, folder: &folder, limit: limits.case, environment };
         let outcome = case_run.measure(case, server).await?;
         let seconds = begun.elapsed().as_secs_f64();
-        let container_time = processor_time(container.as_deref()).await;
+        let container_time = processor_time(container.as_deref(), environment).await;
         if let (true, Some(used)) = (is_attributed, watch.end(container_time)) {
             self.tally.processors.outside += used.outside;
             self.tally.processors.capacity += used.capacity;
@@ -118,7 +117,8 @@ impl PassRun<'_, '_> {
 
     /// Splits the time of a case into measuring and the client's start and end.
     fn spend(&mut self, case: &Case, folder: &Path, seconds: f64) {
-        let result = std::fs::read_to_string(folder.join(format!("{}.json", case.name))).unwrap_or_default();
+        let path = folder.join(format!("{}.json", case.name));
+        let result = regular_file::text(&path, RESULT_LIMIT).unwrap_or_default();
         let measuring = time_spent::measured(case.kind, &result).unwrap_or(seconds).min(seconds);
         self.tally.spent.measuring += measuring;
         self.tally.spent.client_start += seconds - measuring;
@@ -181,14 +181,13 @@ fn main_values(kind: Kind, measurement: &Measurement) -> String {
         .join(", ")
 }
 
-async fn processor_time(container: Option<&str>) -> Option<f64> {
-    docker::processor_time(container?).await
+async fn processor_time(container: Option<&str>, environment: &Environment) -> Option<f64> {
+    docker::processor_time(container?, environment).await
 }
 
 /// The last lines of a log, to print with a failure.
 pub fn tail(log: &Path) -> String {
-    let Ok(text) = std::fs::read(log) else { return String::new() };
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
+    let text = regular_file::end(log, 4000).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }

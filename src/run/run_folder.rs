@@ -12,14 +12,16 @@ use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::suite::Case;
 use crate::run::journal::Journal;
+use crate::system::exchange;
 use crate::system::output::{self, OutputFolder};
+use crate::system::regular_file::{self, RESULT_LIMIT};
 use crate::system::shell::Shell;
 
 /// Opens the output folder: a new one, or that of an interrupted run. An earlier finished run is moved aside.
 pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
     let root = out.root().display();
     if resume {
-        let text = std::fs::read_to_string(out.plan())
+        let text = regular_file::text(&out.plan(), RESULT_LIMIT)
             .with_context(|| format!("nothing to resume: cannot read `{}`", out.plan().display()))
             .mistake()?;
         let before: Plan =
@@ -35,6 +37,7 @@ pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Resu
                 .mistake();
         }
         let lock = lock(out)?;
+        exchange::clear(out).world()?;
         return Ok((before, Journal::resume(&out.journal())?, lock));
     }
     let begun = std::fs::metadata(out.journal()).is_ok_and(|journal| journal.len() > 0);
@@ -49,6 +52,7 @@ pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Resu
     }
     std::fs::create_dir_all(out.root()).with_context(|| format!("cannot make the folder `{root}`")).world()?;
     let lock = lock(out)?;
+    exchange::clear(out).world()?;
     let text = serde_json::to_string_pretty(&plan).context("cannot write the plan")?;
     output::write(&out.plan(), text.as_bytes()).world()?;
     let journal = Journal::create(&out.journal())?;
@@ -77,7 +81,7 @@ struct Digests {
 /// Records the digest of a side's image. A digest other than the recorded one is an error: the tag has moved.
 pub fn check_digest(out: &OutputFolder, side: Side, reference: &str, digest: &str) -> Result<()> {
     let path = out.file("images.json");
-    let kept = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+    let kept = regular_file::text(&path, RESULT_LIMIT).ok().and_then(|text| serde_json::from_str(&text).ok());
     let mut digests: Digests = kept.unwrap_or_default();
     let known = match side {
         Side::Base => &mut digests.base,
@@ -123,19 +127,17 @@ fn lock(out: &OutputFolder) -> Result<File> {
     Ok(folder)
 }
 
-/// The id of the runs of one output folder, by which containers of a killed run are found. It is random, so that equal
-/// paths on two machines that share an engine differ.
-pub fn run_id(out: &OutputFolder) -> Result<String> {
-    let path = out.file(".run");
-    if let Ok(id) = std::fs::read_to_string(&path)
-        && id.len() == 12
-        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-    {
-        return Ok(id);
-    }
-    let id = format!("{:012x}", rand::random::<u64>() >> 16);
-    output::write(&path, id.as_bytes()).world()?;
-    Ok(id)
+/// A random name for a run's containers. It is not kept: a file of the output folder must not name what is removed.
+pub fn run_id() -> String {
+    format!("{:012x}", rand::random::<u64>() >> 16)
+}
+
+/// By which the containers of an earlier, killed run in this folder are found: this machine and the folder's absolute path.
+/// The lock of the folder says that no other run is using it; machines that share an engine differ in their names.
+pub fn label(out: &OutputFolder) -> Result<String> {
+    let root = out.root().canonicalize().with_context(|| format!("cannot find `{}`", out.root().display())).world()?;
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Ok(format!("{}:{}", machine.trim(), root.display()))
 }
 
 #[cfg(test)]

@@ -8,12 +8,11 @@ use std::pin::Pin;
 use anyhow::Result;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::Pass;
-use vllm_verdict::v1::SideFacts;
 
 use super::cost::Costs;
 use super::pass::{PassRun, Tally};
 use super::session::Session;
-use super::side_run::SideRun;
+use super::side_run::{Fetched, SideRun};
 use super::time_spent::Times;
 use crate::run::journal::Journal;
 
@@ -30,8 +29,8 @@ pub struct RunState<'a> {
     pub head_fetch: Option<HeadFetch<'a>>,
 }
 
-/// The fetch of head's image; yields the facts of head.
-pub struct HeadFetch<'a>(pub Pin<Box<dyn Future<Output = Result<SideFacts>> + 'a>>);
+/// The fetch of head's image.
+pub struct HeadFetch<'a>(pub Pin<Box<dyn Future<Output = Result<Fetched>> + 'a>>);
 
 impl fmt::Debug for HeadFetch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +42,7 @@ impl RunState<'_> {
     /// Waits for head's image.
     pub async fn fetch_head(&mut self) -> Result<()> {
         if let Some(fetch) = self.head_fetch.take() {
-            self.head.facts = fetch.0.await?;
+            self.head.know(fetch.0.await?);
         }
         Ok(())
     }

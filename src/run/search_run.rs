@@ -17,6 +17,7 @@ use crate::plan::concurrency_search::{self, Search, Summary};
 use crate::plan::suite::{Case, Selection};
 use crate::run::journal::Journal;
 use crate::system::output::{self, OutputFolder};
+use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// Searches after the last of the suite's concurrencies of the case's test and request rate, in the first pass over all
 /// cases. Each probe is a case like the others: it has files and an entry in the journal.
@@ -90,7 +91,7 @@ fn is_searched(plan: &Plan, pass: Pass) -> bool {
 
 /// The summaries of the searches of a run, base and head, in the order of the plan.
 pub fn summaries(plan: &Plan, output: &OutputFolder) -> Vec<(Side, Summary)> {
-    let read = |path: &Path| serde_json::from_str::<Summary>(&std::fs::read_to_string(path).ok()?).ok();
+    let read = |path: &Path| serde_json::from_str::<Summary>(&regular_file::text(path, RESULT_LIMIT).ok()?).ok();
     let mut summaries: Vec<(Side, Summary)> = Vec::new();
     if plan.search.is_none() {
         return summaries;

@@ -75,7 +75,7 @@ async fn start(run: &mut PassRun<'_, '_>, number: usize, server: &Command, cases
     let name = format!("vllm-perf-{}-{}-{phase}-{number}", run.side_run.launch.run, run.side.as_str());
     let begun = Instant::now();
     let reading = read_next_model::begin(session, run.side_run, server, run.read_files);
-    let place = server_start::Place { folder: &folder, log: &log, container: &name };
+    let place = server_start::Place { output: session.output, log: &log, container: &name };
     let started = server_start::start(run.side_run, session.processes, server, &place, session.limits.server).await?;
     run.side_run.count_start(server, matches!(started, Started::Ready(_)));
     if let Some(reading) = reading {

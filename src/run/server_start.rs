@@ -11,6 +11,8 @@ use crate::exit::Classify;
 use crate::plan::suite::Command;
 use crate::plan::target::Target;
 use crate::system::bounded_body;
+use crate::system::exchange::Exchange;
+use crate::system::output::OutputFolder;
 use crate::system::process::{Process, Processes};
 
 /// A server that answers.
@@ -19,6 +21,8 @@ pub struct Running {
     pub url: String,
     /// Name of its container, where it runs in one.
     pub container: Option<String>,
+    /// Where clients in its container write their results.
+    pub exchange: Option<Exchange>,
     process: Option<Process>,
 }
 
@@ -40,8 +44,7 @@ impl Running {
 
 /// Where a server runs and writes.
 pub struct Place<'a> {
-    /// Folder that a container of the server sees.
-    pub folder: &'a Path,
+    pub output: &'a OutputFolder,
     pub log: &'a Path,
     /// Name of the server's container, where it gets one.
     pub container: &'a str,
@@ -62,19 +65,12 @@ pub async fn start(
     place: &Place<'_>,
     limit: Duration,
 ) -> Result<Started> {
-    let running = match &side.plan.target {
-        Target::Remote(url) => {
-            Running { url: url.as_str().trim_end_matches('/').to_owned(), container: None, process: None }
-        }
-        _ => {
-            let port = free_port().await.world()?;
-            let invocation = side.launch.server(server, &side.plan.server_args, port, place.folder, place.container);
-            let process = processes.start(&invocation, place.log).await.world()?;
-            Running { url: format!("http://127.0.0.1:{port}"), container: invocation.container, process: Some(process) }
-        }
-    };
+    let mut running = run(side, processes, server, place).await?;
     match wait_until_ready(&running, limit).await {
         Ok(version) => {
+            if let Some(process) = &mut running.process {
+                process.remove_files();
+            }
             if version.is_some() {
                 side.facts.vllm_version = version.map(Into::into);
             }
@@ -85,6 +81,22 @@ pub async fn start(
             Ok(Started::Failed(error))
         }
     }
+}
+
+/// Starts a server, unless it is running already.
+async fn run(side: &SideRun, processes: &Processes, server: &Command, place: &Place<'_>) -> Result<Running> {
+    if let Target::Remote(url) = &side.plan.target {
+        let url = url.as_str().trim_end_matches('/').to_owned();
+        return Ok(Running { url, container: None, exchange: None, process: None });
+    }
+    let is_image = matches!(side.plan.target, Target::Image(_));
+    let exchange = is_image.then(|| Exchange::make(place.output)).transpose().world()?;
+    let port = free_port().await.world()?;
+    let results = exchange.as_ref().map_or(Path::new(""), Exchange::path);
+    let mut invocation = side.launch.server(server, &side.plan.server_args, port, results, place.container);
+    invocation.remove.extend(exchange.as_ref().map(|exchange| exchange.path().to_owned()));
+    let process = Some(processes.start(&invocation, place.log).await.world()?);
+    Ok(Running { url: format!("http://127.0.0.1:{port}"), container: invocation.container, exchange, process })
 }
 
 /// A loopback port that is free now.

@@ -6,6 +6,14 @@ use crate::plan::SidePlan;
 use crate::plan::suite::Command;
 use crate::run::launch::Launch;
 
+/// What is known about a side before it runs.
+#[derive(Debug)]
+pub struct Fetched {
+    pub facts: SideFacts,
+    /// Its image by the digest that the registry named, or else by the engine's id.
+    pub pinned: Option<String>,
+}
+
 #[derive(Debug)]
 pub struct SideRun {
     pub plan: SidePlan,
@@ -20,6 +28,12 @@ impl SideRun {
     /// A side that has not run yet.
     pub fn new(plan: SidePlan, launch: Launch) -> Self {
         Self { plan, launch, facts: SideFacts::default(), failed_starts: Vec::new() }
+    }
+
+    /// Takes what was found out about the side's image.
+    pub fn know(&mut self, fetched: Fetched) {
+        self.facts = fetched.facts;
+        self.launch.pinned = fetched.pinned;
     }
 
     /// How often in a row a server failed to start.

@@ -11,6 +11,7 @@ use vllm_verdict::v1::{PhaseTime, SideTime};
 
 use crate::exit::Classify;
 use crate::system::output;
+use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// How the time of one pass was spent, in seconds of wall time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ pub struct Times {
 impl Times {
     /// Reads the times of an interrupted run. A line that cannot be read is dropped: times are not results.
     pub fn open(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = regular_file::text(path, RESULT_LIMIT).unwrap_or_default();
         let passes = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Self { path: path.to_owned(), passes }
     }

@@ -29,9 +29,9 @@ pub async fn warm_up(session: &Session<'_>, state: &mut RunState<'_>, cases: &[&
     session.progress.group("Warm-up");
     match state.head_fetch.take() {
         Some(fetch) => {
-            let (warmed, facts) = tokio::join!(warm_up_side(session, state, Side::Base, &first), fetch.0);
+            let (warmed, fetched) = tokio::join!(warm_up_side(session, state, Side::Base, &first), fetch.0);
             warmed?;
-            state.head.facts = facts?;
+            state.head.know(fetched?);
         }
         None => warm_up_side(session, state, Side::Base, &first).await?,
     }

@@ -43,7 +43,7 @@ fn ambiguous(one: &Path, other: &Path) -> anyhow::Result<Option<ConfigFile>> {
 fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let limit = LONGEST_FILE as u64 + 1;
-    regular_file::open(path)
+    regular_file::open_followed(path)
         .and_then(|file| file.take(limit).read_to_string(&mut text))
         .map_err(|error| (exit_of(error.kind()), error))
         .or_else(|(exit, error)| Err(error).exit(exit))

@@ -5,12 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use indexmap::IndexMap;
 
+use crate::environment::Environment;
 use crate::system::host::outside_load;
+use crate::system::host_variables;
 use crate::system::program::{self, Program, Variables};
 
 /// Label of every container that vllm-perf starts; its value is the run.
 pub const LABEL: &str = "vllm-perf.run";
+/// Label with the machine and the output folder of the run.
+pub const FOLDER_LABEL: &str = "vllm-perf.folder";
 
 /// How long a question to the engine may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -21,11 +26,12 @@ const PULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
 ///
 /// # Errors
 /// When there is no `docker`, or it failed; its last line is in the error.
-async fn docker(arguments: &[&str], limit: Duration) -> Result<String> {
+async fn docker(arguments: &[&str], variables: IndexMap<String, String>, limit: Duration) -> Result<String> {
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let program = Program {
         name: Path::new("docker"),
         arguments,
-        variables: Variables::Inherited(&[]),
+        variables: Variables::Only(&variables),
         folder: None,
         stdin: b"",
         limit,
@@ -38,39 +44,59 @@ async fn docker(arguments: &[&str], limit: Duration) -> Result<String> {
     Ok(output.text().trim().to_owned())
 }
 
+/// Asks the engine a question.
+async fn ask(arguments: &[&str], environment: &Environment) -> Result<String> {
+    docker(arguments, host_variables::of_docker(environment), LIMIT).await
+}
+
 /// Whether the engine has the image.
-pub async fn is_here(reference: &str) -> bool {
-    docker(&["image", "inspect", "--format", "{{.Id}}", reference], LIMIT).await.is_ok()
+pub async fn is_here(reference: &str, environment: &Environment) -> bool {
+    ask(&["image", "inspect", "--format", "{{.Id}}", reference], environment).await.is_ok()
 }
 
 /// Pulls the image.
 ///
 /// # Errors
 /// When the engine cannot.
-pub async fn pull(reference: &str) -> Result<()> {
-    docker(&["pull", "--quiet", reference], PULL_LIMIT).await.map(|_| ())
+pub async fn pull(reference: &str, environment: &Environment) -> Result<()> {
+    docker(&["pull", "--quiet", reference], host_variables::of_docker_pull(environment), PULL_LIMIT).await.map(|_| ())
 }
 
-/// Digest of the image: that of the registry, or the image's own id where it was never in one.
+/// The image by its digest, `repository@digest` as the registry named it, or by its own id where it was never in a
+/// registry. The engine runs the same image under it even if the tag moves.
 ///
 /// # Errors
 /// When the engine does not have the image.
-pub async fn digest(reference: &str) -> Result<String> {
-    let format = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}";
-    let text = docker(&["image", "inspect", "--format", format, reference], LIMIT).await?;
-    Ok(text.rsplit_once('@').map_or(text.clone(), |(_, digest)| digest.to_owned()))
+pub async fn pinned(reference: &str, environment: &Environment) -> Result<String> {
+    let format = "{{if .RepoDigests}}{{range .RepoDigests}}{{println .}}{{end}}{{else}}{{.Id}}{{end}}";
+    let text = ask(&["image", "inspect", "--format", format, reference], environment).await?;
+    Ok(one_of(&text, reference).to_owned())
+}
+
+/// The line of the reference's own repository, or else the first.
+fn one_of<'a>(lines: &'a str, reference: &str) -> &'a str {
+    let own = |line: &&str| {
+        let repository = line.split('@').next().unwrap_or_default();
+        reference.strip_prefix(repository).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+    };
+    lines.lines().find(own).or_else(|| lines.lines().next()).unwrap_or_default().trim()
+}
+
+/// The digest, or the id, of a pinned image.
+pub fn digest_of(pinned: &str) -> &str {
+    pinned.rsplit_once('@').map_or(pinned, |(_, digest)| digest)
 }
 
 /// When an image was built, RFC 3339; `None` where the engine does not know.
-pub async fn built(reference: &str) -> Option<String> {
+pub async fn built(reference: &str, environment: &Environment) -> Option<String> {
     let arguments = ["image", "inspect", "--format", "{{.Created}}", reference];
-    docker(&arguments, LIMIT).await.ok().filter(|date| !date.is_empty())
+    ask(&arguments, environment).await.ok().filter(|date| !date.is_empty())
 }
 
 /// Processor time in seconds that a container on this machine has used; `None` where it is on another machine, or the
 /// kernel has no such number.
-pub async fn processor_time(container: &str) -> Option<f64> {
-    let printed = docker(&["inspect", "--format", "{{.Id}} {{.State.Pid}}", container], LIMIT).await.ok()?;
+pub async fn processor_time(container: &str, environment: &Environment) -> Option<f64> {
+    let printed = ask(&["inspect", "--format", "{{.Id}} {{.State.Pid}}", container], environment).await.ok()?;
     let (id, process) = printed.split_once(' ')?;
     let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -79,14 +105,34 @@ pub async fn processor_time(container: &str) -> Option<f64> {
     outside_load::usage(&std::fs::read_to_string(stat).ok()?)
 }
 
-/// Removes the containers that a killed run of this id left.
+/// Removes the containers that a killed run in the folder with this label left.
 ///
 /// # Errors
 /// When the engine cannot.
-pub async fn remove_leftovers(run: &str) -> Result<()> {
-    let printed = docker(&["ps", "--all", "--quiet", "--filter", &format!("label={LABEL}={run}")], LIMIT).await?;
+pub async fn remove_leftovers(folder: &str, environment: &Environment) -> Result<()> {
+    let filter = format!("label={FOLDER_LABEL}={folder}");
+    let printed = ask(&["ps", "--all", "--quiet", "--filter", &filter], environment).await?;
     for id in printed.lines() {
-        docker(&["rm", "--force", "--volumes", id], LIMIT).await?;
+        ask(&["rm", "--force", "--volumes", id], environment).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_pinned_in_its_own_repository() {
+        let lines = "other/vllm@sha256:1\nreg:5000/a/vllm@sha256:2\n";
+        for (reference, expected) in [
+            ("reg:5000/a/vllm:tag", "reg:5000/a/vllm@sha256:2"),
+            ("reg:5000/a/vllm@sha256:2", "reg:5000/a/vllm@sha256:2"),
+            ("reg:5000/a/vllm-cpu:tag", "other/vllm@sha256:1"),
+        ] {
+            assert_eq!(one_of(lines, reference), expected);
+        }
+        assert_eq!(digest_of(one_of("sha256:3", "reg/vllm")), "sha256:3");
+        assert_eq!(digest_of("reg:5000/a/vllm@sha256:2"), "sha256:2");
+    }
 }

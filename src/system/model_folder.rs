@@ -15,19 +15,24 @@ pub fn folder(model: &str, env: &Environment) -> Option<PathBuf> {
     if local.is_dir() {
         return Some(local.to_owned());
     }
-    let repository = hub(env)?.join(format!("models--{}", model.replace('/', "--")));
+    let repository = hub(env)?.join(repository(model));
     let revision = regular_file::text(&repository.join("refs/main"), REVISION_LIMIT).ok()?;
     let snapshot = repository.join("snapshots").join(revision.trim());
     snapshot.is_dir().then_some(snapshot)
 }
 
-/// The cache of Hugging Face, which the environment names.
+/// The folder in which the client of the model hub keeps its models.
 pub fn hub(env: &Environment) -> Option<PathBuf> {
     env.get("HF_HUB_CACHE")
         .map(PathBuf::from)
         .or_else(|| env.get("HF_HOME").map(|home| Path::new(home).join("hub")))
         .or_else(|| env.get("XDG_CACHE_HOME").map(|cache| Path::new(cache).join("huggingface/hub")))
         .or_else(|| env.get("HOME").map(|home| Path::new(home).join(".cache/huggingface/hub")))
+}
+
+/// The name of a model's folder in the hub's.
+pub fn repository(model: &str) -> String {
+    format!("models--{}", model.replace('/', "--"))
 }
 
 /// The files of a model's folder that a server reads, sorted by name. Of weights in several formats, a server reads the

@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
+
+use crate::exit::Classify;
 
 /// Writes a file under a temporary name in its folder, then renames it: it is there completely or not at all.
 ///
@@ -22,6 +24,26 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     file.as_file().set_permissions(permissions).with_context(cannot)?;
     file.persist(path).with_context(cannot)?;
     Ok(())
+}
+
+/// Makes `folder`, below `root`, and returns its absolute path. A link on the way would lead what is written to another
+/// place.
+///
+/// # Errors
+/// Something other than a folder is on the way (the user's mistake, exit 2), or a folder cannot be made (exit 4).
+pub fn make_folders(root: &Path, folder: &Path) -> Result<PathBuf> {
+    let cannot = || format!("cannot make the folder `{}`", folder.display());
+    std::fs::create_dir_all(root).with_context(cannot).world()?;
+    let mut path = root.canonicalize().with_context(cannot).world()?;
+    for part in folder.strip_prefix(root).with_context(cannot)? {
+        path.push(part);
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(anyhow!("`{}` is not a folder: remove it", path.display())).mistake(),
+            Err(_) => std::fs::create_dir(&path).with_context(cannot).world()?,
+        }
+    }
+    Ok(path)
 }
 
 /// The paths of an output folder.
@@ -92,6 +114,11 @@ impl OutputFolder {
     /// Records that still have to be uploaded.
     pub fn spool(&self) -> PathBuf {
         self.file("spool")
+    }
+
+    /// Where clients write their results while they run.
+    pub fn exchange(&self) -> PathBuf {
+        self.file(".exchange")
     }
 
     /// Head's results, merged over the repetitions.

@@ -2,7 +2,7 @@
 
 mod vendor_output;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,6 +12,7 @@ use crate::environment::Environment;
 use crate::plan::device::{Probe, ProbedDevice};
 use crate::system::host;
 use crate::system::program::{self, Output, Program, Variables};
+use crate::system::program_path;
 
 /// How long a tool may take; the first question after a start of the machine can take half a minute.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -129,7 +130,7 @@ struct Tool {
 
 impl Tool {
     fn find(name: &'static str, env: &Environment) -> Option<Self> {
-        let path = std::env::split_paths(env.get("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())?;
+        let path = program_path::find(Path::new(name), env.get("PATH")?)?;
         Some(Self { name, path })
     }
 

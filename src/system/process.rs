@@ -1,7 +1,7 @@
 //! Long-running processes, each under a guard, and a list of them so that an interrupt can end them all.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -10,12 +10,29 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indexmap::IndexMap;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
+use crate::system::private_files::{FileOption, PrivateFiles};
+use crate::system::program::{self, Program, Variables};
+use crate::system::{orphans, regular_file};
+
 /// How long a guard may take to end its command before the guard is killed.
 const GUARD: Duration = Duration::from_secs(30);
+
+/// How long the engine may take to remove a container.
+const REMOVAL: Duration = Duration::from_secs(20);
+
+/// Keeps the memory and the environment of this process, which may hold tokens, from other processes of the same user, and
+/// out of core files.
+pub fn shut_to_other_processes() {
+    // Neither fails on Linux with these arguments; where one did, the run would still be right.
+    let _ = nix::sys::prctl::set_dumpable(false);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+}
 
 /// A command as it is started: the program on this machine, its environment, and its container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +42,12 @@ pub struct Invocation {
     pub env: IndexMap<String, String>,
     /// Name of the container that the command runs, where it runs one.
     pub container: Option<String>,
+    /// Options of `docker run` and `docker exec`, each with a file.
+    pub files: Vec<FileOption>,
+    /// How many words of `argv` stand before these options.
+    pub files_at: usize,
+    /// Folders that are removed with the command if this process is killed.
+    pub remove: Vec<PathBuf>,
 }
 
 /// Starts processes under guards, and knows which are running.
@@ -32,7 +55,15 @@ pub struct Invocation {
 pub struct Processes {
     program: PathBuf,
     next: Arc<AtomicU64>,
-    running: Arc<Mutex<HashMap<u64, Arc<Mutex<Child>>>>>,
+    running: Arc<Mutex<HashMap<u64, Guarded>>>,
+}
+
+/// A running guard, and what remains if it is killed.
+#[derive(Debug, Clone)]
+struct Guarded {
+    child: Arc<Mutex<Child>>,
+    pid: Option<Pid>,
+    container: Option<Arc<Invocation>>,
 }
 
 /// A process that was started here.
@@ -41,53 +72,82 @@ pub struct Process {
     id: u64,
     child: Arc<Mutex<Child>>,
     processes: Processes,
+    files: Option<PrivateFiles>,
 }
 
 impl Processes {
-    /// `program` is this binary: it is the guard.
+    /// `program` is this binary: it is the guard. Processes that a killed guard leaves become children of this one.
     pub fn new(program: PathBuf) -> Self {
+        let _ = nix::sys::prctl::set_child_subreaper(true);
         Self { program, next: Arc::default(), running: Arc::default() }
     }
 
     /// Starts `invocation` with both outputs in the file `log`.
     ///
     /// # Errors
-    /// The log cannot be opened or the guard cannot be started. A program that does not exist ends at once, with the reason in
-    /// the log.
+    /// The log cannot be opened, a variable cannot be passed on, or the guard cannot be started. A program that does not
+    /// exist ends at once, with the reason in the log.
     #[expect(clippy::disallowed_methods, reason = "starting processes is what this module is for")]
     pub async fn start(&self, invocation: &Invocation, log: &Path) -> Result<Process> {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("cannot open the log `{}`", log.display()))?;
-        let errors = file.try_clone().with_context(|| format!("cannot open the log `{}`", log.display()))?;
+        let cannot = || format!("cannot open the log `{}`", log.display());
+        let file = regular_file::append(log).with_context(cannot)?;
+        let errors = file.try_clone().with_context(cannot)?;
+        let (files, options) = match invocation.files.as_slice() {
+            [] => (None, Vec::new()),
+            files => PrivateFiles::write(files).map(|(files, words)| (Some(files), words))?,
+        };
         let mut command = Command::new(&self.program);
         command.arg("guard");
         if let Some(container) = &invocation.container {
             command.args(["--container", container]);
         }
-        command.arg("--").args(&invocation.argv);
+        let folders = invocation.remove.iter().map(PathBuf::as_path);
+        for folder in folders.chain(files.as_ref().map(PrivateFiles::folder)) {
+            command.arg("--remove").arg(folder);
+        }
+        let (first, rest) = invocation.argv.split_at(invocation.files_at.min(invocation.argv.len()));
+        command.arg("--").args(first).args(options).args(rest);
         command.env_clear().envs(&invocation.env);
         command.stdin(Stdio::piped()).stdout(file).stderr(errors);
-        // A signal for the group of this process (Ctrl-C in a terminal) must not reach the guard, which ends processes in order.
-        command.process_group(0);
+        // A signal for the group of this process (Ctrl-C in a terminal) does not reach the guard, which ends processes in
+        // order: it makes a session of its own. No guard is started while orphans are looked for.
+        let mut running = self.running.lock().await;
         let child = command.spawn().with_context(|| format!("cannot start the guard `{}`", self.program.display()))?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let child = Arc::new(Mutex::new(child));
-        self.running.lock().await.insert(id, child.clone());
-        Ok(Process { id, child, processes: self.clone() })
+        let container = invocation.container.as_ref().map(|_| Arc::new(invocation.clone()));
+        running.insert(id, Guarded { child: child.clone(), pid, container });
+        Ok(Process { id, child, processes: self.clone(), files })
+    }
+
+    /// Forgets a guard that has ended. What a killed one left is ended here: its container, and the processes that became
+    /// children of this one, in other sessions than ours.
+    async fn forget(&self, id: u64, status: Option<ExitStatus>) {
+        let mut running = self.running.lock().await;
+        let Some(guarded) = running.remove(&id) else { return };
+        if status.is_some_and(|status| status.signal().is_none()) {
+            return;
+        }
+        let guards: BTreeSet<Pid> = running.values().filter_map(|guarded| guarded.pid).collect();
+        let end = move || orphans::end(|found| !found.is_in_our_session() && !guards.contains(&found.pid));
+        let _ = tokio::task::spawn_blocking(end).await;
+        if let Some(invocation) = guarded.container {
+            remove_container(&invocation).await;
+        }
     }
 
     /// Ends all processes, and returns when they are gone.
     pub async fn end_all(&self) {
-        let running: Vec<_> = self.running.lock().await.drain().map(|(_, child)| child).collect();
-        let ends = running.iter().map(|child| async {
-            let mut child = child.lock().await;
+        let running: Vec<_> = self.running.lock().await.iter().map(|(id, guarded)| (*id, guarded.clone())).collect();
+        let ends = running.iter().map(|(id, guarded)| async {
+            let mut child = guarded.child.lock().await;
             drop(child.stdin.take());
-            wait_or_kill(&mut child).await
+            (*id, wait_or_kill(&mut child).await)
         });
-        futures_util::future::join_all(ends).await;
+        for (id, status) in futures_util::future::join_all(ends).await {
+            self.forget(id, status).await;
+        }
     }
 }
 
@@ -97,7 +157,16 @@ impl Process {
     /// # Errors
     /// The system cannot be asked.
     pub async fn ended(&self) -> Result<Option<ExitStatus>> {
-        self.child.lock().await.try_wait().context("cannot ask for the state of a process")
+        let status = self.child.lock().await.try_wait().context("cannot ask for the state of a process")?;
+        if status.is_some() {
+            self.processes.forget(self.id, status).await;
+        }
+        Ok(status)
+    }
+
+    /// Removes the private files of the command: it has read them.
+    pub fn remove_files(&mut self) {
+        self.files = None;
     }
 
     /// Waits for the end, at most `limit`; then the process is ended, which is an error.
@@ -108,7 +177,6 @@ impl Process {
         let begun = tokio::time::Instant::now();
         loop {
             if let Some(status) = self.ended().await? {
-                self.processes.running.lock().await.remove(&self.id);
                 return Ok(status);
             }
             if begun.elapsed() > limit {
@@ -128,14 +196,36 @@ impl Process {
             // The lease stays open during the graceful end: closing it means "at once".
             let _ = tokio::time::timeout(GUARD, child.wait()).await;
         }
-        wait_or_kill(&mut child).await;
+        let status = wait_or_kill(&mut child).await;
         drop(child);
-        self.processes.running.lock().await.remove(&self.id);
+        self.processes.forget(self.id, status).await;
     }
 }
 
-async fn wait_or_kill(child: &mut Child) {
-    if tokio::time::timeout(GUARD, child.wait()).await.is_err() {
-        let _ = child.kill().await;
+/// Removes the container of a guard that was killed.
+async fn remove_container(invocation: &Invocation) {
+    let (Some(docker), Some(name)) = (invocation.argv.first(), &invocation.container) else { return };
+    let variables: Vec<(&str, &str)> =
+        invocation.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let program = Program {
+        name: Path::new(docker),
+        arguments: &["rm", "--force", "--volumes", name],
+        variables: Variables::Only(&variables),
+        folder: None,
+        stdin: b"",
+        limit: REMOVAL,
+    };
+    // What the engine does not remove is found by its label when the run is resumed.
+    let _ = program::run(&program).await;
+}
+
+/// The status of a guard that ended by itself in time; else it is killed.
+async fn wait_or_kill(child: &mut Child) -> Option<ExitStatus> {
+    match tokio::time::timeout(GUARD, child.wait()).await {
+        Ok(status) => status.ok(),
+        Err(_) => {
+            let _ = child.kill().await;
+            None
+        }
     }
 }

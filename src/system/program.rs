@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::duration;
+use crate::system::program_path;
 
 /// Most bytes of standard output.
 const OUTPUT_LIMIT: usize = 64 << 20;
@@ -24,7 +25,7 @@ const LINE_LIMIT: usize = 300;
 /// A program to run.
 #[derive(Debug)]
 pub struct Program<'a> {
-    /// A path, or a name that is looked for on `PATH`.
+    /// A path, or a name that is looked for on `PATH`, in absolute folders alone.
     pub name: &'a Path,
     pub arguments: &'a [&'a str],
     pub variables: Variables<'a>,
@@ -42,6 +43,15 @@ pub enum Variables<'a> {
     Inherited(&'a [(&'a str, &'a str)]),
     /// These alone.
     Only(&'a [(&'a str, &'a str)]),
+}
+
+impl<'a> Variables<'a> {
+    /// The `PATH` of the program.
+    fn path(&self) -> &'a str {
+        let (Self::Inherited(named) | Self::Only(named)) = *self;
+        let own = named.iter().find(|(name, _)| *name == "PATH");
+        own.map_or_else(|| program_path::searched(), |(_, path)| path)
+    }
 }
 
 /// A program that ended by itself, whatever its status.
@@ -121,10 +131,13 @@ fn shown(line: Option<&str>) -> String {
 /// passed, when it prints too much, and when the work is cancelled.
 #[expect(clippy::disallowed_methods, reason = "every external program that is run to its end is started here")]
 pub async fn run(program: &Program<'_>) -> Result<Output, Failure> {
-    let mut command = Command::new(program.name);
+    let path = program_path::find(program.name, program.variables.path()).ok_or(Failure::NotFound)?;
+    let mut command = Command::new(path);
     command.args(program.arguments).process_group(0).kill_on_drop(true);
     match program.variables {
-        Variables::Inherited(more) => command.env_remove("GITHUB_TOKEN").envs(more.iter().copied()),
+        Variables::Inherited(more) => {
+            command.env_remove("GITHUB_TOKEN").env("PATH", program_path::searched()).envs(more.iter().copied())
+        }
         Variables::Only(all) => command.env_clear().envs(all.iter().copied()),
     };
     if let Some(folder) = program.folder {

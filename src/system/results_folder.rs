@@ -82,7 +82,7 @@ fn entries(dir: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
-    let read = regular_file::open(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
+    let read = regular_file::open_followed(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
     let length = read.with_context(|| format!("cannot read {}", path.display()))?;
     if length as u64 > LIMIT {
         bail!("{} is larger than {} MiB", path.display(), LIMIT >> 20);

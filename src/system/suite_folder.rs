@@ -46,7 +46,7 @@ pub fn read(
         };
         // A link of the checkout to a file elsewhere: errors would quote that file.
         allowed.check(&path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
-        match (regular_file::text(&path, FILE_LIMIT), variable) {
+        match (regular_file::text_followed(&path, FILE_LIMIT), variable) {
             (Ok(text), _) => files.push(SuiteFile { kind, path: path.display().to_string(), text }),
             (Err(error), None) if error.kind() == ErrorKind::NotFound => {
                 let reason = format!("no file `{name}` in `{shown}`");
@@ -99,7 +99,7 @@ pub fn serving(
     }
     let read = |path: &PathBuf| {
         allowed.check(path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
-        let text = regular_file::text(path, FILE_LIMIT)
+        let text = regular_file::text_followed(path, FILE_LIMIT)
             .with_context(|| format!("cannot read `{}`", path.display()))
             .mistake()?;
         Ok(SuiteFile { kind: Kind::Serving, path: path.display().to_string(), text })

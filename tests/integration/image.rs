@@ -62,7 +62,8 @@ fn the_image_of_head_is_pulled_while_base_warms_up_and_a_moved_tag_is_detected()
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let log = fs::read_to_string(folder.path().join("log")).unwrap();
     let lines: Vec<&str> = log.lines().take(4).collect();
-    let expected = ["pulled local/vllm:base", "ran local/vllm:base", "pulled local/vllm:head", "ran local/vllm:head"];
+    let [base, head] = ["base", "head"].map(|tag| format!("ran repository@sha256:of-local/vllm:{tag}"));
+    let expected = ["pulled local/vllm:base", &base, "pulled local/vllm:head", &head];
     assert_eq!(lines, expected);
     let head = comparison(&out).subject.head.unwrap();
     assert_eq!(head.image_digest.unwrap(), "sha256:of-local/vllm:head");

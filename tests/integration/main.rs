@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests are a piece of the world")]
 
 mod base;
+mod boundary;
 mod client;
 mod compare;
 mod config_show;

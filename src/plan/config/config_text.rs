@@ -90,7 +90,9 @@ mod tests {
     use super::*;
     use crate::exit::{self, Exit};
     use crate::plan::config::record_rules::{Choice, Rules};
-    use crate::plan::config::{EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig};
+    use crate::plan::config::{
+        ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig,
+    };
 
     /// Every key, each with a value that is not the default.
     const EVERY_KEY: &str = r#"
@@ -105,6 +107,7 @@ images:
   main: registry.example.org/team/main_repo
   rocm: rocm
   wait: 1h30m
+container: {memory: 64g, shm_size: 8g, pids: 4096}
 suite: my/tests
 strategy: screen
 environment: {max_outside_load: 35%}
@@ -158,6 +161,7 @@ matrix:
                 rocm: "rocm".into(),
                 wait: Duration::from_secs(5400),
             },
+            container: ContainerConfig { memory: Some("64g".into()), shm_size: "8g".into(), pids: 4096 },
             suite: "my/tests".into(),
             allowed_folders: Vec::new(),
             strategy: Some(Strategy::Screen),
@@ -241,7 +245,7 @@ matrix:
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, suite, allowed_folders, strategy, environment, verdict, store, records, matrix
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, container, suite, allowed_folders, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`

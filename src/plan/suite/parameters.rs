@@ -4,6 +4,8 @@ use anyhow::{Context, bail, ensure};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
+use super::variable_names;
+
 /// A JSON object of a test file, in the order of the file.
 pub type Parameters = Map<String, Value>;
 
@@ -29,16 +31,16 @@ pub fn words(section: &str, parameters: &Parameters, omitted: &[&str]) -> anyhow
 /// The variables of a test, each a single word.
 ///
 /// # Errors
-/// A text that is not the name of a variable, `null`, or a string of several words; the text names `section` and variable.
+/// A variable that a test file may not set, `null`, or a string of several words; the text names `section` and variable.
 pub fn environment(section: &str, parameters: &Parameters) -> anyhow::Result<IndexMap<String, String>> {
     let mut variables = IndexMap::new();
     for (name, value) in parameters {
-        let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        let digit_first = name.as_bytes().first().is_none_or(u8::is_ascii_digit);
-        ensure!(letters && !digit_first, "`{section}.{name}`: `{name}` cannot name an environment variable");
+        variable_names::check(name).with_context(|| format!("`{section}.{name}`"))?;
         let words = split(value).with_context(|| format!("`{section}.{name}`"))?;
         ensure!(words.len() <= 1, "`{section}.{name}`: {value} is {} words: quote it inside the string", words.len());
-        variables.insert(name.clone(), words.concat());
+        let value = words.concat();
+        variable_names::check_value(name, &value).with_context(|| format!("`{section}.{name}`"))?;
+        variables.insert(name.clone(), value);
     }
     Ok(variables)
 }
