@@ -2,6 +2,7 @@
 //! has side effects.
 
 pub mod event;
+pub mod label_trust;
 pub mod matrix;
 pub mod trigger;
 pub mod workflow_commands;

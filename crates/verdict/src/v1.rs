@@ -95,6 +95,7 @@ mod tests {
                 pull_request: Some(1),
                 labels: vec!["x".into()],
                 labels_source: LabelsSource::Payload,
+                configuration: word(),
                 fork: false,
             }),
             device: Some(Device {
@@ -157,6 +158,7 @@ mod tests {
         .subject.event.pull_request: number
         .subject.event.labels[]: string
         .subject.event.labels_source: string
+        .subject.event.configuration: string
         .subject.event.fork: boolean
         .subject.device.name: string
         .subject.device.type: string
