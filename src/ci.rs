@@ -2,6 +2,7 @@
 //! has side effects.
 
 pub mod event;
+pub mod label_trust;
 pub mod log_text;
 pub mod matrix;
 pub mod trigger;

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use sha2::{Digest, Sha256};
+use vllm_verdict::Untrusted;
 use vllm_verdict::v1::{Comparison, Device, Event, Provider, Verdict};
 
 use crate::ci::event::CiRun;
@@ -19,7 +20,7 @@ use crate::system::buildkite_agent::{Agent, Style};
 use crate::system::delivery::Delivery;
 use crate::system::github::{Github, PullRequest};
 use crate::system::step_files;
-use comment::{Action, Posted};
+use comment::{Action, Posted, Stamp};
 use record_upload::{Destination, Upload};
 
 /// The outcome of each destination.
@@ -103,14 +104,32 @@ pub struct Texts<'a> {
     pub annotation: &'a str,
 }
 
-/// The identity of the comment of one configuration: workflow, job and device, and for accelerators the device type, which
-/// differs between the jobs of a matrix. The type of a CPU is not included, because it may change from run to run. 12
-/// hexadecimal digits.
-pub fn comment_id(run: &CiRun, device: Option<&Device>) -> String {
+/// The identity of the comment of one configuration: workflow, job, device, the job's [`configuration`] and, for
+/// accelerators, the device type. The type of a CPU is not included, because it may change from run to run. 12 hexadecimal
+/// digits.
+pub fn comment_id(run: &CiRun, device: Option<&Device>, event: Option<&Event>) -> String {
     let name = device.map_or("", |device| device.name.as_str());
     let kind = device.filter(|device| !device.name.is_cpu()).map_or("", |device| &device.device_type);
+    let configuration = event.and_then(|event| event.configuration.as_deref()).unwrap_or_default();
+    let [workflow, job] = [&run.workflow, &run.job].map(|text| text.as_deref().unwrap_or_default());
+    digest(&[workflow, job, name, kind, configuration])
+}
+
+/// What tells the report of a job from those of other jobs and of other legs of its matrix, for `Event::configuration`.
+/// `parts` are words that do not change from run to run. 12 hexadecimal digits.
+pub fn configuration(run: &CiRun, provider: Provider, parts: &[&str]) -> String {
+    let [workflow, job] = [&run.workflow, &run.job].map(|text| text.as_deref().unwrap_or_default());
+    let provider = match provider {
+        Provider::Github => "github",
+        Provider::Buildkite => "buildkite",
+        Provider::Local => "local",
+    };
+    digest(&[&[provider, workflow, job], parts].concat())
+}
+
+fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in [run.workflow.as_deref().unwrap_or_default(), run.job.as_deref().unwrap_or_default(), name, kind] {
+    for part in parts {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
@@ -141,14 +160,23 @@ pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Deliveries
     })
 }
 
-/// Checks that the results are those of the completed run: same commit, same repository.
+/// Checks that the results are those of the completed run, by GitHub's data about it: same event, repository and commit.
+/// The number of the pull request is checked where it is known.
 fn check_origin(event: &Event, run: &CiRun, comparison: &Comparison) -> anyhow::Result<()> {
-    let (Some(completed), Some(measured)) = (&run.completed_run, &comparison.subject.event) else { return Ok(()) };
-    if measured.head_sha.as_ref().is_some_and(|head| *head != completed.head_sha) {
+    let Some(completed) = &run.completed_run else { return Ok(()) };
+    let Some(measured) = &comparison.subject.event else {
+        return Err(anyhow!("the results do not name the event of the completed run"));
+    };
+    let side = comparison.subject.head.as_ref().and_then(|head| head.commit.as_ref()).map(Untrusted::raw);
+    let commits = [measured.head_sha.as_deref(), side.or(Some(&completed.head_sha))];
+    if commits.iter().any(|commit| *commit != Some(&completed.head_sha)) {
         return Err(anyhow!("the results are not those of the completed run, which measured {}", completed.head_sha));
     }
-    if measured.repository.is_some() && measured.repository != event.repository {
+    if measured.repository != event.repository {
         return Err(anyhow!("the results are of another repository than the completed run"));
+    }
+    if measured.name != completed.event {
+        return Err(anyhow!("the results are of another event than the completed run, a `{}`", completed.event));
     }
     Ok(())
 }
@@ -183,9 +211,19 @@ async fn comment(publication: &Publication<'_>) -> anyhow::Result<(Delivery, Opt
     let Some((pull, measured)) = commented_pull_request(github, event, run, repository).await? else {
         return Ok((Delivery::Left("no open pull request has the measured commit at its head".to_owned()), None));
     };
+    let claimed = publication.comparison.subject.event.as_ref().and_then(|event| event.pull_request);
+    if claimed.is_some_and(|number| number != pull.number) {
+        return Err(anyhow!("the results are of another pull request than {}", pull.number)).mistake();
+    }
     let moved_to = measured.filter(|head| *head != pull.head_sha).map(|_| pull.head_sha.as_str());
     let text = (publication.texts.comment)(moved_to);
-    let posted = comment::stick(github, repository, pull.number, publication.comment_id, &text).await?;
+    let number = run.completed_run.as_ref().map_or(run.number, |completed| completed.number);
+    let stamp = Stamp { head: measured, run: number };
+    let posted = comment::report(github, repository, &pull, publication.comment_id, stamp, &text).await?;
+    if posted.action == Action::Later {
+        let reason = format!("the comment tells of a later commit than this report: {}", posted.url);
+        return Ok((Delivery::Left(reason), Some(posted.url)));
+    }
     Ok((Delivery::Done(described(&posted)), Some(posted.url)))
 }
 
@@ -210,6 +248,7 @@ fn described(posted: &Posted) -> String {
         Action::Created => "created",
         Action::Edited => "edited",
         Action::Unchanged => "unchanged",
+        Action::Later => "left",
     };
     let mut text = format!("{action} {}", posted.url);
     if posted.shortened {

@@ -6,6 +6,7 @@ pub mod local_event;
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use vllm_verdict::v1::Provider;
 
 use crate::environment::Environment;
@@ -30,6 +31,28 @@ pub struct CiRun {
     pub output: Option<PathBuf>,
     /// The run that a `workflow_run` event is about.
     pub completed_run: Option<CompletedRun>,
+    /// The number of this run, which grows.
+    pub number: Option<u64>,
+    pub proposal: Proposal,
+}
+
+/// Who did what to the pull request, as the event says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proposal {
+    /// Login of the author.
+    pub author: Option<String>,
+    /// Who caused the event, such as a new label.
+    pub sender: Option<Person>,
+    /// When the pull request had this head, by GitHub's clock.
+    pub at: Option<Timestamp>,
+}
+
+/// An account on GitHub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    pub login: String,
+    /// Whether it is a program.
+    pub is_bot: bool,
 }
 
 /// The completed run of a `workflow_run` event.
@@ -47,6 +70,8 @@ pub struct CompletedRun {
     pub pull_requests: Vec<u64>,
     /// Page of that run.
     pub url: Option<String>,
+    /// Its number, which grows.
+    pub number: Option<u64>,
 }
 
 /// Most labels of one pull request: GitHub's own limit.

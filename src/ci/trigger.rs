@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_config_without_labels_or_branches_has_grammatical_reasons() {
-        let none = TriggerConfig { labels: Vec::new(), branches: Vec::new() };
+        let none = TriggerConfig { labels: Vec::new(), branches: Vec::new(), ..TriggerConfig::default() };
         let decide = |event: &Event| decide(event, &none, &IndexMap::new()).unwrap();
         let opened = github("pull_request", &LABELED.replace("\"labeled\"", "\"opened\""));
         assert_eq!(decide(&opened).reason, "pull requests need no label in this repository.");

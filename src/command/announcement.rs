@@ -20,6 +20,7 @@ pub(super) struct Announcement {
     number: u64,
     id: String,
     before: String,
+    announced: String,
 }
 
 impl Announcement {
@@ -33,11 +34,11 @@ impl Announcement {
             let Some(github) = event_flags.github(ci, &shell.environment)? else {
                 return Ok(None);
             };
-            let id = publish::comment_id(ci, Some(&plan.device));
+            let id = publish::comment_id(ci, Some(&plan.device), Some(event));
             let Some(before) = comment::existing(&github, &repository, number, &id).await? else { return Ok(None) };
             let text = markdown::in_progress(&before, ci.run_url.as_deref());
             comment::stick(&github, &repository, number, &id, &text).await?;
-            Ok(Some(Self { github, repository, number, id, before }))
+            Ok(Some(Self { github, repository, number, id, before, announced: text }))
         };
         let made: Result<Option<Self>> = made.await;
         made.unwrap_or_else(|error| {
@@ -46,9 +47,11 @@ impl Announcement {
         })
     }
 
-    /// Restores the comment, where no report will replace it. CI leaves an interrupted run little time.
+    /// Restores the comment, where no report will replace it and nobody has changed it. CI leaves an interrupted run little
+    /// time.
     pub(super) async fn take_back(self) {
-        let restored = comment::stick(&self.github, &self.repository, self.number, &self.id, &self.before);
+        let texts = [self.announced.as_str(), &self.before];
+        let restored = comment::replace(&self.github, &self.repository, self.number, &self.id, texts);
         let _ = tokio::time::timeout(Duration::from_secs(3), restored).await;
     }
 }

@@ -11,6 +11,7 @@ use crate::plan::base::{self, Base, NamedSide};
 use crate::plan::target::Target;
 use crate::system::git;
 use crate::system::github::Github;
+use crate::system::work_tree::WorkTree;
 
 /// What a text of `--base` is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,8 @@ enum BaseFlag<'a> {
     Recorded(PathBuf),
 }
 
-/// Decides the base. `None`: neither the user nor the event names one, or it is a commit and nothing runs, so that git and
+/// Decides the base. `tree` is the checkout of a pull request: a branch is never one that the checkout alone has, and
+/// recorded results are none that the pull request brings. `None`: neither the user nor the event names one, or it is a commit and nothing runs, so that git and
 /// GitHub need not be asked.
 ///
 /// # Errors
@@ -34,34 +36,103 @@ pub async fn resolve(
     head: Option<&NamedSide>,
     event: &Event,
     runs: bool,
+    tree: Option<&WorkTree>,
     github: Option<&Github>,
 ) -> Result<Option<Base>> {
     let named = head.and_then(NamedSide::commit).map(Commit::as_str);
-    let commit = match read(flag) {
-        BaseFlag::Recorded(folder) => return Ok(Some(Base::Recorded(folder))),
+    let commit = match read(flag, event.provider) {
+        BaseFlag::Recorded(folder) => return recorded(folder, tree).await.mistake().map(Some),
         BaseFlag::Named(text) => return Base::read(text).map(Some),
         _ if !runs => None,
         BaseFlag::Event if head.is_some_and(NamedSide::is_without_commit) => None,
         BaseFlag::Event => of_event(event, named, github).await?,
         BaseFlag::Branch(name) => {
             let github = github.zip(event.repository.as_deref());
-            Some(branch(name, named.or(event.head_sha.as_deref()), github).await?)
+            let head = named.or(event.head_sha.as_deref());
+            match tree {
+                Some(_) => Some(branch_of_proposal(name, head, event, github).await?),
+                None => Some(branch(name, head, github).await?),
+            }
         }
     };
     commit.map(|commit| Ok(Base::Commit(commit.parse().context("cannot plan base").mistake()?))).transpose()
 }
 
-/// Tells branches and output folders from the rest, by the name alone and by whether the folder exists.
-fn read(flag: Option<&str>) -> BaseFlag<'_> {
+/// Tells branches and output folders from the rest, by the name alone. Only in a local run a folder needs no `results:`.
+fn read(flag: Option<&str>, provider: Provider) -> BaseFlag<'_> {
     let Some(text) = flag else { return BaseFlag::Event };
-    let folder = Path::new(text);
-    if folder.join("plan.json").is_file() && folder.join("head").is_dir() {
-        return BaseFlag::Recorded(folder.to_owned());
+    if let Some(folder) = text.strip_prefix("results:") {
+        return BaseFlag::Recorded(PathBuf::from(folder));
+    }
+    if provider == Provider::Local && is_output_folder(Path::new(text)) {
+        return BaseFlag::Recorded(PathBuf::from(text));
     }
     if text == "none" || base::is_short_hash(text) || text.parse::<Target>().is_ok() || !is_branch(text) {
         return BaseFlag::Named(text);
     }
     BaseFlag::Branch(text)
+}
+
+fn is_output_folder(folder: &Path) -> bool {
+    folder.join("plan.json").is_file() && folder.join("head").is_dir()
+}
+
+/// Results that were recorded before. On a pull request they are none that it brings: neither files of its commit, nor a
+/// folder that one of its links leads to.
+async fn recorded(folder: PathBuf, tree: Option<&WorkTree>) -> Result<Base> {
+    let shown = folder.display();
+    if let Some(tree) = tree.filter(|tree| tree.holds(&folder)) {
+        let place = tree.place_of(&folder).filter(|_| !tree.is_linked(&folder));
+        let brought = match &place {
+            Some((root, inside)) => git::is_tracked(root, inside).await.unwrap_or(true),
+            None => true,
+        };
+        if brought {
+            return Err(anyhow!(
+                "cannot use --base results:{shown}: the pull request brings it, or git does not tell; put recorded results outside the checkout"
+            ));
+        }
+    }
+    if !is_output_folder(&folder) {
+        return Err(anyhow!(
+            "cannot use --base results:{shown}: it is not the output folder of a run (`plan.json` and `head/` are missing)"
+        ));
+    }
+    Ok(Base::Recorded(folder))
+}
+
+/// The merge base of a branch and head, of a pull request. A branch of the clone is not asked: the pull request chose its
+/// name.
+async fn branch_of_proposal(
+    name: &str,
+    head: Option<&str>,
+    event: &Event,
+    github: Option<(&Github, &str)>,
+) -> Result<String> {
+    let of_event = event.base_sha.clone().filter(|_| event.base_branch.as_deref() == Some(name));
+    let tip = match (of_event, github) {
+        (Some(tip), _) => tip,
+        (None, Some((github, repository))) => github.tip(repository, name).await?,
+        (None, None) => git::branch_of_origin(name)
+            .await
+            .with_context(|| {
+                format!(
+                    "cannot use --base {name}: `origin` has no such branch; for recorded results give results:{name}"
+                )
+            })
+            .mistake()?,
+    };
+    let Some(head) = head else { return Ok(tip) };
+    let base = match github {
+        Some((github, repository)) => github.merge_base(repository, &tip, head).await?,
+        None => git::merge_base(&tip, head).await.with_context(|| format!("cannot use --base {name}")).mistake()?,
+    };
+    match base == head {
+        true => {
+            Err(anyhow!("cannot use --base {name}: it contains head, which would be compared with itself")).mistake()
+        }
+        false => Ok(base),
+    }
 }
 
 /// Whether git would accept the text as the name of a branch. False for a text that git would read as an option.
@@ -136,21 +207,26 @@ mod tests {
         for text in
             ["none", hash, "7f42dc2", "sim", "local", "local:/opt/vllm", "image:a/b:c", "docker:x", "-main", "a..b"]
         {
-            assert_eq!(read(Some(text)), BaseFlag::Named(text));
+            assert_eq!(read(Some(text), Provider::Local), BaseFlag::Named(text));
         }
         for text in ["main", "releases/v0.11.0", "feature+x"] {
-            assert_eq!(read(Some(text)), BaseFlag::Branch(text));
+            assert_eq!(read(Some(text), Provider::Local), BaseFlag::Branch(text));
         }
-        assert_eq!(read(None), BaseFlag::Event);
+        assert_eq!(read(None, Provider::Local), BaseFlag::Event);
     }
 
     #[test]
     fn an_output_folder_is_a_recorded_base() {
         let folder = tempfile::tempdir().unwrap();
         let text = folder.path().display().to_string();
-        assert_ne!(read(Some(&text)), BaseFlag::Recorded(folder.path().to_owned()), "it holds no run");
+        let read = |text, provider| read(Some(text), provider) == BaseFlag::Recorded(folder.path().to_owned());
+        assert!(!read(&text, Provider::Local), "it holds no run");
         crate::system::output::write(&folder.path().join("plan.json"), b"{}").unwrap();
         std::fs::create_dir(folder.path().join("head")).unwrap();
-        assert_eq!(read(Some(&text)), BaseFlag::Recorded(folder.path().to_owned()));
+        assert!(read(&text, Provider::Local));
+        let named = format!("results:{text}");
+        for provider in [Provider::Github, Provider::Buildkite] {
+            assert!(!read(&text, provider) && read(&named, provider), "in CI a name is never a folder");
+        }
     }
 }

@@ -74,7 +74,7 @@ pub fn print_times(comparison: &Comparison, shell: &Shell) {
 /// Sets the outputs of the CI step.
 fn write_outputs(path: &Path, ci: &CiRun, plan: &Plan, comparison: &Comparison, out: &OutputFolder) -> Result<()> {
     let device = plan.device.name.as_str();
-    let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, Some(&plan.device)));
+    let artifact = format!("vllm-perf-{device}-{}", publish::comment_id(ci, Some(&plan.device), Some(&plan.event)));
     let root = out.root().canonicalize().unwrap_or_else(|_| out.root().to_owned());
     step_files::append_outputs(
         path,
@@ -93,8 +93,9 @@ fn write_outputs(path: &Path, ci: &CiRun, plan: &Plan, comparison: &Comparison, 
 pub fn write_reports(ci: &CiRun, comparison: &Comparison, out: &OutputFolder, shell: &Shell) -> Result<String> {
     let repository = comparison.subject.event.as_ref().and_then(|event| event.repository.clone());
     let links = Links { run: ci.run_url.clone(), artifact: None, server: ci.server_url.clone(), repository };
-    let comment =
-        markdown::comment(comparison, &links, &publish::comment_id(ci, comparison.subject.device.as_ref()), None);
+    let subject = &comparison.subject;
+    let id = publish::comment_id(ci, subject.device.as_ref(), subject.event.as_ref());
+    let comment = markdown::comment(comparison, &links, &id, None);
     let json = serde_json::to_string_pretty(comparison).context("cannot write the comparison")?;
     for (name, text) in [
         ("comparison.json", json.as_str()),

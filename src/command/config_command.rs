@@ -29,8 +29,10 @@ pub(super) async fn config(command: &ConfigCommand, shell: &Shell) -> Result<Exi
 }
 
 async fn show(flags: &MatchedFlags, planning: &Planning, format: Format, shell: &Shell) -> Result<()> {
-    let (event, _) = planning.event.read(&planning.labels, &shell.environment)?;
-    let (loaded, notice) = base_settings::of_event(&event, planning.config.as_deref(), shell).await?;
+    let (event, ci) = planning.event.read(&planning.labels, &shell.environment).await?;
+    let github = planning.event.github(&ci, &shell.environment)?;
+    let explicit = planning.config.as_deref();
+    let (loaded, notice) = base_settings::of_event(&event, explicit, github.as_ref(), &shell.environment).await?;
     if let Some(notice) = notice {
         shell.say(&notice);
     }

@@ -10,6 +10,7 @@ use crate::ci::event::{self, CiRun, buildkite_event, github_event, local_event};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::names;
+use crate::system::git;
 use crate::system::github::Github;
 use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
@@ -60,7 +61,7 @@ impl EventArgs {
     /// # Errors
     /// The user's mistake (exit 2): no event name, no payload, a payload that cannot be read, or a text that cannot be
     /// a label.
-    pub fn read(&self, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
+    pub async fn read(&self, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
         match self.provider(environment) {
             Provider::Local => {
                 if let Some(label) = labels.iter().find(|label| !names::is_label(label)) {
@@ -71,7 +72,14 @@ impl EventArgs {
                 }
                 Ok((local_event::event(labels, None), CiRun::default()))
             }
-            Provider::Buildkite => Ok(buildkite_event::parse(environment)),
+            Provider::Buildkite => {
+                let (mut event, ci) = buildkite_event::parse(environment);
+                // A build that was made by hand, by a schedule or through the API names no commit.
+                if environment.get("BUILDKITE_COMMIT") == Some("HEAD") {
+                    event.head_sha = git::head().await;
+                }
+                Ok((event, ci))
+            }
             Provider::Github => {
                 let name = self.event_name.as_deref();
                 let name = name

@@ -13,8 +13,10 @@ use super::base_settings;
 use crate::ci::matrix::buildkite_pipeline::{self, OptionValue, StepTemplate};
 use crate::ci::matrix::{self, JobFilter, MatrixJob, github_matrix};
 use crate::ci::trigger;
+use crate::command::consent::{Consent, consent};
 use crate::command::event_flags::{EventArgs, refresh_labels};
 use crate::exit::{Classify, Exit};
+use crate::plan::Trigger;
 use crate::plan::config::Config;
 use crate::plan::image::{self, Pipeline};
 use crate::plan::suite;
@@ -28,17 +30,23 @@ use crate::system::{git, suite_folder};
 
 /// Prints the matrix. A matrix without jobs is not an error: the reason is printed.
 pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit> {
-    let (mut event, ci) = arguments.event.read(&arguments.labels, &shell.environment)?;
-    let (loaded, notice) = base_settings::of_event(&event, arguments.config.as_deref(), shell).await?;
+    let (mut event, ci) = arguments.event.read(&arguments.labels, &shell.environment).await?;
+    let github = arguments.event.github(&ci, &shell.environment)?;
+    let explicit = arguments.config.as_deref();
+    let (loaded, notice) = base_settings::of_event(&event, explicit, github.as_ref(), &shell.environment).await?;
     let config = loaded.config;
     if let Some(notice) = notice {
         shell.say(&notice);
     }
-    let github = arguments.event.github(&ci, &shell.environment)?;
     if let Some(github) = &github {
         refresh_labels(&mut event, github, shell).await;
     }
-    let decision = trigger::decide(&event, &config.trigger, &config.devices)?;
+    let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
+    if let (true, Consent::Refused(reason) | Consent::Unknown(reason)) =
+        (decision.run, consent(&event, &ci.proposal, &config, github.as_ref()).await)
+    {
+        decision = Trigger { run: false, reason };
+    }
     let mut jobs = match decision.run {
         true => jobs(arguments, &event, &config, shell)?,
         false => Vec::new(),

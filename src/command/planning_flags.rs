@@ -51,7 +51,7 @@ pub struct Planning {
 /// What is compared.
 #[derive(Debug, Args)]
 pub struct SideArgs {
-    /// Base: a full commit, a branch, a target, the output folder of an earlier run, or `none`
+    /// Base: a full commit, a branch, a target, results:DIR (output folder of an earlier run), or `none`
     #[arg(long, env = "VLLM_PERF_BASE", value_name = "SIDE")]
     pub base: Option<String>,
     /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]

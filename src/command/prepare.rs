@@ -6,6 +6,7 @@ use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
 use crate::ci::event::CiRun;
 use crate::ci::trigger;
+use crate::command::consent::{Consent, consent};
 use crate::command::event_flags::refresh_labels;
 use crate::command::planning_flags::{Planning, SideArgs};
 use crate::command::shared_flags::DeviceArgs;
@@ -18,8 +19,11 @@ use crate::plan::config::Config;
 use crate::plan::make_plan::{self, Inputs, SideInputs};
 use crate::plan::suite::{self, Case, Selection};
 use crate::plan::{Plan, Trigger, device};
+use crate::publish;
+use crate::system::github::Github;
 use crate::system::shell::Shell;
 use crate::system::suite_files::SuiteFiles;
+use crate::system::work_tree::WorkTree;
 use crate::system::{probe, suite_folder};
 
 /// A plan, and what it was made from.
@@ -38,13 +42,18 @@ pub struct Prepared {
 pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
     let environment = &shell.environment;
     let (base, head) = named_sides(&planning.sides, environment);
-    let (mut event, ci) = planning.event.read(&planning.labels, environment)?;
-    let (config, notice) = settings(planning, &event, shell).await?;
+    let (mut event, ci) = planning.event.read(&planning.labels, environment).await?;
+    event.configuration = configuration(planning, &event, &ci, environment);
     let github = planning.event.github(&ci, environment)?;
+    let (config, mut notices) = settings(planning, &event, github.as_ref(), environment).await?;
     if let (true, Some(github)) = (fetch_labels, &github) {
         refresh_labels(&mut event, github, shell).await;
     }
-    let (trigger, device) = decide(&event, &planning.device, &config, environment).await?;
+    let (mut trigger, device) = decide(&event, &planning.device, &config, environment).await?;
+    if trigger.run {
+        let consent = consent(&event, &ci.proposal, &config, github.as_ref()).await;
+        notices.extend(apply(consent, head.as_deref(), &mut trigger));
+    }
     let (cases, skipped) = match trigger.run {
         true => {
             let remote = [&base, &head].into_iter().flatten().any(|text| text.starts_with("remote:"));
@@ -54,7 +63,10 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         false => Default::default(),
     };
     let head = head.map(|text| NamedSide::read(Side::Head, &text)).transpose()?;
-    let base = base_commit::resolve(base.as_deref(), head.as_ref(), &event, trigger.run, github.as_ref()).await?;
+    let tree = base_settings::is_proposal(&event).then(|| WorkTree::here(environment));
+    let base =
+        base_commit::resolve(base.as_deref(), head.as_ref(), &event, trigger.run, tree.as_ref(), github.as_ref())
+            .await?;
     // The config's strategy is for comparisons; a run without base ignores it.
     let configured = config.strategy.filter(|_| base.as_ref().is_none_or(Base::runs));
     let mut plan = make_plan::make(Inputs {
@@ -75,10 +87,8 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         pairs: planning.runs.pairs,
         seed: planning.runs.seed,
     })?;
-    if let Some(notice) = notice {
-        shell.say(&notice);
-        plan.notices.push(notice);
-    }
+    notices.iter().for_each(|notice| shell.say(notice));
+    plan.notices.splice(0..0, notices);
     client_choice::choose(&mut plan, planning.client, environment).mistake()?;
     Ok(Prepared { plan, config, ci })
 }
@@ -94,15 +104,66 @@ fn named_sides(sides: &SideArgs, environment: &Environment) -> (Option<String>, 
     (base, sides.head.clone().or(remote))
 }
 
-/// The config in force for the event, with the flags in place of its values, and a notice for the report.
-async fn settings(planning: &Planning, event: &Event, shell: &Shell) -> Result<(Config, Option<String>)> {
-    let (loaded, notice) = base_settings::of_event(event, planning.config.as_deref(), shell).await?;
+/// What tells this job's report from those of the other legs of its matrix; none for a local run. A commit is no part of
+/// it: it changes from run to run.
+fn configuration(planning: &Planning, event: &Event, ci: &CiRun, environment: &Environment) -> Option<String> {
+    let suite = planning.suite.as_deref().map(|suite| match suite.is_absolute() {
+        // The folders above it may be made for each run.
+        true => suite.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        false => suite.display().to_string(),
+    });
+    let matrix = environment.get("VLLM_PERF_MATRIX").filter(|matrix| !matches!(matrix.trim(), "null" | "{}"));
+    let mut parts: Vec<String> = vec![
+        suite.unwrap_or_default(),
+        planning.only.clone().unwrap_or_default(),
+        planning.device.device_type.clone().unwrap_or_default(),
+        planning.sides.base_server_args.clone().unwrap_or_default(),
+        planning.sides.head_server_args.clone().unwrap_or_default(),
+        matrix.map(|text| text.split_whitespace().collect()).unwrap_or_default(),
+    ];
+    let variables = ["BUILDKITE_PARALLEL_JOB", "TEST_SELECTOR", "MODEL_FILTER", "DTYPE_FILTER"];
+    parts.extend(variables.map(|name| environment.get(name).unwrap_or_default().to_owned()));
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    (event.provider != Provider::Local).then(|| publish::configuration(ci, event.provider, &parts))
+}
+
+/// Skips where nobody allowed the commit to run. Where that is not known, only a head that is not made from the pull
+/// request runs, with a notice for the report.
+fn apply(consent: Consent, head: Option<&str>, trigger: &mut Trigger) -> Option<String> {
+    let (reason, is_known) = match consent {
+        Consent::Given => return None,
+        Consent::Refused(reason) => (reason, true),
+        Consent::Unknown(reason) => (reason, false),
+    };
+    let of_others = head.is_some_and(|head| head == "sim" || head.starts_with("sim:") || head.starts_with("remote:"));
+    if of_others && !is_known {
+        return Some(format!("Nothing of the pull request ran: {reason}"));
+    }
+    *trigger = Trigger { run: false, reason };
+    None
+}
+
+/// The config in force for the event, with the flags in place of its values, and notices for the report.
+async fn settings(
+    planning: &Planning,
+    event: &Event,
+    github: Option<&Github>,
+    environment: &Environment,
+) -> Result<(Config, Vec<String>)> {
+    let (loaded, notice) = base_settings::of_event(event, planning.config.as_deref(), github, environment).await?;
     let mut config = loaded.config;
     if let Some(suite) = &planning.suite {
         config.suite.clone_from(suite);
     }
     config.store = planning.store.clone().or(config.store);
-    Ok((config, notice))
+    let mut notices = Vec::from_iter(notice);
+    // The noise in a store decides which changes are significant.
+    if let Some(place) = config.store.take_if(|place| base_settings::is_of_proposal(event, place, environment)) {
+        notices.push(format!(
+            "The store `{place}` lies in the checkout, which the pull request can change: it is not read."
+        ));
+    }
+    Ok((config, notices))
 }
 
 /// Whether to benchmark, and on which device.

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use vllm_verdict::Untrusted;
 use vllm_verdict::v1::{Comparison, Event, Provider, Verdict};
 
-use super::base_settings;
+use super::{base_settings, publish_settings};
 use crate::ci::event::CiRun;
 use crate::ci::workflow_commands::{self, Level, Notice};
 use crate::command::event_flags::EventArgs;
@@ -28,35 +29,84 @@ use crate::system::store::Store;
 use crate::system::uploader::Uploader;
 use crate::system::{git, step_files};
 
-/// Publishes to every destination of this CI. A comment that cannot be written does not stop the others.
+/// Most output folders in one folder.
+const MOST_FOLDERS: usize = 50;
+
+/// Publishes an output folder, or each of the output folders in a folder. One that is refused does not stop the others.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
-    let environment = &shell.environment;
-    let (event, ci) = arguments.event.read(&[], environment)?;
-    // Only the upload of records needs settings; those of a pull request's checkout are not trusted.
-    let config = match event.pull_request.is_none() && ci.completed_run.is_none() {
-        true => base_settings::of_checkout(arguments.config.as_deref())?.config,
-        false => Config::default(),
-    };
+    let (event, ci) = arguments.event.read(&[], &shell.environment).await?;
     if arguments.retry {
-        return retry(arguments, &config, (&event, &ci), shell).await;
+        return retry(arguments, &settings(arguments, &event, &ci)?, (&event, &ci), shell).await;
     }
+    let (mut exit, mut refused) = (Exit::Done, None);
+    for folder in folders(&arguments.out)? {
+        match publish_folder(&folder, arguments, (&event, &ci), shell).await {
+            Ok(Exit::Done) => {}
+            Ok(failed) => exit = failed,
+            Err(error) => {
+                if let Some(earlier) = refused.replace(error) {
+                    shell.say(&format!("{earlier:#}"));
+                }
+            }
+        }
+    }
+    refused.map_or(Ok(exit), Err)
+}
+
+/// The folder, or where it has no comparison, those in it that have one: the artifacts of several jobs. Links are left out.
+fn folders(out: &Path) -> Result<Vec<PathBuf>> {
+    let has_results = |folder: &Path| folder.join("comparison.json").symlink_metadata().is_ok();
+    let Ok(entries) = out.read_dir() else { return Ok(vec![out.to_owned()]) };
+    if has_results(out) {
+        return Ok(vec![out.to_owned()]);
+    }
+    let is_folder = |path: &PathBuf| path.symlink_metadata().is_ok_and(|it| it.is_dir());
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<PathBuf> =
+        paths.filter(is_folder).filter(|path| has_results(path)).take(MOST_FOLDERS + 1).collect();
+    found.sort();
+    if found.len() > MOST_FOLDERS {
+        return Err(anyhow!("`{}` has more than {MOST_FOLDERS} output folders", out.display())).mistake();
+    }
+    Ok(if found.is_empty() { vec![out.to_owned()] } else { found })
+}
+
+/// Only the upload of records needs settings; those of a pull request's checkout are not trusted.
+fn settings(arguments: &PublishArgs, event: &Event, ci: &CiRun) -> Result<Config> {
+    match !base_settings::is_proposal(event) && ci.completed_run.is_none() {
+        true => Ok(base_settings::of_checkout(arguments.config.as_deref())?.config),
+        false => Ok(Config::default()),
+    }
+}
+
+/// Publishes to every destination of this CI. A comment that cannot be written does not stop the others.
+async fn publish_folder(
+    out: &Path,
+    arguments: &PublishArgs,
+    (event, ci): (&Event, &CiRun),
+    shell: &Shell,
+) -> Result<Exit> {
+    let environment = &shell.environment;
+    let config = settings(arguments, event, ci)?;
     let branches = config.trigger.branches.as_slice();
-    let comparison = artifact::read(&arguments.out, &config.images)?;
+    let mut comparison = artifact::read(out, &config.images)?;
+    let github = arguments.event.github(ci, environment)?;
+    let notice = publish_settings::check(event, ci, &comparison, github.as_ref()).await?;
+    comparison.conduct.notices.splice(0..0, notice.map(Untrusted::from));
     // Credentials are only required if there are records to upload.
-    let destination = match record_upload::no_records(&event, &ci, branches) {
+    let destination = match record_upload::no_records(event, ci, branches) {
         Some(_) => None,
         None => destination(arguments, &config, environment)
             .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}")))),
     };
-    let commit = measured(&event, &comparison).await;
-    let links = links(arguments, &event, &ci);
-    let id = publish::comment_id(&ci, comparison.subject.device.as_ref());
-    let github = arguments.event.github(&ci, environment)?;
+    let commit = measured(event, &comparison).await;
+    let links = links(arguments, event, ci);
+    let id = publish::comment_id(ci, comparison.subject.device.as_ref(), comparison.subject.event.as_ref());
     let agent = (event.provider == Provider::Buildkite)
         .then(|| Agent::new(Path::new("buildkite-agent"), environment, Duration::from_secs(1)));
     let report = publish::publish(&Publication {
-        event: &event,
-        run: &ci,
+        event,
+        run: ci,
         commit: commit.as_deref(),
         comparison: &comparison,
         comment_id: &id,
@@ -65,7 +115,7 @@ pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Ex
             summary: &markdown::summary(&comparison, &links),
             annotation: &markdown::annotation(&comparison, &links),
         },
-        folder: &arguments.out,
+        folder: out,
         github: github.as_ref(),
         agent: agent.as_ref(),
         destination: destination.as_ref(),
@@ -154,7 +204,7 @@ fn notices(comparison: &Comparison) -> Vec<Notice> {
 #[derive(Debug, Args)]
 #[command(before_help = "Example:\n  vllm-perf publish vllm-perf-out")]
 pub struct PublishArgs {
-    /// Output folder of a run
+    /// Output folder of a run, or a folder of such folders
     #[arg(env = "VLLM_PERF_OUT", value_name = "OUT", default_value = "vllm-perf-out")]
     pub out: PathBuf,
     #[command(flatten)]

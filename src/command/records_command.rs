@@ -72,7 +72,7 @@ async fn own(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<
     let environment = &shell.environment;
     let event = match arguments.event.provider(environment) {
         Provider::Local => None,
-        _ => Some(arguments.event.read(&[], environment)?.0),
+        _ => Some(arguments.event.read(&[], environment).await?.0),
     };
     let device = device(arguments, config, shell).await?;
     identity(&arguments.identity, event.as_ref(), device, &config.records, environment).await

@@ -36,7 +36,7 @@ pub use images_config::ImagesConfig;
 pub use matrix_config::{MatrixConfig, Sizes};
 pub use records_config::RecordsConfig;
 pub use settings_table::{Setting, Source, settings};
-pub use trigger_config::TriggerConfig;
+pub use trigger_config::{Forks, TriggerConfig};
 pub use vllm_verdict::criteria::{CasePattern, MinEffect, Primary, VerdictConfig};
 
 /// All settings of the config file.

@@ -241,6 +241,7 @@ mod tests {
             pull_request: (!local).then_some(31337),
             labels: vec!["perf-benchmarks".to_owned(), "ready".to_owned()],
             labels_source: LabelsSource::Api,
+            configuration: None,
             fork: false,
         }
     }

@@ -25,7 +25,7 @@ impl Plan {
             }
         }
         if self.sides.base.is_none() {
-            let recorded = self.recorded_base.as_ref().map(|folder| folder.display().to_string());
+            let recorded = self.recorded_base.as_ref().map(|folder| format!("results:{}", folder.display()));
             words.extend(["--base".to_owned(), recorded.unwrap_or_else(|| "none".to_owned())]);
         }
         words.extend([

@@ -1,13 +1,13 @@
 //! The comment of a configuration on a pull request. It is identified by its marker and its author, and edited instead of
 //! repeated. Anyone can write the marker, so the author is checked; two jobs can write at the same time, so the oldest
-//! comment is kept.
+//! comment is kept. A report of an earlier commit never takes the place of one of a later commit.
 
 use anyhow::Context;
 use serde::Deserialize;
 
 use crate::exit::Classify;
-use crate::report::markdown::marker;
-use crate::system::github::{Github, root};
+use crate::report::markdown::{marker, marker_start};
+use crate::system::github::{Github, PullRequest, root};
 use crate::system::github_transport::{Posting, Request};
 
 /// The author of comments written with a workflow's token.
@@ -20,6 +20,34 @@ pub enum Action {
     Edited,
     /// The existing comment already had this text.
     Unchanged,
+    /// The existing comment tells of a later commit or run, and was not changed.
+    Later,
+}
+
+/// What a report tells of, as its marker keeps it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamp<'a> {
+    /// The measured commit.
+    pub head: Option<&'a str>,
+    /// The number of the run, which grows.
+    pub run: Option<u64>,
+}
+
+impl<'a> Stamp<'a> {
+    /// Reads the marker of a comment.
+    fn of(body: &'a str) -> Self {
+        let marker = body.lines().next().unwrap_or_default();
+        let fact = |name: &str| marker.split(' ').find_map(|word| word.strip_prefix(name));
+        Self { head: fact("head="), run: fact("run=").and_then(|run| run.parse().ok()) }
+    }
+
+    /// Whether a report of a commit that is not the head any more comes after the one that is there.
+    fn is_late(self, there: Self, head_now: &str) -> bool {
+        if there.head.is_none() || there.head == self.head || self.head == Some(head_now) {
+            return false;
+        }
+        there.head == Some(head_now) || there.run.zip(self.run).is_some_and(|(there, own)| there > own)
+    }
 }
 
 /// A published comment.
@@ -39,7 +67,7 @@ pub struct Posted {
 /// # Errors
 /// The comments cannot be read (exit 4).
 pub async fn existing(github: &Github, repository: &str, number: u64, id: &str) -> anyhow::Result<Option<String>> {
-    let thread = Thread { github, root: root(repository)?, number, marker: marker(id) };
+    let thread = Thread::new(github, repository, number, id)?;
     thread.text().await.with_context(|| format!("cannot read the comments of {repository}#{number}")).world()
 }
 
@@ -49,8 +77,48 @@ pub async fn existing(github: &Github, repository: &str, number: u64, id: &str) 
 /// # Errors
 /// The comment cannot be written (exit 4).
 pub async fn stick(github: &Github, repository: &str, number: u64, id: &str, body: &str) -> anyhow::Result<Posted> {
-    let thread = Thread { github, root: root(repository)?, number, marker: marker(id) };
+    let thread = Thread::new(github, repository, number, id)?;
     thread.stick(body).await.with_context(|| format!("cannot comment on {repository}#{number}")).world()
+}
+
+/// As [`stick`], for a report: where the comment tells of a later commit than `stamp`, it stays. `head_now` is the head of
+/// the pull request.
+///
+/// # Errors
+/// The comment cannot be written (exit 4).
+pub async fn report(
+    github: &Github,
+    repository: &str,
+    pull: &PullRequest,
+    id: &str,
+    stamp: Stamp<'_>,
+    body: &str,
+) -> anyhow::Result<Posted> {
+    let number = pull.number;
+    let mut thread = Thread::new(github, repository, number, id)?;
+    thread.late = Some((stamp, &pull.head_sha));
+    let head = stamp.head.map_or_else(String::new, |head| format!(" head={head}"));
+    let run = stamp.run.map_or_else(String::new, |run| format!(" run={run}"));
+    let text = body.strip_prefix(&marker(id)).map_or_else(|| format!("\n{body}"), str::to_owned);
+    let body = format!("{}{head}{run} -->{text}", thread.marker);
+    thread.stick(&body).await.with_context(|| format!("cannot comment on {repository}#{number}")).world()
+}
+
+/// Gives the comment with the id `id` the text `body`, if its text is still `expected`.
+///
+/// # Errors
+/// The comment cannot be written (exit 4).
+pub async fn replace(
+    github: &Github,
+    repository: &str,
+    number: u64,
+    id: &str,
+    [expected, body]: [&str; 2],
+) -> anyhow::Result<()> {
+    match existing(github, repository, number, id).await? {
+        Some(text) if same_text(&text, expected) => stick(github, repository, number, id, body).await.map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// The comments of one pull request that have one marker.
@@ -59,16 +127,36 @@ struct Thread<'a> {
     /// API path of the repository.
     root: String,
     number: u64,
+    /// The start of the marker.
     marker: String,
+    /// The report that is written, and the head of the pull request.
+    late: Option<(Stamp<'a>, &'a str)>,
 }
 
-impl Thread<'_> {
+impl<'a> Thread<'a> {
+    fn new(github: &'a Github, repository: &str, number: u64, id: &str) -> anyhow::Result<Self> {
+        Ok(Self { github, root: root(repository)?, number, marker: marker_start(id), late: None })
+    }
+
+    fn is_marked(&self, body: &str) -> bool {
+        body.strip_prefix(&self.marker).is_some_and(|rest| rest.starts_with(' '))
+    }
+
+    /// Whether `comment` tells of a later commit than the report that is written.
+    fn is_later(&self, comment: &Comment) -> bool {
+        let there = Stamp::of(comment.body.as_deref().unwrap_or_default());
+        self.late.is_some_and(|(stamp, head_now)| stamp.is_late(there, head_now))
+    }
+
     /// Creates or edits the comment.
     async fn stick(&self, body: &str) -> anyhow::Result<Posted> {
-        let body = if body.starts_with(&self.marker) { body.to_owned() } else { format!("{}\n{body}", self.marker) };
+        let body = if self.is_marked(body) { body.to_owned() } else { format!("{} -->\n{body}", self.marker) };
         let author = self.author().await?;
         let own = self.own_comments(&author).await?;
         if let Some(first) = own.first() {
+            if self.is_later(first) {
+                return self.keep(first, Action::Later, &own, false).await;
+            }
             if first.has_text(&body) {
                 return self.keep(first, Action::Unchanged, &own, false).await;
             }
@@ -77,12 +165,17 @@ impl Thread<'_> {
             }
         }
         let (created, shortened) = self.create(&body, &author).await?;
-        // Another job may have created a comment in the meantime: the oldest one is kept and gets this text.
+        // Another job may have created a comment in the meantime, and of an app the login is only known now: the oldest one
+        // is kept and gets this text.
+        let author = created.login().map_or(author, |login| Author::Login(login.to_owned()));
         let own = self.own_comments(&author).await?;
-        if let Some(first) = own.iter().find(|other| other.id < created.id && other.login() == created.login())
-            && let Some((edited, shortened)) = self.edit(first.id, &body).await?
-        {
-            return self.keep(&edited, Action::Edited, &own, shortened).await;
+        if let Some(first) = own.iter().find(|other| other.id < created.id) {
+            if self.is_later(first) {
+                return self.keep(first, Action::Later, &own, false).await;
+            }
+            if let Some((edited, shortened)) = self.edit(first.id, &body).await? {
+                return self.keep(&edited, Action::Edited, &own, shortened).await;
+            }
         }
         self.keep(&created, Action::Created, &own, shortened).await
     }
@@ -101,16 +194,16 @@ impl Thread<'_> {
         }
     }
 
-    /// The comments of this author, oldest first, with those that may be from another app last.
+    /// The comments of this author, oldest first.
     async fn own_comments(&self, author: &Author) -> anyhow::Result<Vec<Comment>> {
         let comments: Vec<Comment> =
             self.github.pages(&format!("{}/issues/{}/comments", self.root, self.number)).await?;
         let mut own: Vec<_> = comments
             .into_iter()
-            .filter(|comment| comment.body.as_deref().unwrap_or_default().starts_with(&self.marker))
+            .filter(|comment| self.is_marked(comment.body.as_deref().unwrap_or_default()))
             .filter(|comment| author.wrote(comment))
             .collect();
-        own.sort_by_key(|comment| (author.may_be_another(comment), comment.id));
+        own.sort_by_key(|comment| comment.id);
         Ok(own)
     }
 
@@ -170,9 +263,10 @@ impl Thread<'_> {
 /// The author of vllm-perf's comments.
 #[derive(Debug, PartialEq)]
 enum Author {
-    /// The owner of a personal token.
+    /// The owner of a personal token, or the app that wrote a comment just now.
     Login(String),
-    /// An app: `github-actions`, or an app of the repository.
+    /// An app that may not ask who it is: `github-actions`, unless it turns out to be another. What other apps wrote is
+    /// neither read nor changed.
     Installation,
 }
 
@@ -181,17 +275,9 @@ impl Author {
         let Some(user) = &comment.user else { return false };
         match self {
             Self::Login(login) => user.login == *login,
-            // A user who acts through an app is not a bot; the login of a bot is the slug of its app.
-            Self::Installation => {
-                let app = comment.performed_via_github_app.as_ref().and_then(|app| app.slug.as_deref());
-                user.kind == "Bot"
-                    && (user.login == ACTIONS_LOGIN || app.is_some_and(|slug| user.login == format!("{slug}[bot]")))
-            }
+            // A user who acts through an app is not a bot.
+            Self::Installation => user.kind == "Bot" && user.login == ACTIONS_LOGIN,
         }
-    }
-
-    fn may_be_another(&self, comment: &Comment) -> bool {
-        *self == Self::Installation && comment.login() != Some(ACTIONS_LOGIN)
     }
 }
 
@@ -201,13 +287,11 @@ struct Comment {
     html_url: String,
     body: Option<String>,
     user: Option<User>,
-    performed_via_github_app: Option<App>,
 }
 
 impl Comment {
     fn has_text(&self, body: &str) -> bool {
-        // GitHub may store line ends as CRLF and remove trailing ones.
-        self.body.as_deref().is_some_and(|there| there.replace("\r\n", "\n").trim_end() == body.trim_end())
+        self.body.as_deref().is_some_and(|there| same_text(there, body))
     }
 
     fn login(&self) -> Option<&str> {
@@ -222,9 +306,9 @@ struct User {
     kind: String,
 }
 
-#[derive(Deserialize)]
-struct App {
-    slug: Option<String>,
+/// GitHub may store line ends as CRLF and remove trailing ones.
+fn same_text(there: &str, body: &str) -> bool {
+    there.replace("\r\n", "\n").trim_end() == body.replace("\r\n", "\n").trim_end()
 }
 
 /// The marker, the headline, and a note on where the rest is.
@@ -233,4 +317,30 @@ fn headline(body: &str) -> String {
     let mut short: String = lines.join("\n").chars().take(1_000).collect();
     short.push_str("\n\nThe report is too long for a comment. It is in the job summary and in the artifact.\n");
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_report_yields_to_one_of_the_present_head_or_of_a_later_run() {
+        let stamp = |head: &'static str, run: u64| Stamp { head: Some(head), run: Some(run) };
+        let late = |own: Stamp<'_>, there: Stamp<'_>| own.is_late(there, "ccc");
+        assert!(
+            late(stamp("aaa", 1), stamp("ccc", 3)) && late(stamp("aaa", 9), stamp("ccc", 3)),
+            "of the present head"
+        );
+        assert!(late(stamp("aaa", 1), stamp("bbb", 2)), "of a later run");
+        assert!(!late(stamp("bbb", 2), stamp("aaa", 1)), "of an earlier run");
+        assert!(!late(stamp("ccc", 1), stamp("bbb", 2)) && !late(stamp("aaa", 1), stamp("aaa", 2)));
+        assert!(!late(stamp("aaa", 1), Stamp::default()), "a comment of an older version");
+    }
+
+    #[test]
+    fn the_stamp_of_a_comment_is_in_its_first_line() {
+        let stamp = Stamp::of("<!-- vllm-perf:v1 id=1 head=abc run=7 -->\nhead=evil run=9");
+        assert_eq!(stamp, Stamp { head: Some("abc"), run: Some(7) });
+        assert_eq!(Stamp::of("<!-- vllm-perf:v1 id=1 -->\nhead=evil"), Stamp::default());
+    }
 }

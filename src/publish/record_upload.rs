@@ -361,6 +361,7 @@ mod tests {
                         head_branch: "main".into(),
                         head_repository: None,
                         pull_requests: Vec::new(),
+                        number: None,
                         url: None,
                     });
                 },

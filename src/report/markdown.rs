@@ -34,8 +34,13 @@ enum DocumentKind {
 
 /// The first line of the comment `id`, which identifies vllm-perf's comment for one configuration.
 pub fn marker(id: &str) -> String {
+    format!("{} -->", marker_start(id))
+}
+
+/// The start of that line: more facts about the report may follow it after a space.
+pub fn marker_start(id: &str) -> String {
     let id: String = id.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter)).collect();
-    format!("<!-- vllm-perf:v1 id={id} -->")
+    format!("<!-- vllm-perf:v1 id={id}")
 }
 
 /// The comment on the pull request, at most [`COMMENT_BUDGET`] bytes. `id` is the configuration's; `outdated` is the

@@ -5,23 +5,37 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::system::program::{self, Program, Variables};
+use crate::system::program::{self, Output, Program, Variables};
 
 /// How long one command may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs `git`; returns whether it succeeded, and what it printed.
-async fn git(arguments: &[&str]) -> Result<(bool, String)> {
+/// Runs `git` in a folder. What stands in place of an object (`refs/replace`) and patterns in paths have no effect.
+async fn ask(folder: Option<&Path>, arguments: &[&str]) -> Result<Output> {
     let program = Program {
         name: Path::new("git"),
         arguments,
-        variables: Variables::Inherited(&[]),
-        folder: None,
+        variables: Variables::Inherited(&[("GIT_NO_REPLACE_OBJECTS", "1"), ("GIT_LITERAL_PATHSPECS", "1")]),
+        folder,
         stdin: b"",
         limit: LIMIT,
     };
-    let output = program::run(&program).await.context("cannot run `git`")?;
+    program::run(&program).await.context("cannot run `git`")
+}
+
+/// Runs `git`; returns whether it succeeded, and what it printed.
+async fn git(arguments: &[&str]) -> Result<(bool, String)> {
+    let output = ask(None, arguments).await?;
     Ok((output.status.success(), output.text()))
+}
+
+/// The commit that is checked out, as a full hash; `None` where git does not say.
+pub async fn head() -> Option<String> {
+    matches(git(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await)
+}
+
+fn matches(asked: Result<(bool, String)>) -> Option<String> {
+    asked.ok().and_then(|(found, hash)| found.then_some(hash))
 }
 
 /// The commit before `commit` on its branch, as a full hash.
@@ -38,13 +52,19 @@ pub async fn parent(commit: &str) -> Result<String> {
 
 /// The tip of a branch, of `origin` or of this clone, as a full hash; `None` where git does not know the branch.
 pub async fn branch(name: &str) -> Option<String> {
-    for reference in [format!("refs/remotes/origin/{name}"), format!("refs/heads/{name}")] {
-        let asked = git(&["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).await;
-        if let Ok((true, hash)) = asked {
-            return Some(hash);
-        }
+    match branch_of_origin(name).await {
+        Some(hash) => Some(hash),
+        None => tip(&format!("refs/heads/{name}")).await,
     }
-    None
+}
+
+/// The tip of a branch of `origin`, as a full hash. A branch of the clone has the name that a pull request gave it.
+pub async fn branch_of_origin(name: &str) -> Option<String> {
+    tip(&format!("refs/remotes/origin/{name}")).await
+}
+
+async fn tip(reference: &str) -> Option<String> {
+    matches(git(&["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).await)
 }
 
 /// At most `most` commits before `commit` on its branch, nearest first, as full hashes.
@@ -91,33 +111,129 @@ pub async fn merge_base(base: &str, head: &str) -> Result<String> {
 
 /// A file in a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tracked {
-    /// Neither the commit nor the checkout has it: it is not a file of the repository.
-    Never,
-    /// The checkout's index has it, the commit does not.
+pub enum InCommit {
+    /// The commit does not have it.
     Absent,
-    /// Its text in the commit.
-    As(String),
+    /// Its text.
+    Text(String),
+    /// It is there, and it is not a file of text that is read; why.
+    Refused(String),
 }
 
-/// The file of `commit` at `path`, which is absolute or relative to the current folder.
+/// The file of `commit` at `path`, which is relative to the top of the repository. Links are not followed, neither for the
+/// file nor for its folders. At most `limit` bytes are read. git runs in `folder`.
 ///
 /// # Errors
-/// When git cannot be run.
-pub async fn tracked(commit: &str, path: &Path) -> Result<Tracked> {
-    let (_, top) = git(&["rev-parse", "--show-toplevel"]).await?;
-    // The index gives the path from the top of the repository; a file that only the commit has keeps the given path.
-    let (indexed, name) = git(&["ls-files", "--full-name", "--error-unmatch", "--", &path.to_string_lossy()]).await?;
-    let name = match path.strip_prefix(&top) {
-        _ if indexed => name,
-        Ok(inside) => inside.display().to_string(),
-        Err(_) if path.is_relative() => format!("./{}", path.display()),
-        Err(_) => return Ok(Tracked::Never),
-    };
-    let (found, text) = git(&["show", &format!("{commit}:{name}")]).await?;
-    Ok(match (found, indexed) {
-        (true, _) => Tracked::As(text),
-        (false, true) => Tracked::Absent,
-        (false, false) => Tracked::Never,
+/// git cannot answer: it is missing, refuses the checkout, or does not have the commit. The error is its own message.
+pub async fn file_of(folder: &Path, commit: &str, path: &Path, limit: usize) -> Result<InCommit> {
+    answered(ask(Some(folder), &["cat-file", "-e", &format!("{commit}^{{commit}}")]).await?)?;
+    let mut object = String::new();
+    let mut parts: Vec<&Path> = path.ancestors().filter(|part| !part.as_os_str().is_empty()).collect();
+    parts.reverse();
+    for part in &parts {
+        let name = part.display().to_string();
+        let listed = ["ls-tree", "-z", "--full-tree", "--long", commit, "--", &name];
+        let entries = answered(ask(Some(folder), &listed).await?)?.text();
+        let entry = entries.split('\0').find_map(|entry| entry.split_once('\t').filter(|(_, at)| *at == name));
+        let Some((facts, _)) = entry else { return Ok(InCommit::Absent) };
+        let [mode, kind, hash, size] = facts.split_whitespace().collect::<Vec<_>>()[..] else {
+            bail!("`git ls-tree` printed `{facts}`");
+        };
+        let expected = if *part == path { "blob" } else { "tree" };
+        if mode == "120000" {
+            return Ok(InCommit::Refused(format!("`{name}` is a symbolic link")));
+        }
+        if kind != expected {
+            return Ok(InCommit::Refused(format!("`{name}` is a {kind}")));
+        }
+        if size.parse().is_ok_and(|bytes: usize| bytes > limit) {
+            return Ok(InCommit::Refused(format!("`{name}` has {size} bytes; at most {limit} are read")));
+        }
+        object = hash.to_owned();
+    }
+    let content = answered(ask(Some(folder), &["cat-file", "blob", &object]).await?)?;
+    Ok(match String::from_utf8(content.stdout) {
+        Ok(text) => InCommit::Text(text),
+        Err(_) => InCommit::Refused(format!("`{}` is not a text", path.display())),
     })
+}
+
+/// Whether the index of the checkout has the path, or a file below it, which is relative to `folder`.
+///
+/// # Errors
+/// git cannot answer.
+pub async fn is_tracked(folder: &Path, path: &Path) -> Result<bool> {
+    let listed = answered(ask(Some(folder), &["ls-files", "-z", "--", &path.display().to_string()]).await?)?;
+    Ok(!listed.stdout.is_empty())
+}
+
+fn answered(output: Output) -> Result<Output> {
+    output.checked(Output::first_line).context("git cannot answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn commit_of(folder: &Path, script: &str) -> String {
+        let script = format!(
+            "git init -q . && {script} && git add -A && git -c user.name=A -c user.email=a@example.org commit -qm x && git rev-parse HEAD"
+        );
+        let program = Program {
+            name: Path::new("sh"),
+            arguments: &["-ec", &script],
+            variables: Variables::Inherited(&[]),
+            folder: Some(folder),
+            stdin: b"",
+            limit: LIMIT,
+        };
+        program::run(&program).await.unwrap().checked(Output::last_line).unwrap().text()
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_commit_is_read_and_no_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let script = "mkdir -p .github real 'a[b]' && echo 'x: 1' >.github/a.yml && echo evil >real/a.yml \
+            && ln -s real linked && ln -s real/a.yml a.yml && echo odd >'a[b]/*' && head -c 4000 /dev/zero >large && printf '\\377' >binary";
+        let commit = commit_of(root, script).await;
+        let of = async |path: &str| file_of(root, &commit, Path::new(path), 1000).await.unwrap();
+        assert_eq!(of(".github/a.yml").await, InCommit::Text("x: 1\n".to_owned()));
+        assert_eq!(of("a[b]/*").await, InCommit::Text("odd\n".to_owned()));
+        for absent in [".github/b.yml", "missing/a.yml", "a*", ":(glob)**/a.yml"] {
+            assert_eq!(of(absent).await, InCommit::Absent, "{absent}");
+        }
+        for (path, why) in [
+            ("linked/a.yml", "`linked` is a symbolic link"),
+            ("a.yml", "`a.yml` is a symbolic link"),
+            ("real", "`real` is a tree"),
+            ("large/a.yml", "`large` is a blob"),
+            ("large", "`large` has 4000 bytes; at most 1000 are read"),
+            ("binary", "`binary` is not a text"),
+        ] {
+            assert_eq!(of(path).await, InCommit::Refused(why.to_owned()), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_that_git_cannot_answer_is_an_error_and_never_an_absent_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let commit = commit_of(folder.path(), "echo x >a.yml").await;
+        let unknown = file_of(folder.path(), &"1".repeat(40), Path::new("a.yml"), 9).await.unwrap_err();
+        let nowhere = file_of(Path::new("/"), &commit, Path::new("a.yml"), 9).await.unwrap_err();
+        for error in [unknown, nowhere] {
+            assert!(format!("{error:#}").starts_with("git cannot answer: "), "{error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_replaces_an_object_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let commit = commit_of(root, "echo 'x: 1' >a.yml").await;
+        commit_of(root, "git replace $(git rev-parse HEAD:a.yml) $(echo 'x: 2' | git hash-object -w --stdin); echo >b")
+            .await;
+        let text = file_of(root, &commit, Path::new("a.yml"), 9).await.unwrap();
+        assert_eq!(text, InCommit::Text("x: 1\n".to_owned()));
+    }
 }

@@ -1,6 +1,8 @@
 //! GitHub's API: labels, pull requests, branches and merge bases.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded::byte_serialize;
@@ -38,6 +40,8 @@ pub struct PullRequest {
     pub base_sha: String,
     /// The target branch.
     pub base_branch: String,
+    /// Login of the author; `None` where the account was deleted.
+    pub author: Option<String>,
 }
 
 impl Github {
@@ -141,7 +145,43 @@ impl Github {
         Ok(compared.merge_base_commit.sha)
     }
 
-    async fn read<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    /// The text of a file of a commit; `None` where there is no such file, or the token may not see it. `limit` is the most
+    /// bytes that it may have.
+    pub async fn file_of(
+        &self,
+        repository: &str,
+        commit: &str,
+        path: &str,
+        limit: usize,
+    ) -> anyhow::Result<Option<String>> {
+        let read = async {
+            ensure!(Commit::is_hash(commit), "`{commit}` is not a commit hash");
+            let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+            let safe = path.split('/').all(|part| plain(part) && !matches!(part, "" | "." | ".."));
+            ensure!(safe, "its path has characters that are not asked for");
+            let asked = format!("{}/contents/{path}?ref={commit}", root(repository)?);
+            let reply = self.transport.call(Request::Get, &asked).await?;
+            if reply.status == 404 {
+                return Ok(None);
+            }
+            let file: FilePayload = reply.json().context("it is not a file")?;
+            ensure!(file.kind == "file", "it is a {}", file.kind);
+            // GitHub answers a link with the file that it leads to, under that file's path.
+            ensure!(file.path.as_deref().is_none_or(|at| at == path), "it is a symbolic link");
+            ensure!(file.content.len() <= limit * 2, "it is too large");
+            let encoded: String = file.content.split_ascii_whitespace().collect();
+            Ok(Some(String::from_utf8(BASE64_STANDARD.decode(encoded)?)?))
+        };
+        read.await.with_context(|| format!("cannot read `{path}` of {commit}"))
+    }
+
+    /// Whether the token may see a commit.
+    pub async fn has_commit(&self, repository: &str, commit: &str) -> bool {
+        let Ok(root) = root(repository) else { return false };
+        Commit::is_hash(commit) && self.read::<CommitPayload>(&format!("{root}/commits/{commit}")).await.is_ok()
+    }
+
+    pub async fn read<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.transport.call(Request::Get, path).await?.json()
     }
 
@@ -162,11 +202,26 @@ impl Github {
 }
 
 #[derive(Deserialize)]
+struct FilePayload {
+    #[serde(rename = "type")]
+    kind: String,
+    path: Option<String>,
+    #[serde(default)]
+    content: String,
+}
+
+#[derive(Deserialize)]
 struct PullPayload {
     number: u64,
     state: String,
     head: Ref,
     base: Ref,
+    user: Option<Login>,
+}
+
+#[derive(Deserialize)]
+struct Login {
+    login: String,
 }
 
 #[derive(Deserialize)]
@@ -196,6 +251,7 @@ impl From<PullPayload> for PullRequest {
             head_repository: pull.head.repo.map(|repository| repository.full_name),
             base_sha: pull.base.sha,
             base_branch: pull.base.branch,
+            author: pull.user.map(|user| user.login),
         }
     }
 }

@@ -142,9 +142,15 @@ fn the_settings_in_force_for_a_pull_request_are_those_of_its_base() {
     let added = "The pull request adds settings that its base does not have: the defaults are in force.";
     assert_eq!(plan(&without, &[]), (false, added.to_owned()));
     assert_eq!(plan(&head, &[]), (true, String::new()), "nothing changed");
-    // A file that the job made is not that of the pull request.
+    // Which file of the checkout the job made is not known: such a file counts outside of it.
     fs::write(root.join("made.yml"), "trigger: {labels: []}\n").unwrap();
-    assert_eq!(plan(&with, &["--config", "made.yml"]), (true, String::new()));
+    let made = plan(&with, &["--config", "made.yml"]);
+    assert!(!made.0 && made.1.contains("the defaults are in force"), "{made:?}");
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("made.yml"), "trigger: {labels: []}\n").unwrap();
+    let operator = outside.path().join("made.yml").display().to_string();
+    assert_eq!(plan(&with, &["--config", &operator]), (true, String::new()));
     // A commit that the checkout does not have.
-    assert_eq!(plan(&"1".repeat(40), &[]), (true, String::new()));
+    let (runs, notice) = plan(&"1".repeat(40), &[]);
+    assert!(!runs && notice.starts_with("The settings of the base (1111111) are not known"), "{notice}");
 }

@@ -323,6 +323,7 @@ async fn labels_merge_base_and_pull_request_are_read_as_they_are_now() {
             head_repository: Some(REPOSITORY.to_owned()),
             base_sha: "f95f852bd8fca8fcc58a9a2d6c842781e32a215e".to_owned(),
             base_branch: "master".to_owned(),
+            author: Some("Codertocat".to_owned()),
         }
     );
     assert_eq!(github.tip(REPOSITORY, "main").await.unwrap(), "5779607b49aab1200488439f02372c57b4f75444");
@@ -342,6 +343,7 @@ fn completed() -> CompletedRun {
         head_repository: Some("stranger/octo-repo".to_owned()),
         pull_requests: Vec::new(),
         url: None,
+        number: Some(7),
     }
 }
 
@@ -380,6 +382,7 @@ fn event(name: &str, pull_request: Option<u64>) -> Event {
         pull_request,
         labels: Vec::new(),
         labels_source: LabelsSource::Payload,
+        configuration: None,
         fork: false,
     }
 }
@@ -528,14 +531,14 @@ fn device(name: &str, device_type: &str) -> vllm_verdict::v1::Device {
 fn each_device_of_each_job_has_its_own_comment() {
     let run = CiRun { workflow: Some("perf".to_owned()), job: Some("bench".to_owned()), ..CiRun::default() };
     let other = CiRun { workflow: Some("perfb".to_owned()), job: Some("ench".to_owned()), ..CiRun::default() };
-    assert_eq!(comment_id(&run, Some(&device("cpu", "x"))).len(), 12);
-    assert_eq!(comment_id(&run, Some(&device("cpu", "x"))), comment_id(&run, Some(&device("cpu", "x"))));
-    assert_ne!(comment_id(&run, Some(&device("cpu", "x"))), comment_id(&run, Some(&device("cuda", "x"))));
-    let ids = |name: &str| ["a", "b"].map(|kind| comment_id(&run, Some(&device(name, kind))));
+    assert_eq!(comment_id(&run, Some(&device("cpu", "x")), None).len(), 12);
+    assert_eq!(comment_id(&run, Some(&device("cpu", "x")), None), comment_id(&run, Some(&device("cpu", "x")), None));
+    assert_ne!(comment_id(&run, Some(&device("cpu", "x")), None), comment_id(&run, Some(&device("cuda", "x")), None));
+    let ids = |name: &str| ["a", "b"].map(|kind| comment_id(&run, Some(&device(name, kind)), None));
     let ([h100, a100], [epyc, xeon]) = (ids("cuda"), ids("cpu"));
     assert_ne!(h100, a100, "legs of one job's matrix");
     assert_eq!(epyc, xeon, "the model of a CPU changes from runner to runner");
-    assert_ne!(comment_id(&run, Some(&device("cpu", "x"))), comment_id(&other, Some(&device("cpu", "x"))));
+    assert_ne!(comment_id(&run, Some(&device("cpu", "x")), None), comment_id(&other, Some(&device("cpu", "x")), None));
 }
 
 /// The recording agent from `examples/`, which `cargo test --test integration` alone does not build.

@@ -58,6 +58,7 @@ mod tests {
         .subject.event.pull_request: number
         .subject.event.labels[]: string
         .subject.event.labels_source: string
+        .subject.event.configuration: string
         .subject.event.fork: boolean
         .subject.device.name: string
         .subject.device.type: string

@@ -3,7 +3,7 @@
 use url::Url;
 use vllm_verdict::v1::{Event, LabelsSource, Provider};
 
-use super::CiRun;
+use super::{CiRun, Proposal};
 use crate::environment::Environment;
 use crate::names;
 
@@ -32,9 +32,8 @@ pub fn parse(env: &Environment) -> (Event, CiRun) {
             (None, None) => branch,
         }
         .and_then(names::branch),
-        head_sha: ["BUILDKITE_COMMIT", "BUILDKITE_COMMIT_RESOLVED"]
-            .into_iter()
-            .find_map(|variable| env.get(variable).and_then(super::commit)),
+        // May be `HEAD`: what is checked out, which git knows.
+        head_sha: env.get("BUILDKITE_COMMIT").and_then(super::commit),
         base_sha: env.get("BUILDKITE_MERGE_QUEUE_BASE_COMMIT").and_then(super::commit),
         base_branch: queue_base
             .or_else(|| env.get("BUILDKITE_PULL_REQUEST_BASE_BRANCH"))
@@ -42,6 +41,7 @@ pub fn parse(env: &Environment) -> (Event, CiRun) {
         pull_request: number.or_else(|| branch.and_then(crate::ci::event::queued_pull_request)),
         labels: crate::ci::event::labels(labels(env)),
         labels_source: LabelsSource::Payload,
+        configuration: None,
         fork: number.is_some() && !same(&env.get("BUILDKITE_PULL_REQUEST_REPO").and_then(Remote::parse), &repository),
     };
     (event, run)
@@ -80,6 +80,8 @@ fn ci_run(env: &Environment, repository: Option<&Remote>) -> CiRun {
         step_summary: None,
         output: None,
         completed_run: None,
+        number: env.get("BUILDKITE_BUILD_NUMBER").and_then(|number| number.parse().ok()),
+        proposal: Proposal::default(),
     }
 }
 
@@ -167,6 +169,7 @@ mod tests {
             pull_request: Some(31415),
             labels: vec!["perf-benchmarks".into(), "ready".into(), "perf-cpu".into()],
             labels_source: LabelsSource::Payload,
+            configuration: None,
             fork: false,
         };
         assert_eq!(event, expected);
@@ -221,10 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_is_not_a_hash_is_replaced_by_the_resolved_one() {
-        assert_eq!(build(&[("BUILDKITE_COMMIT", "HEAD")]).0.head_sha, None);
-        let (event, _) = build(&[("BUILDKITE_COMMIT", "HEAD"), ("BUILDKITE_COMMIT_RESOLVED", COMMIT)]);
-        assert_eq!(event.head_sha.as_deref(), Some(COMMIT));
+    fn a_commit_that_is_not_a_hash_is_no_commit() {
+        for resolved in ["", "true", COMMIT] {
+            let (event, _) = build(&[("BUILDKITE_COMMIT", "HEAD"), ("BUILDKITE_COMMIT_RESOLVED", resolved)]);
+            assert_eq!(event.head_sha, None, "the second variable is a flag: {resolved}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use vllm_verdict::v1::{Event, LabelsSource, Provider};
 
-use super::{CiRun, CompletedRun};
+use super::{CiRun, CompletedRun, Person, Proposal};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::names;
@@ -33,10 +33,15 @@ pub fn parse(name: &str, payload: &str, env: &Environment) -> anyhow::Result<(Ev
         pull_request: None,
         labels: Vec::new(),
         labels_source: LabelsSource::Payload,
+        configuration: None,
         fork: false,
     };
     let event = match name {
-        "pull_request" | "pull_request_target" => pull_request(read(name, payload, env)?, event),
+        "pull_request" | "pull_request_target" => {
+            let payload: PullRequestPayload = read(name, payload, env)?;
+            run.proposal = proposal(&payload);
+            pull_request(payload, event)
+        }
         "push" => push(read(name, payload, env)?, event),
         "merge_group" => merge_group(read(name, payload, env)?, event),
         "workflow_run" => {
@@ -66,10 +71,22 @@ fn in_repository(repository: Option<Repository>, event: Event) -> Event {
     Event { repository: full_name(&repository).or(event.repository), ..event }
 }
 
+fn proposal(payload: &PullRequestPayload) -> Proposal {
+    let pull = payload.pull_request.as_ref();
+    Proposal {
+        author: pull.and_then(|pull| pull.user.as_ref()?.login.clone()),
+        sender: payload.sender.as_ref().and_then(|sender| {
+            let login = sender.login.clone()?;
+            Some(Person { is_bot: sender.kind.as_deref() != Some("User"), login })
+        }),
+        at: pull.and_then(|pull| pull.updated_at.as_deref()?.parse().ok()),
+    }
+}
+
 /// The head is that of the pull request: `GITHUB_SHA` is a merge commit that GitHub created.
 fn pull_request(payload: PullRequestPayload, event: Event) -> Event {
     let event = in_repository(payload.repository, event);
-    let Some(PullRequest { number, head, base, labels }) = payload.pull_request else {
+    let Some(PullRequest { number, head, base, labels, .. }) = payload.pull_request else {
         return Event { action: payload.action, head_sha: None, branch: None, ..event };
     };
     let (head, base) = (head.unwrap_or_default(), base.unwrap_or_default());
@@ -139,6 +156,7 @@ fn completed_run(run: WorkflowRun, repository: &Option<Repository>) -> Option<Co
             .filter_map(|pr| pr.number)
             .collect(),
         url: run.html_url,
+        number: run.id,
     })
 }
 
@@ -162,6 +180,8 @@ fn ci_run(env: &Environment) -> CiRun {
         step_summary: env.get("GITHUB_STEP_SUMMARY").map(PathBuf::from),
         output: env.get("GITHUB_OUTPUT").map(PathBuf::from),
         completed_run: None,
+        number: env.get("GITHUB_RUN_ID").and_then(|number| number.parse().ok()),
+        proposal: Proposal::default(),
         server_url,
     }
 }
@@ -176,6 +196,14 @@ struct PullRequestPayload {
     label: Option<Label>,
     pull_request: Option<PullRequest>,
     repository: Option<Repository>,
+    sender: Option<User>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    login: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -184,6 +212,8 @@ struct PullRequest {
     head: Option<Tip>,
     base: Option<Tip>,
     labels: Option<Vec<Label>>,
+    user: Option<User>,
+    updated_at: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -239,6 +269,7 @@ struct WorkflowRunPayload {
 
 #[derive(Deserialize)]
 struct WorkflowRun {
+    id: Option<u64>,
     event: Option<String>,
     conclusion: Option<String>,
     head_sha: Option<String>,
@@ -416,6 +447,7 @@ mod tests {
             head_repository: Some("octo-org/octo-repo".into()),
             pull_requests: vec![7],
             url: Some("https://github.com/octo-org/octo-repo/actions/runs/1589141559".into()),
+            number: Some(1_589_141_559),
         };
         assert_eq!(run.completed_run, Some(expected));
     }

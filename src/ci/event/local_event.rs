@@ -20,6 +20,7 @@ pub fn event(labels: &[String], repository: Option<&str>) -> Event {
         pull_request: None,
         labels: valid(labels.iter().map(String::as_str)),
         labels_source: LabelsSource::Flag,
+        configuration: None,
         fork: false,
     }
 }

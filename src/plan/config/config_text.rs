@@ -89,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::exit::{self, Exit};
+    use crate::plan::config::Forks;
     use crate::plan::config::record_rules::{Choice, Rules};
     use crate::plan::config::{
         ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig,
@@ -99,6 +100,8 @@ mod tests {
 trigger:
   labels: [bench, go]
   branches: [main, releases/v1]
+  forks: approved
+  require_label_after_push: false
 devices:
   rocm: {image_suffix: "-amd", label: perf-amd}
   cpu: {}
@@ -150,6 +153,8 @@ matrix:
             trigger: TriggerConfig {
                 labels: vec!["bench".into(), "go".into()],
                 branches: vec!["main".into(), "releases/v1".into()],
+                forks: Forks::Approved,
+                require_label_after_push: Some(false),
             },
             devices: IndexMap::from([
                 (DeviceName::Rocm, device("-amd", "perf-amd")),
@@ -244,7 +249,7 @@ matrix:
             writeln!(shown, "{}", failure(text)).unwrap();
         }
         insta::assert_snapshot!(shown, @r#"
-        vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches
+        vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches, forks, require_label_after_push
         vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, container, suite, allowed_folders, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
@@ -269,7 +274,7 @@ matrix:
         vllm-perf.yml:1:22: records.collision: `first` is not a choice of concurrency: expected `highest` or `lowest`
         vllm-perf.yml:1:32: records.build_number_offset: `-1` is not a whole number
         vllm-perf.yml:1:21: records.uploader: `http://example.org/` is not an upload API: expected `https://HOST/PATH`, without a password in it
-        vllm-perf.yml:1:10: trigger: invalid type: sequence, expected a mapping with `labels` or `branches`
+        vllm-perf.yml:1:10: trigger: invalid type: sequence, expected a mapping with keys such as `labels` or `branches`
         vllm-perf.yml:1:1: invalid type: sequence, expected a mapping with keys such as `trigger` or `devices`
         vllm-perf.yml:2:1: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 19
         vllm-perf.yml: deserializing from YAML containing more than one document is not supported

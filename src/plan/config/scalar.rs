@@ -27,6 +27,8 @@ pub(super) enum Schema {
     Pattern(&'static str),
     /// One of these words.
     OneOf(fn() -> Vec<&'static str>),
+    /// `true` or `false`.
+    YesNo,
     /// Any other schema.
     Other(fn() -> Value),
 }
@@ -47,6 +49,7 @@ impl<T> Scalar<T> {
         match self.schema {
             Schema::Pattern(pattern) => json!({"type": "string", "pattern": pattern}),
             Schema::OneOf(words) => json!({"enum": words()}),
+            Schema::YesNo => json!({"type": "boolean"}),
             Schema::Other(schema) => schema(),
         }
     }
@@ -79,6 +82,13 @@ impl<'de, T> Visitor<'de> for ScalarSeed<'_, T> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         (self.0.read)(text).map_err(|error| E::custom(format_args!("{error:#}")))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
+        match self.0.schema {
+            Schema::YesNo => self.visit_str(&value.to_string()),
+            _ => Err(E::invalid_type(Unexpected::Bool(value), &self)),
+        }
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<T, E> {

@@ -69,6 +69,8 @@ mod tests {
         insta::assert_snapshot!(shown(&settings), @r#"
         trigger.labels = bench (File("vllm-perf.yml"))
         trigger.branches = main (Default)
+        trigger.forks = labelled (Default)
+        trigger.require_label_after_push = true for forks (Default)
         devices.rocm.image_suffix = "" (Default)
         devices.rocm.label = amd (File("vllm-perf.yml"))
         images.pull_request = public.ecr.aws/q9t5s3a7/vllm-ci-test-repo (Default)

@@ -177,7 +177,7 @@ impl<K: Hash + Eq, V: Kind> Kind for MapOf<K, V> {
                     words().into_iter().map(|word| (word.to_owned(), value.clone())).collect();
                 json!({"type": "object", "additionalProperties": false, "properties": properties})
             }
-            Schema::Pattern(_) | Schema::Other(_) => {
+            Schema::Pattern(_) | Schema::YesNo | Schema::Other(_) => {
                 json!({"type": "object", "additionalProperties": value, "propertyNames": self.key.json_schema()})
             }
         };

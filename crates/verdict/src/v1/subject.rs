@@ -32,7 +32,7 @@ pub enum LabelsSource {
 }
 
 /// A CI event, in the same form for every CI.
-// 13 fields: the keys of the event in `comparison/v1`.
+// 14 fields: the keys of the event in `comparison/v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub provider: Provider,
@@ -57,6 +57,9 @@ pub struct Event {
     /// Names of the labels on the pull request.
     pub labels: Vec<String>,
     pub labels_source: LabelsSource,
+    /// What this job measures of a matrix, in words that do not change from run to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
     /// Whether the head commit is in another repository than the pull request's target.
     pub fork: bool,
 }

@@ -1,0 +1,112 @@
+//! The rules by which results of another run may have been judged: those of the base of its pull request. The artifact of
+//! that run states rules of its own, which its author may have chosen.
+
+use anyhow::{Result, anyhow, ensure};
+use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::metric;
+use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::{Comparison, Event, Look};
+
+use super::base_settings;
+use crate::ci::event::CiRun;
+use crate::exit::Classify;
+use crate::system::github::Github;
+
+/// Checks that the results of a completed run were judged by the settings of base. Returns a notice for the report where
+/// those settings are not known, so that the defaults are in force.
+///
+/// # Errors
+/// The user's mistake (exit 2): other rules were in force, or the settings of base cannot be read.
+pub(super) async fn check(
+    event: &Event,
+    ci: &CiRun,
+    comparison: &Comparison,
+    github: Option<&Github>,
+) -> Result<Option<String>> {
+    let Some(completed) = &ci.completed_run else { return Ok(None) };
+    let unknown = "The settings of the base are not known: the default thresholds are in force.";
+    let (Some(github), Some(repository)) = (github, &event.repository) else {
+        by_rules(comparison, &VerdictConfig::default()).mistake()?;
+        return Ok(Some(unknown.to_owned()));
+    };
+    let (config, notice) = match github.resolve_pull_request(completed, repository).await {
+        Ok(Some(pull)) => {
+            let (loaded, notice) = base_settings::of_commit(&pull.base_sha, github, repository).await?;
+            (loaded.config.verdict, notice)
+        }
+        // Without a pull request there is no comment.
+        Ok(None) | Err(_) => (VerdictConfig::default(), Some(unknown.to_owned())),
+    };
+    by_rules(comparison, &config).mistake()?;
+    Ok(notice)
+}
+
+/// Checks thresholds, directions, primary rows and rates against the settings.
+fn by_rules(comparison: &Comparison, rules: &VerdictConfig) -> Result<()> {
+    let other = |what: &str| anyhow!("the results were judged by other rules than those of the base: {what}");
+    let method = &comparison.method;
+    let [first, second] = Look::sequential(rules.fdr);
+    let rates = match method.strategy {
+        Strategy::Sequential => vec![first.fdr, second.fdr],
+        _ => vec![rules.fdr],
+    };
+    ensure!(same(method.fdr, rules.fdr), other("its false discovery rate"));
+    let as_stated = method.looks.len() <= rates.len() && !method.looks.is_empty();
+    let rates_agree = method.looks.iter().zip(&rates).all(|(look, rate)| same(look.fdr, *rate));
+    ensure!(as_stated && rates_agree, other("the false discovery rates of its analyses"));
+    for row in &comparison.rows {
+        let case = comparison.cases.iter().find(|case| case.name == row.case);
+        let metric = case.and_then(|case| metric::of(case.kind).find(|metric| row.metric == metric.id));
+        let (Some(case), Some(metric)) = (case, metric) else { return Err(other("a row has an unknown metric")) };
+        let id = metric.id;
+        ensure!(same(row.min_effect, rules.min_effect(metric)), other(&format!("the minimum effect of `{id}`")));
+        ensure!(row.direction == rules.direction(metric), other(&format!("the direction of `{id}`")));
+        let primary = rules.is_primary(case.name.raw(), metric);
+        ensure!(row.primary == primary, other(&format!("whether `{id}` is primary")));
+    }
+    Ok(())
+}
+
+fn same(one: f64, other: f64) -> bool {
+    (one - other).abs() <= 1e-9
+}
+
+#[cfg(test)]
+mod tests {
+    use vllm_verdict::criteria::MinEffect;
+    use vllm_verdict::metric::Direction;
+
+    use super::*;
+
+    fn real() -> Comparison {
+        serde_json::from_str(include_str!("../../tests/data/comparison/comparison.json")).unwrap()
+    }
+
+    #[test]
+    fn results_by_the_rules_of_the_base_are_accepted() {
+        by_rules(&real(), &VerdictConfig::default()).unwrap();
+    }
+
+    #[test]
+    fn results_by_rules_of_their_own_are_refused() {
+        let refusal = |tamper: fn(&mut Comparison)| {
+            let mut comparison = real();
+            tamper(&mut comparison);
+            by_rules(&comparison, &VerdictConfig::default()).unwrap_err().to_string().split_off(67)
+        };
+        let refusals = [
+            refusal(|it| it.rows[0].min_effect = 0.9),
+            refusal(|it| it.rows[0].primary = !it.rows[0].primary),
+            refusal(|it| it.rows[0].direction = Direction::Lower),
+            refusal(|it| it.rows[0].metric = "made_up".into()),
+            refusal(|it| it.method.fdr = 1e-9),
+            refusal(|it| it.method.looks[0].fdr = 1e-9),
+            refusal(|it| it.method.looks.push(it.method.looks[0])),
+            refusal(|it| it.method.strategy = Strategy::Sequential),
+        ];
+        insta::assert_snapshot!(refusals.join("\n"), @"");
+        let strict = MinEffect { throughput: 0.001, ..MinEffect::default() };
+        let strict = VerdictConfig { min_effect: strict, ..VerdictConfig::default() };
+        assert!(by_rules(&real(), &strict).is_err(), "the base's are not the defaults");
+    }
+}
