@@ -135,7 +135,9 @@ impl Calibration<'_> {
         };
         let ended = interruptible(&processes, measure.run(&mut journal)).await;
         // Containers and clients are gone: nothing of theirs stays in the output folder.
-        exchange::clear(&out).world()?;
+        if let Err(error) = exchange::clear(&out) {
+            self.shell.say(&format!("{error:#}"));
+        }
         let comparison = match ended {
             Ok(comparison) => comparison?,
             Err(signal) => return Ok(Err(signal)),

@@ -65,7 +65,9 @@ async fn measure(arguments: &RunArgs, prepared: Prepared, shell: &Shell) -> Resu
     };
     let ended = interruptible(&processes, measure.run(&mut journal)).await;
     // Containers and clients are gone: nothing of theirs stays in the output folder.
-    exchange::clear(&out).world()?;
+    if let Err(error) = exchange::clear(&out) {
+        shell.say(&format!("{error:#}"));
+    }
     if let (Some(announcement), Err(_) | Ok(Err(_))) = (announcement, &ended) {
         announcement.take_back().await;
     }

@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::system::output::OutputFolder;
 use crate::system::regular_file::{self, RESULT_LIMIT};
 
-/// Deepest folder that is made removable: nothing of vLLM's is deeper.
-const DEEPEST: u32 = 200;
+/// Longest path below which a folder is deleted where it is. The system takes paths of up to 4096 bytes.
+const LONGEST_PATH: usize = 2000;
 
 /// A folder for the results of one server or benchmark; dropping it deletes it.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Exchange {
     path: PathBuf,
     /// The folder as it was made, whatever stands at its path later.
     folder: File,
+    /// The user that it belongs to, where that is not ours.
+    owner: Option<u32>,
 }
 
 impl Exchange {
@@ -45,7 +47,8 @@ impl Exchange {
         DirBuilder::new().mode(0o755).create(&path).with_context(cannot)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o755)).with_context(cannot)?;
         let folder = File::open(&path).with_context(cannot)?;
-        Ok(Self { path, folder })
+        let owner = disowned(&folder).with_context(cannot)?;
+        Ok(Self { path, folder, owner })
     }
 
     /// Its absolute path.
@@ -64,6 +67,7 @@ impl Exchange {
             delete(&path).with_context(cannot)?;
             let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path).with_context(cannot)?;
             file.set_permissions(Permissions::from_mode(0o666)).with_context(cannot)?;
+            fchown(&file, self.owner, None).with_context(cannot)?;
         }
         Ok(())
     }
@@ -81,6 +85,22 @@ impl Exchange {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(anyhow!("cannot use the result `{name}`: {error}")),
         }
+    }
+}
+
+/// Gives a folder of root to a user that nobody is, so that the root of a container, which may not act for others, is not
+/// its owner either. Root on this machine can still use it. Returns that user.
+fn disowned(folder: &File) -> std::io::Result<Option<u32>> {
+    if folder.metadata()?.uid() != 0 {
+        return Ok(None);
+    }
+    // The image chooses the user in its container, so this one is not a fixed one.
+    let user = rand::random_range(1 << 30..(1_u32 << 31) - 1);
+    match fchown(folder, Some(user), None) {
+        Ok(()) => Ok(Some(user)),
+        // Root of a user namespace owns few users.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -115,22 +135,33 @@ pub fn delete(path: &Path) -> std::io::Result<()> {
     if !found.is_dir() {
         return std::fs::remove_file(path);
     }
-    if std::fs::remove_dir_all(path).is_ok() {
-        return Ok(());
-    }
-    // A folder of ours that lost its permissions.
-    open_up(path, 0);
-    std::fs::remove_dir_all(path)
+    if std::fs::remove_dir_all(path).is_ok() { Ok(()) } else { delete_odd(path) }
 }
 
-fn open_up(path: &Path, depth: u32) {
-    if depth > DEEPEST || !std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
-        return;
+/// Deletes a folder that holds folders without permissions, or more of them in each other than can be open at once.
+fn delete_odd(top: &Path) -> std::io::Result<()> {
+    let mut waiting = vec![top.to_owned()];
+    let mut emptied = Vec::new();
+    while let Some(folder) = waiting.pop() {
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let mut path = entry.path();
+            if !entry.file_type()?.is_dir() {
+                std::fs::remove_file(&path)?;
+                continue;
+            }
+            if path.as_os_str().len() > LONGEST_PATH {
+                let nearer = top.join(format!("{:016x}", rand::random::<u64>()));
+                std::fs::rename(&path, &nearer)?;
+                path = nearer;
+            }
+            waiting.push(path);
+        }
+        emptied.push(folder);
     }
-    let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        open_up(&entry.path(), depth + 1);
-    }
+    // A folder comes after those that it is in.
+    emptied.iter().rev().try_for_each(std::fs::remove_dir)
 }
 
 #[cfg(test)]
@@ -164,6 +195,39 @@ mod tests {
         drop(exchange);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(Path::new("/etc/passwd").exists());
+    }
+
+    #[test]
+    fn folders_in_each_other_without_end_and_without_permissions_are_deleted() {
+        let (folder, _out, exchange) = exchange();
+        let mut parent: std::os::fd::OwnedFd = File::open(exchange.path()).unwrap().into();
+        let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY;
+        for number in 0..3000 {
+            let mode = nix::sys::stat::Mode::S_IRWXU;
+            nix::sys::stat::mkdirat(&parent, "deep", mode).unwrap();
+            if number % 10 == 0 {
+                nix::unistd::symlinkat("/etc", &parent, "etc").unwrap();
+            }
+            let next = nix::fcntl::openat(&parent, "deep", flags, nix::sys::stat::Mode::empty()).unwrap();
+            nix::sys::stat::fchmod(&parent, nix::sys::stat::Mode::from_bits_truncate(0o500)).unwrap();
+            parent = next;
+        }
+        delete_odd(exchange.path()).unwrap();
+        drop(exchange);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(Path::new("/etc/passwd").exists());
+    }
+
+    #[test]
+    fn the_folder_of_root_belongs_to_nobody() {
+        let (folder, _out, exchange) = exchange();
+        exchange.expect(&["a.json".to_owned()]).unwrap();
+        let owner = |path: &Path| std::fs::metadata(path).unwrap().uid();
+        let owners = [owner(exchange.path()), owner(&exchange.path().join("a.json"))];
+        match owner(folder.path()) {
+            0 => assert!(owners[0] >= 1 << 30 && owners[0] == owners[1], "{owners:?}"),
+            ours => assert_eq!(owners, [ours, ours]),
+        }
     }
 
     #[test]

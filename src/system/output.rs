@@ -1,6 +1,6 @@
 //! The output folder: its layout, and atomic writes.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -17,13 +17,23 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     let cannot = || format!("cannot write `{}`", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(cannot)?;
-    let mut file = tempfile::Builder::new().prefix(".vllm-perf-").tempfile_in(folder).with_context(cannot)?;
+    let mut file = match tempfile::Builder::new().prefix(".vllm-perf-").tempfile_in(folder) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && path.is_file() => {
+            return overwrite(path, content).with_context(cannot);
+        }
+        file => file.with_context(cannot)?,
+    };
     file.write_all(content).with_context(cannot)?;
     let mut permissions = file.as_file().metadata().with_context(cannot)?.permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
     file.as_file().set_permissions(permissions).with_context(cannot)?;
     file.persist(path).with_context(cannot)?;
     Ok(())
+}
+
+/// Writes a file where it is: in the folder for the results of a container, it may make no other (`exchange.rs`).
+fn overwrite(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).truncate(true).open(path)?.write_all(content)
 }
 
 /// Makes `folder`, below `root`, and returns its absolute path. A link on the way would lead what is written to another
