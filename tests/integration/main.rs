@@ -20,3 +20,4 @@ mod secrets;
 mod statistics;
 mod store;
 mod strategy;
+mod trust;
