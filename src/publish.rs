@@ -163,7 +163,7 @@ pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Deliveries
 /// Checks that the results are those of the completed run, by GitHub's data about it: same event, repository and commit.
 /// The number of the pull request is checked where it is known.
 fn check_origin(event: &Event, run: &CiRun, comparison: &Comparison) -> anyhow::Result<()> {
-    let Some(completed) = &run.completed_run else { return Ok(()) };
+    let Some(completed) = &run.completed_run else { return check_event(event, comparison) };
     let Some(measured) = &comparison.subject.event else {
         return Err(anyhow!("the results do not name the event of the completed run"));
     };
@@ -179,6 +179,17 @@ fn check_origin(event: &Event, run: &CiRun, comparison: &Comparison) -> anyhow::
         return Err(anyhow!("the results are of another event than the completed run, a `{}`", completed.event));
     }
     Ok(())
+}
+
+/// Checks that the results of a pull request are those of this event: they may come from another job.
+fn check_event(event: &Event, comparison: &Comparison) -> anyhow::Result<()> {
+    let facts = |event: &Event| (event.repository.clone(), event.head_sha.clone(), event.pull_request);
+    match &comparison.subject.event {
+        Some(measured) if event.name == "pull_request" && facts(measured) != facts(event) => {
+            Err(anyhow!("the results are of another event than this job's: another repository, pull request or commit"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The reason why no comment is written, if that is known from the event alone.

@@ -7,7 +7,7 @@ pub mod local_event;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use vllm_verdict::v1::Provider;
+use vllm_verdict::v1::{Event, Provider};
 
 use crate::environment::Environment;
 use crate::names::{Commit, Repository, is_label};
@@ -86,6 +86,12 @@ pub fn detect(env: &Environment) -> Provider {
     } else {
         Provider::Local
     }
+}
+
+/// Whether what is checked out is a proposal: it does not decide how it is judged.
+pub fn is_proposal(event: &Event) -> bool {
+    let accepted = ["push", "schedule", "workflow_dispatch"].contains(&event.name.as_str());
+    event.pull_request.is_some() || !(accepted || event.provider == Provider::Local)
 }
 
 /// The valid labels among `names`. No configured label can equal another one.

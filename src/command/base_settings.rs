@@ -4,14 +4,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use vllm_verdict::v1::{Event, Provider};
+use vllm_verdict::v1::Event;
 
+use crate::ci::event::is_proposal;
+use crate::command::event_flags::EventArgs;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::config::{LONGEST_FILE, LoadedConfig};
 use crate::system::config_file::{self, PLACES};
 use crate::system::git::{self, InCommit};
 use crate::system::github::Github;
+use crate::system::shell::Shell;
 use crate::system::work_tree::WorkTree;
 
 /// The settings of the checkout.
@@ -22,10 +25,16 @@ pub fn of_checkout(explicit: Option<&Path>) -> Result<LoadedConfig> {
     }
 }
 
-/// Whether what is checked out is a proposal: it does not decide how it is judged.
-pub fn is_proposal(event: &Event) -> bool {
-    let accepted = ["push", "schedule", "workflow_dispatch"].contains(&event.name.as_str());
-    event.pull_request.is_some() || !(accepted || event.provider == Provider::Local)
+/// The settings in force for a command that reads no event: those of the event of the CI job that it runs in, if it does.
+///
+/// # Errors
+/// The user's mistake (exit 2): an event or settings that cannot be read.
+pub async fn of_job(explicit: Option<&Path>, shell: &Shell) -> Result<LoadedConfig> {
+    let (event, ci) = EventArgs::of_job().read(&[], &shell.environment).await?;
+    let github = EventArgs::of_job().github(&ci, &shell.environment)?;
+    let (loaded, notice) = of_event(&event, explicit, github.as_ref(), &shell.environment).await?;
+    notice.iter().for_each(|notice| shell.say(notice));
+    Ok(loaded)
 }
 
 /// Whether a store is a folder that the pull request of an event can write.
@@ -54,7 +63,9 @@ pub async fn of_event(
     }
     let tree = WorkTree::here(environment);
     let places = match explicit {
-        Some(path) if !tree.holds(path) => return Ok((of_checkout(explicit)?, None)),
+        Some(path) if !tree.holds(path) && !is_of_head(event, tree.repository_of(path)).await => {
+            return Ok((of_checkout(explicit)?, None));
+        }
         Some(path) => {
             let Some((folder, path)) = tree.place_of(path) else { return Err(hidden(path)).mistake() };
             Places { folder, paths: vec![path] }
@@ -81,7 +92,15 @@ pub async fn of_commit(commit: &str, github: &Github, repository: &str) -> Resul
     in_force(places.of_api(commit, why, Some((github, repository))).await.mistake()?, &places)
 }
 
-/// A link outside the checkout that leads into it.
+/// Whether a repository is another checkout of the pull request, or git does not tell.
+async fn is_of_head(event: &Event, repository: Option<PathBuf>) -> bool {
+    match (repository, &event.head_sha) {
+        (Some(folder), Some(head)) => git::has_commit(&folder, head).await.unwrap_or(true),
+        (repository, _) => repository.is_some(),
+    }
+}
+
+/// A link outside the checkout that leads into it, or a file of another checkout.
 fn hidden(path: &Path) -> anyhow::Error {
     anyhow!(
         "the config file `{}` leads into a checkout, which a pull request can change: name a file outside of it",

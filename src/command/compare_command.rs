@@ -39,7 +39,7 @@ struct Printed<'a> {
 
 /// Prints the comparison, and with `--out` writes its renderings.
 pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Exit> {
-    let config = base_settings::of_checkout(arguments.config.as_deref())?.config;
+    let config = base_settings::of_job(arguments.config.as_deref(), shell).await?.config;
     let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
     let comparisons = match &arguments.head {
         None => layouts(&arguments.base, &config)?,

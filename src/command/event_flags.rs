@@ -46,6 +46,12 @@ pub struct EventArgs {
 }
 
 impl EventArgs {
+    /// The event of the job, without flags.
+    pub fn of_job() -> Self {
+        let token = "GITHUB_TOKEN".to_owned();
+        Self { provider: ProviderChoice::Auto, event_name: None, event_path: None, github_token_env: token }
+    }
+
     /// The provider: the flag's, or else the one that the environment shows.
     pub fn provider(&self, environment: &Environment) -> Provider {
         match self.provider {
@@ -62,6 +68,12 @@ impl EventArgs {
     /// The user's mistake (exit 2): no event name, no payload, a payload that cannot be read, or a text that cannot be
     /// a label.
     pub async fn read(&self, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
+        let (mut event, ci) = self.of_provider(labels, environment).await?;
+        identify(&mut event, environment).mistake()?;
+        Ok((event, ci))
+    }
+
+    async fn of_provider(&self, labels: &[String], environment: &Environment) -> Result<(Event, CiRun)> {
         match self.provider(environment) {
             Provider::Local => {
                 if let Some(label) = labels.iter().find(|label| !names::is_label(label)) {
@@ -109,6 +121,23 @@ impl EventArgs {
     }
 }
 
+/// Takes repository and commit from the operator, for a workflow that lives in another repository than the code that it
+/// measures. The identity of a pull request is the event's alone.
+fn identify(event: &mut Event, environment: &Environment) -> Result<()> {
+    if event.provider == Provider::Local || event::is_proposal(event) {
+        return Ok(());
+    }
+    if let Some(text) = environment.get("VLLM_PERF_REPOSITORY") {
+        let repository: names::Repository = text.parse().context("cannot use VLLM_PERF_REPOSITORY")?;
+        event.repository = Some(repository.into());
+    }
+    if let Some(text) = environment.get("VLLM_PERF_COMMIT") {
+        let commit: names::Commit = text.parse().context("cannot use VLLM_PERF_COMMIT")?;
+        event.head_sha = Some(commit.into());
+    }
+    Ok(())
+}
+
 /// Replaces the labels of the event by the current ones: payloads and build environments hold those of the time when the
 /// job was created. Where the token may not read them, the event's labels stay, and a line on standard error is printed.
 pub async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
@@ -119,5 +148,52 @@ pub async fn refresh_labels(event: &mut Event, github: &Github, shell: &Shell) {
             event.labels_source = LabelsSource::Api;
         }
         Err(error) => shell.say(&format!("using the labels of the event, which may be out of date: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{self, Exit};
+
+    async fn scheduled(name: &str, payload: &str, more: &[(&str, &str)]) -> Result<Event> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        crate::system::output::write(file.path(), payload.as_bytes()).unwrap();
+        let path = file.path().display().to_string();
+        let common = [
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_EVENT_NAME", name),
+            ("GITHUB_EVENT_PATH", path.as_str()),
+            ("GITHUB_REPOSITORY", "org/ci"),
+        ];
+        let environment: Environment = common.into_iter().chain(more.iter().copied()).collect();
+        Ok(EventArgs::of_job().read(&[], &environment).await?.0)
+    }
+
+    #[tokio::test]
+    async fn the_operator_names_what_is_measured_but_never_for_a_pull_request() {
+        let commit = "1".repeat(40);
+        let named = [("VLLM_PERF_REPOSITORY", "vllm-project/vllm"), ("VLLM_PERF_COMMIT", commit.as_str())];
+        let event = scheduled("schedule", "{}", &named).await.unwrap();
+        assert_eq!((event.repository.as_deref(), event.head_sha), (Some("vllm-project/vllm"), Some(commit.clone())));
+        let payload = include_str!("../../tests/data/github/events/pull_request.opened.json");
+        let event = scheduled("pull_request", payload, &named).await.unwrap();
+        assert_eq!(event.repository.as_deref(), Some("Codertocat/Hello-World"));
+        assert_ne!(event.head_sha, Some(commit));
+    }
+
+    #[tokio::test]
+    async fn an_identity_of_another_shape_is_a_mistake() {
+        for (name, value) in [
+            ("VLLM_PERF_REPOSITORY", "vllm"),
+            ("VLLM_PERF_REPOSITORY", "a/../b"),
+            ("VLLM_PERF_COMMIT", "HEAD"),
+            ("VLLM_PERF_COMMIT", "1111111"),
+            ("VLLM_PERF_COMMIT", "-1111111111111111111111111111111111111111"),
+        ] {
+            let error = scheduled("schedule", "{}", &[(name, value)]).await.unwrap_err();
+            assert_eq!(exit::of(&error), Exit::Mistake, "{name}={value}");
+            assert!(format!("{error:#}").starts_with(&format!("cannot use {name}: ")), "{error:#}");
+        }
     }
 }

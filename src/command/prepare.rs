@@ -4,7 +4,7 @@ use anyhow::Result;
 use vllm_verdict::side::Side;
 use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
-use crate::ci::event::CiRun;
+use crate::ci::event::{CiRun, is_proposal};
 use crate::ci::trigger;
 use crate::command::consent::{Consent, consent};
 use crate::command::event_flags::refresh_labels;
@@ -63,7 +63,7 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         false => Default::default(),
     };
     let head = head.map(|text| NamedSide::read(Side::Head, &text)).transpose()?;
-    let tree = base_settings::is_proposal(&event).then(|| WorkTree::here(environment));
+    let tree = is_proposal(&event).then(|| WorkTree::here(environment));
     let base =
         base_commit::resolve(base.as_deref(), head.as_ref(), &event, trigger.run, tree.as_ref(), github.as_ref())
             .await?;

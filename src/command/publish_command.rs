@@ -10,7 +10,7 @@ use vllm_verdict::Untrusted;
 use vllm_verdict::v1::{Comparison, Event, Provider, Verdict};
 
 use super::{base_settings, publish_settings};
-use crate::ci::event::CiRun;
+use crate::ci::event::{CiRun, is_proposal};
 use crate::ci::workflow_commands::{self, Level, Notice};
 use crate::command::event_flags::EventArgs;
 use crate::environment::Environment;
@@ -73,7 +73,7 @@ fn folders(out: &Path) -> Result<Vec<PathBuf>> {
 
 /// Only the upload of records needs settings; those of a pull request's checkout are not trusted.
 fn settings(arguments: &PublishArgs, event: &Event, ci: &CiRun) -> Result<Config> {
-    match !base_settings::is_proposal(event) && ci.completed_run.is_none() {
+    match !is_proposal(event) && ci.completed_run.is_none() {
         true => Ok(base_settings::of_checkout(arguments.config.as_deref())?.config),
         false => Ok(Config::default()),
     }
@@ -91,8 +91,10 @@ async fn publish_folder(
     let branches = config.trigger.branches.as_slice();
     let mut comparison = artifact::read(out, &config.images)?;
     let github = arguments.event.github(ci, environment)?;
-    let notice = publish_settings::check(event, ci, &comparison, github.as_ref()).await?;
-    comparison.conduct.notices.splice(0..0, notice.map(Untrusted::from));
+    let explicit = arguments.config.as_deref();
+    let notice = publish_settings::check(event, ci, &comparison, explicit, github.as_ref(), environment).await?;
+    let new = notice.map(Untrusted::from).filter(|notice| !comparison.conduct.notices.contains(notice));
+    comparison.conduct.notices.splice(0..0, new);
     // Credentials are only required if there are records to upload.
     let destination = match record_upload::no_records(event, ci, branches) {
         Some(_) => None,

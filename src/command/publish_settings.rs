@@ -1,6 +1,8 @@
 //! The rules by which results of another run may have been judged: those of the base of its pull request. The artifact of
 //! that run states rules of its own, which its author may have chosen.
 
+use std::path::Path;
+
 use anyhow::{Result, anyhow, ensure};
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::metric;
@@ -8,11 +10,12 @@ use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{Comparison, Event, Look};
 
 use super::base_settings;
-use crate::ci::event::CiRun;
+use crate::ci::event::{CiRun, is_proposal};
+use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::system::github::Github;
 
-/// Checks that the results of a completed run were judged by the settings of base. Returns a notice for the report where
+/// Checks that the results of a pull request were judged by the settings of base. Returns a notice for the report where
 /// those settings are not known, so that the defaults are in force.
 ///
 /// # Errors
@@ -21,9 +24,19 @@ pub(super) async fn check(
     event: &Event,
     ci: &CiRun,
     comparison: &Comparison,
+    explicit: Option<&Path>,
     github: Option<&Github>,
+    environment: &Environment,
 ) -> Result<Option<String>> {
-    let Some(completed) = &ci.completed_run else { return Ok(None) };
+    let Some(completed) = &ci.completed_run else {
+        // A job of the event itself: the settings are those that its run had.
+        let (loaded, notice) = match is_proposal(event) {
+            true => base_settings::of_event(event, explicit, github, environment).await?,
+            false => return Ok(None),
+        };
+        by_rules(comparison, &loaded.config.verdict).mistake()?;
+        return Ok(notice);
+    };
     let unknown = "The settings of the base are not known: the default thresholds are in force.";
     let (Some(github), Some(repository)) = (github, &event.repository) else {
         by_rules(comparison, &VerdictConfig::default()).mistake()?;
@@ -92,7 +105,7 @@ mod tests {
         let refusal = |tamper: fn(&mut Comparison)| {
             let mut comparison = real();
             tamper(&mut comparison);
-            by_rules(&comparison, &VerdictConfig::default()).unwrap_err().to_string().split_off(67)
+            by_rules(&comparison, &VerdictConfig::default()).unwrap_err().to_string()
         };
         let refusals = [
             refusal(|it| it.rows[0].min_effect = 0.9),
@@ -104,7 +117,18 @@ mod tests {
             refusal(|it| it.method.looks.push(it.method.looks[0])),
             refusal(|it| it.method.strategy = Strategy::Sequential),
         ];
-        insta::assert_snapshot!(refusals.join("\n"), @"");
+        let why = refusals
+            .map(|refusal| refusal.replace("the results were judged by other rules than those of the base: ", ""));
+        insta::assert_snapshot!(why.join("\n"), @r"
+        the minimum effect of `output_throughput`
+        whether `output_throughput` is primary
+        the direction of `output_throughput`
+        a row has an unknown metric
+        its false discovery rate
+        the false discovery rates of its analyses
+        the false discovery rates of its analyses
+        the false discovery rates of its analyses
+        ");
         let strict = MinEffect { throughput: 0.001, ..MinEffect::default() };
         let strict = VerdictConfig { min_effect: strict, ..VerdictConfig::default() };
         assert!(by_rules(&real(), &strict).is_err(), "the base's are not the defaults");

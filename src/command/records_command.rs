@@ -27,7 +27,7 @@ const IMPORT_LIMIT: u64 = 256 << 20;
 /// Prints the records, one in each line, writes them to a file, or adds them to a store. Cases that are not published are
 /// reported on standard error, and the exit code is 3 then.
 pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
-    let config = base_settings::of_checkout(arguments.config.as_deref())?.config;
+    let config = base_settings::of_job(arguments.config.as_deref(), shell).await?.config;
     let records = match arguments.results.extension().is_some_and(|extension| extension == "js") {
         true => import(arguments, &config, shell).await?,
         false => {

@@ -33,7 +33,16 @@ pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
             rows: finding::primary(&comparison).filter(|row| row.verdict <= Verdict::Improved).collect(),
         })?,
     }
+    if is_without_base(&comparison) {
+        shell.say("not measured: the pull request was compared with nothing");
+    }
     Ok(if fails(&comparison, arguments.fail_on) { Exit::Verdict } else { Exit::Done })
+}
+
+/// Whether a pull request has no base, so that nothing is known of its change.
+fn is_without_base(comparison: &Comparison) -> bool {
+    let subject = &comparison.subject;
+    subject.base.is_none() && subject.event.as_ref().is_some_and(|event| event.pull_request.is_some())
 }
 
 fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
@@ -41,8 +50,10 @@ fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
     let known = matches!(comparison.verdict, Verdict::Improved | Verdict::Unchanged);
     match fail_on {
         FailOn::Never => false,
-        FailOn::Regressed => regressed > 0,
-        FailOn::Inconclusive => !known || regressed + inconclusive + screened + not_measured > 0,
+        FailOn::Regressed => regressed > 0 || comparison.verdict == Verdict::NotMeasured || is_without_base(comparison),
+        FailOn::Inconclusive => {
+            !known || is_without_base(comparison) || regressed + inconclusive + screened + not_measured > 0
+        }
     }
 }
 

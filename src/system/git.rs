@@ -158,6 +158,15 @@ pub async fn file_of(folder: &Path, commit: &str, path: &Path, limit: usize) -> 
     })
 }
 
+/// Whether the repository of a folder has a commit.
+///
+/// # Errors
+/// git cannot answer.
+pub async fn has_commit(folder: &Path, commit: &str) -> Result<bool> {
+    answered(ask(Some(folder), &["rev-parse", "--git-dir"]).await?)?;
+    Ok(ask(Some(folder), &["cat-file", "-e", &format!("{commit}^{{commit}}")]).await?.status.success())
+}
+
 /// Whether the index of the checkout has the path, or a file below it, which is relative to `folder`.
 ///
 /// # Errors

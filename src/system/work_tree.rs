@@ -43,7 +43,12 @@ impl WorkTree {
     pub fn holds(&self, path: &Path) -> bool {
         let real = path_without_links(&self.absolute(path));
         let inside = |path: &Path| self.roots().any(|root| path.starts_with(root));
-        inside(&self.absolute(path)) || inside(&real) || real.parent().is_some_and(|it| repository(it).is_some())
+        inside(&self.absolute(path)) || inside(&real)
+    }
+
+    /// The top of any repository that holds what `path` leads to.
+    pub fn repository_of(&self, path: &Path) -> Option<PathBuf> {
+        repository(path_without_links(&self.absolute(path)).parent()?).map(Path::to_owned)
     }
 
     /// The folder of the checkout that holds `path`, and the path from there; `None` where only its links lead into it.
@@ -110,14 +115,13 @@ mod tests {
             (tree.top(), tree.from_top(Path::new("a.yml"))),
             (root.join("repository").as_path(), "ci/a.yml".into())
         );
-        for inside in
-            ["a.yml", "../a.yml", "../linked/a.yml", "../../back/a.yml", "../../other/a.yml", "../missing/a.yml"]
-        {
+        for inside in ["a.yml", "../a.yml", "../linked/a.yml", "../../back/a.yml", "../missing/a.yml"] {
             assert!(tree.holds(Path::new(inside)), "{inside}");
         }
-        for outside in ["../../outside/a.yml", "/etc/vllm-perf.yml", "../../a.yml"] {
+        for outside in ["../../outside/a.yml", "/etc/vllm-perf.yml", "../../a.yml", "../../other/a.yml"] {
             assert!(!tree.holds(Path::new(outside)), "{outside}");
         }
+        assert_eq!(tree.repository_of(Path::new("../../other/a.yml")), Some(root.join("other")));
         assert_eq!(tree.place_of(Path::new("../a.yml")), Some((root.join("repository"), "a.yml".into())));
         assert_eq!(tree.place_of(Path::new("../../back/a.yml")), None);
         assert!(tree.is_linked(Path::new("../linked/a")) && !tree.is_linked(Path::new("../ci/a")));

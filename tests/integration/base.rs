@@ -139,7 +139,7 @@ fn the_settings_in_force_for_a_pull_request_are_those_of_its_base() {
     let changed = format!("The pull request changes `vllm-perf.yml`: the settings of its base ({short}) are in force.");
     assert_eq!(plan(&with, &[]), (false, changed.clone()));
     assert_eq!(plan(&with, &["--config", "vllm-perf.yml"]), (false, changed));
-    let added = "The pull request adds settings that its base does not have: the defaults are in force.";
+    let added = "The pull request adds settings that its base does not have: the defaults are in force. A file that the job makes counts outside the checkout.";
     assert_eq!(plan(&without, &[]), (false, added.to_owned()));
     assert_eq!(plan(&head, &[]), (true, String::new()), "nothing changed");
     // Which file of the checkout the job made is not known: such a file counts outside of it.

@@ -58,6 +58,11 @@ pub struct World {
     pub pulls: BTreeMap<u64, Pull>,
     /// The merge base that every comparison of commits has.
     pub merge_base: String,
+    /// Kind and text of the files of commits, by commit and path.
+    pub files: BTreeMap<(String, String), (&'static str, String)>,
+    /// Who did what, of every pull request: entries of GitHub's timeline.
+    pub timeline: Vec<Value>,
+    pub reviews: Vec<Value>,
     /// Trouble for requests to come.
     pub faults: VecDeque<Fault>,
     /// Requests so far.
@@ -76,6 +81,9 @@ impl Default for World {
             comments: BTreeMap::new(),
             pulls: BTreeMap::new(),
             merge_base: "5779607b49aab1200488439f02372c57b4f75444".to_owned(),
+            files: BTreeMap::new(),
+            timeline: Vec::new(),
+            reviews: Vec::new(),
             faults: VecDeque::new(),
             seen: Vec::new(),
             violations: Vec::new(),
@@ -366,6 +374,12 @@ impl Call<'_> {
                 let found = world.pulls.iter().filter(|(_, pull)| matches(pull));
                 self.page(found.map(|(number, pull)| self.pull(&world.repository, *number, pull)).collect())
             }
+            ("GET", ["repos", _, _, "issues", _, "timeline"]) => self.page(world.timeline.clone()),
+            ("GET", ["repos", _, _, "pulls", _, "reviews"]) => self.page(world.reviews.clone()),
+            ("GET", ["repos", _, _, "commits", sha]) if world.files.keys().any(|(commit, _)| commit == sha) => {
+                done(200, self.commit(sha))
+            }
+            ("GET", ["repos", _, _, "contents", path @ ..]) => self.file(world, &path.join("/")),
             ("GET", ["repos", _, _, "commits"]) => {
                 let commits = [world.merge_base.as_str(), "7f42dc20bb2800d09faa72b26f25d54e26f1b694"];
                 self.page(commits.map(|sha| self.commit(sha)).to_vec())
@@ -375,6 +389,23 @@ impl Call<'_> {
                 None => plain(404, "Not Found"),
             },
             _ => plain(404, "Not Found"),
+        }
+    }
+
+    fn file(&self, world: &World, path: &str) -> Answer {
+        let commit = openapi::parameters(self.query).into_iter().find(|(name, _)| name == "ref").unwrap().1;
+        match world.files.get(&(commit, path.to_owned())) {
+            // GitHub follows a link, and answers with the path that it leads to.
+            Some((kind, text)) => {
+                let at = if *kind == "link" { "elsewhere.yml" } else { path };
+                let kind = if *kind == "link" { "file" } else { kind };
+                let content = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, text);
+                done(
+                    200,
+                    json!({"type": kind, "encoding": "base64", "size": text.len(), "name": at, "path": at, "content": content, "sha": "1"}),
+                )
+            }
+            None => plain(404, "Not Found"),
         }
     }
 

@@ -23,3 +23,4 @@ mod secrets;
 mod statistics;
 mod store;
 mod strategy;
+mod trust;

@@ -33,7 +33,7 @@ fn github(fake: &FakeGithub, token: &str) -> Github {
     Github::new(Some(&fake.url), Secret::from(token.to_owned()), policy).unwrap()
 }
 
-fn pull(head_repository: &str) -> Pull {
+pub(super) fn pull(head_repository: &str) -> Pull {
     Pull {
         state: "open",
         head_sha: HEAD.to_owned(),
@@ -56,6 +56,11 @@ fn comments(fake: &FakeGithub) -> Vec<(String, String)> {
 
 fn own(text: &str) -> (String, String) {
     ("github-actions[bot]".to_owned(), format!("{}\n{text}", marker(ID)))
+}
+
+/// The comment of a report of [`HEAD`].
+fn reported(text: &str) -> (String, String) {
+    ("github-actions[bot]".to_owned(), format!("<!-- vllm-perf:v1 id={ID} head={HEAD} -->\n{text}"))
 }
 
 fn none() -> Vec<String> {
@@ -440,7 +445,7 @@ async fn a_pull_request_gets_its_comment_and_the_job_its_summary() {
     let fake = fake_with_pull().await;
     let step = Step::new(event("pull_request", Some(42)));
     let report = step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
-    assert_eq!(comments(&fake), [own("measured, head is now the same")]);
+    assert_eq!(comments(&fake), [reported("measured, head is now the same")]);
     assert_eq!(step.summary(), "### summary\n");
     insta::assert_snapshot!(report.to_string().replace(&fake.url, "GITHUB"), @r"
     comment: created GITHUB/octo-org/octo-repo/pull/42#issuecomment-1001
@@ -460,7 +465,7 @@ async fn the_comment_names_the_new_head_of_the_pull_request() {
     fake.world(|world| world.pulls.get_mut(&42).unwrap().state = "closed");
     let step = Step::new(event("pull_request", Some(42)));
     step.publish(Some(&github(&fake, ACTIONS_TOKEN)), None).await.unwrap();
-    assert_eq!(comments(&fake), [own(&format!("measured, head is now {MOVED}"))]);
+    assert_eq!(comments(&fake), [reported(&format!("measured, head is now {MOVED}"))]);
 }
 
 #[tokio::test]
@@ -483,10 +488,20 @@ async fn the_run_of_a_fork_is_commented_from_the_workflow_run_job() {
     fake.world(|world| world.pulls.insert(7, pull("stranger/octo-repo")));
     let mut step = Step::new(Event { head_sha: None, ..event("workflow_run", None) });
     step.run.completed_run = Some(completed());
+    step.comparison.subject.event.as_mut().unwrap().pull_request = Some(7);
     let github = github(&fake, ACTIONS_TOKEN);
     step.publish(Some(&github), None).await.unwrap();
     let issues = fake.world(|world| world.comments.values().map(|comment| comment.issue).collect::<Vec<_>>());
-    assert_eq!((issues, comments(&fake)), (vec![7], vec![own("measured, head is now the same")]));
+    assert_eq!(
+        (issues, comments(&fake)),
+        (
+            vec![7],
+            vec![(
+                "github-actions[bot]".to_owned(),
+                format!("<!-- vllm-perf:v1 id={ID} head={HEAD} run=7 -->\nmeasured, head is now the same")
+            )]
+        )
+    );
 
     step.run.completed_run = Some(CompletedRun { conclusion: Some("cancelled".to_owned()), ..completed() });
     let report = step.publish(Some(&github), None).await.unwrap();

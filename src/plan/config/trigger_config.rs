@@ -69,7 +69,7 @@ impl Section for TriggerConfig {
         );
         walk.key(
             "require_label_after_push",
-            "Whether a label counts only if somebody other than the author set it after the last push; by default for pull requests from forks.",
+            "Whether a label counts only if a person other than the author set it after the last push; by default for pull requests from forks.",
             &mut self.require_label_after_push,
             Optional { value: YES_NO, none: "true for forks" },
         );

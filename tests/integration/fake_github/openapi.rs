@@ -89,6 +89,11 @@ impl OpenApi {
 
     /// The described path that this one is an instance of, and the values of its parameters.
     fn template(&self, path: &str) -> Option<(String, Vec<(String, String)>)> {
+        // The one parameter that holds slashes.
+        let path = match path.split_once("/contents/") {
+            Some((root, file)) => format!("{root}/contents/{}", file.replace('/', "%2F")),
+            None => path.to_owned(),
+        };
         let parts: Vec<&str> = path.split('/').collect();
         self.document["paths"].as_object().unwrap().keys().find_map(|template| {
             let pattern: Vec<&str> = template.split('/').collect();
