@@ -4,6 +4,7 @@
 mod answer;
 mod api;
 mod arrivals;
+mod certificates;
 mod clock;
 mod connection;
 mod failure;
