@@ -49,8 +49,10 @@ impl<'a> Variables<'a> {
     /// The `PATH` of the program.
     fn path(&self) -> &'a str {
         let (Self::Inherited(named) | Self::Only(named)) = *self;
-        let own = named.iter().find(|(name, _)| *name == "PATH");
-        own.map_or_else(|| program_path::searched(), |(_, path)| path)
+        match named.iter().find(|(name, _)| *name == "PATH") {
+            Some((_, path)) => path,
+            None => program_path::searched(),
+        }
     }
 }
 
