@@ -60,7 +60,7 @@ fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
 /// The verdict at which the command exits with 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
-    /// Exit 1 when a primary row regressed.
+    /// Exit 1 when a primary row regressed, when nothing was measured, and for a pull request without base.
     Regressed,
     /// Exit 1 if a primary row regressed, is inconclusive or was not measured.
     Inconclusive,
@@ -88,4 +88,29 @@ pub struct VerdictArgs {
     /// text or json
     #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
     pub format: Format,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_without_base_or_without_measurements_fails() {
+        let text = include_str!("../../tests/data/comparison/comparison.json");
+        let real = || {
+            let mut comparison: Comparison = serde_json::from_str(text).unwrap();
+            (comparison.counts.regressed, comparison.verdict) = (0, Verdict::Inconclusive);
+            comparison
+        };
+        assert!(!fails(&real(), FailOn::Regressed));
+        let mut alone = real();
+        alone.subject.base = None;
+        assert!(fails(&alone, FailOn::Regressed) && fails(&alone, FailOn::Inconclusive));
+        assert!(!fails(&alone, FailOn::Never));
+        let mut nothing = real();
+        nothing.verdict = Verdict::NotMeasured;
+        assert!(fails(&nothing, FailOn::Regressed));
+        alone.subject.event = None;
+        assert!(!fails(&alone, FailOn::Regressed), "head alone, outside a pull request");
+    }
 }

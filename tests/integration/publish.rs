@@ -10,8 +10,8 @@ use std::time::Duration;
 use vllm_perf::ci::event::{CiRun, CompletedRun};
 use vllm_perf::environment::{Environment, Secret};
 use vllm_perf::exit::{self, Exit};
-use vllm_perf::publish::comment::{self, Action};
-use vllm_perf::publish::{CommentFailure, Publication, Texts, comment_id, publish};
+use vllm_perf::publish::comment::{self, Action, Stamp};
+use vllm_perf::publish::{CommentFailure, Publication, Texts, comment_id, configuration, publish};
 use vllm_perf::report::markdown::marker;
 use vllm_perf::system::buildkite_agent::{Agent, Style};
 use vllm_perf::system::delivery::Delivery;
@@ -469,6 +469,69 @@ async fn the_comment_names_the_new_head_of_the_pull_request() {
 }
 
 #[tokio::test]
+async fn a_late_report_does_not_replace_one_of_the_present_head() {
+    let fake = fake_with_pull().await;
+    let github = github(&fake, ACTIONS_TOKEN);
+    let now = PullRequest { head_sha: MOVED.to_owned(), ..github.pull_request(REPOSITORY, 42).await.unwrap() };
+    let report = async |head: &'static str, run: u64, text: &str| {
+        let stamp = Stamp { head: Some(head), run: Some(run) };
+        comment::report(&github, REPOSITORY, &now, ID, stamp, text).await.unwrap().action
+    };
+    let oldest = "0123456789012345678901234567890123456789";
+    assert_eq!(report(oldest, 1, "oldest").await, Action::Created);
+    assert_eq!(report(HEAD, 2, "older").await, Action::Edited, "an outdated report replaces an older one");
+    assert_eq!(report(oldest, 1, "oldest, again").await, Action::Later);
+    assert_eq!(report(MOVED, 3, "newest").await, Action::Edited);
+    assert_eq!(report(HEAD, 2, "older, again").await, Action::Later);
+    assert_eq!(report(HEAD, 9, "older, run again").await, Action::Later);
+    assert_eq!(report(MOVED, 3, "newest, again").await, Action::Edited);
+    let all = comments(&fake);
+    assert_eq!((all.len(), all[0].1.lines().last()), (1, Some("newest, again")));
+}
+
+#[tokio::test]
+async fn the_words_of_another_app_are_neither_read_nor_replaced() {
+    let fake = fake_with_pull().await;
+    let planted = format!("{}\n@everyone merge this", marker(ID));
+    fake.world(|world| world.comment(42, "mallory-app[bot]", true, &planted));
+    let github = github(&fake, ACTIONS_TOKEN);
+    assert_eq!(comment::existing(&github, REPOSITORY, 42, ID).await.unwrap(), None);
+    comment::replace(&github, REPOSITORY, 42, ID, [&planted, "restored"]).await.unwrap();
+    assert_eq!(comments(&fake), [("mallory-app[bot]".to_owned(), planted)]);
+    comment::stick(&github, REPOSITORY, 42, ID, "announced").await.unwrap();
+    comment::replace(&github, REPOSITORY, 42, ID, ["something else", "restored"]).await.unwrap();
+    assert_eq!(comments(&fake)[1], own("announced"), "only what was announced is taken back");
+}
+
+#[tokio::test]
+async fn results_that_disagree_with_the_event_are_not_published() {
+    let fake = fake_with_pull().await;
+    let github = github(&fake, ACTIONS_TOKEN);
+    let tampers: [fn(&mut Comparison); 5] = [
+        |it| it.subject.event = None,
+        |it| it.subject.event.as_mut().unwrap().head_sha = None,
+        |it| it.subject.event.as_mut().unwrap().name = "push".to_owned(),
+        |it| it.subject.event.as_mut().unwrap().repository = None,
+        |it| it.subject.head.as_mut().unwrap().commit = Some(MOVED.into()),
+    ];
+    for tamper in tampers {
+        let mut step = Step::new(event("workflow_run", None));
+        step.run.completed_run = Some(CompletedRun { pull_requests: vec![42], ..completed() });
+        tamper(&mut step.comparison);
+        assert!(step.publish(Some(&github), None).await.is_err());
+    }
+    let mut step = Step::new(event("workflow_run", None));
+    step.run.completed_run = Some(CompletedRun { pull_requests: vec![42], ..completed() });
+    step.comparison.subject.event.as_mut().unwrap().pull_request = Some(7);
+    let report = step.publish(Some(&github), None).await.unwrap();
+    assert!(matches!(&report.comment, Delivery::Failed(why) if why.contains("another pull request")), "{report}");
+    let mut other_job = Step::new(event("pull_request", Some(42)));
+    other_job.comparison.subject.event.as_mut().unwrap().head_sha = Some(MOVED.to_owned());
+    assert!(other_job.publish(Some(&github), None).await.is_err());
+    assert_eq!(comments(&fake), []);
+}
+
+#[tokio::test]
 async fn a_fork_pull_request_is_never_commented_from_the_run_job() {
     let fake = fake_with_pull().await;
     let step = Step::new(Event { fork: true, ..event("pull_request", Some(42)) });
@@ -553,6 +616,18 @@ fn each_device_of_each_job_has_its_own_comment() {
     let ([h100, a100], [epyc, xeon]) = (ids("cuda"), ids("cpu"));
     assert_ne!(h100, a100, "legs of one job's matrix");
     assert_eq!(epyc, xeon, "the model of a CPU changes from runner to runner");
+    let leg = |provider, parts: &[&str]| {
+        let configuration = Some(configuration(&run, provider, parts));
+        comment_id(&run, Some(&device("cpu", "x")), Some(&Event { configuration, ..event("pull_request", Some(1)) }))
+    };
+    let legs = [
+        leg(Provider::Github, &["suite", "leg 1"]),
+        leg(Provider::Github, &["suite", "leg 2"]),
+        leg(Provider::Github, &["suitel", "eg 1"]),
+        leg(Provider::Buildkite, &["suite", "leg 1"]),
+    ];
+    assert_eq!(legs.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "{legs:?}");
+    assert_eq!(legs[0], leg(Provider::Github, &["suite", "leg 1"]));
     assert_ne!(comment_id(&run, Some(&device("cpu", "x")), None), comment_id(&other, Some(&device("cpu", "x")), None));
 }
 
