@@ -78,9 +78,9 @@ fn is_secret_name(name: &str) -> bool {
     if HARMLESS_ENDS.contains(&last) || words.iter().any(|word| word.starts_with("TOKENIZER")) {
         return false;
     }
-    let part = |word: &&str| SECRET_PARTS.iter().any(|part| word.contains(part));
+    let is_secret = |word: &str| SECRET_WORDS.contains(&word) || SECRET_PARTS.iter().any(|part| word.contains(part));
     let password = last == "PWD" && !matches!(name.as_str(), "PWD" | "OLDPWD");
-    password || words.iter().any(|word| SECRET_WORDS.contains(word)) || words.iter().any(|word| part(&word))
+    password || words.into_iter().any(is_secret)
 }
 
 /// The password in a URL.

@@ -11,7 +11,7 @@ pub mod variable_names;
 
 use std::collections::HashSet;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use indexmap::IndexMap;
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::v1::{Device, Skipped};
@@ -24,6 +24,9 @@ pub use command_text::{commands_json, placed};
 pub use selection::Selection;
 pub use suite_case::{Case, Command};
 pub use test_file::{FileName, SuiteFile, file_names};
+
+/// Most cases of a suite: the largest of vLLM's has 140.
+const MOST_CASES: usize = 10_000;
 
 /// The cases of `files` that `selection` keeps and `device` can run, in upstream's order, and what is left out.
 ///
@@ -83,6 +86,7 @@ fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow
                 }
             }
             cases.append(&mut kept);
+            ensure!(cases.len() <= MOST_CASES, "{}: the suite has more than {MOST_CASES} cases", file.path);
         }
     }
     let mut names = HashSet::new();
@@ -164,6 +168,8 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
         format!("optimization_level={}", parameters::text(&test.parameters, "optimization_level")),
     ];
     let concurrencies = load.concurrencies()?;
+    let count = load.rates.len().saturating_mul(concurrencies.len());
+    ensure!(count <= MOST_CASES, "`qps_list` and `max_concurrency_list` make {count} cases: at most {MOST_CASES}");
 
     let mut cases = Vec::new();
     for rate in &load.rates {

@@ -178,7 +178,7 @@ impl PartialAnswer {
     ) -> Result<(), Failure> {
         let chunk = chunk.map_err(Failure::Malformed)?;
         if let Some(error) = chunk.error {
-            return Err(Failure::Server(error.message));
+            return Err(Failure::Server(error.message.chars().take(ERROR_CHARACTERS).collect()));
         }
         let answer = &mut self.answer;
         if chunk.has_token() {

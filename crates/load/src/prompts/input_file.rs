@@ -8,28 +8,31 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-/// Largest file, in bytes. The ShareGPT data set has 0.7 GB.
-const LIMIT: u64 = 2 << 30;
+/// Largest data set, in bytes: that of ShareGPT has 0.7 GB.
+pub(crate) const DATA_SET: u64 = 2 << 30;
 
-/// The content of a regular file of bounded size.
+/// Largest file of a tokenizer, in bytes: those of large vocabularies have 40 MB.
+pub(crate) const TOKENIZER: u64 = 256 << 20;
+
+/// The content of a regular file of at most `limit` bytes.
 ///
 /// # Errors
 /// It cannot be read, it is not a regular file, or it is too large.
-pub(crate) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let length = open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    if length as u64 > LIMIT {
-        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {} MiB", LIMIT >> 20)));
+    let length = open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if length as u64 > limit {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {limit} bytes")));
     }
     Ok(bytes)
 }
 
-/// The text of a regular file of bounded size.
+/// The text of a regular file of at most `limit` bytes.
 ///
 /// # Errors
 /// As of [`bytes`], or it is not UTF-8.
-pub(crate) fn text(path: &Path) -> io::Result<String> {
-    String::from_utf8(bytes(path)?)
+pub(crate) fn text(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(bytes(path, limit)?)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
@@ -58,11 +61,12 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
         for path in [fifo.as_path(), &link, Path::new("/dev/zero"), Path::new("/dev/null")] {
-            assert_eq!(text(path).unwrap_err().to_string(), "it is not a regular file", "{}", path.display());
+            assert_eq!(text(path, 9).unwrap_err().to_string(), "it is not a regular file", "{}", path.display());
         }
-        assert_eq!(bytes(folder.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(bytes(folder.path(), 9).unwrap_err().kind(), ErrorKind::IsADirectory);
         let plain = folder.path().join("plain");
         std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), &plain).unwrap();
-        assert!(text(&plain).unwrap().contains("vllm-load"));
+        assert!(text(&plain, DATA_SET).unwrap().contains("vllm-load"));
+        assert_eq!(text(&plain, 9).unwrap_err().to_string(), "it has more than 9 bytes");
     }
 }

@@ -12,7 +12,8 @@ use super::prompt_error::PromptError;
 /// # Errors
 /// It cannot be read, or it is not UTF-8.
 pub fn text(path: &Path) -> Result<String, PromptError> {
-    input_file::text(path).map_err(|error| PromptError::UnreadableFile { path: path.to_owned(), error })
+    input_file::text(path, input_file::DATA_SET)
+        .map_err(|error| PromptError::UnreadableFile { path: path.to_owned(), error })
 }
 
 /// A file that is one JSON value.

@@ -36,7 +36,10 @@ impl Tokenizer {
         let special = names.all().filter_map(|token| encoder.token_to_id(token)).collect();
         let file = folder.join("chat_template.jinja");
         let source = if file.is_file() {
-            Some(input_file::text(&file).with_context(|| format!("cannot read {}", file.display()))?)
+            Some(
+                input_file::text(&file, input_file::TOKENIZER)
+                    .with_context(|| format!("cannot read {}", file.display()))?,
+            )
         } else {
             config.chat_template.and_then(NamedTemplates::into_default)
         };
@@ -88,7 +91,7 @@ impl Tokenizer {
 
 fn read_encoder(path: &Path) -> Result<tokenizers::Tokenizer> {
     let cannot = |error| anyhow!("cannot read {}: {error}", path.display());
-    let bytes = input_file::bytes(path).map_err(|error| cannot(error.into()))?;
+    let bytes = input_file::bytes(path, input_file::TOKENIZER).map_err(|error| cannot(error.into()))?;
     let mut encoder = tokenizers::Tokenizer::from_bytes(bytes).map_err(cannot)?;
     // Some files truncate or pad every text, which a server does not do.
     encoder.with_padding(None).with_truncation(None).map_err(cannot)?;
@@ -100,7 +103,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
         return Ok(None);
     }
     let cannot = || format!("cannot read {}", path.display());
-    let bytes = input_file::bytes(path).with_context(cannot)?;
+    let bytes = input_file::bytes(path, input_file::TOKENIZER).with_context(cannot)?;
     serde_json::from_slice(&bytes).with_context(cannot).map(Some)
 }
 
