@@ -8,6 +8,7 @@ mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use imports::Graph;
 use source::{Source, sources};
@@ -231,4 +232,23 @@ fn the_graph_sees_every_form_of_import() {
         circles,
         ["src/run/journal.rs -> src/run/pass.rs (Pass)", "src/run/pass.rs -> src/run/journal.rs (read)"]
     );
+}
+
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let read = |path: &str| fs::read_to_string(format!("{root}/{path}")).unwrap();
+    let mut code: String = sources().into_iter().map(|source| source.text).collect();
+    for entry in fs::read_dir(format!("{root}/tests/integration")).unwrap() {
+        code.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
+    }
+    let name = regex::Regex::new("`([a-z0-9]+(_[a-z0-9]+){3,})`|`(tests/real/[a-z]+)`").unwrap();
+    let text = read("SECURITY.md");
+    let names: Vec<&str> = name.captures_iter(&text).map(|found| found.get(1).or(found.get(3)).unwrap().as_str()).collect();
+    let exists = |name: &str| match name.starts_with("tests/") {
+        true => Path::new(root).join(name).is_file(),
+        false => code.contains(&format!("fn {name}(")),
+    };
+    let missing: Vec<&&str> = names.iter().filter(|name| !exists(name)).collect();
+    assert!(names.len() > 50 && missing.is_empty(), "{} names, missing: {missing:#?}", names.len());
 }
