@@ -194,7 +194,7 @@ impl Alarms {
 }
 
 fn shown(text: &str) -> String {
-    escape::markdown(&escape::name(text))
+    escape::markdown(escape::name(text))
 }
 
 fn row(alarm: &Alarm) -> String {
@@ -209,7 +209,7 @@ fn row(alarm: &Alarm) -> String {
         shown(&alarm.device),
         shown(&alarm.device_type),
         label.map_or_else(|| shown(&alarm.metric), str::to_owned),
-        escape::markdown(&escape::sentence(&parameters.join(" "))),
+        escape::markdown(escape::sentence(parameters.join(" "))),
         value(alarm.before).trim_end(),
         value(alarm.after).trim_end(),
         number::change(alarm.relative),

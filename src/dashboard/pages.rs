@@ -141,7 +141,7 @@ pub fn compare(site: &Site) -> String {
 fn tables(pages: &[Summary]) -> String {
     let line = |page: &Summary| {
         let [id, model, device, kind] =
-            [&page.id, &page.model, &page.device, &page.device_type].map(|text| escape::html(&escape::name(text)));
+            [&page.id, &page.model, &page.device, &page.device_type].map(|text| escape::html(escape::name(text)));
         format!("<li><a href=\"data/{id}.csv\">{model} on {device}, {kind}</a></li>\n")
     };
     format!("the numbers are in these tables:<ul>\n{}</ul>", pages.iter().map(line).collect::<String>())
@@ -150,8 +150,8 @@ fn tables(pages: &[Summary]) -> String {
 fn frame(frame: &Frame) -> String {
     let Frame { view, body, without_scripts, .. } = frame;
     let title = escape::html(frame.title);
-    let heading = escape::html(&escape::name(frame.heading));
-    let whole = escape::html(&escape::clean(frame.heading, usize::MAX));
+    let heading = escape::html(escape::name(frame.heading));
+    let whole = escape::html(escape::clean(frame.heading, usize::MAX));
     let whole = if whole == heading { String::new() } else { format!(" title=\"{whole}\"") };
     let data = frame.page.unwrap_or("index");
     let tab = |file: &str, name: &str, here: bool| {
@@ -159,7 +159,7 @@ fn frame(frame: &Frame) -> String {
         format!("<a href=\"{file}\"{current}>{name}</a>")
     };
     let nav = [tab("index.html", "Overview", *view == "overview"), tab("compare.html", "Compare", *view == "compare")];
-    let place = [frame.repository, frame.branch].map(|text| escape::html(&escape::name(text)));
+    let place = [frame.repository, frame.branch].map(|text| escape::html(escape::name(text)));
     let place = place.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" · ");
     let (style, script, plotly) = (&ASSETS.style.0, &ASSETS.script.0, &ASSETS.plotly.0);
     format!(

@@ -78,7 +78,7 @@ impl Page<'_> {
             sides.iter().filter_map(|(word, facts)| Some(self.side(word, facts.as_ref()?))).collect();
         let mut facts = vec![sides.join(" against ")];
         facts.retain(|words| !words.is_empty());
-        facts.extend(wording::circumstances(self.comparison).iter().map(|fact| escape::html(fact)));
+        facts.extend(wording::circumstances(self.comparison).iter().map(escape::html));
         facts.extend(self.links.run().map(|url| format!("<a href=\"{}\">run</a>", escape::html(&url))));
         let count = |(verdict, number): (Verdict, usize)| {
             format!(
@@ -374,7 +374,7 @@ fn estimate(row: &Row) -> String {
     let chances = [("p", row.p), ("q", row.q)];
     let chances: Vec<String> = chances
         .iter()
-        .filter_map(|(name, chance)| chance.map(|chance| format!("{name} {}", escape::html(&number::chance(chance)))))
+        .filter_map(|(name, chance)| chance.map(|chance| format!("{name} {}", escape::html(number::chance(chance)))))
         .collect();
     let chances = if chances.is_empty() { String::new() } else { format!("<small>{}</small>", chances.join(", ")) };
     format!("<td class=\"number\">{change}</td><td class=\"number\">{interval}{chances}</td>")

@@ -289,7 +289,7 @@ fn reproduction(comparison: &Comparison, kind: DocumentKind) -> Block {
         "{}\n\n",
         ran::environment(comparison).iter().map(escape::markdown).collect::<Vec<_>>().join(" ")
     ));
-    items.extend(wording::reproduce(comparison).map(|command| escape::fence(command)));
+    items.extend(wording::reproduce(comparison).map(escape::fence));
     Block { items, noun: "fact", ..block }
 }
 

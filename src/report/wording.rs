@@ -46,7 +46,7 @@ fn screened(comparison: &Comparison) -> Option<String> {
 /// ` (AMD EPYC 9654 96-Core 96c)`, with the number of accelerators if there are several; empty if the type only repeats
 /// the name.
 pub fn device_type(device: &Device) -> Untrusted {
-    let words = escape::name(&device.device_type.replace('_', " "));
+    let words = escape::name(device.device_type.replace('_', " "));
     if words.is_empty() || words == device.name.as_str() {
         return Untrusted::default();
     }

@@ -191,7 +191,7 @@ mod tests {
         symlink("/etc", exchange.path().join("etc")).unwrap();
         let deep = exchange.path().join("d/e");
         std::fs::create_dir_all(&deep).unwrap();
-        std::fs::set_permissions(&deep, Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&deep, Permissions::from_mode(0o0)).unwrap();
         drop(exchange);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(Path::new("/etc/passwd").exists());

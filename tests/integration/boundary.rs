@@ -195,7 +195,8 @@ fn a_local_client_that_leaves_a_pipe_a_device_or_a_link_fails_only_its_case() {
 
 #[test]
 fn a_planted_output_folder_leads_nothing_to_another_place() {
-    let plant: [(&str, fn(&Path, &Path)); 4] = [
+    type Plant = fn(&Path, &Path);
+    let plant: [(&str, Plant); 4] = [
         ("a link in place of a side", |out, host| symlink(host, out.join("head")).unwrap()),
         ("a link in place of the journal", |out, host| symlink(host.join("new"), out.join("journal.jsonl")).unwrap()),
         ("a pipe in place of the journal", |out, _| {

@@ -244,7 +244,8 @@ fn every_test_that_security_md_names_exists() {
     }
     let name = regex::Regex::new("`([a-z0-9]+(_[a-z0-9]+){3,})`|`(tests/real/[a-z]+)`").unwrap();
     let text = read("SECURITY.md");
-    let names: Vec<&str> = name.captures_iter(&text).map(|found| found.get(1).or(found.get(3)).unwrap().as_str()).collect();
+    let names: Vec<&str> =
+        name.captures_iter(&text).map(|found| found.get(1).or(found.get(3)).unwrap().as_str()).collect();
     let exists = |name: &str| match name.starts_with("tests/") {
         true => Path::new(root).join(name).is_file(),
         false => code.contains(&format!("fn {name}(")),
