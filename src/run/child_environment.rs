@@ -46,9 +46,17 @@ fn is_of_vllm(name: &str) -> bool {
         && (OF_VLLM.contains(&name) || PREFIXES_OF_VLLM.iter().any(|prefix| name.starts_with(prefix)))
 }
 
+/// The variables that `is_allowed` picks, without those that hold a secret: a proxy with a password, a token in an address.
+fn without_secrets(environment: &Environment, is_allowed: impl Fn(&str) -> bool) -> IndexMap<String, String> {
+    let secrets = environment.secrets();
+    let mut all = chosen(environment, is_allowed);
+    all.retain(|name, value| name == "HF_TOKEN" || !secrets.iter().any(|secret| value.contains(secret.expose())));
+    all
+}
+
 /// The variables of a vllm on this machine: the operator's, with those of `env` over them.
 pub fn on_host(environment: &Environment, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-    let mut all = chosen(environment, |name| is_of_the_host(name) || is_of_vllm(name));
+    let mut all = without_secrets(environment, |name| is_of_the_host(name) || is_of_vllm(name));
     all.extend(env.clone());
     all
 }
@@ -60,7 +68,7 @@ pub fn in_container(
     env: &IndexMap<String, String>,
 ) -> IndexMap<String, String> {
     let is_inside = |name: &str| is_of_vllm(name) && ALLOWED_INSIDE.iter().any(|prefix| name.starts_with(prefix));
-    let mut all = chosen(environment, is_inside);
+    let mut all = without_secrets(environment, is_inside);
     if device.is_cpu() {
         all.insert("ON_CPU".to_owned(), "1".to_owned());
     }
@@ -111,6 +119,24 @@ mod tests {
     fn a_vllm_of_this_machine_gets_no_way_to_the_engine_and_only_the_hubs_token() {
         let env = IndexMap::from([("VLLM_A".to_owned(), "1".to_owned())]);
         assert_eq!(names(on_host(&operator(), &env)), "HF_TOKEN HOME OMP_NUM_THREADS PATH VLLM_HOST_IP VLLM_A");
+    }
+
+    #[test]
+    fn a_variable_with_a_secret_in_its_value_is_not_passed_on() {
+        let operator: Environment = [
+            ("GITHUB_TOKEN", "ghs_secret1"),
+            ("HF_TOKEN", "hf_secret12"),
+            ("HTTPS_PROXY", "http://me:pa55word@proxy:8080"),
+            ("http_proxy", "http://proxy:8080"),
+            ("HF_ENDPOINT", "https://hub.example/?t=ghs_secret1"),
+            ("VLLM_LABEL", "hf_secret12"),
+            ("VLLM_PORT", "1"),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(names(on_host(&operator, &IndexMap::new())), "HF_TOKEN VLLM_PORT http_proxy");
+        let inside = names(in_container(&operator, DeviceName::Cuda, &IndexMap::new()));
+        assert_eq!(inside, "HF_TOKEN VLLM_PORT VLLM_LOGGING_LEVEL SAVE_TO_PYTORCH_BENCHMARK_FORMAT");
     }
 
     #[test]

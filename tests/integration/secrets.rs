@@ -17,6 +17,19 @@ const CANARIES: &[(&str, &str)] = &[
     ("VLLM_PERF_UPLOADER_PASSWORD", "canary0password"),
     ("ACTIONS_RUNTIME_TOKEN", "canary0runtime"),
     ("NPM_TOKEN", "canary0unrelated"),
+    ("GH_TOKEN", "gho_canary0second"),
+    ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "canary0identity"),
+    ("AWS_SESSION_TOKEN", "canary0session"),
+    ("AZURE_STORAGE_ACCOUNT_KEY", "canary0azure"),
+    ("GOOGLE_SERVICE_ACCOUNT_KEY", "{\"private_key\": \"canary0google\"}"),
+    ("HUGGING_FACE_HUB_TOKEN", "hf_canary0older"),
+    ("OPENAI_API_KEY", "sk-canary0openai"),
+    ("VLLM_API_KEY", "canary0server"),
+    ("DOCKER_AUTH_CONFIG", "canary0registry"),
+    ("ALL_PROXY_PASSWORD", "canary0proxy"),
+    ("DATABASE_URL", "postgres://me:canary0database@127.0.0.1/db"),
+    ("DEPLOY_KEY", "-----BEGIN KEY-----\ncanary0deploy\n-----END KEY-----"),
+    ("SLACK_WEBHOOK_URL", "https://127.0.0.1:9/canary0hook"),
 ];
 
 fn with_canaries(command: &mut Command) -> &mut Command {
@@ -34,6 +47,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 fn assert_clean(what: &str, text: &str) {
     for (name, value) in CANARIES {
+        let value = value.lines().find(|line| line.contains("canary")).unwrap();
         assert!(!text.contains(value), "{name} is in {what}:\n{text}");
     }
 }
