@@ -83,8 +83,10 @@ async fn recorded(folder: PathBuf, tree: Option<&WorkTree>) -> Result<Base> {
     let shown = folder.display();
     if let Some(tree) = tree.filter(|tree| tree.holds(&folder)) {
         let place = tree.place_of(&folder).filter(|_| !tree.is_linked(&folder));
+        // A submodule has files that the commit of the checkout does not list.
+        let is_of = |root: &Path| tree.repository_of(&folder.join("plan.json")).is_some_and(|nearest| nearest == *root);
         let brought = match &place {
-            Some((root, inside)) => git::is_tracked(root, inside).await.unwrap_or(true),
+            Some((root, inside)) => !is_of(root) || git::is_tracked(root, inside).await.unwrap_or(true),
             None => true,
         };
         if brought {
@@ -189,7 +191,7 @@ async fn of_event(event: &Event, named: Option<&str>, github: Option<&Github>) -
         },
         // Buildkite names branches, not commits.
         (None, Some(branch), Some(_)) => {
-            git::merge_base(&format!("origin/{branch}"), head).await.context(cannot).mistake()?
+            git::merge_base(&format!("refs/remotes/origin/{branch}"), head).await.context(cannot).mistake()?
         }
         (_, _, None) => git::parent(head).await.context("cannot find the commit before head").mistake()?,
         (None, ..) => return Ok(None),

@@ -212,7 +212,7 @@ fn cases(
     skipped.extend(left_out);
     let file_of =
         |case: &Case| files.iter().find(|file| file.kind == case.kind).map_or("", |file| &file.path).to_owned();
-    allowed.leave_out(&mut cases, &mut skipped, file_of);
+    allowed.leave_out(&mut cases, &mut skipped, selection.remote, file_of);
     if selection.remote {
         let outside = cases.extract_if(.., |case| case.server.is_none());
         skipped.extend(outside.map(|case| Skipped {

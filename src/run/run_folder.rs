@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::side::Side;
 
+use crate::ci::event::is_proposal;
 use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::suite::Case;
@@ -16,10 +17,17 @@ use crate::system::exchange;
 use crate::system::output::{self, OutputFolder};
 use crate::system::regular_file::{self, RESULT_LIMIT};
 use crate::system::shell::Shell;
+use crate::system::work_tree::WorkTree;
 
 /// Opens the output folder: a new one, or that of an interrupted run. An earlier finished run is moved aside.
 pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
     let root = out.root().display();
+    if is_proposal(&plan.event) && WorkTree::here(&shell.environment).is_linked(out.root()) {
+        return Err(anyhow!("`{root}` is, or is in, a link of the checkout: give another --out")).mistake();
+    }
+    if out.root().is_dir() {
+        exchange::keep_files(out).world()?;
+    }
     if resume {
         let text = regular_file::text(&out.plan(), RESULT_LIMIT)
             .with_context(|| format!("nothing to resume: cannot read `{}`", out.plan().display()))

@@ -123,6 +123,28 @@ pub fn clear(out: &OutputFolder) -> Result<()> {
     delete(&path).with_context(|| format!("cannot delete `{}`", path.display()))
 }
 
+/// Deletes what is neither a file nor a folder in the output folder: nothing is written through a link that a commit
+/// brought, and no upload follows one.
+///
+/// # Errors
+/// When something cannot be deleted.
+pub fn keep_files(out: &OutputFolder) -> Result<()> {
+    let mut folders = vec![out.root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        let cannot = || format!("cannot delete what is not a file in `{}`", folder.display());
+        for entry in std::fs::read_dir(&folder).with_context(cannot)? {
+            let entry = entry.with_context(cannot)?;
+            let kind = entry.file_type().with_context(cannot)?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if !kind.is_file() {
+                std::fs::remove_file(entry.path()).with_context(cannot)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Deletes whatever is at `path`; links are not followed.
 ///
 /// # Errors

@@ -37,6 +37,8 @@ pub fn paths(flag: &str, value: &str) -> Vec<PathBuf> {
 fn collect(value: &str, paths: &mut Vec<PathBuf>) {
     match serde_json::from_str(value) {
         Ok(json @ (Value::Object(_) | Value::Array(_) | Value::String(_))) => leaves(&json, paths),
+        // Python's readers take JSON that this one refuses, and an escape in it could hide a path.
+        _ if value.contains(['{', '[']) && value.contains('\\') => paths.push(Path::new("/").join(value)),
         _ => {
             // As a whole, too: a name may have any of these characters.
             let parts = value.split(SEPARATORS).chain(value.split("::")).chain([value]);
@@ -73,6 +75,10 @@ fn path(text: &str) -> Option<PathBuf> {
     };
     if REMOTE.contains(&scheme.as_str()) || rest.is_empty() {
         return None;
+    }
+    // A URL of a file on another host, or with `%`, is read in more than one way: it lies nowhere that is allowed.
+    if !scheme.is_empty() && (!rest.starts_with('/') || rest.contains('%')) {
+        return Some(Path::new("/").join(rest));
     }
     let path = Path::new(rest);
     let begins = rest.starts_with(['/', '~']) || rest.starts_with("./");

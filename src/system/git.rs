@@ -6,17 +6,29 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::system::program::{self, Output, Program, Variables};
+use crate::system::work_tree;
 
 /// How long one command may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs `git` in a folder. What stands in place of an object (`refs/replace`) and patterns in paths have no effect.
+/// What no repository may change: a commit can hold a folder that git would take for a bare repository, with settings that
+/// run programs.
+const SETTINGS: [&str; 6] =
+    ["-c", "safe.bareRepository=explicit", "-c", "core.fsmonitor=false", "-c", "protocol.ext.allow=never"];
+
+/// Runs `git` in a folder, or else at the top of the checkout, where its `.git` comes before anything that a commit holds.
+/// What stands in place of an object (`refs/replace`) and patterns in paths have no effect.
 async fn ask(folder: Option<&Path>, arguments: &[&str]) -> Result<Output> {
+    let top = work_tree::top_of_current();
     let program = Program {
         name: Path::new("git"),
-        arguments,
-        variables: Variables::Inherited(&[("GIT_NO_REPLACE_OBJECTS", "1"), ("GIT_LITERAL_PATHSPECS", "1")]),
-        folder,
+        arguments: &[&SETTINGS, arguments].concat(),
+        variables: Variables::Inherited(&[
+            ("GIT_NO_REPLACE_OBJECTS", "1"),
+            ("GIT_LITERAL_PATHSPECS", "1"),
+            ("GIT_ALLOW_PROTOCOL", "file:git:http:https:ssh"),
+        ]),
+        folder: folder.or(top.as_deref()),
         stdin: b"",
         limit: LIMIT,
     };

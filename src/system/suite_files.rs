@@ -10,7 +10,7 @@ use vllm_verdict::v1::{Event, Skipped};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::Case;
-use crate::plan::suite::client_flags::{FlagValue, values};
+use crate::plan::suite::client_flags::{FlagValue, is_flag, values};
 use crate::system::file_words::paths;
 use crate::system::model_folder;
 
@@ -70,11 +70,17 @@ impl SuiteFiles {
     }
 
     /// Leaves out the cases that name a file elsewhere, and adds their tests to `skipped`. `file_of` is the test file of a
-    /// case.
-    pub fn leave_out(&self, cases: &mut Vec<Case>, skipped: &mut Vec<Skipped>, file_of: impl Fn(&Case) -> String) {
+    /// case. `remote`: their clients run on this machine, where they must not run the code of a model.
+    pub fn leave_out(
+        &self,
+        cases: &mut Vec<Case>,
+        skipped: &mut Vec<Skipped>,
+        remote: bool,
+        file_of: impl Fn(&Case) -> String,
+    ) {
         let mut refused: Vec<Skipped> = Vec::new();
         cases.retain(|case| {
-            let Err(error) = self.check_case(case) else { return true };
+            let Err(error) = self.check_case(case, remote) else { return true };
             if !refused.iter().any(|refused| refused.name.raw() == case.test) {
                 let reason = format!("{}: test `{}`: {error:#}", file_of(case), case.test);
                 refused.push(Skipped { name: case.test.as_str().into(), reason: reason.into() });
@@ -85,9 +91,16 @@ impl SuiteFiles {
         skipped.splice(0..0, refused);
     }
 
-    fn check_case(&self, case: &Case) -> Result<()> {
+    fn check_case(&self, case: &Case, remote: bool) -> Result<()> {
+        if let (true, Self::Below(_)) = (remote, self) {
+            let name = |word: &String| word.split('=').next().unwrap_or_default().to_owned();
+            let runs_code = case.client.argv.iter().any(|word| is_flag(&name(word), "trust-remote-code"));
+            ensure!(!runs_code, "`--trust-remote-code` would run code of the model on this machine");
+        }
         let commands = case.server.iter().chain([&case.client]);
         for FlagValue { flag, value } in commands.flat_map(|command| values(&command.argv)) {
+            let checked = matches!(self, Self::Everywhere) || !is_flag(flag, "config");
+            ensure!(checked, "`{flag}` names a file of flags, which are not checked: write them into the test");
             for path in paths(flag, value) {
                 let place = if flag.is_empty() { "the model" } else { flag };
                 self.check(&path).with_context(|| format!("`{place}` names `{}`", path.display()))?;

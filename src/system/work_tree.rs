@@ -83,6 +83,11 @@ impl WorkTree {
     }
 }
 
+/// The top of the checkout that the current folder is in, if it is in one.
+pub fn top_of_current() -> Option<PathBuf> {
+    repository(&Path::new(".").canonicalize().ok()?).map(Path::to_owned)
+}
+
 /// The nearest folder, from `folder` upwards, that has `.git`.
 fn repository(folder: &Path) -> Option<&Path> {
     folder.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok())

@@ -44,7 +44,14 @@ pub fn values(words: &[String]) -> Vec<FlagValue<'_>> {
                 flag = name;
                 values.push(FlagValue { flag, value });
             }
-            None => flag = word,
+            None => {
+                flag = word;
+                // `-O3`, `-cc{...}`: a short flag with its value.
+                let value = word.trim_start_matches('-').trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
+                if !word.starts_with("--") && !value.is_empty() {
+                    values.push(FlagValue { flag, value });
+                }
+            }
         }
     }
     values
