@@ -147,6 +147,15 @@ build() {
   { mkdir -p "$root" && root="$(cd "$root" && pwd)"; } || broken "$root cannot be made: set \`VLLM_PERF_INSTALL_ROOT\`"
   work="$(mktemp -d)" || broken "there is no folder to build in: set \`TMPDIR\` to one that can be written"
   temporary+=("$work")
+  # cargo obeys the settings of every folder above.
+  local above="$work" settings
+  while [[ "$above" != / ]]; do
+    above="$(dirname "$above")"
+    for settings in "${above%/}/.cargo/config" "${above%/}/.cargo/config.toml"; do
+      [[ ! -e "$settings" || "${above%/}/.cargo" == "${CARGO_HOME:-$HOME/.cargo}" ]] ||
+        broken "$settings would decide how cargo builds: set \`TMPDIR\` to another folder"
+    done
+  done
   mkdir "$work/source"
   tar -C "$checkout" --exclude=./target --exclude=./.git -cf - . | tar -C "$work/source" -xf - ||
     broken "$checkout cannot be copied to $work"

@@ -57,9 +57,14 @@ pub fn text(duration: Duration) -> String {
     parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n} {unit}")).collect::<Vec<_>>().join(" ")
 }
 
-/// [`text`] for a number of seconds. Negative numbers and NaN count as 0, and more than a year as a year.
+/// A number of seconds. Negative numbers and NaN count as 0, and more than a year as a year.
+pub fn of_seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.clamp(0.0, LONGEST.as_secs_f64())).unwrap_or_default()
+}
+
+/// [`text`] for [`of_seconds`].
 pub fn text_of_seconds(seconds: f64) -> String {
-    let duration = Duration::try_from_secs_f64(seconds.clamp(0.0, LONGEST.as_secs_f64())).unwrap_or_default();
+    let duration = of_seconds(seconds);
     if duration.is_zero() { "0 s".to_owned() } else { text(duration) }
 }
 

@@ -18,7 +18,9 @@ use crate::ci::event::CiRun;
 use crate::exit::{Classify, Exit};
 use crate::system::buildkite_agent::{Agent, Style};
 use crate::system::delivery::Delivery;
+use crate::system::exchange;
 use crate::system::github::{Github, PullRequest};
+use crate::system::output::OutputFolder;
 use crate::system::step_files;
 use comment::{Action, Posted, Stamp};
 use record_upload::{Destination, Upload};
@@ -110,9 +112,15 @@ pub struct Texts<'a> {
 pub fn comment_id(run: &CiRun, device: Option<&Device>, event: Option<&Event>) -> String {
     let name = device.map_or("", |device| device.name.as_str());
     let kind = device.filter(|device| !device.name.is_cpu()).map_or("", |device| &device.device_type);
-    let configuration = event.and_then(|event| event.configuration.as_deref()).unwrap_or_default();
+    let configuration = event.and_then(|event| event.configuration.as_deref()).filter(|text| is_configuration(text));
+    let configuration = configuration.unwrap_or_default();
     let [workflow, job] = [&run.workflow, &run.job].map(|text| text.as_deref().unwrap_or_default());
     digest(&[workflow, job, name, kind, configuration])
+}
+
+/// Whether a text is what [`configuration`] gives: the one of an artifact is not ours.
+fn is_configuration(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What tells the report of a job from those of other jobs and of other legs of its matrix, for `Event::configuration`.
@@ -188,6 +196,7 @@ fn check_event(event: &Event, comparison: &Comparison) -> anyhow::Result<()> {
         Some(measured) if event.name == "pull_request" && facts(measured) != facts(event) => {
             Err(anyhow!("the results are of another event than this job's: another repository, pull request or commit"))
         }
+        None if event.name == "pull_request" => Err(anyhow!("the results do not name the event that they are of")),
         _ => Ok(()),
     }
 }
@@ -297,7 +306,11 @@ async fn meta_data(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
 
 async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     match (publication.agent, publication.event.provider) {
-        (Some(agent), _) => agent.upload(publication.folder).await,
+        (Some(agent), _) => {
+            // The agent follows links.
+            exchange::keep_files(&OutputFolder::at(publication.folder)).world()?;
+            agent.upload(publication.folder).await
+        }
         (None, Provider::Github) => Ok(Delivery::Left("uploaded by a separate step of the action".to_owned())),
         (None, _) => Ok(not_buildkite()),
     }

@@ -196,6 +196,10 @@ async fn of_event(event: &Event, named: Option<&str>, github: Option<&Github>) -
         (_, _, None) => git::parent(head).await.context("cannot find the commit before head").mistake()?,
         (None, ..) => return Ok(None),
     };
+    if event.pull_request.is_some() && commit == head {
+        return Err(anyhow!("the merge base of the pull request is its head: there is nothing to compare it with"))
+            .mistake();
+    }
     Ok(Some(commit))
 }
 

@@ -30,7 +30,7 @@ use crate::system::uploader::Uploader;
 use crate::system::{git, step_files};
 
 /// Most output folders in one folder.
-const MOST_FOLDERS: usize = 50;
+const MOST_FOLDERS: usize = 20;
 
 /// Publishes an output folder, or each of the output folders in a folder. One that is refused does not stop the others.
 pub(super) async fn publish(arguments: &PublishArgs, shell: &Shell) -> Result<Exit> {
@@ -95,6 +95,11 @@ async fn publish_folder(
     let notice = publish_settings::check(event, ci, &comparison, explicit, github.as_ref(), environment).await?;
     let new = notice.map(Untrusted::from).filter(|notice| !comparison.conduct.notices.contains(notice));
     comparison.conduct.notices.splice(0..0, new);
+    if is_proposal(event) || ci.completed_run.is_some() {
+        // The reason is the artifact's word; that there is no verdict is not.
+        let held = comparison.conduct.held.take();
+        comparison.conduct.held = held.map(|_| "The run withheld its verdicts".into());
+    }
     // Credentials are only required if there are records to upload.
     let destination = match record_upload::no_records(event, ci, branches) {
         Some(_) => None,

@@ -1,9 +1,11 @@
 //! The rules by which results of another run may have been judged: those of the base of its pull request. The artifact of
 //! that run states rules of its own, which its author may have chosen.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Result, anyhow, ensure};
+use vllm_verdict::Untrusted;
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::metric;
 use vllm_verdict::strategy::Strategy;
@@ -12,8 +14,12 @@ use vllm_verdict::v1::{Comparison, Event, Look};
 use super::base_settings;
 use crate::ci::event::{CiRun, is_proposal};
 use crate::environment::Environment;
+use crate::escape;
 use crate::exit::Classify;
 use crate::system::github::Github;
+
+/// Largest noise that a row may state, as the standard deviation of a log-ratio: repetitions that differ by half.
+const LARGEST_NOISE: f64 = 0.5;
 
 /// Checks that the results of a pull request were judged by the settings of base. Returns a notice for the report where
 /// those settings are not known, so that the defaults are in force.
@@ -67,6 +73,7 @@ fn by_rules(comparison: &Comparison, rules: &VerdictConfig) -> Result<()> {
     let as_stated = method.looks.len() <= rates.len() && !method.looks.is_empty();
     let rates_agree = method.looks.iter().zip(&rates).all(|(look, rate)| same(look.fdr, *rate));
     ensure!(as_stated && rates_agree, other("the false discovery rates of its analyses"));
+    check_rows(comparison)?;
     for row in &comparison.rows {
         let case = comparison.cases.iter().find(|case| case.name == row.case);
         let metric = case.and_then(|case| metric::of(case.kind).find(|metric| row.metric == metric.id));
@@ -76,6 +83,32 @@ fn by_rules(comparison: &Comparison, rules: &VerdictConfig) -> Result<()> {
         ensure!(row.direction == rules.direction(metric), other(&format!("the direction of `{id}`")));
         let primary = rules.is_primary(case.name.raw(), metric);
         ensure!(row.primary == primary, other(&format!("whether `{id}` is primary")));
+    }
+    Ok(())
+}
+
+/// Checks that the rows are those of the cases, each once, and that their stated noise could be that of a measurement.
+fn check_rows(comparison: &Comparison) -> Result<()> {
+    let mut seen: HashMap<&Untrusted, HashSet<&str>> = HashMap::new();
+    for row in &comparison.rows {
+        let (case, metric) = (escape::name(&row.case), escape::name(&row.metric));
+        ensure!(seen.entry(&row.case).or_default().insert(row.metric.raw()), "`{metric}` of `{case}` has two rows");
+        ensure!(
+            row.s0.is_none_or(|s0| s0 <= LARGEST_NOISE),
+            "the noise of `{metric}` of `{case}` is beyond any measurement"
+        );
+    }
+    for case in &comparison.cases {
+        let name = escape::name(&case.name);
+        let Some(rows) = seen.get(&case.name) else { return Err(anyhow!("the case `{name}` has no row")) };
+        for family in ["ttft_ms", "tpot_ms"] {
+            let primary = metric::of(case.kind).filter(|metric| metric.primary && metric.id.ends_with(family));
+            let (present, absent): (Vec<&metric::Metric>, Vec<&metric::Metric>) =
+                primary.partition(|metric| rows.contains(metric.id));
+            if let (Some(present), Some(absent)) = (present.first(), absent.first()) {
+                return Err(anyhow!("the case `{name}` has `{}` and lacks `{}`", present.id, absent.id));
+            }
+        }
     }
     Ok(())
 }

@@ -11,6 +11,25 @@ use crate::plan::config::ImagesConfig;
 use crate::plan::image::Reference;
 use crate::plan::target::Target;
 
+/// Parts of flags of a server that load code or files, or change where it listens.
+const LOADING: [&str; 16] = [
+    "code",
+    "plugin",
+    "middleware",
+    "tokenizer",
+    "model",
+    "config",
+    "cls",
+    "class",
+    "lora",
+    "dir",
+    "file",
+    "template",
+    "parser",
+    "host",
+    "port",
+    "key",
+];
 /// Longest expression of `--only`, in bytes.
 const ONLY_LIMIT: usize = 300;
 
@@ -47,7 +66,7 @@ impl Plan {
 }
 
 /// The command of an untrusted report, built again word by word, for readers who paste it into a shell: it can only be
-/// [`Plan::reproduce`] of the simulated vLLM, of the reader's own vLLM, or of images in the repositories of `images`.
+/// [`Plan::reproduce`] of the simulated vLLM or of images in the repositories of `images`.
 ///
 /// # Errors
 /// The first word that such a command does not have.
@@ -56,9 +75,13 @@ pub fn checked(command: &str, images: &ImagesConfig) -> Result<String> {
     let [program, run, arguments @ ..] = words.as_slice() else { bail!("it is too short") };
     ensure!((program.as_str(), run.as_str()) == ("vllm-perf", "run"), "`{program} {run}` is not `vllm-perf run`");
     let mut checked = vec![program.clone(), run.clone()];
+    let mut seen = Vec::new();
     let mut arguments = arguments.iter();
     while let Some(word) = arguments.next() {
         checked.push(word.clone());
+        let flag = word.split('=').next().unwrap_or(word);
+        ensure!(!seen.contains(&flag), "`{flag}` is given twice");
+        seen.push(flag);
         if let Some((flag, value)) = word.split_once('=') {
             check_value(flag, value, images)?;
             continue;
@@ -76,12 +99,10 @@ fn check_value(flag: &str, value: &str, images: &ImagesConfig) -> Result<()> {
         "--base" | "--head" => match value.parse()? {
             Target::Sim(_) => true,
             Target::Image(reference) => is_of(&reference.parse()?, images),
-            // The vLLM of the reader, not a program of a checkout.
-            Target::Local(path) => path == Path::new("vllm"),
-            Target::Remote(_) => false,
+            Target::Local(_) | Target::Remote(_) => false,
         },
         "--base-server-args" | "--head-server-args" => {
-            shell_words::split(value).is_ok_and(|words| words.iter().all(|word| is_plain(word)))
+            shell_words::split(value).is_ok_and(|words| words.iter().all(|word| is_harmless(word)))
         }
         "--provider" => value == "local",
         "--device" => value.parse::<DeviceName>().is_ok(),
@@ -102,6 +123,12 @@ fn is_of(reference: &Reference, images: &ImagesConfig) -> bool {
             (&known.registry, &known.repository) == (&reference.registry, &reference.repository)
         })
     })
+}
+
+/// Whether a word of a server's arguments is a plain flag or value: no path, and none of the flags that load code.
+fn is_harmless(word: &str) -> bool {
+    let plain = word.len() <= 40 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".=-_".contains(&byte));
+    plain && !LOADING.iter().any(|part| word.to_ascii_lowercase().contains(part))
 }
 
 /// Whether a word has only letters, digits and punctuation that no shell reads.
@@ -149,6 +176,10 @@ mod tests {
             "vllm-perf run --head sim --suite ../evil",
             "vllm-perf run --head sim --pairs 99",
             "vllm-perf run --head sim '--head-server-args=$(id)'",
+            "vllm-perf run --head sim '--head-server-args=--trust-remote-code'",
+            "vllm-perf run --head sim '--head-server-args=--tokenizer evil/canary'",
+            "vllm-perf run --head local",
+            "vllm-perf run --head sim --head local:vllm",
             "vllm-perf run --head",
             "vllm-perf run ; id",
         ]
@@ -168,6 +199,10 @@ mod tests {
         `../evil` is not accepted for `--suite`
         `99` is not accepted for `--pairs`
         `$(id)` is not accepted for `--head-server-args`
+        `--trust-remote-code` is not accepted for `--head-server-args`
+        `--tokenizer evil/canary` is not accepted for `--head-server-args`
+        `local` is not accepted for `--head`
+        `--head` is given twice
         `--head` has no value
         `;` is not one of its flags
         ");

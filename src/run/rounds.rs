@@ -1,6 +1,6 @@
 //! Runs a plan: the rounds of its strategy, each a series of interleaved passes over both sides.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use vllm_verdict::number::plural;
@@ -78,7 +78,7 @@ impl Rounds<'_, '_, '_> {
         self.session.progress.say(&format!(
             "screened {} in {}; {} to repeat in pairs",
             plural(all.len(), "case"),
-            duration::text(Duration::from_secs_f64(screen.map_or(0.0, |screen| screen.seconds))),
+            duration::text_of_seconds(screen.map_or(0.0, |screen| screen.seconds)),
             plural(suspicious.len(), "case"),
         ));
         Ok(suspicious)
@@ -104,7 +104,7 @@ impl Rounds<'_, '_, '_> {
         }
         let plan = self.session.plan;
         let pass = self.pair_seconds(&plan.cases.iter().collect::<Vec<_>>());
-        let time = |passes: u32| duration::text(Duration::from_secs_f64(pass * f64::from(passes)));
+        let time = |passes: u32| duration::text_of_seconds(pass * f64::from(passes));
         let time = match plan.strategy {
             Strategy::Paired | Strategy::Single => time(plan.pairs),
             Strategy::Screen => format!("{} to {}", time(1), time(plan.pairs + 1)),
@@ -160,7 +160,7 @@ impl Rounds<'_, '_, '_> {
                 announced = planned;
                 progress.say(&format!("the budget allows about {planned} of {} pairs", passes.len()));
             }
-            progress.set_remaining(Duration::from_secs_f64(pair * f64::from(fit)));
+            progress.set_remaining(duration::of_seconds(pair * f64::from(fit)));
             progress.group(&match round.phase {
                 Phase::Screen => format!("Screen of {}", plural(cases.len(), "case")),
                 _ => format!("Pair {} of {}", pass.pair, round.pairs.1),

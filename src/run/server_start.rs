@@ -1,9 +1,9 @@
 //! One server of one side: start, wait until it is ready, stop.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::side_run::SideRun;
@@ -133,7 +133,13 @@ async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<S
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .context("cannot build an HTTP client")?;
-    let begun = Instant::now();
+    let late = || anyhow!("it did not answer {base}/v1/models within {}", crate::duration::text(limit));
+    // A request may take longer than what is left of the limit.
+    tokio::time::timeout(limit, poll(running, &http)).await.map_err(|_| late())?
+}
+
+async fn poll(running: &Running, http: &reqwest::Client) -> Result<Option<String>> {
+    let base = &running.url;
     loop {
         if let Some(reason) = running.ended().await {
             bail!("{reason}");
@@ -146,9 +152,6 @@ async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<S
                 Err(_) => None,
             };
             return Ok(version);
-        }
-        if begun.elapsed() > limit {
-            bail!("it did not answer {base}/v1/models within {}", crate::duration::text(limit));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -23,9 +23,15 @@ pub fn arrivals(count: usize, rate: f64, burstiness: f64, seed: u64) -> Vec<Dura
     gaps.iter()
         .scan(0.0, |due, gap| {
             *due += gap * scale;
-            Some(Duration::from_secs_f64(*due))
+            Some(due_time(*due))
         })
         .collect()
+}
+
+/// A due time from the start of the load. At a rate near 0 it is a year.
+pub(super) fn due_time(seconds: f64) -> Duration {
+    const YEAR: f64 = 366.0 * 86_400.0;
+    Duration::from_secs_f64(seconds.clamp(0.0, YEAR))
 }
 
 /// Gaps with a mean of 1.

@@ -36,7 +36,7 @@ impl RampUp {
         let gaps = gaps.iter().enumerate().map(|(index, gap)| gap / self.rate(index, count));
         gaps.scan(0.0, |due, gap| {
             *due += gap;
-            Some(Duration::from_secs_f64(*due))
+            Some(crate::arrivals::due_time(*due))
         })
         .collect()
     }

@@ -18,6 +18,7 @@ const TOLERANCE: f64 = 1e-4;
 /// # Errors
 /// The first row or count that does not follow, with the recomputed value.
 pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
+    check_untested(comparison)?;
     let screened = comparison.conduct.screened();
     let is_tested = |row: &&Row| !screened.contains(&row.case);
     let tested: Vec<Option<Shift>> =
@@ -37,6 +38,21 @@ pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
     let verdict = rows::overall(&counts, comparison.rows.is_empty());
     let (stated, computed) = (comparison.verdict.as_str(), verdict.as_str());
     ensure!(comparison.verdict == verdict, "its verdict is `{stated}`, but its rows give `{computed}`");
+    Ok(())
+}
+
+/// Checks the reasons for which rows are not tested: verdicts are withheld from runs that are not paired alone, and a screened
+/// case was measured once.
+fn check_untested(comparison: &Comparison) -> anyhow::Result<()> {
+    let Comparison { method, conduct, rows, .. } = comparison;
+    ensure!(conduct.held.is_none() || method.strategy == Strategy::Single, "it withholds the verdicts of paired runs");
+    ensure!(
+        conduct.screened.is_empty() || conduct.strategy == Strategy::Screen,
+        "it has screened cases without a screen"
+    );
+    let screened = conduct.screened();
+    let repeated = |row: &Row| row.base.len() > 1 || row.head.len() > 1;
+    ensure!(!rows.iter().any(|row| screened.contains(&row.case) && repeated(row)), "a screened case was repeated");
     Ok(())
 }
 
@@ -79,8 +95,11 @@ fn check(comparison: &Comparison, row: &Row, shift: Option<&Shift>, q: Option<f6
         None => {
             let p = shift.filter(|_| row.primary).map(Shift::p);
             let as_tested = row.q.is_some() == p.is_some();
-            let large_enough = row.q.zip(p).is_none_or(|(q, p)| q >= p * (1.0 - TOLERANCE));
-            ensure!(as_tested && large_enough, "its q {} does not follow from its values", shown(row.q));
+            // Benjamini-Hochberg gives at least p, and at most p for each row of the family.
+            let family = comparison.rows.iter().filter(|row| row.primary).count() as f64;
+            let range = |p: f64| p * (1.0 - TOLERANCE)..=(p * family).min(1.0) * (1.0 + TOLERANCE);
+            let possible = row.q.zip(p).is_none_or(|(q, p)| range(p).contains(&q));
+            ensure!(as_tested && possible, "its q {} does not follow from its values", shown(row.q));
         }
     }
     let verdict = match shift {
@@ -122,6 +141,7 @@ fn brief(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v1::Look;
 
     fn real() -> Comparison {
         serde_json::from_str(include_str!("../../../tests/data/comparison/comparison.json")).unwrap()
@@ -131,6 +151,37 @@ mod tests {
         let mut comparison = real();
         tamper(&mut comparison);
         recheck(&comparison).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_regression_is_not_hidden_by_a_reason_for_which_nothing_is_tested() {
+        let untested = |comparison: &mut Comparison| {
+            for row in &mut comparison.rows {
+                (row.p, row.q, row.low, row.high, row.deviation) = (None, None, None, None, None);
+                row.verdict = Verdict::Inconclusive;
+            }
+            comparison.verdict = Verdict::Inconclusive;
+            (comparison.counts.inconclusive, comparison.counts.regressed) = (comparison.rows.len(), 0);
+        };
+        let held = refusal(|it| {
+            untested(it);
+            it.conduct.held = Some("x".into());
+        });
+        let screened = |conduct: Strategy| {
+            refusal(|it| {
+                untested(it);
+                it.conduct.screened = it.cases.iter().map(|case| case.name.clone()).collect();
+                it.conduct.strategy = conduct;
+            })
+        };
+        let late = refusal(|it| {
+            it.method.looks = vec![Look { pairs: 5, fdr: 0.01 }, Look { pairs: 10, fdr: 0.04 }];
+            it.rows.iter_mut().for_each(|row| row.q = Some(1.0));
+        });
+        assert_eq!(held, "it withholds the verdicts of paired runs");
+        assert_eq!(screened(Strategy::Paired), "it has screened cases without a screen");
+        assert_eq!(screened(Strategy::Screen), "a screened case was repeated");
+        assert!(late.contains("its q 1 does not follow from its values"), "{late}");
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub fn values(words: &[String]) -> Vec<FlagValue<'_>> {
             None => {
                 flag = word;
                 // `-O3`, `-cc{...}`: a short flag with its value.
-                let value = word.trim_start_matches('-').trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
+                let value =
+                    word.trim_start_matches('-').trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
                 if !word.starts_with("--") && !value.is_empty() {
                     values.push(FlagValue { flag, value });
                 }

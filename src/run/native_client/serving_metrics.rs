@@ -63,8 +63,8 @@ pub(super) fn output_tokens(answer: &Answer) -> u64 {
 /// The metrics of `answers` that took `duration` seconds.
 pub fn summarize(answers: &[Answer], duration: f64, arguments: &Arguments) -> Summary {
     let completed: Vec<&Answer> = answers.iter().filter(|answer| answer.failure.is_none()).collect();
-    let total_input_tokens = completed.iter().map(|answer| answer.input_tokens).sum::<u64>();
-    let total_output_tokens = completed.iter().map(|answer| output_tokens(answer)).sum::<u64>();
+    let total_input_tokens = completed.iter().map(|answer| answer.input_tokens).fold(0, u64::saturating_add);
+    let total_output_tokens = completed.iter().map(|answer| output_tokens(answer)).fold(0, u64::saturating_add);
     let mut statistics = IndexMap::new();
     for timing in Timing::ALL {
         if arguments.result.timings().contains(&timing) && is_measured(timing, &arguments.load) {
