@@ -281,3 +281,29 @@ async fn where_forks_need_an_approval_it_is_one_of_this_commit_by_a_member() {
         assert_eq!(asked(ACTIONS_TOKEN), runs, "{by} {relation} {state}");
     }
 }
+
+#[test]
+fn a_folder_that_looks_like_a_bare_repository_runs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, base) = repository(folder.path());
+    let (bare, canary) = (root.join("perf"), folder.path().join("canary"));
+    for part in ["objects", "refs"] {
+        fs::create_dir_all(bare.join(part)).unwrap();
+        fs::write(bare.join(part).join("keep"), "").unwrap();
+    }
+    fs::write(bare.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    let run = format!("url = \"ext::touch {}\"\n", canary.display());
+    let settings = "[core]\nrepositoryformatversion = 1\nbare = true\nfsmonitor = touch canary\n[extensions]\npartialClone = origin\n\
+                    [protocol \"ext\"]\nallow = always\n[remote \"origin\"]\npromisor = true\nfetch = +refs/*:refs/*\n";
+    fs::write(bare.join("config"), format!("{settings}{run}")).unwrap();
+    let head = commit(&root);
+    // git itself takes the folder for a repository, and runs the program.
+    let missing = format!("{}^{{commit}}", "3".repeat(40));
+    let _ = Command::new("git").args(["rev-parse", "--verify", &missing]).current_dir(&bare).output().unwrap();
+    assert!(canary.exists(), "the attack does nothing here");
+    fs::remove_file(&canary).unwrap();
+    let mut asked = command(&bare, &payload(&base, &head), &["--head", "sim"]);
+    let output = asked.env("GITHUB_EVENT_PATH", root.join("event.json")).output().unwrap();
+    assert!(output.status.code().is_some());
+    assert!(!canary.exists(), "{}", text(&output));
+}
