@@ -275,7 +275,8 @@ requests() {
   [ "$status" -eq 0 ]
   [ "$output" = "$home/pr/target/installed/bin/vllm-perf" ]
   [ ! -e canary ]
-  [ -z "$(grep canary environment.log)" ]
+  run grep canary environment.log
+  [ "$status" -eq 1 ]
   grep -q "^$home/home/tmp[^ ]*/source [A-Za-z0-9._-]* " environment.log
   [ -z "$(ls home)" ]
 }
@@ -294,5 +295,6 @@ requests() {
   [ "$status" -eq 0 ]
   grep -q '^GH_TOKEN=canary$' gh.log
   [ -e others.log ]
-  [ -z "$(grep canary others.log)" ]
+  run grep canary others.log
+  [ "$status" -eq 1 ]
 }
