@@ -75,7 +75,9 @@ fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let last = words.last().copied().unwrap_or_default();
-    if HARMLESS_ENDS.contains(&last) || words.iter().any(|word| word.starts_with("TOKENIZER")) {
+    // The name of a setting of git.
+    let is_of_git = name.starts_with("GIT_CONFIG_KEY_");
+    if is_of_git || HARMLESS_ENDS.contains(&last) || words.iter().any(|word| word.starts_with("TOKENIZER")) {
         return false;
     }
     let is_secret = |word: &str| SECRET_WORDS.contains(&word) || SECRET_PARTS.iter().any(|part| word.contains(part));
@@ -157,6 +159,7 @@ mod tests {
             ("PWD", "/home/runner/work"),
             ("PATH", "/usr/bin:/bin"),
             ("KEYBOARD", "german-layout"),
+            ("GIT_CONFIG_KEY_0", "safe.directory"),
         ]
         .into_iter()
         .collect();

@@ -9,7 +9,7 @@ use crate::exit::Classify;
 use crate::names::Commit;
 use crate::plan::base::{self, Base, NamedSide};
 use crate::plan::target::Target;
-use crate::system::git;
+use crate::system::git::Git;
 use crate::system::github::Github;
 use crate::system::work_tree::WorkTree;
 
@@ -37,21 +37,21 @@ pub async fn resolve(
     event: &Event,
     runs: bool,
     tree: Option<&WorkTree>,
-    github: Option<&Github>,
+    (git, github): (&Git, Option<&Github>),
 ) -> Result<Option<Base>> {
     let named = head.and_then(NamedSide::commit).map(Commit::as_str);
     let commit = match read(flag, event.provider) {
-        BaseFlag::Recorded(folder) => return recorded(folder, tree).await.mistake().map(Some),
+        BaseFlag::Recorded(folder) => return recorded(folder, tree, git).await.mistake().map(Some),
         BaseFlag::Named(text) => return Base::read(text).map(Some),
         _ if !runs => None,
         BaseFlag::Event if head.is_some_and(NamedSide::is_without_commit) => None,
-        BaseFlag::Event => of_event(event, named, github).await?,
+        BaseFlag::Event => of_event(event, named, git, github).await?,
         BaseFlag::Branch(name) => {
             let github = github.zip(event.repository.as_deref());
             let head = named.or(event.head_sha.as_deref());
             match tree {
-                Some(_) => Some(branch_of_proposal(name, head, event, github).await?),
-                None => Some(branch(name, head, github).await?),
+                Some(_) => Some(branch_of_proposal(name, head, event, git, github).await?),
+                None => Some(branch(name, head, git, github).await?),
             }
         }
     };
@@ -79,14 +79,14 @@ fn is_output_folder(folder: &Path) -> bool {
 
 /// Results that were recorded before. On a pull request they are none that it brings: neither files of its commit, nor a
 /// folder that one of its links leads to.
-async fn recorded(folder: PathBuf, tree: Option<&WorkTree>) -> Result<Base> {
+async fn recorded(folder: PathBuf, tree: Option<&WorkTree>, git: &Git) -> Result<Base> {
     let shown = folder.display();
     if let Some(tree) = tree.filter(|tree| tree.holds(&folder)) {
         let place = tree.place_of(&folder).filter(|_| !tree.is_linked(&folder));
         // A submodule has files that the commit of the checkout does not list.
         let is_of = |root: &Path| tree.repository_of(&folder.join("plan.json")).is_some_and(|nearest| nearest == *root);
         let brought = match &place {
-            Some((root, inside)) => !is_of(root) || git::is_tracked(root, inside).await.unwrap_or(true),
+            Some((root, inside)) => !is_of(root) || git.is_tracked(root, inside).await.unwrap_or(true),
             None => true,
         };
         if brought {
@@ -109,13 +109,15 @@ async fn branch_of_proposal(
     name: &str,
     head: Option<&str>,
     event: &Event,
+    git: &Git,
     github: Option<(&Github, &str)>,
 ) -> Result<String> {
     let of_event = event.base_sha.clone().filter(|_| event.base_branch.as_deref() == Some(name));
     let tip = match (of_event, github) {
         (Some(tip), _) => tip,
         (None, Some((github, repository))) => github.tip(repository, name).await?,
-        (None, None) => git::branch_of_origin(name)
+        (None, None) => git
+            .branch_of_origin(name)
             .await
             .with_context(|| {
                 format!(
@@ -127,7 +129,7 @@ async fn branch_of_proposal(
     let Some(head) = head else { return Ok(tip) };
     let base = match github {
         Some((github, repository)) => github.merge_base(repository, &tip, head).await?,
-        None => git::merge_base(&tip, head).await.with_context(|| format!("cannot use --base {name}")).mistake()?,
+        None => git.merge_base(&tip, head).await.with_context(|| format!("cannot use --base {name}")).mistake()?,
     };
     match base == head {
         true => {
@@ -149,11 +151,11 @@ fn is_branch(text: &str) -> bool {
 }
 
 /// The merge base of a branch and head or, where head's commit is not known, the tip of the branch.
-async fn branch(name: &str, head: Option<&str>, github: Option<(&Github, &str)>) -> Result<String> {
-    if let Some(hash) = git::branch(name).await {
+async fn branch(name: &str, head: Option<&str>, git: &Git, github: Option<(&Github, &str)>) -> Result<String> {
+    if let Some(hash) = git.branch(name).await {
         return match head {
             Some(head) => {
-                git::merge_base(&hash, head).await.with_context(|| format!("cannot use --base {name}")).mistake()
+                git.merge_base(&hash, head).await.with_context(|| format!("cannot use --base {name}")).mistake()
             }
             None => Ok(hash),
         };
@@ -175,7 +177,7 @@ async fn branch(name: &str, head: Option<&str>, github: Option<(&Github, &str)>)
 
 /// The commit that the event gives: the merge base with the target branch, the commit that a push replaced, or else the
 /// commit before head. `named` is the head commit that the user names, in place of the event's.
-async fn of_event(event: &Event, named: Option<&str>, github: Option<&Github>) -> Result<Option<String>> {
+async fn of_event(event: &Event, named: Option<&str>, git: &Git, github: Option<&Github>) -> Result<Option<String>> {
     let other = named.filter(|named| Some(*named) != event.head_sha.as_deref());
     let Some(head) = named.or(event.head_sha.as_deref()).filter(|_| event.provider != Provider::Local) else {
         return Ok(None);
@@ -187,13 +189,13 @@ async fn of_event(event: &Event, named: Option<&str>, github: Option<&Github>) -
             (Some(github), Some(repository)) => {
                 github.merge_base(repository, base, head).await.context(cannot).world()?
             }
-            _ => git::merge_base(base, head).await.context(cannot).mistake()?,
+            _ => git.merge_base(base, head).await.context(cannot).mistake()?,
         },
         // Buildkite names branches, not commits.
         (None, Some(branch), Some(_)) => {
-            git::merge_base(&format!("refs/remotes/origin/{branch}"), head).await.context(cannot).mistake()?
+            git.merge_base(&format!("refs/remotes/origin/{branch}"), head).await.context(cannot).mistake()?
         }
-        (_, _, None) => git::parent(head).await.context("cannot find the commit before head").mistake()?,
+        (_, _, None) => git.parent(head).await.context("cannot find the commit before head").mistake()?,
         (None, ..) => return Ok(None),
     };
     if event.pull_request.is_some() && commit == head {

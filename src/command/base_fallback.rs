@@ -8,10 +8,11 @@ use crate::plan::config::ImagesConfig;
 use crate::plan::image::{self, Pipeline};
 use crate::plan::target::Target;
 use crate::plan::{Fallback, Plan};
+use crate::system::docker;
+use crate::system::git::Git;
 use crate::system::github::Github;
 use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
-use crate::system::{docker, git};
 
 /// Where base's image is missing, takes the nearest of at most `most` commits before it that has one, and notes it in the
 /// plan. A base that is not the image of a commit of main is not changed.
@@ -44,7 +45,7 @@ pub async fn fall_back(
     if exists(reference).await? {
         return Ok(());
     }
-    let commits = match (git::before(&wanted, most).await, github, &plan.event.repository) {
+    let commits = match (Git::new(&shell.environment).before(&wanted, most).await, github, &plan.event.repository) {
         (Ok(commits), ..) => commits,
         (Err(_), Some(github), Some(repository)) => github.before(repository, &wanted, most).await?,
         (Err(error), ..) => return Err(error).mistake(),

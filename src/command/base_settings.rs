@@ -12,7 +12,7 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::config::{LONGEST_FILE, LoadedConfig};
 use crate::system::config_file::{self, PLACES};
-use crate::system::git::{self, InCommit};
+use crate::system::git::{Git, InCommit};
 use crate::system::github::Github;
 use crate::system::shell::Shell;
 use crate::system::work_tree::WorkTree;
@@ -61,9 +61,9 @@ pub async fn of_event(
     if !is_proposal(event) {
         return Ok((of_checkout(explicit)?, None));
     }
-    let tree = WorkTree::here(environment);
+    let (tree, git) = (WorkTree::here(environment), Git::new(environment));
     let places = match explicit {
-        Some(path) if !tree.holds(path) && !is_of_head(event, tree.repository_of(path)).await => {
+        Some(path) if !tree.holds(path) && !is_of_head(event, tree.repository_of(path), &git).await => {
             return Ok((of_checkout(explicit)?, None));
         }
         Some(path) => {
@@ -75,8 +75,8 @@ pub async fn of_event(
             Places { folder: tree.top().to_owned(), paths: paths.to_vec() }
         }
     };
-    let found = match base_of(event, github).await {
-        Some(commit) => places.of_commit(&commit, github.zip(event.repository.as_deref())).await.mistake()?,
+    let found = match base_of(event, &git, github).await {
+        Some(commit) => places.of_commit(&commit, &git, github.zip(event.repository.as_deref())).await.mistake()?,
         None => Found::Unknown("the event does not name it".to_owned(), "base".to_owned()),
     };
     in_force(found, &places)
@@ -93,9 +93,9 @@ pub async fn of_commit(commit: &str, github: &Github, repository: &str) -> Resul
 }
 
 /// Whether a repository is another checkout of the pull request, or git does not tell.
-async fn is_of_head(event: &Event, repository: Option<PathBuf>) -> bool {
+async fn is_of_head(event: &Event, repository: Option<PathBuf>, git: &Git) -> bool {
     match (repository, &event.head_sha) {
-        (Some(folder), Some(head)) => git::has_commit(&folder, head).await.unwrap_or(true),
+        (Some(folder), Some(head)) => git.has_commit(&folder, head).await.unwrap_or(true),
         (repository, _) => repository.is_some(),
     }
 }
@@ -109,12 +109,12 @@ fn hidden(path: &Path) -> anyhow::Error {
 }
 
 /// The commit that the settings are read from: the tip of the target branch, as CI or the repository knows it.
-async fn base_of(event: &Event, github: Option<&Github>) -> Option<String> {
+async fn base_of(event: &Event, git: &Git, github: Option<&Github>) -> Option<String> {
     let branch = match (&event.base_sha, &event.base_branch) {
         (Some(commit), _) => return Some(commit.clone()),
         (None, branch) => branch.as_deref()?,
     };
-    match (git::branch_of_origin(branch).await, github, &event.repository) {
+    match (git.branch_of_origin(branch).await, github, &event.repository) {
         (Some(commit), ..) => Some(commit),
         (None, Some(github), Some(repository)) => github.tip(repository, branch).await.ok(),
         _ => None,
@@ -140,10 +140,10 @@ enum Found {
 
 impl Places {
     /// Asks git, and where it cannot answer, the API.
-    async fn of_commit(&self, commit: &str, github: Option<(&Github, &str)>) -> Result<Found> {
+    async fn of_commit(&self, commit: &str, git: &Git, github: Option<(&Github, &str)>) -> Result<Found> {
         let mut files = Vec::new();
         for path in &self.paths {
-            match git::file_of(&self.folder, commit, path, LONGEST_FILE).await {
+            match git.file_of(&self.folder, commit, path, LONGEST_FILE).await {
                 Ok(InCommit::Text(text)) => files.push((path.display().to_string(), text)),
                 Ok(InCommit::Absent) => {}
                 Ok(InCommit::Refused(why)) => {

@@ -10,7 +10,7 @@ use crate::ci::event::{self, CiRun, buildkite_event, github_event, local_event};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::names;
-use crate::system::git;
+use crate::system::git::Git;
 use crate::system::github::Github;
 use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
@@ -88,7 +88,7 @@ impl EventArgs {
                 let (mut event, ci) = buildkite_event::parse(environment);
                 // A build that was made by hand, by a schedule or through the API names no commit.
                 if environment.get("BUILDKITE_COMMIT") == Some("HEAD") {
-                    event.head_sha = git::head().await;
+                    event.head_sha = Git::new(environment).head().await;
                 }
                 Ok((event, ci))
             }

@@ -8,7 +8,8 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::config::RecordsConfig;
 use crate::report::records::{Identity, Runner};
-use crate::system::{git, host};
+use crate::system::git::Git;
+use crate::system::host;
 
 /// The identity of results measured on `device`. Unknown fields are empty, and the records are then refused.
 ///
@@ -32,7 +33,7 @@ pub async fn identity(
     let timestamp = match flags.timestamp {
         Some(timestamp) => timestamp,
         None if commit.is_empty() => 0,
-        None => committed(&commit).await.mistake()?,
+        None => committed(&commit, &Git::new(environment)).await.mistake()?,
     };
     let attempt = number("GITHUB_RUN_ATTEMPT").and_then(|attempt| u32::try_from(attempt).ok());
     Ok(Identity {
@@ -61,9 +62,9 @@ pub fn from_variables(environment: &Environment) -> IdentityArgs {
 }
 
 /// When the commit was made, in seconds since 1970.
-async fn committed(commit: &str) -> Result<u64> {
+async fn committed(commit: &str, git: &Git) -> Result<u64> {
     let unknown = || format!("git does not know the date of the commit `{commit}`: give --timestamp SECONDS");
-    let date: jiff::Timestamp = git::date(commit).await.with_context(unknown)?.parse().with_context(unknown)?;
+    let date: jiff::Timestamp = git.date(commit).await.with_context(unknown)?.parse().with_context(unknown)?;
     u64::try_from(date.as_second()).with_context(unknown)
 }
 

@@ -20,13 +20,14 @@ use crate::plan::Trigger;
 use crate::plan::config::Config;
 use crate::plan::image::{self, Pipeline};
 use crate::plan::suite;
+use crate::system::git::Git;
 use crate::system::github::Github;
 use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::store::object_key::RecordKey;
 use crate::system::suite_files::SuiteFiles;
-use crate::system::{git, suite_folder};
+use crate::system::suite_folder;
 
 /// Prints the matrix. A matrix without jobs is not an error: the reason is printed.
 pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit> {
@@ -56,7 +57,7 @@ pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit
     } else if let Some(most) = arguments.records.unbenchmarked {
         let records = Records::open(&arguments.records, &event, &config, shell)?;
         let github = github.as_ref().map(|github| (github, records.repository.as_str()));
-        let commits = newest(&records.branch, most, github).await?;
+        let commits = newest(&records.branch, most, &Git::new(&shell.environment), github).await?;
         jobs = unbenchmarked(jobs, &commits, &records, &config, shell).await?;
     }
     let text = match arguments.format {
@@ -213,10 +214,10 @@ fn reference(job: &MatrixJob, commit: &str, config: &Config) -> Result<String> {
 }
 
 /// At most `most` commits of a branch, newest first: from git, or from GitHub if this clone has fewer.
-async fn newest(branch: &str, most: u32, github: Option<(&Github, &str)>) -> Result<Vec<String>> {
+async fn newest(branch: &str, most: u32, git: &Git, github: Option<(&Github, &str)>) -> Result<Vec<String>> {
     let mut known = Vec::new();
-    if let Some(tip) = git::branch(branch).await {
-        let before = git::before(&tip, most - 1).await.mistake()?;
+    if let Some(tip) = git.branch(branch).await {
+        let before = git.before(&tip, most - 1).await.mistake()?;
         known = std::iter::once(tip).chain(before).collect();
     }
     if (known.len() as u32) < most

@@ -20,6 +20,7 @@ use crate::plan::make_plan::{self, Inputs, SideInputs};
 use crate::plan::suite::{self, Case, Selection};
 use crate::plan::{Plan, Trigger, device};
 use crate::publish;
+use crate::system::git::Git;
 use crate::system::github::Github;
 use crate::system::shell::Shell;
 use crate::system::suite_files::SuiteFiles;
@@ -64,9 +65,15 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     };
     let head = head.map(|text| NamedSide::read(Side::Head, &text)).transpose()?;
     let tree = is_proposal(&event).then(|| WorkTree::here(environment));
-    let base =
-        base_commit::resolve(base.as_deref(), head.as_ref(), &event, trigger.run, tree.as_ref(), github.as_ref())
-            .await?;
+    let base = base_commit::resolve(
+        base.as_deref(),
+        head.as_ref(),
+        &event,
+        trigger.run,
+        tree.as_ref(),
+        (&Git::new(environment), github.as_ref()),
+    )
+    .await?;
     // The config's strategy is for comparisons; a run without base ignores it.
     let configured = config.strategy.filter(|_| base.as_ref().is_none_or(Base::runs));
     let mut plan = make_plan::make(Inputs {

@@ -23,11 +23,12 @@ use crate::report::finding::{self, Finding};
 use crate::report::{Links, markdown};
 use crate::system::buildkite_agent::Agent;
 use crate::system::delivery::Delivery;
+use crate::system::git::Git;
 use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
+use crate::system::step_files;
 use crate::system::store::Store;
 use crate::system::uploader::Uploader;
-use crate::system::{git, step_files};
 
 /// Most output folders in one folder.
 const MOST_FOLDERS: usize = 20;
@@ -106,7 +107,7 @@ async fn publish_folder(
         None => destination(arguments, &config, environment)
             .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}")))),
     };
-    let commit = measured(event, &comparison).await;
+    let commit = measured(event, &comparison, &Git::new(environment)).await;
     let links = links(arguments, event, ci);
     let id = publish::comment_id(ci, comparison.subject.device.as_ref(), comparison.subject.event.as_ref());
     let agent = (event.provider == Provider::Buildkite)
@@ -165,12 +166,12 @@ fn links(arguments: &PublishArgs, event: &Event, run: &CiRun) -> Links {
 }
 
 /// The measured commit. A scheduled run may measure an older commit of its branch.
-async fn measured(event: &Event, comparison: &Comparison) -> Option<String> {
+async fn measured(event: &Event, comparison: &Comparison, git: &Git) -> Option<String> {
     let head = event.head_sha.clone()?;
     let measured =
         comparison.subject.head.as_ref().and_then(|head| head.commit.as_ref()).map(|commit| commit.raw().to_owned());
     match measured {
-        Some(commit) if commit != head && git::is_before(&commit, &head).await => Some(commit),
+        Some(commit) if commit != head && git.is_before(&commit, &head).await => Some(commit),
         _ => Some(head),
     }
 }

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use vllm_verdict::v1::DeviceName;
 
 use crate::environment::Environment;
-use crate::system::host_variables::{chosen, is_of_the_host};
+use crate::system::host_variables::{chosen, is_of_the_host, without_secrets};
 
 /// What a vllm on this machine gets besides: settings of computation.
 const OF_VLLM: &[&str] = &["VIRTUAL_ENV"];
@@ -46,17 +46,16 @@ fn is_of_vllm(name: &str) -> bool {
         && (OF_VLLM.contains(&name) || PREFIXES_OF_VLLM.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-/// The variables that `is_allowed` picks, without those that hold a secret: a proxy with a password, a token in an address.
-fn without_secrets(environment: &Environment, is_allowed: impl Fn(&str) -> bool) -> IndexMap<String, String> {
-    let secrets = environment.secrets();
-    let mut all = chosen(environment, is_allowed);
-    all.retain(|name, value| name == "HF_TOKEN" || !secrets.iter().any(|secret| value.contains(secret.expose())));
+/// What `is_allowed` picks, without secrets but for the hub's token.
+fn picked(environment: &Environment, is_allowed: impl Fn(&str) -> bool) -> IndexMap<String, String> {
+    let mut all = chosen(environment, |name| name == "HF_TOKEN" && is_allowed(name));
+    all.extend(without_secrets(environment, is_allowed));
     all
 }
 
 /// The variables of a vllm on this machine: the operator's, with those of `env` over them.
 pub fn on_host(environment: &Environment, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-    let mut all = without_secrets(environment, |name| is_of_the_host(name) || is_of_vllm(name));
+    let mut all = picked(environment, |name| is_of_the_host(name) || is_of_vllm(name));
     all.extend(env.clone());
     all
 }
@@ -68,7 +67,7 @@ pub fn in_container(
     env: &IndexMap<String, String>,
 ) -> IndexMap<String, String> {
     let is_inside = |name: &str| is_of_vllm(name) && ALLOWED_INSIDE.iter().any(|prefix| name.starts_with(prefix));
-    let mut all = without_secrets(environment, is_inside);
+    let mut all = picked(environment, is_inside);
     if device.is_cpu() {
         all.insert("ON_CPU".to_owned(), "1".to_owned());
     }

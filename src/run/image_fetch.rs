@@ -12,10 +12,11 @@ use crate::duration;
 use crate::exit::Classify;
 use crate::plan::SidePlan;
 use crate::plan::target::Target;
+use crate::system::git::Git;
 use crate::system::output::OutputFolder;
 use crate::system::registry::{self, Registry};
 use crate::system::shell::Shell;
-use crate::system::{docker, git, image_wait};
+use crate::system::{docker, image_wait};
 
 /// How often a registry is asked for a missing image.
 const POLL: Duration = Duration::from_secs(15);
@@ -40,7 +41,7 @@ impl ImageFetch<'_> {
             ..SideFacts::default()
         };
         if let Some(commit) = &planned.commit {
-            facts.dated = git::date(commit).await.map(Into::into);
+            facts.dated = Git::new(&self.shell.environment).date(commit).await.map(Into::into);
         }
         if let Target::Image(reference) = &planned.target {
             self.fetch(reference).await?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 
 use super::delivery::Delivery;
-use super::program::{self, Failure, Program, Variables};
+use super::host_variables::is_of_the_host;
+use super::program::{self, Failure, Program};
 use crate::ci::log_text::harmless;
 use crate::environment::Environment;
 use crate::exit::Classify;
@@ -21,21 +22,9 @@ const META_DATA_LIMIT: usize = 100_000;
 /// How often a command of the agent is tried; the agent itself tries its requests several times.
 const ATTEMPTS: u32 = 3;
 
-/// The variables that the agent needs besides `BUILDKITE_*`, to connect and to reach the artifact store. No other variable
-/// is passed on, and so no other secret.
-const PASSED_ON: [&str; 19] = [
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "LANG",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
+/// The variables that the agent needs besides `BUILDKITE_*` and those of every program, to reach the artifact store. No other
+/// variable is passed on, and so no other secret.
+const OF_THE_STORE: [&str; 7] = [
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_ACCESS_KEY_ID",
@@ -77,7 +66,8 @@ impl Agent {
     /// `program` is a path, or a name that is looked for on `PATH`. `second` is the unit of the waits between attempts: a
     /// second, less in tests.
     pub fn new(program: &Path, environment: &Environment, second: Duration) -> Self {
-        let passed_on = |name: &str| name.starts_with("BUILDKITE_") || PASSED_ON.contains(&name);
+        let passed_on =
+            |name: &str| name.starts_with("BUILDKITE_") || is_of_the_host(name) || OF_THE_STORE.contains(&name);
         let environment = environment
             .iter()
             .filter(|(name, _)| passed_on(name))
@@ -144,10 +134,9 @@ impl Agent {
     ) -> anyhow::Result<Ended> {
         let environment: Vec<_> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let variables = || Variables::Only(&environment);
         let mut attempt = 1;
         loop {
-            let (name, stdin, variables) = (self.program.as_path(), stdin.as_bytes(), variables());
+            let (name, stdin, variables) = (self.program.as_path(), stdin.as_bytes(), environment.as_slice());
             match once(&Program { name, arguments, variables, folder, stdin, limit }).await {
                 Ok(ended) => return Ok(ended),
                 Err(error) if attempt == ATTEMPTS => {

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use crate::environment::Environment;
 use crate::system::host::outside_load;
 use crate::system::host_variables;
-use crate::system::program::{self, Program, Variables};
+use crate::system::program::{self, Program};
 
 /// Label of every container that vllm-perf starts; its value is the run.
 pub const LABEL: &str = "vllm-perf.run";
@@ -27,15 +27,9 @@ const PULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// # Errors
 /// When there is no `docker`, or it failed; its last line is in the error.
 async fn docker(arguments: &[&str], variables: IndexMap<String, String>, limit: Duration) -> Result<String> {
-    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let program = Program {
-        name: Path::new("docker"),
-        arguments,
-        variables: Variables::Only(&variables),
-        folder: None,
-        stdin: b"",
-        limit,
-    };
+    let variables = host_variables::words(&variables);
+    let program =
+        Program { name: Path::new("docker"), arguments, variables: &variables, folder: None, stdin: b"", limit };
     let output =
         program::run(&program).await.context("cannot run `docker`: image targets need the Docker command on PATH")?;
     if !output.status.success() {

@@ -51,6 +51,33 @@ pub fn chosen(environment: &Environment, is_allowed: impl Fn(&str) -> bool) -> I
     allowed.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
+/// [`chosen`] without the variables that hold a secret: a proxy with a password, a token in an address.
+pub fn without_secrets(environment: &Environment, is_allowed: impl Fn(&str) -> bool) -> IndexMap<String, String> {
+    let secrets = environment.secrets();
+    let mut all = chosen(environment, is_allowed);
+    all.retain(|_, value| !secrets.iter().any(|secret| value.contains(secret.expose())));
+    all
+}
+
+/// Variables as names and values.
+pub fn words(variables: &IndexMap<String, String>) -> Vec<(&str, &str)> {
+    variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+/// The variables of `git`, with the operator's settings of it. Settings in variables are numbered: where one of them holds a
+/// secret, none is passed on.
+pub fn of_git(environment: &Environment) -> IndexMap<String, String> {
+    let is_numbered =
+        |name: &str| ["GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"].iter().any(|it| name.starts_with(it));
+    let is_of_git = |name: &str| is_of_the_host(name) || name == "SSH_AUTH_SOCK" || name.starts_with("GIT_CONFIG_");
+    let all = chosen(environment, is_of_git);
+    let mut harmless = without_secrets(environment, is_of_git);
+    if all.keys().any(|name| is_numbered(name) && !harmless.contains_key(name)) {
+        harmless.retain(|name, _| !is_numbered(name));
+    }
+    harmless
+}
+
 /// The variables of the `docker` command and of its guard.
 pub fn of_docker(environment: &Environment) -> IndexMap<String, String> {
     chosen(environment, is_of_docker)
@@ -69,6 +96,31 @@ fn is_of_docker(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn git_gets_its_settings_and_no_token() {
+        let operator: Environment = [
+            ("PATH", "/bin"),
+            ("GITHUB_TOKEN", "ghs_secret1"),
+            ("AWS_SECRET_ACCESS_KEY", "aws-secret1"),
+            ("GIT_SSH_COMMAND", "x"),
+            ("GIT_DIR", "x"),
+            ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "safe.directory"),
+            ("GIT_CONFIG_VALUE_0", "*"),
+        ]
+        .into_iter()
+        .collect();
+        let names = |environment: &Environment| of_git(environment).into_keys().collect::<Vec<_>>().join(" ");
+        let settings = "GIT_CONFIG_COUNT GIT_CONFIG_GLOBAL GIT_CONFIG_KEY_0 GIT_CONFIG_VALUE_0 PATH";
+        assert_eq!(names(&operator), settings);
+        let with_token = operator.iter().map(|(name, value)| match name {
+            "GIT_CONFIG_VALUE_0" => (name, "AUTHORIZATION: bearer ghs_secret1"),
+            _ => (name, value),
+        });
+        assert_eq!(names(&with_token.collect()), "GIT_CONFIG_GLOBAL PATH");
+    }
 
     #[test]
     fn the_docker_command_gets_a_fixed_list_and_no_token_but_for_logins_at_a_pull() {

@@ -11,7 +11,7 @@ use vllm_verdict::v1::DeviceName;
 use crate::environment::Environment;
 use crate::plan::device::{Probe, ProbedDevice};
 use crate::system::host;
-use crate::system::program::{self, Output, Program, Variables};
+use crate::system::program::{self, Output, Program};
 use crate::system::program_path;
 
 /// How long a tool may take; the first question after a start of the machine can take half a minute.
@@ -138,14 +138,8 @@ impl Tool {
         let passed = ["PATH", "HOME", "LD_LIBRARY_PATH", "HABANA_LOGS"];
         let mut variables: Vec<_> = passed.into_iter().filter_map(|name| Some((name, env.get(name)?))).collect();
         variables.push(("LC_ALL", "C"));
-        let program = Program {
-            name: &self.path,
-            arguments,
-            variables: Variables::Only(&variables),
-            folder: None,
-            stdin: b"",
-            limit: LIMIT,
-        };
+        let program =
+            Program { name: &self.path, arguments, variables: &variables, folder: None, stdin: b"", limit: LIMIT };
         let output = program::run(&program).await.with_context(|| format!("cannot run {}", self.name))?;
         let output = output.checked(Output::first_line).context(self.name)?;
         String::from_utf8(output.stdout).with_context(|| format!("{} did not print text", self.name))

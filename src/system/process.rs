@@ -16,8 +16,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
+use crate::system::host_variables;
 use crate::system::private_files::{FileOption, PrivateFiles};
-use crate::system::program::{self, Program, Variables};
+use crate::system::program::{self, Program};
 use crate::system::{orphans, regular_file};
 
 /// How long a guard may take to end its command before the guard is killed.
@@ -205,12 +206,11 @@ impl Process {
 /// Removes the container of a guard that was killed.
 async fn remove_container(invocation: &Invocation) {
     let (Some(docker), Some(name)) = (invocation.argv.first(), &invocation.container) else { return };
-    let variables: Vec<(&str, &str)> =
-        invocation.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let variables = host_variables::words(&invocation.env);
     let program = Program {
         name: Path::new(docker),
         arguments: &["rm", "--force", "--volumes", name],
-        variables: Variables::Only(&variables),
+        variables: &variables,
         folder: None,
         stdin: b"",
         limit: REMOVAL,

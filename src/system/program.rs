@@ -28,32 +28,13 @@ pub struct Program<'a> {
     /// A path, or a name that is looked for on `PATH`, in absolute folders alone.
     pub name: &'a Path,
     pub arguments: &'a [&'a str],
-    pub variables: Variables<'a>,
+    /// Its whole environment.
+    pub variables: &'a [(&'a str, &'a str)],
     /// Where it runs; `None` is the current folder.
     pub folder: Option<&'a Path>,
     pub stdin: &'a [u8],
     /// When this time has passed, its process group is killed.
     pub limit: Duration,
-}
-
-/// The environment of a program.
-#[derive(Debug)]
-pub enum Variables<'a> {
-    /// The environment of this process without `GITHUB_TOKEN`, and with these.
-    Inherited(&'a [(&'a str, &'a str)]),
-    /// These alone.
-    Only(&'a [(&'a str, &'a str)]),
-}
-
-impl<'a> Variables<'a> {
-    /// The `PATH` of the program.
-    fn path(&self) -> &'a str {
-        let (Self::Inherited(named) | Self::Only(named)) = *self;
-        match named.iter().find(|(name, _)| *name == "PATH") {
-            Some((_, path)) => path,
-            None => program_path::searched(),
-        }
-    }
 }
 
 /// A program that ended by itself, whatever its status.
@@ -133,15 +114,11 @@ fn shown(line: Option<&str>) -> String {
 /// passed, when it prints too much, and when the work is cancelled.
 #[expect(clippy::disallowed_methods, reason = "every external program that is run to its end is started here")]
 pub async fn run(program: &Program<'_>) -> Result<Output, Failure> {
-    let path = program_path::find(program.name, program.variables.path()).ok_or(Failure::NotFound)?;
+    let path = program.variables.iter().find(|(name, _)| *name == "PATH").map_or("", |(_, path)| path);
+    let path = program_path::find(program.name, path).ok_or(Failure::NotFound)?;
     let mut command = Command::new(path);
     command.args(program.arguments).process_group(0).kill_on_drop(true);
-    match program.variables {
-        Variables::Inherited(more) => {
-            command.env_remove("GITHUB_TOKEN").env("PATH", program_path::searched()).envs(more.iter().copied())
-        }
-        Variables::Only(all) => command.env_clear().envs(all.iter().copied()),
-    };
+    command.env_clear().envs(program.variables.iter().copied());
     if let Some(folder) = program.folder {
         command.current_dir(folder);
     }
@@ -200,7 +177,7 @@ mod tests {
     use super::*;
 
     async fn sh(script: &str, stdin: &[u8], limit: Duration) -> Result<Output, Failure> {
-        let variables = Variables::Only(&[("PATH", "/usr/bin:/bin")]);
+        let variables: &[(&str, &str)] = &[("PATH", "/usr/bin:/bin")];
         let arguments = ["-c", script];
         run(&Program { name: Path::new("sh"), arguments: &arguments, variables, folder: None, stdin, limit }).await
     }
@@ -244,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_does_not_exist_is_told_apart() {
-        let variables = Variables::Inherited(&[]);
+        let variables: &[(&str, &str)] = &[("PATH", "/usr/bin:/bin")];
         let program = Program {
             name: Path::new("/nowhere/program"),
             arguments: &[],

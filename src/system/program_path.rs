@@ -3,26 +3,12 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-/// The `PATH` of this process, from before anything of a suite was read.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a `PATH` that nothing can change later: programs without one of their own"
-)]
-static SEARCHED: LazyLock<String> =
-    LazyLock::new(|| absolute(&std::env::var_os("PATH").unwrap_or_default().to_string_lossy()));
 
 /// `path` without empty and relative entries: a program would be looked for in the current folder, which may be a
 /// checkout of a pull request.
 pub fn absolute(path: &str) -> String {
     let entries: Vec<&str> = path.split(':').filter(|entry| entry.starts_with('/')).collect();
     entries.join(":")
-}
-
-/// The `PATH` of this process, absolute entries alone.
-pub fn searched() -> &'static str {
-    &SEARCHED
 }
 
 /// The absolute path of the program `name` in the folders of `path`. A name with a folder is that path itself.

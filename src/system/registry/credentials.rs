@@ -10,7 +10,8 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use crate::environment::{Environment, Secret};
-use crate::system::program::{self, Program, Variables};
+use crate::system::host_variables;
+use crate::system::program::{self, Program};
 
 /// How long a helper may take: it may ask a key service, but not a person.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -124,11 +125,11 @@ fn names(registry: &str) -> Vec<String> {
 async fn ask(helper: &str, name: &str, environment: &Environment) -> anyhow::Result<Option<Login>> {
     let program = format!("docker-credential-{helper}");
     ensure!(!helper.contains('/'), "`{helper}` in docker's config is not the name of a credential helper");
-    let path = [("PATH", environment.get("PATH").unwrap_or_default())];
+    let variables = host_variables::of_docker_pull(environment);
     let output = program::run(&Program {
         name: Path::new(&program),
         arguments: &["get"],
-        variables: Variables::Inherited(&path),
+        variables: &host_variables::words(&variables),
         folder: None,
         stdin: name.as_bytes(),
         limit: LIMIT,
