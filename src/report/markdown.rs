@@ -9,6 +9,7 @@ use super::finding::{self, Finding, Unmeasured};
 use super::label::Labels;
 use super::{Links, chart, number, ran, wording};
 use crate::escape;
+use crate::names::Commit;
 
 /// Largest comment, in bytes. GitHub's limit is 65,536 characters; the difference is room for later additions.
 pub const COMMENT_BUDGET: usize = 60_000;
@@ -151,11 +152,9 @@ fn side(facts: &SideFacts, links: &Links) -> String {
 
 fn commit(sha: &str, links: &Links) -> String {
     let short = wording::short(sha);
-    match links.commit(sha) {
-        // A hash: the text of a link needs no escaping, and is one word that can be copied.
-        Some(url) => format!("[{}]({url})", short.raw()),
-        None => escape::code(short),
-    }
+    // A hash needs no escaping, and is one word that can be copied.
+    let words = if Commit::is_hash(sha) { short.raw().to_owned() } else { escape::markdown(short) };
+    links.commit(sha).map_or(words.clone(), |url| format!("[{words}]({url})"))
 }
 
 fn findings_table(comparison: &Comparison, links: &Links, labels: &Labels) -> Block {
@@ -525,7 +524,7 @@ mod tests {
     fn the_headline_of_a_comment_on_an_older_commit_is_marked_outdated() {
         let text = comment(&example::comparison(), &Links::default(), "x", Some("9c1b2aa0f1e2d3c4"));
         let headline = text.lines().nth(1).unwrap();
-        insta::assert_snapshot!(headline, @r"### outdated: measured `1da94e6`, head is now `9c1b2aa` · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive");
+        insta::assert_snapshot!(headline, @r"### outdated: measured 1da94e6, head is now 9c1b2aa · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive");
     }
 
     #[test]
