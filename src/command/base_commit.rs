@@ -25,9 +25,9 @@ enum BaseFlag<'a> {
     Recorded(PathBuf),
 }
 
-/// Decides the base. `tree` is the checkout of a pull request: a branch is never one that the checkout alone has, and
-/// recorded results are none that the pull request brings. `None`: neither the user nor the event names one, or it is a commit and nothing runs, so that git and
-/// GitHub need not be asked.
+/// Decides the base. It is `None` where neither the user nor the event names one, and where it is a commit and nothing
+/// runs, so that git and GitHub need not be asked. With `tree`, the checkout of a pull request, a branch that only the
+/// checkout has and recorded results that the pull request brings are not taken.
 ///
 /// # Errors
 /// The user's mistake (exit 2): a text that is not a base, or a commit that git does not know. Exit 4: GitHub's API fails.

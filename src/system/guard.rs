@@ -107,7 +107,7 @@ fn spawn(program: &str, arguments: &[String]) -> Result<(Child, PipeReader)> {
     Ok((child, printed))
 }
 
-/// Copies what the command prints to standard output; the receiver hears of its end.
+/// Copies what the command prints to standard output. The receiver gets a message when that ends.
 fn log(mut printed: PipeReader) -> Result<Receiver<()>> {
     let log = std::io::stdout().as_fd().try_clone_to_owned().context("cannot open the log")?;
     let (sender, received) = mpsc::channel();

@@ -13,6 +13,7 @@ use crate::plan::suite::Case;
 use crate::plan::suite::client_flags::{FlagValue, is_flag, values};
 use crate::system::file_words::paths;
 use crate::system::model_folder;
+use crate::system::work_tree::{repositories, without_dots};
 
 /// Most entries of a folder that a suite names, such as that of a model.
 const MOST_ENTRIES: usize = 10_000;
@@ -52,17 +53,17 @@ impl SuiteFiles {
         let home = environment.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
         // A work tree in which the home folder lies, as for files of settings, is no checkout of a pull request.
         let narrow =
-            |folder: &PathBuf| folder.parent().is_some() && home.as_ref().is_none_or(|home| !home.starts_with(folder));
-        let written = lexical(&current.join(suite));
+            |folder: &Path| folder.parent().is_some() && home.as_ref().is_none_or(|home| !home.starts_with(folder));
+        let written = without_dots(&current.join(suite));
         let resolved = written.canonicalize().unwrap_or_else(|_| written.clone());
-        let checkout = work_trees(current).next().unwrap_or_else(|| current.to_owned());
+        let checkout = repositories(current).next().unwrap_or(current);
         // Every checkout that the folder is spelled to be in has to hold it: the commit can make it a link.
-        let mut spelled = work_trees(&written).chain([checkout.clone()]).filter(|tree| written.starts_with(tree));
+        let mut spelled = repositories(&written).chain([checkout]).filter(|tree| written.starts_with(tree));
         if !spelled.all(|tree| tree.canonicalize().is_ok_and(|tree| resolved.starts_with(tree))) {
             bail!("the suite's folder `{}` is a link that leads out of the checkout", suite.display());
         }
-        let mut folders: Vec<PathBuf> = [Some(checkout), work_trees(&resolved).next()].into_iter().flatten().collect();
-        folders.retain(narrow);
+        let trees = [Some(checkout), repositories(&resolved).next()].into_iter().flatten();
+        let mut folders: Vec<PathBuf> = trees.filter(|folder| narrow(folder)).map(Path::to_owned).collect();
         folders.push(resolved);
         folders.extend(model_folder::hub(environment).iter().chain(named).filter_map(|it| it.canonicalize().ok()));
         folders.dedup();
@@ -70,7 +71,7 @@ impl SuiteFiles {
     }
 
     /// Leaves out the cases that name a file elsewhere, and adds their tests to `skipped`. `file_of` is the test file of a
-    /// case. `remote`: their clients run on this machine, where they must not run the code of a model.
+    /// case. With `remote`, the server runs elsewhere but the client runs here, where it must not run a model's code.
     pub fn leave_out(
         &self,
         cases: &mut Vec<Case>,
@@ -177,26 +178,6 @@ fn resolve(path: &Path) -> Result<PathBuf> {
         ensure!(shown.symlink_metadata().is_err(), "`{}` is a link to nothing, or cannot be read", shown.display());
         existing = existing.parent().context("no part of it exists")?;
     }
-}
-
-/// The path without `.` and `..`, links not followed.
-fn lexical(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                plain.pop();
-            }
-            part => plain.push(part),
-        }
-    }
-    plain
-}
-
-/// The git work trees that `path` lies in, by its spelling, the innermost first.
-fn work_trees(path: &Path) -> impl Iterator<Item = PathBuf> {
-    path.ancestors().filter(|folder| folder.join(".git").exists()).map(Path::to_owned)
 }
 
 #[cfg(test)]

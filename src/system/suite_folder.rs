@@ -16,11 +16,12 @@ use crate::system::suite_files::SuiteFiles;
 /// Largest test file, in bytes: those of vLLM have up to 20 kB.
 const FILE_LIMIT: u64 = 8 << 20;
 
-/// Reads the files of `device` in `dir` that `allowed` holds or, where the suite has a folder for each device, in that folder. A kind without a
+/// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder. A kind without a
 /// file is among the skipped.
 ///
 /// # Errors
-/// The user's mistake (exit 2): no such folder, no file at all, or a missing file that a variable names.
+/// The user's mistake (exit 2): no such folder, no file at all, a missing file that a variable names, or one outside of
+/// `allowed`.
 pub fn read(
     dir: &Path,
     env: &Environment,
@@ -69,10 +70,10 @@ pub fn read(
 }
 
 /// The serving files of `device` in `dir`: that of [`file_names`] or, where the suite has a folder for each device, every
-/// file of that folder with `serving` in its name, as far as `allowed` holds them. None where the suite has nothing for the device.
+/// file of that folder with `serving` in its name. None where the suite has nothing for the device.
 ///
 /// # Errors
-/// The user's mistake (exit 2): no such folder, or a file that cannot be read.
+/// The user's mistake (exit 2): no such folder, or a file that cannot be read or lies outside of `allowed`.
 pub fn serving(
     dir: &Path,
     env: &Environment,

@@ -71,15 +71,7 @@ impl WorkTree {
 
     /// The path from the root of the file system, without `.` and `..`.
     fn absolute(&self, path: &Path) -> PathBuf {
-        let mut plain = PathBuf::new();
-        for part in self.current.join(path).components() {
-            match part {
-                Component::ParentDir => _ = plain.pop(),
-                Component::CurDir => {}
-                part => plain.push(part),
-            }
-        }
-        plain
+        without_dots(&self.current.join(path))
     }
 }
 
@@ -90,7 +82,25 @@ pub fn top_of_current() -> Option<PathBuf> {
 
 /// The nearest folder, from `folder` upwards, that has `.git`.
 fn repository(folder: &Path) -> Option<&Path> {
-    folder.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok())
+    repositories(folder).next()
+}
+
+/// The folders, from `folder` upwards by its spelling, that have `.git`, the nearest first.
+pub fn repositories(folder: &Path) -> impl Iterator<Item = &Path> {
+    folder.ancestors().filter(|folder| folder.join(".git").symlink_metadata().is_ok())
+}
+
+/// The path without `.` and `..`; links are not followed.
+pub fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => _ = plain.pop(),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// Where `path` leads: the links of its existing part are followed.

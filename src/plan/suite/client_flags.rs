@@ -86,7 +86,7 @@ fn check_endpoint(flag: &str, endpoint: &str) -> anyhow::Result<()> {
     let refused = |why: &str| format!("`{flag} {endpoint}` {why}: requests go to the server under test only");
     ensure!(endpoint.starts_with('/'), refused("does not begin with `/`"));
     let plain = |c: char| c.is_ascii_graphic() && c != '\\';
-    ensure!(endpoint.chars().all(plain), refused("has characters that a URL has not"));
+    ensure!(endpoint.chars().all(plain), refused("has a character that a URL cannot have"));
     // As the clients join them: a text after a text.
     let joined = Url::parse(&format!("http://server.invalid:1{endpoint}"));
     let same = joined.is_ok_and(|url| &url[..url::Position::BeforePath] == "http://server.invalid:1");
