@@ -9,7 +9,7 @@ use vllm_verdict::Untrusted;
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::metric;
 use vllm_verdict::strategy::Strategy;
-use vllm_verdict::v1::{Comparison, Event, Look};
+use vllm_verdict::v1::{CaseFacts, Comparison, Event, Look};
 
 use super::base_settings;
 use crate::ci::event::{CiRun, is_proposal};
@@ -73,9 +73,14 @@ fn by_rules(comparison: &Comparison, rules: &VerdictConfig) -> Result<()> {
     let as_stated = method.looks.len() <= rates.len() && !method.looks.is_empty();
     let rates_agree = method.looks.iter().zip(&rates).all(|(look, rate)| same(look.fdr, *rate));
     ensure!(as_stated && rates_agree, other("the false discovery rates of its analyses"));
+    let mut cases: HashMap<&Untrusted, &CaseFacts> = HashMap::new();
+    for case in &comparison.cases {
+        let is_first = cases.insert(&case.name, case).is_none();
+        ensure!(is_first, "the case `{}` is there twice", escape::name(&case.name));
+    }
     check_rows(comparison)?;
     for row in &comparison.rows {
-        let case = comparison.cases.iter().find(|case| case.name == row.case);
+        let case = cases.get(&row.case);
         let metric = case.and_then(|case| metric::of(case.kind).find(|metric| row.metric == metric.id));
         let (Some(case), Some(metric)) = (case, metric) else { return Err(other("a row has an unknown metric")) };
         let id = metric.id;
@@ -145,6 +150,7 @@ mod tests {
             refusal(|it| it.rows[0].primary = !it.rows[0].primary),
             refusal(|it| it.rows[0].direction = Direction::Lower),
             refusal(|it| it.rows[0].metric = "made_up".into()),
+            refusal(|it| it.cases.push(it.cases[0].clone())),
             refusal(|it| it.method.fdr = 1e-9),
             refusal(|it| it.method.looks[0].fdr = 1e-9),
             refusal(|it| it.method.looks.push(it.method.looks[0])),
@@ -157,6 +163,7 @@ mod tests {
         whether `output_throughput` is primary
         the direction of `output_throughput`
         a row has an unknown metric
+        the case `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4` is there twice
         its false discovery rate
         the false discovery rates of its analyses
         the false discovery rates of its analyses
