@@ -41,6 +41,7 @@ use crate::command::arguments::Command;
 use crate::command::serve_command::BenchCommand;
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
+use crate::run::native_client::prompt_process;
 use crate::system::shell::Shell;
 
 /// Runs a command to its end.
@@ -84,6 +85,10 @@ async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {
         Command::Bench(BenchCommand::Serve(arguments)) => serve_command::serve(&arguments.words, shell).await,
         Command::SimServer(arguments) => sim_server_command::sim_server(&arguments, shell).await,
         Command::SimVllm(arguments) => sim_vllm::run(arguments.words, &shell.environment).await.map(|()| Exit::Done),
+        Command::Prompts(arguments) => {
+            shell.sink.out_json(&prompt_process::make(&arguments.words, &shell.environment)?);
+            Ok(Exit::Done)
+        }
         Command::Guard(_) => Err(anyhow::anyhow!("`guard` runs before anything else is set up")).mistake(),
     }
 }

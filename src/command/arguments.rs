@@ -64,6 +64,9 @@ pub enum Command {
     /// The simulated vLLM as an executable; the `sim` target runs it
     #[command(hide = true)]
     SimVllm(WordsArgs),
+    /// Print the prompts of a load as JSON lines, within a limit of memory; the load client runs it
+    #[command(hide = true, name = "prompts")]
+    Prompts(WordsArgs),
     /// Run a command and terminate its processes when this process or its parent ends; targets run under it
     #[command(hide = true)]
     Guard(GuardArgs),

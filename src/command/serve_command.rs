@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Classify, Exit};
 use crate::plan::serve_flags;
-use crate::run::native_client::{self, ServingResult, serving_summary};
+use crate::run::native_client::{self, ServingResult, prompt_process, serving_summary};
 use crate::system::interrupt::interrupt;
 use crate::system::shell::Shell;
 
@@ -26,12 +26,16 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
     let bar = (shell.terminal && !arguments.result.disable_tqdm).then(bar);
     // As `vllm bench serve` does: this command measures a server of the user.
     let key = shell.environment.secret("OPENAI_API_KEY");
-    let measuring = native_client::run(&arguments, &shell.environment, key.as_ref(), |ended, total| {
+    let progress = |ended, total| {
         if let Some(bar) = &bar {
             bar.set_length(total as u64);
             bar.set_position(ended as u64);
         }
-    });
+    };
+    let measuring = async {
+        let prompts = prompt_process::prompts(&shell.program, words, &shell.environment).await?;
+        native_client::run(&arguments, prompts, key.as_ref(), progress).await
+    };
     let result = tokio::select! {
         result = measuring => result?,
         // Files are written after the last request, so there is none yet.

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, anyhow};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::repetition::Outcome;
 
-use super::native_client;
 use super::native_client::serving_metrics::ServingResult;
+use super::native_client::{self, prompt_process};
 use super::server_start::Running;
 use super::side_run::SideRun;
 use crate::environment::Environment;
@@ -87,9 +87,13 @@ impl CaseRun<'_> {
     async fn run_client(&self, case: &Case, server: &Running) -> Result<ServingResult> {
         let mut argv = suite::placed(&case.client.argv, &self.folder.display().to_string());
         argv.extend(["--base-url".to_owned(), server.url.clone()]);
-        let arguments = serve_flags::parse(argv.get(3..).unwrap_or_default())
-            .with_context(|| format!("the native client cannot measure `{}`", case.name))?;
-        let run = native_client::run(&arguments, self.environment, None, |_, _| {});
+        let words = argv.get(3..).unwrap_or_default();
+        let arguments =
+            serve_flags::parse(words).with_context(|| format!("the native client cannot measure `{}`", case.name))?;
+        let run = async {
+            let prompts = prompt_process::prompts(&self.side.launch.program, words, self.environment).await?;
+            native_client::run(&arguments, prompts, None, |_, _| {}).await
+        };
         tokio::time::timeout(self.limit, run)
             .await
             .with_context(|| format!("it did not end within {}", duration::text(self.limit)))?

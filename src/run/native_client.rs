@@ -2,6 +2,7 @@
 //! load.
 
 pub mod draw;
+pub mod prompt_process;
 pub mod pytorch;
 pub mod serving_file;
 pub mod serving_metrics;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use vllm_load::open_files::{self, OpenFilesError};
-use vllm_load::prompts::{Prompt, Stop};
+use vllm_load::prompts::Prompt;
 use vllm_load::{Limits, Load, Request, Sampling, Server, arrivals};
 
 use crate::environment::{Environment, Secret};
@@ -29,9 +30,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Most tokens of an answer: as many as the longest context has.
 const MOST_TOKENS: usize = 1 << 20;
 
-/// Measures the server of `arguments`. `key` is sent with every request; a run has none, because its server is the code under
-/// test. `progress` is called with the number of finished requests and the number of all
-/// requests.
+/// Measures the server of `arguments` with `prompts`. `key` is sent with every request; a run has none, because its server is
+/// the code under test. `progress` is called with the number of finished requests and the number of all requests.
 ///
 /// As in `vllm bench serve`, the ready check and the warm-ups come first and are not measured.
 ///
@@ -39,16 +39,10 @@ const MOST_TOKENS: usize = 1 << 20;
 /// The command is not valid (exit 2), or the ready check fails (exit 3). Requests that fail later are in the result.
 pub async fn run(
     arguments: &Arguments,
-    env: &Environment,
+    prompts: Vec<Prompt>,
     key: Option<&Secret>,
     progress: impl Fn(usize, usize) + Send + Sync,
 ) -> Result<ServingResult> {
-    let stop = StopOnDrop::default();
-    let prompts = tokio::task::spawn_blocking({
-        let (arguments, env, stop) = (arguments.clone(), env.clone(), stop.0.clone());
-        move || stop.during(|| draw::draw(&arguments, &env))
-    });
-    let prompts = prompts.await.context("cannot draw prompts")??;
     let load = load(arguments, key, &prompts)?;
     open_files::allow(load.connections() as u64).map_err(name_concurrency).mistake()?;
     // The texts are in the requests; only the counts are needed below.
@@ -70,16 +64,6 @@ pub async fn run(
         }
     }
     Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check))
-}
-
-/// Ends the drawing of prompts when a run is given up: it goes on beside the next case otherwise.
-#[derive(Default)]
-struct StopOnDrop(Stop);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.set();
-    }
 }
 
 /// The load of `arguments`.

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use crate::duration;
 use crate::system::program_path;
 
-/// Most bytes of standard output.
+/// Most bytes of standard output, where the caller names no other limit.
 const OUTPUT_LIMIT: usize = 64 << 20;
 /// Bytes of standard error that are kept, from its end.
 const ERROR_LIMIT: usize = 64 << 10;
@@ -51,7 +51,7 @@ pub enum Failure {
     NotFound,
     Io(std::io::Error),
     TooSlow(Duration),
-    TooMuchOutput,
+    TooMuchOutput(usize),
 }
 
 impl fmt::Display for Failure {
@@ -60,7 +60,7 @@ impl fmt::Display for Failure {
             Self::NotFound => f.write_str("there is no such program"),
             Self::Io(error) => write!(f, "{error}"),
             Self::TooSlow(limit) => write!(f, "it did not end within {}", duration::text(*limit)),
-            Self::TooMuchOutput => write!(f, "it printed more than {} MiB", OUTPUT_LIMIT >> 20),
+            Self::TooMuchOutput(limit) => write!(f, "it printed more than {} MiB", limit >> 20),
         }
     }
 }
@@ -112,8 +112,13 @@ fn shown(line: Option<&str>) -> String {
 
 /// Runs a program and returns what it printed. It gets a process group of its own, which is killed when the time limit has
 /// passed, when it prints too much, and when the work is cancelled.
-#[expect(clippy::disallowed_methods, reason = "every external program that is run to its end is started here")]
 pub async fn run(program: &Program<'_>) -> Result<Output, Failure> {
+    run_within(program, OUTPUT_LIMIT).await
+}
+
+/// [`run`] for a program that may print at most `output_limit` bytes to standard output.
+#[expect(clippy::disallowed_methods, reason = "every external program that is run to its end is started here")]
+pub async fn run_within(program: &Program<'_>, output_limit: usize) -> Result<Output, Failure> {
     let path = program.variables.iter().find(|(name, _)| *name == "PATH").map_or("", |(_, path)| path);
     let path = program_path::find(program.name, path).ok_or(Failure::NotFound)?;
     let mut command = Command::new(path);
@@ -134,7 +139,7 @@ pub async fn run(program: &Program<'_>) -> Result<Output, Failure> {
             }
             Ok(())
         };
-        let (_, stdout, stderr) = tokio::try_join!(feed, all_of(stdout), end_of(stderr))?;
+        let (_, stdout, stderr) = tokio::try_join!(feed, all_of(stdout, output_limit), end_of(stderr))?;
         Ok(Output { status: child.wait().await?, stdout, stderr })
     };
     let output = tokio::time::timeout(program.limit, work).await.unwrap_or(Err(Failure::TooSlow(program.limit)))?;
@@ -153,11 +158,11 @@ impl Drop for Group {
     }
 }
 
-async fn all_of(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Failure> {
+async fn all_of(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut content = Vec::new();
     let Some(stream) = stream else { return Ok(content) };
-    stream.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut content).await?;
-    if content.len() > OUTPUT_LIMIT { Err(Failure::TooMuchOutput) } else { Ok(content) }
+    stream.take(limit as u64 + 1).read_to_end(&mut content).await?;
+    if content.len() > limit { Err(Failure::TooMuchOutput(limit)) } else { Ok(content) }
 }
 
 async fn end_of(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Failure> {

@@ -48,7 +48,8 @@ async fn start(simulation: Simulation) -> u16 {
 
 async fn measure(port: u16, flags: &str) -> anyhow::Result<ServingResult> {
     let arguments = serve_flags::parse(&words(&format!("--port {port} {flags}"))).unwrap();
-    native_client::run(&arguments, &Environment::default(), None, |_, _| ()).await
+    let prompts = draw::draw(&arguments, &Environment::default())?;
+    native_client::run(&arguments, prompts, None, |_, _| ()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -472,4 +473,32 @@ async fn a_server_behind_tls_is_measured_where_its_certificate_is_trusted() {
     // An authority that did not sign the certificate of the server.
     let (code, printed, stderr) = run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/server.pem")).await;
     assert_ne!(code, Some(0), "{printed}{stderr}");
+}
+
+#[test]
+fn prompts_that_need_too_much_memory_or_time_are_ended_with_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(format!("{TOKENIZER}/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let file = folder.path().join("prompts.jsonl");
+    std::fs::write(&file, "{\"prompt\": \"a\", \"output_tokens\": 1}\n").unwrap();
+    let run = |template: &str| {
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        let (model, file) = (folder.path().display(), file.display());
+        let words = format!("bench serve --model {model} --port 9 --dataset-name custom --dataset-path {file}");
+        let output = program(&words).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let begin = "{% set n = namespace(x='aaaaaaaa') %}";
+    for source in [
+        "{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% for i in range(60) %}{% set n.x = (n.x | upper) * 1000 %}{% endfor %}",
+        "{% for i in range(60) %}{% set n.x = [n.x * 1000, n.x] | join %}{% endfor %}",
+        "{% for i in range(60) %}{% set n.x = n.x | replace('a', n.x) %}{% endfor %}",
+    ] {
+        let (code, stderr) = run(&format!("{begin}{source}"));
+        let is_bounded = stderr.contains("GiB of memory: check the chat template") || stderr.contains("too large");
+        assert!(code == Some(2) && is_bounded, "{source}: {stderr}");
+    }
+    let (code, stderr) = run(&format!("{begin}{{% for i in range(99) %}}{{{{ missing() }}}}{{% endfor %}}"));
+    assert!(code == Some(2) && stderr.contains("unknown function: missing"), "{stderr}");
 }

@@ -11,7 +11,6 @@ mod prompt_selection;
 mod random;
 mod sharegpt;
 mod sonnet;
-mod stop;
 mod tokenizer;
 
 pub use custom::{check_custom, custom};
@@ -21,6 +20,5 @@ pub use prompt_selection::{Selection, repeat};
 pub use random::{RandomPrompts, RangeRatio, random};
 pub use sharegpt::sharegpt;
 pub use sonnet::{SonnetLengths, sonnet};
-pub use stop::Stop;
 pub use tokenizer::Tokenizer;
 pub(crate) use tokenizer::open_encoder;

@@ -79,7 +79,7 @@ fn name_flag(error: PromptError) -> anyhow::Error {
         PromptError::NoChatTemplate { .. } => {
             "give --skip-chat-template, or --tokenizer with the folder of a chat model"
         }
-        PromptError::Stopped | PromptError::InvalidFile(_) | PromptError::ChatTemplate { .. } => return error.into(),
+        PromptError::InvalidFile(_) | PromptError::ChatTemplate { .. } => return error.into(),
     };
     anyhow!("{:#}; {fix}", anyhow::Error::from(error))
 }

@@ -9,7 +9,6 @@ use super::prompt::{Content, Prompt};
 use super::prompt_error::PromptError;
 use super::prompt_file;
 use super::prompt_selection::Selection;
-use super::stop;
 use super::tokenizer::Tokenizer;
 use crate::generator::python::Random;
 
@@ -52,7 +51,6 @@ pub fn custom(
     }
     let wanted = if selection.prompts == 0 { lines.len() } else { selection.prompts };
     let prompt = |(line, content): (usize, CustomLine)| {
-        stop::check()?;
         let output_tokens = match (output_len, content.output_tokens) {
             (Some(length), _) => length,
             (None, Some(length)) if length >= 1.0 => length as usize,

@@ -1,9 +1,9 @@
 //! One prompt.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The text of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Content {
     /// Text, which the server splits into tokens.
@@ -13,7 +13,7 @@ pub enum Content {
 }
 
 /// A prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
     /// What is sent.
     pub content: Content,

@@ -51,8 +51,6 @@ pub enum PromptError {
         /// The requested length, in tokens.
         input_len: usize,
     },
-    /// The prompts were no longer needed.
-    Stopped,
     /// The model has no chat template.
     NoChatTemplate {
         /// Its tokenizer.
@@ -91,7 +89,6 @@ impl fmt::Display for PromptError {
             Self::LongLines { path, input_len } => {
                 write!(f, "no prompt of the lines of {} has at most {input_len} tokens", path.display())
             }
-            Self::Stopped => f.write_str("the prompts were no longer needed"),
             Self::NoChatTemplate { tokenizer } => write!(f, "{} has no chat template next to it", tokenizer.display()),
             Self::ChatTemplate { tokenizer, .. } => {
                 write!(f, "cannot apply the chat template of {}", tokenizer.display())

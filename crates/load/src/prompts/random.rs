@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::prompt::{Content, Prompt};
 use super::prompt_error::PromptError;
-use super::stop;
 use super::tokenizer::Tokenizer;
 use crate::generator::numpy::Generator;
 
@@ -71,7 +70,6 @@ pub fn random(spec: &RandomPrompts, tokenizer: Option<&Tokenizer>) -> Result<Vec
     let prompts = inputs.into_iter().zip(outputs).zip(offsets).enumerate();
     prompts
         .map(|(index, ((length, output_tokens), offset))| {
-            stop::check()?;
             let own = plain.iter().cycle().skip((offset + index) % plain.len()).take(length);
             let ids = prefix.iter().chain(own).copied().collect();
             let wanted = spec.prefix_len + length;

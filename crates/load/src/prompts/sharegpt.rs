@@ -9,7 +9,6 @@ use super::prompt::{Content, Prompt};
 use super::prompt_error::PromptError;
 use super::prompt_file;
 use super::prompt_selection::Selection;
-use super::stop;
 use super::tokenizer::Tokenizer;
 use crate::generator::python::Random;
 
@@ -55,7 +54,6 @@ pub fn sharegpt(
     }
     let mut prompts = Vec::new();
     for (position, conversation) in candidates {
-        stop::check()?;
         if prompts.len() >= selection.prompts {
             break;
         }

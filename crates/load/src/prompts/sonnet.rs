@@ -9,7 +9,6 @@ use super::prompt::{Content, Prompt};
 use super::prompt_error::PromptError;
 use super::prompt_file;
 use super::prompt_selection::Selection;
-use super::stop;
 use super::tokenizer::Tokenizer;
 use crate::generator::python::Random;
 
@@ -63,7 +62,6 @@ pub fn sonnet(
     let mut prompts = Vec::with_capacity(selection.prompts);
     let mut too_long = 0;
     while prompts.len() < selection.prompts {
-        stop::check()?;
         let own: String = random.choices(&lines, others).into_iter().copied().collect();
         let prompt = format!("{TASK}{prefix}{own}");
         let formatted = tokenizer.chat(&prompt, &none)?;
