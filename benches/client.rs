@@ -49,12 +49,18 @@ struct Measured {
     total_input_tokens: u64,
     total_output_tokens: u64,
     output_throughput: f64,
-    mean_ttft_ms: f64,
-    median_ttft_ms: f64,
-    median_tpot_ms: f64,
-    p99_itl_ms: f64,
     #[serde(default)]
-    warnings: Vec<String>,
+    distorted: Vec<String>,
+    /// All other keys.
+    #[serde(flatten)]
+    statistics: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Measured {
+    /// A statistic by its key.
+    fn statistic(&self, key: &str) -> f64 {
+        self.statistics.get(key).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN)
+    }
 }
 
 /// One run of a client, and its resources.
@@ -187,52 +193,110 @@ fn clients(upstream: Option<&str>) -> Vec<(&'static str, String)> {
     [("native", OURS.to_owned())].into_iter().chain(theirs).collect()
 }
 
+/// Clients against the trace of the server, on a machine without other work and on one with two busy loops beside.
 fn truth(upstream: Option<&str>) -> Result<()> {
-    println!(
-        "TTFT 100 ms, ITL 20 ms, 64 tokens per answer, 4 rounds. Times in ms, errors relative to the trace of the server.\n"
-    );
-    println!(
-        "{:<12} {:<8} {:>10} {:>12} {:>8} {:>12} {:>12} {:>8}  warnings",
-        "concurrency", "client", "true TTFT", "its TTFT", "error", "true ITL p99", "its ITL p99", "error"
-    );
-    for concurrency in [64, 256, 1000] {
-        for (name, program) in clients(upstream.filter(|_| concurrency <= 256)) {
-            let folder = TempDir::new()?;
-            let trace = folder.path().join("truth.jsonl");
-            let server = Server::simulated("ttft=100ms,itl=20ms,jitter=0.02,max-num-seqs=100000", Some(&trace))?;
-            let flags = format!(
-                "--model sim --tokenizer {MODEL} --num-prompts {} --max-concurrency {concurrency} --random-input-len 64 \
-                 --random-output-len 64",
-                4 * concurrency
-            );
-            let run = client(&program, server.port, &flags)?.measured;
-            server.stop()?;
-            ensure!(run.failed == 0, "{} requests failed", run.failed);
-            let (ttft, itl) = true_times(&trace)?;
-            println!(
-                "{concurrency:<12} {name:<8} {ttft:>10.2} {:>12.2} {:>+8.2} {itl:>12.2} {:>12.2} {:>+8.2}  {}",
-                run.mean_ttft_ms,
-                run.mean_ttft_ms - ttft,
-                run.p99_itl_ms,
-                run.p99_itl_ms - itl,
-                run.warnings.join("; ")
-            );
+    println!("TTFT 100 ms, ITL 20 ms, 64 tokens per answer, 4 rounds. Errors relative to the trace of the server.");
+    for busy in [false, true] {
+        let _loops = if busy { vec![BusyLoop::start()?, BusyLoop::start()?] } else { Vec::new() };
+        println!(
+            "\n{}\n{:<12} {:<8} {:>10} {:>13} {:>10} {:>13}   marked, and unmarked by more than 5 % off",
+            if busy { "Two busy loops beside" } else { "Nothing beside" },
+            "concurrency",
+            "client",
+            "mean TTFT",
+            "error ms",
+            "p99 ITL",
+            "error ms"
+        );
+        for concurrency in [64, 256, 1000] {
+            for (name, program) in clients(upstream.filter(|_| concurrency <= 256)) {
+                truth_of(name, &program, concurrency)?;
+            }
         }
     }
     Ok(())
 }
 
-/// The true mean TTFT and the true p99 of the ITL, in milliseconds.
-fn true_times(trace: &Path) -> Result<(f64, f64)> {
+fn truth_of(name: &str, program: &str, concurrency: usize) -> Result<()> {
+    let folder = TempDir::new()?;
+    let trace = folder.path().join("truth.jsonl");
+    let server = Server::simulated("ttft=100ms,itl=20ms,jitter=0.02,max-num-seqs=100000", Some(&trace))?;
+    let flags = format!(
+        "--model sim --tokenizer {MODEL} --num-prompts {} --max-concurrency {concurrency} --random-input-len 64 \
+         --random-output-len 64",
+        4 * concurrency
+    );
+    let run = client(program, server.port, &flags)?.measured;
+    server.stop()?;
+    ensure!(run.failed == 0, "{} requests failed", run.failed);
+    let truth = true_times(&trace)?;
+    let pairs = truth.iter().map(|(key, truth)| (key, *truth, run.statistic(key)));
+    let pairs: Vec<(&String, f64, f64)> = pairs.collect();
+    let error = |wanted: &str| {
+        let found = pairs.iter().find(|(key, ..)| *key == wanted);
+        found.map_or((f64::NAN, f64::NAN), |(_, truth, measured)| (*truth, measured - truth))
+    };
+    let unmarked: Vec<String> = pairs
+        .iter()
+        .filter(|(key, truth, measured)| !run.distorted.contains(key) && (measured / truth - 1.0).abs() > 0.05)
+        .map(|(key, truth, measured)| format!("{key} {:+.1} %", (measured / truth - 1.0) * 100.0))
+        .collect();
+    let ((ttft, ttft_error), (itl, itl_error)) = (error("mean_ttft_ms"), error("p99_itl_ms"));
+    println!(
+        "{concurrency:<12} {name:<8} {ttft:>10.2} {ttft_error:>+13.2} {itl:>10.2} {itl_error:>+13.2}   {} of {}; {}",
+        run.distorted.len(),
+        pairs.len(),
+        if unmarked.is_empty() { "none".to_owned() } else { unmarked.join(", ") }
+    );
+    Ok(())
+}
+
+/// A process that takes as much of a core as it gets, until it is dropped.
+struct BusyLoop(Child);
+
+impl BusyLoop {
+    fn start() -> Result<Self> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
+        Ok(Self(command.spawn().context("cannot start a busy loop")?))
+    }
+}
+
+impl Drop for BusyLoop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The true times by the keys of a result, in milliseconds.
+fn true_times(trace: &Path) -> Result<Vec<(String, f64)>> {
     let text = std::fs::read_to_string(trace)?;
     let answers = text.lines().map(serde_json::from_str).collect::<Result<Vec<TracedAnswer>, _>>()?;
     let milliseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e3;
     let first = |answer: &TracedAnswer| answer.tokens_us.first().map(|first| milliseconds(answer.accepted_us, *first));
-    let ttfts: Vec<f64> = answers.iter().filter_map(first).collect();
     let gaps =
         |answer: &TracedAnswer| answer.tokens_us.windows(2).map(|two| milliseconds(two[0], two[1])).collect::<Vec<_>>();
-    let itls: Vec<f64> = answers.iter().flat_map(gaps).collect();
-    Ok((mean(&ttfts), percentile(&sorted(&itls), 99.0)))
+    let tpot = |answer: &TracedAnswer| {
+        let (first, last) = (answer.tokens_us.first()?, answer.tokens_us.last()?);
+        Some(milliseconds(*first, *last) / (answer.tokens_us.len() - 1) as f64)
+    };
+    let times = [
+        ("ttft", answers.iter().filter_map(first).collect::<Vec<_>>()),
+        ("tpot", answers.iter().filter_map(tpot).collect()),
+        ("itl", answers.iter().flat_map(gaps).collect()),
+    ];
+    Ok(times
+        .into_iter()
+        .flat_map(|(key, values)| {
+            let sorted = sorted(&values);
+            [
+                (format!("mean_{key}_ms"), mean(&values)),
+                (format!("median_{key}_ms"), percentile(&sorted, 50.0)),
+                (format!("p99_{key}_ms"), percentile(&sorted, 99.0)),
+            ]
+        })
+        .collect())
 }
 
 fn unpaced(upstream: Option<&str>) -> Result<()> {
@@ -345,8 +409,8 @@ fn under_load(vllm: &str, load: &RealLoad) -> Result<()> {
             println!(
                 "{concurrency:<12} {name:<8} {:>28} {:>28} {:>28}  {:?}",
                 column(|run| run.output_throughput)?,
-                column(|run| run.median_ttft_ms)?,
-                column(|run| run.median_tpot_ms)?,
+                column(|run| run.statistic("median_ttft_ms"))?,
+                column(|run| run.statistic("median_tpot_ms"))?,
                 totals(runs)
             );
         }

@@ -8,21 +8,26 @@
 #[path = "../../crates/load/src/response.rs"]
 mod response;
 #[allow(dead_code)]
+#[path = "../../crates/load/src/chunk.rs"]
+mod chunk;
+#[allow(dead_code)]
 #[path = "../../crates/load/src/stream.rs"]
 mod stream;
 
+use chunk::{Chunk, ChunkParser};
 use libfuzzer_sys::fuzz_target;
 use response::{Piece, ResponseParser};
-use stream::{Chunk, ChunkParser, StreamItem, StreamParser};
+use stream::{StreamItem, StreamParser};
 
 const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 const UNSIZED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
-/// What was parsed: statuses, tokens, `[DONE]`s, token counts, the end, or an error.
+/// What was parsed: statuses, tokens, errors, `[DONE]`s, token counts, the end, or a malformed part.
 #[derive(Debug, Default, PartialEq)]
 struct Parsed {
     status: Option<u16>,
-    texts: Vec<String>,
+    texts: Vec<(bool, String)>,
+    errors: Vec<String>,
     done: usize,
     usage: Vec<Option<u64>>,
     ended: bool,
@@ -66,20 +71,32 @@ fn step(
             Piece::Body(bytes) => {
                 stream.push(bytes)?;
                 while let Some(item) = stream.next_item() {
-                    let StreamItem::Data(data) = item else {
-                        parsed.done += 1;
-                        continue;
+                    let data = match item {
+                        StreamItem::Data(data) => data,
+                        StreamItem::Done => {
+                            parsed.done += 1;
+                            continue;
+                        }
+                        StreamItem::Error(data) => {
+                            parsed.errors.push(String::from_utf8_lossy(data).into_owned());
+                            continue;
+                        }
                     };
-                    let content = |chunk: &Chunk<'_>| (chunk.has_token(), chunk.text().into_owned(), chunk.usage);
-                    let alone = Chunk::parse(data).as_ref().map(content).ok();
+                    let content = |chunk: &Chunk<'_>| {
+                        let (text, reason) = (chunk.text().into_owned(), chunk.finish_reason().map(|it| it.into_owned()));
+                        (chunk.has_choice(), chunk.has_text(), text, reason, chunk.error(), chunk.usage)
+                    };
+                    let mut fresh = ChunkParser::default();
+                    let alone = fresh.read(data).as_ref().map(content).ok();
                     let chunk = chunks.read(data);
                     assert_eq!(alone, chunk.as_ref().map(content).ok());
                     let chunk = chunk?;
-                    if chunk.has_token() {
-                        parsed.texts.push(chunk.text().into_owned());
+                    parsed.errors.extend(chunk.error());
+                    if chunk.has_choice() {
+                        parsed.texts.push((chunk.has_text(), chunk.text().into_owned()));
                     }
                     if let Some(usage) = chunk.usage {
-                        parsed.usage.push(usage.completion_tokens);
+                        parsed.usage.push(usage.completion_tokens());
                     }
                 }
             }

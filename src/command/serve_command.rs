@@ -1,16 +1,21 @@
 //! `vllm-perf bench serve`: the load client, with the flags and the output of `vllm bench serve`.
 
 use std::task::Poll;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::oneshot;
 
 use crate::exit::{Classify, Exit};
 use crate::plan::serve_flags;
 use crate::run::native_client::{self, ServingResult, prompt_process, serving_summary};
 use crate::system::interrupt::interrupt;
 use crate::system::shell::Shell;
+
+/// How long an interrupted load may take to end.
+const LAST: Duration = Duration::from_millis(500);
 
 /// Measures a server, with the output and the files of `vllm bench serve`.
 pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
@@ -23,6 +28,9 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
         return Ok(Exit::Signal(signal));
     }
     shell.print(&serving_summary::opening(&arguments));
+    if arguments.server.insecure {
+        shell.say("WARNING: --insecure: the certificate of the server is not checked; anyone on the way can read and change the requests, with their API key, and the answers");
+    }
     let bar = (shell.terminal && !arguments.result.disable_tqdm).then(bar);
     // As `vllm bench serve` does: this command measures a server of the user.
     let key = shell.environment.secret("OPENAI_API_KEY");
@@ -32,17 +40,37 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
             bar.set_position(ended as u64);
         }
     };
+    let (stopper, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        let _ = stopped.await;
+    };
     let measuring = async {
         let prompts = prompt_process::prompts(&shell.program, words, &shell.environment).await?;
-        native_client::run(&arguments, prompts, key.as_ref(), progress).await
+        native_client::run_until(&arguments, prompts, key.as_ref(), stopped, progress).await
     };
-    let result = tokio::select! {
-        result = measuring => result?,
-        // Files are written after the last request, so there is none yet.
-        signal = &mut interrupted => return Ok(Exit::Signal(signal)),
+    tokio::pin!(measuring);
+    let (result, signal) = tokio::select! {
+        result = &mut measuring => (result?, None),
+        signal = &mut interrupted => {
+            let _ = stopper.send(());
+            // Whatever is not the load ends at once.
+            let ended = tokio::time::timeout(LAST, measuring).await;
+            let Ok(Ok(result)) = ended else { return Ok(Exit::Signal(signal)) };
+            (result, Some(signal))
+        }
     };
-    if let Some(bar) = bar {
+    if let Some(bar) = &bar {
         bar.finish_and_clear();
+    }
+    if let Some(signal) = signal {
+        if result.summary.completed > 0 {
+            shell.print(&serving_summary::block(&result));
+            let saved = native_client::save_partial(&arguments, &result).world()?;
+            let wrote = saved.map(|path| format!("; wrote {}", path.display())).unwrap_or_default();
+            let (completed, total) = (result.summary.completed, arguments.dataset.num_prompts);
+            shell.say(&format!("interrupted: {completed} of {total} requests were completed{wrote}"));
+        }
+        return Ok(Exit::Signal(signal));
     }
     shell.print(&serving_summary::block(&result));
     let saved = native_client::save(&arguments, &result, &shell.environment).world()?;
@@ -84,7 +112,7 @@ pub enum BenchCommand {
 
 const SERVE: &str = "\
 Flags of `vllm bench serve`, with its defaults. Any other flag is an error that names it.
-  Server:      --base-url | --host --port, --endpoint, --backend vllm|openai|openai-chat, --header KEY=VALUE
+  Server:      --base-url | --host --port, --endpoint, --backend vllm|openai|openai-chat, --header KEY=VALUE, --insecure
                --ready-check-timeout-sec (s), --stall-timeout-sec (s without data; not in `vllm bench serve`)
   Model:       --model, --served-model-name, --tokenizer
   Prompts:     --dataset-name random|sharegpt|sonnet|custom, --dataset-path, --num-prompts, --seed

@@ -40,7 +40,10 @@ pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Resu
     before_help = "Example:\n  vllm-perf sim-server --port 8000 --pace ttft=100ms,itl=20ms --trace truth.jsonl",
     after_help = "Check the times of a client against the trace: each line is one answer, with `request`, `accepted_us` and \
         `tokens_us`, in microseconds of one clock. Time to first token is the first of `tokens_us` minus `accepted_us`.\n\
-        Faults: status-NNN, stall, reset, close, bad-utf8, split-utf8, error, no-token, no-usage, no-done, big-event.\n\
+        Faults of the connection: status-NNN, stall, reset, close, redirect, open-end, close-after, many-headers, encoded.\n\
+        Faults of the stream: error, error-text, error-null, error-flat, error-event, error-comment, abort, no-end, no-done,\n\
+        bare-done, no-blanks, byte-order-mark, empty-events, big-event, bad-utf8, split-utf8, whole, json-error, html.\n\
+        Faults of the tokens: no-token, empty-answer, short, no-usage, role-first, packed.\n\
         Stop it with Ctrl-C."
 )]
 pub struct SimServerArgs {

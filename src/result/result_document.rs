@@ -44,7 +44,7 @@ pub enum Document {
 }
 
 /// What `vllm bench serve` writes. Times in milliseconds, rates per second.
-// 25 fields: upstream's keys.
+// 29 fields: upstream's keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Serving {
@@ -72,8 +72,15 @@ pub struct Serving {
     pub median_itl_ms: Option<f64>,
     pub p99_itl_ms: Option<f64>,
     pub std_itl_ms: Option<f64>,
+    /// With the wait for a place, at a finite rate with a limit of concurrency. Only the native client writes it.
+    pub median_ttft_including_client_queue_ms: Option<f64>,
+    pub p99_ttft_including_client_queue_ms: Option<f64>,
     /// How many requests failed, by kind. Only the native client writes it.
     pub failures: IndexMap<String, u64>,
+    /// The words of the first failure of each kind. Only the native client writes it.
+    pub failure_messages: IndexMap<String, String>,
+    /// Metrics that the client may have changed by more than 5 %. Only the native client writes it.
+    pub distorted: Vec<String>,
     /// Why the numbers may be wrong. Only the native client writes it.
     pub warnings: Vec<String>,
 }
@@ -171,7 +178,9 @@ impl Serving {
         if let Some(failed) = self.failed.filter(|failed| *failed > 0) {
             let kinds: Vec<_> = self.failures.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
             let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
-            return Outcome::Failed(format!("{failed} of {} requests failed{kinds}", completed.saturating_add(failed)));
+            let first = self.failure_messages.values().next().map(|words| format!("; the first: {words}"));
+            let total = completed.saturating_add(failed);
+            return Outcome::Failed(format!("{failed} of {total} requests failed{kinds}{}", first.unwrap_or_default()));
         }
         if completed == 0 {
             return Outcome::Failed("no request was completed".to_owned());
@@ -194,6 +203,8 @@ impl Serving {
             ("mean_itl_ms", self.mean_itl_ms),
             ("median_itl_ms", self.median_itl_ms),
             ("p99_itl_ms", self.p99_itl_ms),
+            ("median_ttft_including_client_queue_ms", self.median_ttft_including_client_queue_ms),
+            ("p99_ttft_including_client_queue_ms", self.p99_ttft_including_client_queue_ms),
         ];
         if self.output_throughput.is_none() {
             // Embedding, reranking and classification generate nothing: upstream writes only their request rates.
@@ -206,9 +217,11 @@ impl Serving {
             };
         }
         match measured(Kind::Serving, values) {
-            // A rate or a latency of 0 was not measured: TPOT is 0 where every response has one token.
             Outcome::Measured(mut measurement) => {
-                measurement.metrics.retain(|_, value| *value > 0.0);
+                // There is no time between tokens where every response has one.
+                let is_single = self.total_output_tokens.is_some_and(|tokens| tokens <= completed);
+                let has_no_value = |metric: &str| is_single && (metric.contains("tpot") || metric.contains("itl"));
+                measurement.metrics.retain(|metric, _| !self.distorted.contains(metric) && !has_no_value(metric));
                 measurement.warnings.clone_from(&self.warnings);
                 Outcome::Measured(measurement)
             }
@@ -267,7 +280,9 @@ mod tests {
             (Kind::Startup, STARTUP),
         ] {
             let ids: Vec<String> = metrics(kind, text).into_iter().map(|(id, _)| id).collect();
-            assert_eq!(ids, metric::of(kind).map(|metric| metric.id).collect::<Vec<_>>());
+            // Only the native client writes times with its own queue.
+            let known = metric::of(kind).map(|metric| metric.id).filter(|id| !id.contains("client_queue"));
+            assert_eq!(ids, known.collect::<Vec<_>>());
         }
         assert_eq!(metrics(Kind::Latency, LATENCY)[0].1, 0.2871881804999248);
         assert_eq!(metrics(Kind::Serving, SERVING)[1].1, 41.78914149997581);
@@ -303,8 +318,21 @@ mod tests {
 
     #[test]
     fn tpot_is_absent_where_every_response_has_one_token() {
-        let text = SERVING.replace(r#""median_tpot_ms": 5.6173619677389475"#, r#""median_tpot_ms": 0.0"#);
-        assert!(metrics(Kind::Serving, &text).iter().all(|(id, _)| id != "median_tpot_ms"));
+        let has_tpot = |text: &str| metrics(Kind::Serving, text).iter().any(|(id, _)| id == "median_tpot_ms");
+        let zero = SERVING.replace(r#""median_tpot_ms": 5.6173619677389475"#, r#""median_tpot_ms": 0.0"#);
+        assert!(has_tpot(&zero), "a TPOT of 0 was measured: all tokens came at once");
+        let tokens = r#""total_output_tokens": "#;
+        let at = zero.find(tokens).unwrap() + tokens.len();
+        let end = at + zero[at..].find(',').unwrap();
+        assert!(!has_tpot(&format!("{}60{}", &zero[..at], &zero[end..])));
+    }
+
+    #[test]
+    fn a_metric_that_the_client_distorted_is_not_measured_and_the_others_are() {
+        let text = SERVING.replacen('{', r#"{"distorted": ["p99_ttft_ms"], "warnings": ["the client was late"], "#, 1);
+        let Outcome::Measured(measured) = parse(Kind::Serving, &text).unwrap() else { panic!("not measured") };
+        assert!(!measured.metrics.contains_key("p99_ttft_ms") && measured.metrics.contains_key("median_ttft_ms"));
+        assert_eq!(measured.warnings, ["the client was late"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod draw;
 pub mod prompt_process;
 pub mod pytorch;
+pub mod serving_check;
 pub mod serving_file;
 pub mod serving_metrics;
 pub mod serving_summary;
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, anyhow};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use vllm_load::open_files::{self, OpenFilesError};
 use vllm_load::prompts::Prompt;
-use vllm_load::{Limits, Load, Request, Sampling, Server, arrivals};
+use vllm_load::{Failure, Limits, Load, Request, Sampling, Server, arrivals};
 
 use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
@@ -43,8 +44,22 @@ pub async fn run(
     key: Option<&Secret>,
     progress: impl Fn(usize, usize) + Send + Sync,
 ) -> Result<ServingResult> {
+    run_until(arguments, prompts, key, std::future::pending(), progress).await
+}
+
+/// [`run`], which ends early when `stop` completes. The result then has the requests that had ended.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_until(
+    arguments: &Arguments,
+    prompts: Vec<Prompt>,
+    key: Option<&Secret>,
+    stop: impl Future<Output = ()>,
+    progress: impl Fn(usize, usize) + Send + Sync,
+) -> Result<ServingResult> {
     let load = load(arguments, key, &prompts)?;
-    open_files::allow(load.connections() as u64).map_err(name_concurrency).mistake()?;
+    allow_files(&load, arguments.load.request_rate)?;
     // The texts are in the requests; only the counts are needed below.
     let input_tokens: Vec<u64> = prompts.into_iter().map(|prompt| prompt.tokens as u64).collect();
 
@@ -57,13 +72,14 @@ pub async fn run(
         vllm_load::run(&warm_ups, |_, _| ()).await?;
     }
 
-    let mut run = vllm_load::run(&load, progress).await?;
+    let mut run = vllm_load::run_until(&load, stop, progress).await?;
     for (answer, tokens) in run.answers.iter_mut().zip(input_tokens) {
         if answer.input_tokens == 0 {
             answer.input_tokens = tokens;
         }
     }
-    Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check))
+    run.answers.retain(|answer| answer.failure != Some(Failure::NotSent));
+    Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check, run.offered))
 }
 
 /// The load of `arguments`.
@@ -71,6 +87,7 @@ fn load(arguments: &Arguments, key: Option<&Secret>, prompts: &[Prompt]) -> Resu
     let url = arguments.server.url().map_err(|why| anyhow!(why)).mistake()?;
     let headers = headers(arguments, key).mistake()?;
     let server = Server::new(url, headers);
+    let server = if arguments.server.insecure { server.insecure() } else { server };
     let (count, burstiness, seed) = (prompts.len(), arguments.load.burstiness, arguments.dataset.seed);
     let due = match arguments.load.ramp_up() {
         Some(ramp) => ramp.arrivals(count, burstiness, seed),
@@ -96,6 +113,16 @@ fn output_tokens(prompt: &Prompt, sampling: &Sampling) -> usize {
     let field = |name: &str| sampling.get(name).and_then(serde_json::Value::as_u64).map_or(0, |value| value as usize);
     let longest = prompt.output_tokens.max(field("max_tokens")).max(field("max_completion_tokens"));
     longest.saturating_mul(field("n").max(1)).min(MOST_TOKENS)
+}
+
+/// Raises the limit of open files. At a finite rate without a limit of concurrency nobody knows how many requests will be in
+/// flight; one that finds no file fails and says so.
+fn allow_files(load: &Load, rate: f64) -> Result<()> {
+    if load.limits.max_concurrency.is_none() && rate.is_finite() {
+        open_files::raise();
+        return Ok(());
+    }
+    open_files::allow(load.connections() as u64).map_err(name_concurrency).mistake()
 }
 
 /// The limit of open files is the result of the concurrency, which a flag can lower.
@@ -151,11 +178,7 @@ fn now() -> jiff::Timestamp {
 /// # Errors
 /// A file cannot be written.
 pub fn save(arguments: &Arguments, result: &ServingResult, env: &Environment) -> Result<Option<PathBuf>> {
-    if !arguments.result.save_result && !arguments.result.append_result {
-        return Ok(None);
-    }
-    let name = arguments.result.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
-    let path = arguments.result.result_dir.clone().unwrap_or_default().join(name);
+    let Some(path) = path(arguments, result) else { return Ok(None) };
     let mut text = String::new();
     if arguments.result.append_result && path.is_file() {
         text = std::fs::read_to_string(&path).with_context(|| format!("cannot append to {}", path.display()))?;
@@ -167,6 +190,27 @@ pub fn save(arguments: &Arguments, result: &ServingResult, env: &Environment) ->
         output::write(&path.with_extension("pytorch.json"), pytorch::records(result)?.as_bytes())?;
     }
     Ok(Some(path))
+}
+
+/// Writes the result of an interrupted load beside the place of a whole one, with the ending `.partial`: it describes another
+/// load than the one that was asked for.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn save_partial(arguments: &Arguments, result: &ServingResult) -> Result<Option<PathBuf>> {
+    let Some(mut path) = path(arguments, result) else { return Ok(None) };
+    path.as_mut_os_string().push(".partial");
+    output::write(&path, result.to_json(arguments.result.save_detailed).as_bytes())?;
+    Ok(Some(path))
+}
+
+/// Where the result is written, if it is.
+fn path(arguments: &Arguments, result: &ServingResult) -> Option<PathBuf> {
+    if !arguments.result.save_result && !arguments.result.append_result {
+        return None;
+    }
+    let name = arguments.result.result_filename.clone().unwrap_or_else(|| file_name(arguments, &result.date()));
+    Some(arguments.result.result_dir.clone().unwrap_or_default().join(name))
 }
 
 /// The name of `vllm bench serve` for a result without `--result-filename`.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use vllm_verdict::case::Kind;
+use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
@@ -20,6 +21,7 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
+use crate::result::Document;
 use crate::run::journal::{Entry, Journal};
 use crate::system::host::outside_load::{ProcessorUse, Watch};
 use crate::system::regular_file::{self, RESULT_LIMIT};
@@ -48,6 +50,8 @@ pub struct Tally {
     pub processors: ProcessorUse,
     /// Seconds during which `processors` was measured.
     pub watched: f64,
+    /// Cases with a primary metric that the client distorted.
+    pub distorted: u32,
 }
 
 impl PassRun<'_, '_> {
@@ -120,6 +124,12 @@ impl PassRun<'_, '_> {
         let path = folder.join(format!("{}.json", case.name));
         let result = regular_file::text(&path, RESULT_LIMIT).unwrap_or_default();
         let measuring = time_spent::measured(case.kind, &result).unwrap_or(seconds).min(seconds);
+        let is_primary = |id: &String| metric::of(case.kind).any(|metric| metric.primary && metric.id == id);
+        if let Ok(Document::Serving(result)) = Document::read(case.kind, &result)
+            && result.distorted.iter().any(is_primary)
+        {
+            self.tally.distorted += 1;
+        }
         self.tally.spent.measuring += measuring;
         self.tally.spent.client_start += seconds - measuring;
         self.tally.cases += 1;

@@ -1,4 +1,4 @@
-//! A pass with a record of its surroundings, repeated while other programs disturb it.
+//! A pass with a record of its surroundings, repeated while other programs disturb it or starve the client.
 
 use std::time::Instant;
 
@@ -15,10 +15,11 @@ use crate::run::journal::Void;
 use crate::system::host::{self, temperature};
 use crate::system::{output, probe};
 
-/// How often a repetition is repeated because other programs were busy.
+/// How often a repetition is repeated because other programs were busy, or the client was late.
 const REPEATS: usize = 2;
 
-/// Measures the cases that are not finished yet, and again where other programs were busy at the same time.
+/// Measures the cases that are not finished yet, and again where other programs were busy at the same time or the client was
+/// late.
 pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
     loop {
         let is_done = |case: &&Case| search_run::is_done(run.session, run.journal, run.side, run.pass, case);
@@ -34,6 +35,7 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
         let text = serde_json::to_string_pretty(&surroundings).context("cannot write an environment")?;
         output::write(&run.folder().join(collect::ENVIRONMENT), text.as_bytes()).world()?;
         let disturbed = surroundings.conditions.disturbed(run.session.limits.outside_load);
+        let disturbed = disturbed.or_else(|| starved(run.tally.distorted));
         let is_kept = disturbed.is_none() || repeats(run) >= REPEATS;
         run.account(begun, is_kept)?;
         let Some(why) = disturbed else { return Ok(()) };
@@ -47,6 +49,11 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
         run.set_aside()?;
         progress.expect_more(cases.len() as u64);
     }
+}
+
+/// Why a pass with distorted cases is measured again.
+fn starved(cases: u32) -> Option<String> {
+    (cases > 0).then(|| format!("the client was late and distorted primary metrics of {cases} cases"))
 }
 
 /// How often the pass was voided before.

@@ -64,7 +64,7 @@ async fn tokens_are_counted_exactly_and_no_token_is_faster_than_the_pace() {
     for answer in &result.answers {
         assert!(answer.ttft() >= 0.020, "{answer:?}");
         assert!(answer.latency() >= 0.020 + 8.0 * 0.005, "{answer:?}");
-        assert_eq!((answer.itls().count(), answer.output_tokens), (8, 9));
+        assert_eq!((answer.itls().count(), answer.output_tokens), (8, Some(9)));
         assert_eq!(answer.text, " token".repeat(9));
         let sum = answer.ttft() + answer.itls().sum::<f64>();
         assert!((sum - answer.latency()).abs() < 1e-9);
@@ -241,7 +241,10 @@ async fn bench_serve_of_the_simulated_executable_writes_the_keys_of_vllms_result
     let (upstreams, ours) = (upstreams_keys(name), result.keys().cloned().collect::<Vec<_>>());
     let (same, own) = ours.split_at(upstreams.len());
     assert_eq!(same, upstreams);
-    assert_eq!(own, ["failures", "client_lag_ms", "client_send_lag_ms", "client_cpu_share", "warnings"]);
+    let expected = "failures failure_messages resent_requests client_lag_ms client_send_lag_ms client_cpu_share \
+        requested_output_tokens tokens_per_event peak_output_tokens_per_s mean_first_token_ms median_first_token_ms \
+        p99_first_token_ms distorted warnings";
+    assert_eq!(own.join(" "), expected);
     assert_eq!(result["request_rate"], Value::from("inf"));
     assert_eq!((&result["completed"], &result["total_input_tokens"]), (&Value::from(4), &Value::from(24)));
 }
@@ -269,29 +272,33 @@ async fn measure_faults(faults: &str, flags: &str) -> ServingResult {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_server_is_counted_by_its_kind_and_affects_no_other_request() {
-    let faults = "status-500@1 status-503@2 stall@3 reset@4 close@5 bad-utf8@6 error@7 no-token@8 no-done@9";
-    let result = measure_faults(faults, "--num-prompts 12 --max-concurrency 3 --stall-timeout-sec 1").await;
+    let faults = "status-500@1 status-503@2 stall@3 reset@4 close@5 bad-utf8@6 error@7 no-token@8 no-end@9 \
+        error-text@10 error-null@11 error-flat@12 error-event@13 error-comment@14 abort@15 encoded@16 redirect@17 whole@18 \
+        json-error@19 html@20";
+    let result = measure_faults(faults, "--num-prompts 23 --max-concurrency 3 --stall-timeout-sec 1").await;
     let mut kinds: Vec<_> = result.failures().into_iter().collect();
     kinds.sort();
     let expected = [
         ("connection lost", 2),
         ("malformed", 1),
         ("no token", 1),
-        ("server error", 1),
+        ("not a stream", 4),
+        ("server error", 7),
         ("stalled", 1),
+        ("status 307", 1),
         ("status 500", 1),
         ("status 503", 1),
         ("truncated", 1),
     ];
     assert_eq!(kinds, expected.map(|(kind, count)| (kind.to_owned(), count)));
-    assert_eq!((result.summary.completed, result.summary.failed), (3, 9));
+    assert_eq!((result.summary.completed, result.summary.failed), (3, 20));
     assert_eq!(result.summary.total_output_tokens, 3 * 6);
     assert!(result.summary.statistics["mean_ttft_ms"] >= 2.0);
     let file: Object = serde_json::from_str(&result.to_json(false)).unwrap();
     assert_eq!(file["failures"]["connection lost"], Value::from(2));
     match vllm_perf::result::parse(vllm_verdict::case::Kind::Serving, &result.to_json(false)).unwrap() {
         vllm_verdict::repetition::Outcome::Failed(why) => {
-            assert!(why.starts_with("9 of 12 requests failed (") && why.contains("connection lost: 2"), "{why}");
+            assert!(why.starts_with("20 of 23 requests failed (") && why.contains("connection lost: 2"), "{why}");
         }
         measured => panic!("a result with failures was accepted: {measured:?}"),
     }
@@ -306,12 +313,52 @@ async fn an_unusual_but_valid_answer_is_not_a_failure() {
     assert_eq!(result.answers[1].text.len(), (1 << 20) + 5 * " token".len());
     assert!(result.answers.iter().all(|answer| answer.itls().count() == 5));
 
+    let valid =
+        "no-done@1 bare-done@2 no-blanks@3 byte-order-mark@4 empty-events@5 many-headers@6 open-end@7 close-after@8";
+    let chat = format!("--backend openai-chat --endpoint /v1/chat/completions --tokenizer {TOKENIZER}");
+    for interface in ["", &chat] {
+        let result = measure_faults(valid, &format!("{interface} --num-prompts 9 --max-concurrency 2")).await;
+        assert!(result.failures().is_empty(), "{interface}: {:?}", result.failures());
+        assert_eq!(result.summary.total_output_tokens, 9 * 6, "{interface}");
+        assert!(result.answers.iter().all(|answer| answer.texts == 6), "{interface}");
+    }
+
     let result = measure_faults("no-usage@*", "--num-prompts 4").await;
     assert_eq!((result.summary.completed, result.summary.total_output_tokens), (4, 4 * 6));
     assert_eq!(result.summary.total_input_tokens, 4 * 4);
     let warnings = result.warnings();
     let warning = "4 answers had no token count: their chunks were counted instead";
     assert!(warnings.iter().any(|text| text == warning), "{warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_told_apart_from_roles_and_from_events() {
+    let keys = async |faults: &str, flags: &str| {
+        let result = measure_faults(faults, flags).await;
+        assert!(result.failures().is_empty(), "{:?}", result.failures());
+        serde_json::from_str::<Object>(&result.to_json(false)).unwrap()
+    };
+    let number = |keys: &Object, key: &str| keys[key].as_f64().unwrap();
+    let chat = format!("--backend openai-chat --endpoint /v1/chat/completions --tokenizer {TOKENIZER} --num-prompts 2");
+    let role = keys("role-first@*", &chat).await;
+    assert!(number(&role, "median_first_token_ms") > number(&role, "median_ttft_ms") + 1.0, "{role:?}");
+    let packed = keys("packed@*", "--num-prompts 2").await;
+    assert_eq!((number(&packed, "tokens_per_event"), number(&packed, "total_output_tokens")), (2.0, 12.0));
+    let empty = keys("empty-answer@*", "--num-prompts 2 --random-output-len 1").await;
+    assert_eq!(number(&empty, "total_output_tokens"), 0.0);
+    let short = keys("short@*", "--num-prompts 2").await;
+    assert_eq!((number(&short, "requested_output_tokens"), number(&short, "total_output_tokens")), (12.0, 6.0));
+    let warnings = short["warnings"].to_string();
+    assert!(warnings.contains("answers were shorter than asked for: 6 of 12 tokens"), "{warnings}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_on_a_connection_that_was_closed_is_sent_once_more() {
+    let result = measure_faults("close-after@*", "--num-prompts 12 --max-concurrency 2").await;
+    assert_eq!((result.summary.completed, result.summary.failed), (12, 0));
+    // A connection that is closed in the middle of an answer is not taken up again.
+    let result = measure_faults("close@3", "--num-prompts 4 --max-concurrency 1").await;
+    assert_eq!((result.summary.completed, result.summary.failed), (3, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

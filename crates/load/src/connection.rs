@@ -2,17 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use url::Url;
 
-use crate::certificates::Certificates;
+use crate::certificates::{AnyCertificate, Certificates};
+use crate::server::Server;
+use crate::wire::Wire;
 
 /// Longest time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,26 +27,13 @@ const OPENED_AT_ONCE: usize = 64;
 /// Size of the read buffer of a connection, in bytes.
 const BUFFER_BYTES: usize = 16 << 10;
 
-/// A byte stream: TCP, or TLS over TCP.
-pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
 /// An open connection.
 pub struct Connection {
-    pub wire: Box<dyn Wire>,
+    pub wire: Wire,
     /// The bytes of the last read.
     pub buffer: Box<[u8]>,
-}
-
-impl Connection {
-    /// Whether the server has neither closed it nor sent anything without a request.
-    fn is_quiet(&mut self) -> bool {
-        let mut buffer = [0];
-        let mut context = TaskContext::from_waker(Waker::noop());
-        let read = std::pin::Pin::new(&mut self.wire).poll_read(&mut context, &mut ReadBuf::new(&mut buffer));
-        matches!(read, Poll::Pending)
-    }
+    /// Whether it was open before its request.
+    pub was_idle: bool,
 }
 
 /// The addresses of a server, and the open connections that no request uses.
@@ -62,7 +49,8 @@ impl Connections {
     ///
     /// # Errors
     /// The name cannot be resolved, or TLS cannot be set up for https.
-    pub async fn resolve(url: &Url) -> Result<Self> {
+    pub async fn resolve(server: &Server) -> Result<Self> {
+        let url = server.url();
         let host = url.host().with_context(|| format!("`{url}` names no host"))?;
         let port = url.port_or_known_default().with_context(|| format!("`{url}` has no port"))?;
         let name = host.to_string().trim_matches(['[', ']']).to_owned();
@@ -71,7 +59,7 @@ impl Connections {
         let tls = match url.scheme() {
             "http" => None,
             "https" => {
-                let mut config = tls_config().context("cannot set up TLS")?;
+                let mut config = tls_config(server.is_insecure()).context("cannot set up TLS")?;
                 config.alpn_protocols = vec![b"http/1.1".to_vec()];
                 let name = ServerName::try_from(name).context("cannot check the certificate of the host")?;
                 Some((TlsConnector::from(Arc::new(config)), name))
@@ -105,8 +93,8 @@ impl Connections {
         loop {
             let Some((since, mut connection)) = self.idle().pop() else { return self.open().await };
             let fresh = since.is_none_or(|since| since.elapsed() < REUSED_WITHIN);
-            if fresh && connection.is_quiet() {
-                return Ok(connection);
+            if fresh && connection.wire.is_quiet() {
+                return Ok(Connection { was_idle: true, ..connection });
             }
         }
     }
@@ -121,26 +109,36 @@ impl Connections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self) -> Result<Connection> {
+    /// A new connection.
+    ///
+    /// # Errors
+    /// The server does not accept it within [`CONNECT_TIMEOUT`].
+    pub async fn open(&self) -> Result<Connection> {
         let opening = async {
             let tcp = TcpStream::connect(self.addresses.as_slice()).await.context("cannot connect")?;
-            // Without it small requests wait for acknowledgements. If it fails, the connection is closed already.
-            let _ = tcp.set_nodelay(true);
-            let wire: Box<dyn Wire> = match &self.tls {
-                None => Box::new(tcp),
-                Some((tls, name)) => Box::new(tls.connect(name.clone(), tcp).await.context("cannot set up TLS")?),
+            let wire = match &self.tls {
+                None => Wire::tcp(tcp),
+                Some((tls, name)) => {
+                    // Without it small requests wait for acknowledgements. If it fails, the connection is closed already.
+                    let _ = tcp.set_nodelay(true);
+                    let connecting = tls.connect(name.clone(), tcp);
+                    Wire::Tls(Box::new(connecting.await.context("cannot set up TLS")?))
+                }
             };
-            Ok(Connection { wire, buffer: vec![0; BUFFER_BYTES].into_boxed_slice() })
+            Ok(Connection { wire, buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), was_idle: false })
         };
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await;
         opened.with_context(|| format!("not connected within {} s", CONNECT_TIMEOUT.as_secs()))?
     }
 }
 
-/// TLS with the certificates of the system. The provider is named, so that no process-wide default is needed.
-fn tls_config() -> Result<rustls::ClientConfig, rustls::Error> {
+/// TLS with the certificates of the system, or with any. The provider is named, so that no process-wide default is needed.
+fn tls_config(insecure: bool) -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let certificates = Arc::new(Certificates::new(Arc::clone(&provider))?);
+    let verifier: Arc<dyn ServerCertVerifier> = match insecure {
+        true => Arc::new(AnyCertificate::new(Arc::clone(&provider))),
+        false => Arc::new(Certificates::new(Arc::clone(&provider))?),
+    };
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(certificates).with_no_client_auth())
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }

@@ -17,6 +17,8 @@ pub enum Failure {
     Server(String),
     /// The answer is not a stream of completion chunks.
     Malformed(String),
+    /// A status of success, and something that is not a stream.
+    NotAStream(String),
     /// The answer was far longer than the request asked for, and was not read to its end.
     TooLong(String),
     /// The stream ended without a token.
@@ -37,6 +39,7 @@ impl Failure {
             Self::Status(status, _) => format!("status {status}"),
             Self::Server(_) => "server error".to_owned(),
             Self::Malformed(_) => "malformed".to_owned(),
+            Self::NotAStream(_) => "not a stream".to_owned(),
             Self::TooLong(_) => "too long".to_owned(),
             Self::NoToken => "no token".to_owned(),
             Self::Truncated => "truncated".to_owned(),
@@ -54,6 +57,7 @@ impl fmt::Display for Failure {
             Self::Status(status, text) => write!(f, "the server answered {status}: {text}"),
             Self::Server(message) => write!(f, "the server reported an error: {message}"),
             Self::Malformed(cause) => write!(f, "the answer is not a completion stream: {cause}"),
+            Self::NotAStream(cause) => write!(f, "the answer is not a stream: {cause}"),
             Self::TooLong(bound) => write!(f, "the answer had more than {bound}: it was not read to its end"),
             Self::NoToken => f.write_str("the answer had no token"),
             Self::Truncated => f.write_str("the answer ended before [DONE]"),

@@ -4,8 +4,8 @@
 /// Longest head of a response, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
-/// Most headers of a response.
-const HEADERS: usize = 64;
+/// Most headers of a response: proxies that trace requests add dozens.
+const HEADERS: usize = 512;
 
 /// Longest line between two chunks, in bytes: a size with its extensions, or one trailer.
 const LINE_LIMIT: usize = 8 << 10;
@@ -30,6 +30,16 @@ pub struct ResponseParser {
     state: State,
     /// Whether the server closes the connection after this response.
     closes: bool,
+    facts: HeadFacts,
+}
+
+/// What the head says of the body, and where the server sends the client.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct HeadFacts {
+    pub content_type: Option<String>,
+    /// How the body is compressed; `None` if it is not.
+    pub content_encoding: Option<String>,
+    pub location: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +109,11 @@ impl ResponseParser {
         }
     }
 
+    /// The facts of the head.
+    pub fn facts(&self) -> &HeadFacts {
+        &self.facts
+    }
+
     /// Whether this response ends with the connection.
     pub fn ends_with_connection(&self) -> bool {
         self.state == State::Unsized
@@ -112,9 +127,14 @@ impl ResponseParser {
     fn take_head(&mut self, input: &mut &[u8]) -> Result<Option<u16>, String> {
         let before = self.head.len();
         self.head.extend_from_slice(input);
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        let length = match response.parse(&self.head).map_err(|error| format!("not an HTTP response: {error}"))? {
+        let mut headers = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            &self.head,
+            &mut headers,
+        );
+        let length = match parsed.map_err(|error| format!("not an HTTP response: {error}"))? {
             httparse::Status::Complete(length) => length,
             httparse::Status::Partial if self.head.len() > HEAD_LIMIT => {
                 return Err(format!("the head of the response is longer than {HEAD_LIMIT} bytes"));
@@ -126,12 +146,14 @@ impl ResponseParser {
         };
         let status = response.code.unwrap_or_default();
         let (state, closes) = framing(&response)?;
+        let facts = facts(&response);
         *input = input.get(length.saturating_sub(before)..).unwrap_or_default();
         self.head.clear();
         // An informational response such as 100 comes before the final one.
         if (100..200).contains(&status) {
             return Ok(None);
         }
+        self.facts = facts;
         (self.state, self.closes) = (if matches!(status, 204 | 304) { State::End } else { state }, closes);
         Ok(Some(status))
     }
@@ -153,11 +175,23 @@ fn framing(response: &httparse::Response) -> Result<(State, bool), String> {
             let length = value.parse().map_err(|_| format!("`content-length: {value}` is not a number"))?;
             state = Some(if length == 0 { State::End } else { State::Sized(length) });
         } else if header.name.eq_ignore_ascii_case("connection") {
-            closes =
-                if closes { !value.eq_ignore_ascii_case("keep-alive") } else { value.eq_ignore_ascii_case("close") };
+            let says = |word: &str| value.split(',').any(|option| option.trim().eq_ignore_ascii_case(word));
+            closes = if closes { !says("keep-alive") } else { says("close") };
         }
     }
     Ok((state.unwrap_or(State::Unsized), closes))
+}
+
+fn facts(response: &httparse::Response) -> HeadFacts {
+    let value = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        Some(String::from_utf8_lossy(header.value).trim().to_owned())
+    };
+    HeadFacts {
+        content_type: value("content-type"),
+        content_encoding: value("content-encoding").filter(|encoding| !encoding.eq_ignore_ascii_case("identity")),
+        location: value("location"),
+    }
 }
 
 /// The state after `byte`, which is outside the data of a chunk.
@@ -245,6 +279,26 @@ mod tests {
         assert_eq!(read(&[b"HTTP/1.0 200 OK\r\n\r\nall ", b"of it"]), Ok((200, "all of it".to_owned(), false, false)));
         let closing = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx";
         assert_eq!(read(&[closing]), Ok((200, "x".to_owned(), true, false)));
+    }
+
+    #[test]
+    fn a_head_may_have_hundreds_of_headers_and_a_list_of_connection_options() {
+        let traced: String = (0..400).map(|n| format!("x-trace-{n}: {n}\r\n")).collect();
+        let text = format!("HTTP/1.1 200 OK\r\n{traced}connection: keep-alive, Close\r\ncontent-length: 1\r\n\r\nx");
+        assert_eq!(read(&[text.as_bytes()]), Ok((200, "x".to_owned(), true, false)));
+    }
+
+    #[test]
+    fn the_head_says_what_the_body_is_and_where_the_client_is_sent() {
+        let mut response = ResponseParser::default();
+        let head = b"HTTP/1.1 307 Go\r\nLocation: /v2\r\ncontent-type: text/html\r\nContent-Encoding: gzip\r\n\r\n";
+        assert_eq!(response.next(&mut head.as_slice()), Ok(Piece::Head(307)));
+        let facts = response.facts();
+        assert_eq!(facts.location.as_deref(), Some("/v2"));
+        assert_eq!(
+            (facts.content_type.as_deref(), facts.content_encoding.as_deref()),
+            (Some("text/html"), Some("gzip"))
+        );
     }
 
     #[test]

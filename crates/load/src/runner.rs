@@ -1,13 +1,13 @@
 //! Runs a load: a request is sent when it is due and fewer than the most requests are in flight. Everything runs on one
 //! thread of its own, so that its share of a core can be measured.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::answer::Answer;
@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::load::{Load, Request};
 use crate::request::{Outgoing, send};
 use crate::self_check::{LagSamples, SelfCheck, cpu_time};
+use crate::turns::Turns;
 
 /// Time between two reports of progress.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -52,8 +53,11 @@ impl OfferedRate {
             });
             (count > 1 && last > first).then(|| f64::from(count - 1) / (last - first))
         };
-        let requested = rate(&mut requests.iter().map(|request| request.due.as_secs_f64()));
-        let sent = requested.and_then(|_| rate(&mut answers.iter().map(|answer| answer.sent)));
+        // Of an interrupted run, the requests that were sent.
+        let was_sent = |answer: &Answer| answer.failure != Some(Failure::NotSent);
+        let sent = || answers.iter().zip(requests).filter(|(answer, _)| was_sent(answer));
+        let requested = rate(&mut sent().map(|(_, request)| request.due.as_secs_f64()));
+        let sent = requested.and_then(|_| rate(&mut sent().map(|(answer, _)| answer.sent)));
         Self { requested, sent }
     }
 }
@@ -65,14 +69,25 @@ impl OfferedRate {
 /// No thread can be started, or the server's address cannot be resolved. A request that fails is not an error of the
 /// run: its [`Answer::failure`] is set.
 pub async fn run(load: &Load, progress: impl Fn(usize, usize)) -> Result<Run> {
+    run_until(load, std::future::pending(), progress).await
+}
+
+/// [`run`], which ends early when `stop` completes: requests without an answer by then are [`Failure::NotSent`].
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_until(load: &Load, stop: impl Future<Output = ()>, progress: impl Fn(usize, usize)) -> Result<Run> {
     let finished = Arc::new(AtomicUsize::new(0));
     let (sender, mut run) = oneshot::channel();
+    let (stopper, stopped) = oneshot::channel();
+    let mut stopper = Some(stopper);
     let worker = {
         let (load, finished) = (load.clone(), Arc::clone(&finished));
-        move || run_on_this_thread(load, finished, sender)
+        move || run_on_this_thread(load, finished, sender, stopped)
     };
     thread::Builder::new().name("load".to_owned()).spawn(worker).context("cannot start the thread of the client")?;
     let total = load.requests.len();
+    tokio::pin!(stop);
     loop {
         tokio::select! {
             biased;
@@ -80,19 +95,27 @@ pub async fn run(load: &Load, progress: impl Fn(usize, usize)) -> Result<Run> {
                 progress(finished.load(Ordering::Relaxed), total);
                 return run.context("the thread of the client ended early")?;
             }
+            () = &mut stop, if stopper.is_some() => {
+                let _ = stopper.take().map(|stopper| stopper.send(()));
+            }
             () = tokio::time::sleep(PROGRESS) => progress(finished.load(Ordering::Relaxed), total),
         }
     }
 }
 
 /// Runs `load` and sends the outcome; ends early if the receiver is dropped.
-fn run_on_this_thread(load: Load, finished: Arc<AtomicUsize>, mut sender: oneshot::Sender<Result<Run>>) {
+fn run_on_this_thread(
+    load: Load,
+    finished: Arc<AtomicUsize>,
+    mut sender: oneshot::Sender<Result<Run>>,
+    stopped: oneshot::Receiver<()>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let run = match runtime.context("cannot start the client") {
         Err(error) => Some(Err(error)),
         Ok(runtime) => runtime.block_on(async {
             tokio::select! {
-                run = run_requests(load, finished) => Some(run),
+                run = run_requests(load, finished, stopped) => Some(run),
                 () = sender.closed() => None,
             }
         }),
@@ -102,79 +125,128 @@ fn run_on_this_thread(load: Load, finished: Arc<AtomicUsize>, mut sender: onesho
     }
 }
 
-/// When a request last finished while others waited for it.
-#[derive(Default)]
-struct LastFinished(Mutex<Option<Instant>>);
+/// Places for requests in flight: a request takes the one that has been free for longest.
+struct Slots {
+    free: mpsc::UnboundedReceiver<Slot>,
+}
 
-impl LastFinished {
-    fn set_now(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+/// A place, and since when it is free; `None` if it was never taken. It is free again when it is dropped.
+struct Slot {
+    freed: Option<Instant>,
+    back: mpsc::UnboundedSender<Slot>,
+}
+
+impl Slots {
+    fn new(count: usize) -> Self {
+        let (back, free) = mpsc::unbounded_channel();
+        for _ in 0..count {
+            let _ = back.send(Slot { freed: None, back: back.clone() });
+        }
+        Self { free }
     }
 
-    fn time(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn take(&mut self) -> Option<Slot> {
+        self.free.recv().await
     }
 }
 
-async fn run_requests(load: Load, finished: Arc<AtomicUsize>) -> Result<Run> {
-    let load = Arc::new(load);
-    let total = load.requests.len();
+impl Slot {
+    fn free(self) {
+        let back = self.back.clone();
+        let _ = back.send(Self { freed: Some(Instant::now()), ..self });
+    }
+}
+
+async fn run_requests(load: Load, finished: Arc<AtomicUsize>, stopped: oneshot::Receiver<()>) -> Result<Run> {
     let clock = Arc::new(Clock::start().context("cannot start the clock of the client")?);
-    let connections = Arc::new(Connections::resolve(load.server.url()).await?);
+    let connections = Arc::new(Connections::resolve(&load.server).await?);
     connections.open_ahead(load.opened_ahead()).await;
 
-    let slots = Arc::new(Semaphore::new(load.connections().clamp(1, Semaphore::MAX_PERMITS)));
-    let (lags, last_finished) = (Arc::new(LagSamples::default()), Arc::new(LastFinished::default()));
-    let probe = tokio::spawn(Arc::clone(&lags).probe(Arc::clone(&clock)));
-    let mut in_flight = JoinSet::new();
-    let mut answers = vec![Answer { failure: Some(Failure::NotSent), ..Answer::default() }; total];
-    let mut store = |joined: Result<(usize, Answer), tokio::task::JoinError>| {
-        if let Ok((index, answer)) = joined
-            && let Some(place) = answers.get_mut(index)
-        {
-            *place = answer;
-        }
-    };
+    let (lags, turns) = (Arc::new(LagSamples::default()), Arc::new(Turns::start()));
+    let probe = tokio::spawn(Arc::clone(&lags).probe(Arc::clone(&clock), Arc::clone(&turns)));
+    let mut answers = vec![Answer { failure: Some(Failure::NotSent), ..Answer::default() }; load.requests.len()];
     let (begin, cpu) = (Instant::now(), cpu_time());
-    for index in 0..total {
-        let offset = load.requests.get(index).map_or(Duration::ZERO, |request| request.due);
-        let due = begin + offset;
-        if !offset.is_zero() {
-            clock.sleep_until(due).await;
+    let client = Client { load: Arc::new(load), connections, clock, lags, turns, finished, begin };
+    tokio::select! {
+        () = client.send_all(&mut answers) => {}
+        // Where the sender is gone, nobody can stop the run.
+        () = async { if stopped.await.is_err() { std::future::pending().await } } => {}
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let check = SelfCheck::new(&client.lags, &client.turns, cpu_time().saturating_sub(cpu), seconds);
+    probe.abort();
+    let offered = OfferedRate::new(&answers, &client.load.requests);
+    Ok(Run { answers, seconds, offered, check })
+}
+
+/// What the requests of a load share.
+struct Client {
+    load: Arc<Load>,
+    connections: Arc<Connections>,
+    clock: Arc<Clock>,
+    lags: Arc<LagSamples>,
+    turns: Arc<Turns>,
+    finished: Arc<AtomicUsize>,
+    begin: Instant,
+}
+
+impl Client {
+    /// Sends every request when it is due and has a place, and stores the answers as they end.
+    async fn send_all(&self, answers: &mut [Answer]) {
+        let mut slots = Slots::new(self.load.connections().max(1));
+        let mut in_flight = JoinSet::new();
+        let mut store = |joined: Result<(usize, Answer), tokio::task::JoinError>| {
+            if let Ok((index, answer)) = joined
+                && let Some(place) = answers.get_mut(index)
+            {
+                *place = answer;
+            }
+        };
+        for (index, request) in self.load.requests.iter().enumerate() {
+            let due = self.begin + request.due;
+            if !request.due.is_zero() {
+                self.clock.sleep_until(due).await;
+            }
+            let Some(slot) = slots.take().await else { break };
+            // Requests that are all due at once, and have a place, have no schedule to be late for.
+            let allowed = match slot.freed {
+                Some(freed) => Some(freed.max(due)),
+                None => (!request.due.is_zero()).then_some(due),
+            };
+            while let Some(joined) = in_flight.try_join_next() {
+                store(joined);
+            }
+            in_flight.spawn(self.send_one(index, due, allowed, slot));
         }
-        let waited = slots.available_permits() == 0;
-        let slot = Arc::clone(&slots).acquire_owned().await;
-        let allowed = if waited { last_finished.time().map(|at| at.max(due)) } else { None };
-        // Requests that are all due at once have no schedule to be late for.
-        let allowed = allowed.or((!offset.is_zero()).then_some(due));
-        while let Some(joined) = in_flight.try_join_next() {
+        while let Some(joined) = in_flight.join_next().await {
             store(joined);
         }
-        let (load, connections) = (Arc::clone(&load), Arc::clone(&connections));
-        let (lags, last_finished, finished) = (Arc::clone(&lags), Arc::clone(&last_finished), Arc::clone(&finished));
-        in_flight.spawn(async move {
+    }
+
+    /// Sends one request, which could be sent from `allowed` on.
+    fn send_one(
+        &self,
+        index: usize,
+        due: Instant,
+        allowed: Option<Instant>,
+        slot: Slot,
+    ) -> impl Future<Output = (usize, Answer)> + use<> {
+        let (load, connections, epoch) = (Arc::clone(&self.load), Arc::clone(&self.connections), self.begin);
+        let (lags, turns, finished) = (Arc::clone(&self.lags), Arc::clone(&self.turns), Arc::clone(&self.finished));
+        async move {
             let request = load.requests.get(index);
             let (request, output_tokens) = request.map_or((&[][..], 0), |it| (&it.bytes[..], it.output_tokens));
             if let Some(allowed) = allowed {
                 lags.add_send(allowed.elapsed().as_secs_f64());
             }
             let (stall_timeout, keep_text) = (load.limits.stall_timeout, load.keep_texts);
-            let outgoing = Outgoing { request, output_tokens, stall_timeout, keep_text, epoch: begin, due };
-            let answer = send(outgoing, &connections).await;
-            last_finished.set_now();
-            drop(slot);
+            let outgoing = Outgoing { request, output_tokens, stall_timeout, keep_text, epoch, due };
+            let answer = send(outgoing, &connections, &turns).await;
+            slot.free();
             finished.fetch_add(1, Ordering::Relaxed);
             (index, answer)
-        });
+        }
     }
-    while let Some(joined) = in_flight.join_next().await {
-        store(joined);
-    }
-    let seconds = begin.elapsed().as_secs_f64();
-    let check = SelfCheck::new(&lags, cpu_time().saturating_sub(cpu), seconds);
-    probe.abort();
-    let offered = OfferedRate::new(&answers, &load.requests);
-    Ok(Run { answers, seconds, offered, check })
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! What the client measures of itself: how late it acts, and how much of its core it uses. If the client is late, its times
-//! are not those of the server, and the result has a warning.
+//! What the client measures of itself: how late it acts, and how much of its core it uses.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,12 +8,13 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::numbers::{percentile, sorted};
+use crate::turns::Turns;
 
 /// Interval at which the lag of reading is sampled. It divides no usual token interval, so that it is not in phase with
 /// tokens.
 const PROBE: Duration = Duration::from_micros(7_300);
 
-/// Largest p99 of a lag without a warning, as a share of the median TTFT.
+/// Largest p99 of a lag without a warning, as a share of the median latency.
 const MOST_LAG_SHARE: f64 = 0.05;
 
 /// Largest share of its core without a warning.
@@ -37,11 +37,12 @@ impl LagSamples {
 
     /// Samples the lag of reading until it is dropped: a timer and a socket wake the client in the same way, so the
     /// lateness at a known time is that of a read.
-    pub async fn probe(self: Arc<Self>, clock: Arc<Clock>) {
+    pub async fn probe(self: Arc<Self>, clock: Arc<Clock>, turns: Arc<Turns>) {
         let mut due = Instant::now();
         loop {
             due = (due + PROBE).max(Instant::now());
             clock.sleep_until(due).await;
+            turns.now();
             let late = due.elapsed().as_secs_f64();
             self.read.lock().unwrap_or_else(PoisonError::into_inner).push(late);
         }
@@ -90,31 +91,30 @@ pub struct SelfCheck {
     pub client_send_lag_ms: Option<LagSummary>,
     /// CPU time of the client divided by the duration of the load. The client has one thread, so 1 is the maximum.
     pub client_cpu_share: f64,
+    /// Whether the system told when the bytes of every answer arrived. Otherwise times are those of the reads.
+    #[serde(skip)]
+    pub knows_arrivals: bool,
 }
 
 impl SelfCheck {
     /// Summarizes the samples of a load that took `seconds` and the CPU time `cpu`.
-    pub(crate) fn new(samples: &LagSamples, cpu: Duration, seconds: f64) -> Self {
+    pub(crate) fn new(samples: &LagSamples, turns: &Turns, cpu: Duration, seconds: f64) -> Self {
         let spread = |lags: &Mutex<Vec<f64>>| LagSummary::new(&lags.lock().unwrap_or_else(PoisonError::into_inner));
         let client_cpu_share = if seconds > 0.0 { cpu.as_secs_f64() / seconds } else { 0.0 };
-        Self { client_lag_ms: spread(&samples.read), client_send_lag_ms: spread(&samples.send), client_cpu_share }
+        let (client_lag_ms, client_send_lag_ms) = (spread(&samples.read), spread(&samples.send));
+        Self { client_lag_ms, client_send_lag_ms, client_cpu_share, knows_arrivals: turns.knows_arrivals() }
     }
 
-    /// Warnings that the client may have distorted the results, given the median TTFT in milliseconds. Lags count from
-    /// 5 % of the median TTFT at the 99th percentile, and CPU time from 90 % of a core.
-    pub fn warnings(&self, median_ttft_ms: f64) -> Vec<String> {
-        let lag_warning = |what: &str, spread: Option<LagSummary>| {
-            let p99 = spread?.p99;
-            (p99 > MOST_LAG_SHARE * median_ttft_ms).then(|| {
-                format!("the client {what} up to {p99:.2} ms late (p99), and the median TTFT is {median_ttft_ms:.2} ms")
-            })
-        };
+    /// Warnings that the client did not do what was asked of it, given the median latency in milliseconds: it sent late from
+    /// 5 % of the median latency at the 99th percentile on, or it used more than 90 % of its core.
+    pub fn warnings(&self, median_latency_ms: f64) -> Vec<String> {
+        let late = self.client_send_lag_ms.filter(|lag| lag.p99 > MOST_LAG_SHARE * median_latency_ms).map(|lag| {
+            let p99 = lag.p99;
+            format!("the client sent up to {p99:.2} ms late (p99), and the median latency is {median_latency_ms:.2} ms")
+        });
         let share = self.client_cpu_share;
         let busy = (share > MOST_CPU_SHARE).then(|| format!("the client used {:.0} % of its core", share * 100.0));
-        [lag_warning("read", self.client_lag_ms), lag_warning("sent", self.client_send_lag_ms), busy]
-            .into_iter()
-            .flatten()
-            .collect()
+        [late, busy].into_iter().flatten().collect()
     }
 }
 
@@ -129,12 +129,12 @@ mod tests {
             client_lag_ms: spread(read),
             client_send_lag_ms: spread(send),
             client_cpu_share: cpu,
+            knows_arrivals: true,
         };
         assert_eq!(lag(4.9, 5.0, 0.9).warnings(100.0), Vec::<String>::new());
         assert_eq!(SelfCheck::default().warnings(0.0), Vec::<String>::new());
         insta::assert_snapshot!(lag(5.5, 7.25, 0.97).warnings(100.0).join("\n"), @r"
-        the client read up to 5.50 ms late (p99), and the median TTFT is 100.00 ms
-        the client sent up to 7.25 ms late (p99), and the median TTFT is 100.00 ms
+        the client sent up to 7.25 ms late (p99), and the median latency is 100.00 ms
         the client used 97 % of its core
         ");
     }
@@ -143,7 +143,7 @@ mod tests {
     fn lags_are_summarized_in_milliseconds() {
         let samples = LagSamples::default();
         (1..=101).for_each(|n| samples.add_send(f64::from(n) / 1000.0));
-        let lag = SelfCheck::new(&samples, Duration::from_secs(1), 4.0);
+        let lag = SelfCheck::new(&samples, &Turns::start(), Duration::from_secs(1), 4.0);
         assert_eq!((lag.client_lag_ms, lag.client_cpu_share), (None, 0.25));
         let send = lag.client_send_lag_ms.unwrap();
         assert_eq!((send.p50.round(), send.p99.round(), send.max), (51.0, 100.0, 101.0));

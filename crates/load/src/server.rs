@@ -10,13 +10,24 @@ use url::Url;
 pub struct Server {
     url: Url,
     headers: HeaderMap,
+    insecure: bool,
 }
 
 impl Server {
     /// A server at `url`, an http or https URL with the path of the interface. Every request carries `headers`;
     /// `host`, `content-type`, `content-length` and `transfer-encoding` among them are ignored.
     pub fn new(url: Url, headers: HeaderMap) -> Self {
-        Self { url, headers }
+        Self { url, headers, insecure: false }
+    }
+
+    /// The same server, with any certificate.
+    pub fn insecure(self) -> Self {
+        Self { insecure: true, ..self }
+    }
+
+    /// Whether any certificate is accepted.
+    pub fn is_insecure(&self) -> bool {
+        self.insecure
     }
 
     /// The URL that requests are sent to.
@@ -41,7 +52,8 @@ impl Server {
         let path = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
         let host = &self.url[url::Position::BeforeHost..url::Position::AfterPort];
         let length = body.len();
-        let mut request = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n").into_bytes();
+        let fixed = "accept: */*\r\naccept-encoding: identity";
+        let mut request = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\n{fixed}\r\n").into_bytes();
         let mut header = |name: &HeaderName, value: &HeaderValue| {
             request.extend_from_slice(name.as_str().as_bytes());
             request.extend_from_slice(b": ");
@@ -75,6 +87,7 @@ mod tests {
         POST /v1?a=b HTTP/1.1
         host: 127.0.0.1:9
         accept: */*
+        accept-encoding: identity
         content-type: application/json
         x-run: 8
         content-length: 2

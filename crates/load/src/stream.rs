@@ -1,26 +1,28 @@
 //! An incremental parser of server-sent events, as completion endpoints stream them. The bytes of a read may end anywhere,
-//! also within a character.
-
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+//! also within a character. What the events mean is in `chunk.rs`.
 
 /// Longest event, in bytes: much more than servers send in one event, and much less than the memory of a machine.
 const EVENT_LIMIT: usize = 32 << 20;
 
-/// One event of a stream.
+/// How much of a comment is kept, in bytes: some servers put the text of an error there.
+const COMMENT_LIMIT: usize = 1 << 10;
+
+/// Some proxies put it before the first event.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// One event of a stream. Data are not checked to be UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamItem<'a> {
-    /// The `data` of an event, its lines joined by line feeds. It is not checked to be UTF-8.
+    /// The `data` of an event, its lines joined by line feeds.
     Data(&'a [u8]),
+    /// An event of the type `error`: its `data`, or its comment if it has none.
+    Error(&'a [u8]),
     /// `[DONE]`, the end of the stream.
     Done,
 }
 
-/// Splits a stream of bytes into events. Lines end in LF or CRLF; comments and fields other than `data` are skipped.
+/// Splits a stream of bytes into events. Lines end in LF, CRLF or CR. An event ends with an empty line; a line of data that
+/// is a whole JSON object or `[DONE]` ends it as well, because some servers write no empty lines.
 #[derive(Debug, Default)]
 pub struct StreamParser {
     buffer: Vec<u8>,
@@ -28,15 +30,30 @@ pub struct StreamParser {
     read: usize,
     /// Bytes of `buffer` that have been searched for the end of a line.
     searched: usize,
+    /// Whether the last line ended in CR: a LF after it belongs to the same line end.
+    after_cr: bool,
+    /// Whether the first line was read.
+    begun: bool,
+    event: Event,
+}
+
+/// The event that is being read.
+#[derive(Debug, Default)]
+struct Event {
     /// `data` so far of an event with several lines.
     data: Vec<u8>,
     has_data: bool,
+    is_error: bool,
+    /// Whether an item was given for it already.
+    is_given: bool,
+    comment: Vec<u8>,
 }
 
-/// Where the data of an event is.
-enum DataLocation {
-    InBuffer(std::ops::Range<usize>),
+/// Where the data of an item are.
+enum Place {
+    Buffer(std::ops::Range<usize>),
     Joined,
+    Comment,
 }
 
 impl StreamParser {
@@ -48,219 +65,121 @@ impl StreamParser {
         self.buffer.drain(..self.read);
         self.searched -= self.read;
         self.read = 0;
-        if self.buffer.len() + self.data.len() + bytes.len() > EVENT_LIMIT {
+        if self.buffer.len() + self.event.data.len() + bytes.len() > EVENT_LIMIT {
             return Err(format!("an event is longer than {EVENT_LIMIT} bytes"));
         }
         self.buffer.extend_from_slice(bytes);
         Ok(())
     }
 
-    /// The next complete event; `None` if more bytes are needed.
+    /// The next event; `None` if more bytes are needed.
     pub fn next_item(&mut self) -> Option<StreamItem<'_>> {
-        let data = match self.next_data()? {
-            DataLocation::InBuffer(range) => self.buffer.get(range).unwrap_or_default(),
-            DataLocation::Joined => &self.data,
+        let (place, is_error) = self.next_place()?;
+        let data = match place {
+            Place::Buffer(range) => self.buffer.get(range).unwrap_or_default(),
+            Place::Joined => &self.event.data,
+            Place::Comment => &self.event.comment,
         };
-        Some(if data == b"[DONE]" { StreamItem::Done } else { StreamItem::Data(data) })
+        Some(match data {
+            _ if is_error => StreamItem::Error(data),
+            data if is_done(data) => StreamItem::Done,
+            data => StreamItem::Data(data),
+        })
     }
 
-    fn next_data(&mut self) -> Option<DataLocation> {
-        if !self.has_data {
-            self.data.clear();
+    fn next_place(&mut self) -> Option<(Place, bool)> {
+        if !self.event.has_data {
+            self.event.data.clear();
         }
         loop {
-            let begin = self.read;
-            let end = self.line_end()?;
-            let line = self.line(begin, end);
-            let Some(value) = line.strip_prefix(b"data:") else {
-                if line.is_empty() && std::mem::take(&mut self.has_data) {
-                    return Some(DataLocation::Joined);
+            let line = self.next_line()?;
+            let bytes = self.buffer.get(line.clone()).unwrap_or_default();
+            if bytes.is_empty() {
+                let event = &mut self.event;
+                let (had_data, was_error) = (std::mem::take(&mut event.has_data), std::mem::take(&mut event.is_error));
+                let was_given = std::mem::take(&mut event.is_given);
+                if had_data {
+                    return Some((Place::Joined, was_error));
                 }
-                continue;
-            };
-            let value = value.strip_prefix(b" ").unwrap_or(value);
-            let to = begin + line.len();
-            let value = to - value.len()..to;
-            // Most events have one line and an empty line after it. Then nothing is copied.
-            let rest = self.buffer.get(self.read..).unwrap_or_default();
-            let blank = if rest.starts_with(b"\n") { 1 } else { 2 * usize::from(rest.starts_with(b"\r\n")) };
-            if blank > 0 && !self.has_data {
-                self.read += blank;
-                self.searched = self.read;
-                return Some(DataLocation::InBuffer(value));
-            }
-            if self.has_data {
-                self.data.push(b'\n');
-            }
-            self.data.extend_from_slice(self.buffer.get(value).unwrap_or_default());
-            self.has_data = true;
-        }
-    }
-
-    /// Moves past the next line. Gives the position of its line feed.
-    fn line_end(&mut self) -> Option<usize> {
-        match memchr::memchr(b'\n', self.buffer.get(self.searched..)?) {
-            Some(offset) => {
-                let end = self.searched + offset;
-                (self.read, self.searched) = (end + 1, end + 1);
-                Some(end)
-            }
-            None => {
-                self.searched = self.buffer.len();
-                None
+                if was_error && !was_given {
+                    return Some((Place::Comment, true));
+                }
+                event.comment.clear();
+            } else if let Some(data) = value(bytes, b"data") {
+                let data = line.end - data.len()..line.end;
+                if self.is_whole(data.clone()) {
+                    self.event.is_given = true;
+                    return Some((Place::Buffer(data), self.event.is_error));
+                }
+                let event = &mut self.event;
+                if event.has_data {
+                    event.data.push(b'\n');
+                }
+                event.data.extend_from_slice(self.buffer.get(data).unwrap_or_default());
+                event.has_data = true;
+            } else if let Some(kind) = value(bytes, b"event") {
+                self.event.is_error = kind.trim_ascii() == b"error";
+            } else if let Some(comment) = value(bytes, b"") {
+                let comment = comment.get(..COMMENT_LIMIT).unwrap_or(comment);
+                self.event.comment.clear();
+                self.event.comment.extend_from_slice(comment);
             }
         }
     }
 
-    fn line(&self, begin: usize, end: usize) -> &[u8] {
-        let line = self.buffer.get(begin..end).unwrap_or_default();
-        line.strip_suffix(b"\r").unwrap_or(line)
-    }
-}
-
-/// The data of one event of a completion stream, for both interfaces. Parsing it does not allocate.
-#[derive(Debug, Deserialize)]
-pub struct Chunk<'a> {
-    #[serde(borrow, default)]
-    choices: FirstChoice<'a>,
-    /// Token counts; vLLM sends them last, in an event without choices.
-    pub usage: Option<Usage>,
-    /// An error after the stream began.
-    pub error: Option<ErrorBody>,
-}
-
-/// Parses the chunks of one answer. Between two tokens of an answer usually only the text differs: the rest is parsed once
-/// and then compared, which takes a tenth of the time.
-#[derive(Debug, Default)]
-pub struct ChunkParser {
-    /// A parsed chunk that has nothing but a token; empty before the first.
-    known: Vec<u8>,
-    /// The position of its text, with the quotes.
-    text: std::ops::Range<usize>,
-}
-
-impl ChunkParser {
-    /// Parses the data of an event, with the same result as [`Chunk::parse`].
-    ///
-    /// # Errors
-    /// Those of [`Chunk::parse`].
-    pub fn read<'a>(&mut self, data: &'a [u8]) -> Result<Chunk<'a>, String> {
-        if let Some(chunk) = self.parse_like_known(data) {
-            return Ok(chunk);
+    /// Whether a line of data is a whole event. Most lines have an empty line after them in the same read: those need not be
+    /// parsed to find out.
+    fn is_whole(&mut self, data: std::ops::Range<usize>) -> bool {
+        if self.event.has_data {
+            return false;
         }
-        let chunk = Chunk::parse(data)?;
-        let plain = chunk.usage.is_none() && chunk.error.is_none();
-        if let Some(text) = chunk.raw_text().filter(|text| plain && is_string(text)) {
-            // The text borrows from `data`, so the distance of the two pointers is its position.
-            let from = (text.as_ptr() as usize).wrapping_sub(data.as_ptr() as usize);
-            self.known.clear();
-            self.known.extend_from_slice(data);
-            self.text = from..from.saturating_add(text.len());
+        let rest = self.buffer.get(self.read..).unwrap_or_default();
+        let rest = rest.strip_prefix(b"\n").filter(|_| self.after_cr).unwrap_or(rest);
+        if rest.starts_with(b"\n") || rest.starts_with(b"\r") {
+            return true;
         }
-        Ok(chunk)
+        let data = self.buffer.get(data).unwrap_or_default();
+        let is_object = data.trim_ascii_start().starts_with(b"{")
+            && data.trim_ascii_end().ends_with(b"}")
+            && serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
+        is_object || is_done(data)
     }
 
-    /// The chunk, if it differs from the known one in its text only.
-    fn parse_like_known<'a>(&self, data: &'a [u8]) -> Option<Chunk<'a>> {
-        if self.known.is_empty() {
+    /// Moves past the next line. Gives the position of its text.
+    fn next_line(&mut self) -> Option<std::ops::Range<usize>> {
+        if self.after_cr && self.buffer.get(self.read) == Some(&b'\n') {
+            self.read += 1;
+            self.searched = self.searched.max(self.read);
+            self.after_cr = false;
+        }
+        let mut begin = self.read;
+        let unsearched = self.buffer.get(self.searched..)?;
+        let Some(offset) = memchr::memchr2(b'\n', b'\r', unsearched) else {
+            if begin < self.buffer.len() {
+                self.after_cr = false;
+            }
+            self.searched = self.buffer.len();
             return None;
+        };
+        let end = self.searched + offset;
+        self.after_cr = unsearched.get(offset) == Some(&b'\r');
+        (self.read, self.searched) = (end + 1, end + 1);
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        if is_first && self.buffer.get(begin..end).is_some_and(|line| line.starts_with(BYTE_ORDER_MARK)) {
+            begin += BYTE_ORDER_MARK.len();
         }
-        let (before, after) = (self.known.get(..self.text.start)?, self.known.get(self.text.end..)?);
-        let text = data.strip_prefix(before)?.strip_suffix(after)?;
-        let text = std::str::from_utf8(text).ok().filter(|text| is_string(text))?;
-        let text: &RawValue = serde_json::from_str(text).ok()?;
-        let choice = Choice { text: Some(text), delta: None };
-        Some(Chunk { choices: FirstChoice(Some(choice)), usage: None, error: None })
+        Some(begin..end)
     }
 }
 
-fn is_string(json: &str) -> bool {
-    json.len() >= 2 && json.starts_with('"') && json.ends_with('"')
+fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == b"[DONE]"
 }
 
-/// The first choice of a chunk.
-#[derive(Debug, Default)]
-struct FirstChoice<'a>(Option<Choice<'a>>);
-
-#[derive(Debug, Deserialize)]
-struct Choice<'a> {
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for FirstChoice<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Choices;
-        impl<'de> Visitor<'de> for Choices {
-            type Value = FirstChoice<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of choices")
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(FirstChoice(None))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut choices: A) -> Result<Self::Value, A::Error> {
-                let first = choices.next_element()?;
-                while choices.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(FirstChoice(first))
-            }
-        }
-        deserializer.deserialize_any(Choices)
-    }
-}
-
-/// Token counts of a request, by the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer.
-    pub completion_tokens: Option<u64>,
-}
-
-/// An error that the server reported.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub struct ErrorBody {
-    /// Its text.
-    pub message: String,
-}
-
-impl<'a> Chunk<'a> {
-    /// Parses the data of an event.
-    ///
-    /// # Errors
-    /// It is not UTF-8, or not the JSON of a completion chunk.
-    pub fn parse(data: &'a [u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    }
-
-    /// Whether it has a token; the text of the token may be empty.
-    pub fn has_token(&self) -> bool {
-        self.choices.0.is_some()
-    }
-
-    /// The text of the first choice; empty if it has none.
-    pub fn text(&self) -> Cow<'a, str> {
-        self.raw_text().and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default()
-    }
-
-    /// That text as JSON.
-    fn raw_text(&self) -> Option<&'a str> {
-        let choice = self.choices.0.as_ref()?;
-        choice.text.or(choice.delta.as_ref().and_then(|delta| delta.content)).map(RawValue::get)
-    }
+/// The value of the line `field: value`; a comment is a line with an empty field.
+fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
+    let value = line.strip_prefix(field)?.strip_prefix(b":")?;
+    Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -275,6 +194,7 @@ mod tests {
             while let Some(item) = parser.next_item() {
                 texts.push(match item {
                     StreamItem::Data(data) => String::from_utf8_lossy(data).into_owned(),
+                    StreamItem::Error(data) => format!("<error {}>", String::from_utf8_lossy(data)),
                     StreamItem::Done => "<done>".to_owned(),
                 });
             }
@@ -288,12 +208,33 @@ mod tests {
 
     #[test]
     fn events_are_parsed_wherever_the_reads_end() {
-        assert_eq!(texts(&[STREAM.as_bytes()]), PARSED);
-        assert_eq!(texts(&STREAM.as_bytes().chunks(1).collect::<Vec<_>>()), PARSED);
-        for cut in 0..STREAM.len() {
-            let (left, right) = STREAM.as_bytes().split_at(cut);
-            assert_eq!(texts(&[left, right]), PARSED, "cut at byte {cut}");
+        for (stream, parsed) in [
+            (STREAM, PARSED.as_slice()),
+            ("data: {\"a\":1}\ndata: {\"a\":2}\ndata: [DONE]\n", &["{\"a\":1}", "{\"a\":2}", "<done>"]),
+            ("data: {\"a\":1}\r\rdata: {\"a\":2}\r\rdata:  [DONE] \r\r", &["{\"a\":1}", "{\"a\":2}", "<done>"]),
+            ("\u{feff}data: {\"a\":1}\r\n\r\ndata: {\ndata: \"b\":2}\n\n", &["{\"a\":1}", "{\n\"b\":2}"]),
+            ("event: error\ndata: {\"a\":1}\n\ndata: {\"a\":2}\n\n", &["<error {\"a\":1}>", "{\"a\":2}"]),
+            ("event: error\n: worker lost\n\nevent: end\ndata: x\n\n", &["<error worker lost>", "x"]),
+            ("data: a\r\n\ndata: b\n\n", &["a", "b"]),
+            (": before\n\nevent:error\n\nid: 4\nretry: 3\ndata: x\n\n", &["<error >", "x"]),
+        ] {
+            assert_eq!(texts(&[stream.as_bytes()]), parsed, "{stream:?}");
+            assert_eq!(texts(&stream.as_bytes().chunks(1).collect::<Vec<_>>()), parsed, "{stream:?}");
+            for cut in 0..stream.len() {
+                let (left, right) = stream.as_bytes().split_at(cut);
+                assert_eq!(texts(&[left, right]), parsed, "{stream:?} cut at byte {cut}");
+            }
         }
+    }
+
+    #[test]
+    fn an_event_is_given_when_its_line_ends_and_not_when_the_next_one_comes() {
+        let mut parser = StreamParser::default();
+        parser.push(b"data: {\"a\":1}\n").unwrap();
+        assert_eq!(parser.next_item(), Some(StreamItem::Data(b"{\"a\":1}")));
+        parser.push(b"\ndata: [DONE]\n").unwrap();
+        assert_eq!(parser.next_item(), Some(StreamItem::Done));
+        assert_eq!(parser.next_item(), None);
     }
 
     #[test]
@@ -309,61 +250,6 @@ mod tests {
 
     #[test]
     fn an_incomplete_event_is_not_returned() {
-        assert_eq!(texts(&[b"data: {\"a\"", b": 1}\n"]), Vec::<String>::new());
-    }
-
-    #[test]
-    fn chunks_of_vllm_of_both_interfaces_have_tokens_and_then_usage() {
-        let completion = br#"{"id":"cmpl-1","choices":[{"index":0,"text":" a","finish_reason":null}],"usage":null}"#;
-        let chat = br#"{"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
-        let usage = br#"{"choices":[],"usage":{"prompt_tokens":64,"total_tokens":96,"completion_tokens":32}}"#;
-        let token = |data| Chunk::parse(data).map(|chunk| (chunk.has_token(), chunk.text().into_owned()));
-        assert_eq!(token(completion), Ok((true, " a".to_owned())));
-        assert_eq!(token(chat), Ok((true, String::new())));
-        assert_eq!(token(br#"{"choices":[{"text":"\u00e9\n"},{"text":"b"}]}"#), Ok((true, "\u{e9}\n".to_owned())));
-        assert_eq!(token(br#"{"choices":[{"text":null}]}"#), Ok((true, String::new())));
-        assert_eq!(token(br#"{"choices":null}"#), Ok((false, String::new())));
-        let last = Chunk::parse(usage).unwrap();
-        assert!(!last.has_token());
-        assert_eq!(last.usage, Some(Usage { prompt_tokens: Some(64), completion_tokens: Some(32) }));
-    }
-
-    #[test]
-    fn a_chunk_that_resembles_the_last_one_is_parsed_like_any_other() {
-        let completion = |text: &str| format!(r#"{{"id":"a","choices":[{{"index":0,"text":{text}}}],"usage":null}}"#);
-        let chat = |text: &str| format!(r#"{{"choices":[{{"delta":{{"content":{text}}}}}]}}"#);
-        assert!(ChunkParser::default().read(b"\"a text alone\"").is_err());
-        for data_with in [&completion as &dyn Fn(&str) -> String, &chat] {
-            let mut chunks = ChunkParser::default();
-            // The last ones end the text early, or are not a text.
-            for text in [
-                r#"" a""#,
-                r#""""#,
-                r#""\n\u00e9 \"q\"""#,
-                "\"\u{e9}\"",
-                r#""a","text":"b""#,
-                "\"a\nb\"",
-                "5",
-                "null",
-                "\"",
-                r#""a\""#,
-            ] {
-                let data = data_with(text);
-                let content = |chunk: Chunk<'_>| (chunk.has_token(), chunk.text().into_owned(), chunk.usage);
-                let first = Chunk::parse(data.as_bytes()).map(content);
-                assert_eq!(chunks.read(data.as_bytes()).map(content), first, "{data}");
-            }
-            assert!(!chunks.known.is_empty());
-            let broken =
-                data_with("\"?\"").into_bytes().iter().map(|b| if *b == b'?' { 0xff } else { *b }).collect::<Vec<_>>();
-            assert!(chunks.read(&broken).is_err());
-        }
-    }
-
-    #[test]
-    fn an_error_event_is_not_a_token_and_invalid_utf8_is_an_error() {
-        let chunk = Chunk::parse(br#"{"error":{"message":"engine died","type":"InternalServerError"}}"#).unwrap();
-        assert_eq!(chunk.error.unwrap().message, "engine died");
-        assert!(Chunk::parse(b"{\"choices\":[{\"text\":\"\xff\"}]}").is_err());
+        assert_eq!(texts(&[b"data: {\"a\"", b": 1\n"]), Vec::<String>::new());
     }
 }

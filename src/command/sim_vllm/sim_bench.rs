@@ -181,7 +181,7 @@ async fn measure(load: &Load) -> Result<(f64, u64)> {
     if let Some(failure) = answers.iter().find_map(|answer| answer.failure.as_ref()) {
         return Err(anyhow!("a request to the simulated vLLM failed: {failure}")).unmeasured();
     }
-    Ok((seconds, answers.iter().map(|answer| answer.input_tokens + answer.output_tokens).sum()))
+    Ok((seconds, answers.iter().map(|answer| answer.input_tokens + answer.output_tokens.unwrap_or_default()).sum()))
 }
 
 fn percentiles(values: &[f64]) -> IndexMap<String, f64> {

@@ -63,6 +63,10 @@ pub(super) fn check(arguments: &Arguments) -> Result<(), String> {
         Api::Completions => "completions",
         Api::Chat => "chat/completions",
     };
+    let extra_body = arguments.sampling.extra_body.as_ref();
+    if let Some(value) = extra_body.and_then(|body| body.get("stream")).filter(|value| *value != true) {
+        return Err(format!("`--extra-body` sets `stream` to {value}: the times of an answer are those of its stream"));
+    }
     arguments.server.url()?;
     if !arguments.server.endpoint.ends_with(suffix) {
         let backend = arguments.server.backend.as_str();

@@ -34,6 +34,9 @@ pub struct ServerFlags {
     #[arg(long, value_name = "TEXT")]
     #[serde(serialize_with = "text_or_empty")]
     pub request_id_prefix: Option<String>,
+    /// The certificate of the server is not checked: anyone on the way can read and change what is sent.
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 /// The model and its tokenizer.

@@ -138,7 +138,7 @@ mod tests {
              --dataset-name random --random-input-len 256 --random-output-len 16 {more}"
         );
         let arguments = serve_flags::parse(&shell_words::split(&command).unwrap()).unwrap();
-        let answer = Answer { tokens: arrivals(0.1, &[0.2]), output_tokens: 2, ..Answer::default() };
+        let answer = Answer { tokens: arrivals(0.1, &[0.2]), output_tokens: Some(2), ..Answer::default() };
         let ended = "2026-11-24T11:19:33Z".parse().unwrap();
         records(&ServingResult::new(arguments, ended, vec![answer], 1.0)).unwrap()
     }

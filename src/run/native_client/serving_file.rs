@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use vllm_load::{Answer, RampUpStrategy, SelfCheck};
+use vllm_load::{Answer, RampUpStrategy};
 
 use super::serving_metrics::{ServingResult, output_tokens};
 
@@ -228,25 +228,6 @@ impl ServingResult {
             }),
         }
     }
-
-    /// The keys of vllm-perf, if the client measured itself.
-    fn client_keys(&self) -> Option<ClientKeys> {
-        let check = self.check.clone()?;
-        let warnings = self.warnings();
-        Some(ClientKeys { failures: self.failures(), check, warnings })
-    }
-}
-
-/// The keys of vllm-perf in a result file. They are after those of vLLM, which ignores them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ClientKeys {
-    /// How many requests failed, by kind.
-    pub failures: IndexMap<String, usize>,
-    /// What the client measured of itself.
-    #[serde(flatten)]
-    pub check: SelfCheck,
-    /// Reasons why the numbers can be misleading.
-    pub warnings: Vec<String>,
 }
 
 #[cfg(test)]

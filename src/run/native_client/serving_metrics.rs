@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use vllm_load::numbers::{deviation, mean, percentile, sorted};
-use vllm_load::{Answer, SelfCheck};
+use vllm_load::{Answer, OfferedRate, SelfCheck};
 
 use crate::plan::serve_flags::{Arguments, LoadFlags, Objective, Timing};
 
@@ -20,6 +20,8 @@ pub struct ServingResult {
     pub summary: Summary,
     /// What the client measured of itself.
     pub check: Option<SelfCheck>,
+    /// The request rate by the due times, and as it was sent.
+    pub offered: OfferedRate,
 }
 
 /// The metrics of a load.
@@ -54,10 +56,7 @@ pub struct Summary {
 
 /// Output tokens: the count of the server, or the number of chunks with tokens if it sent none.
 pub(super) fn output_tokens(answer: &Answer) -> u64 {
-    match answer.output_tokens {
-        0 => answer.tokens.len().max(1) as u64,
-        tokens => tokens,
-    }
+    answer.output_tokens.unwrap_or_else(|| answer.tokens.len().max(1) as u64)
 }
 
 /// The metrics of `answers` that took `duration` seconds.
@@ -163,33 +162,17 @@ impl ServingResult {
     /// The result of a load.
     pub fn new(arguments: Arguments, ended: Timestamp, answers: Vec<Answer>, duration: f64) -> Self {
         let summary = summarize(&answers, duration, &arguments);
-        Self { arguments, ended, answers, summary, check: None }
+        Self { arguments, ended, answers, summary, check: None, offered: OfferedRate::default() }
     }
 
     /// Adds what the client measured of itself.
-    pub fn with_check(self, check: SelfCheck) -> Self {
-        Self { check: Some(check), ..self }
+    pub fn with_check(self, check: SelfCheck, offered: OfferedRate) -> Self {
+        Self { check: Some(check), offered, ..self }
     }
 
     /// When it ended, UTC, in the format of results: `%Y%m%d-%H%M%S`.
     pub fn date(&self) -> String {
         self.ended.strftime("%Y%m%d-%H%M%S").to_string()
-    }
-
-    /// Reasons why these numbers can be misleading.
-    pub fn warnings(&self) -> Vec<String> {
-        let completed = self.answers.iter().filter(|answer| answer.failure.is_none());
-        let uncounted = completed.clone().filter(|answer| answer.output_tokens == 0).count();
-        let mut ttfts: Vec<f64> = completed.map(|answer| answer.ttft() * 1000.0).collect();
-        ttfts = sorted(&ttfts);
-        let mut warnings = match &self.check {
-            Some(check) if !ttfts.is_empty() => check.warnings(percentile(&ttfts, 50.0)),
-            _ => Vec::new(),
-        };
-        if uncounted > 0 {
-            warnings.push(format!("{uncounted} answers had no token count: their chunks were counted instead"));
-        }
-        warnings
     }
 
     /// How many requests failed, by kind.
@@ -251,9 +234,9 @@ pub(super) mod tests {
                 sent: file.start_times[i],
                 tokens: arrivals(file.start_times[i] + file.ttfts[i], &file.itls[i]),
                 input_tokens: file.input_lens[i],
-                output_tokens: file.output_lens[i],
+                output_tokens: Some(file.output_lens[i]),
                 text: file.generated_texts[i].clone(),
-                failure: None,
+                ..Answer::default()
             })
             .collect();
         let command = "--model models/tiny-llama --backend vllm --max-concurrency 8 --num-prompts 150 \

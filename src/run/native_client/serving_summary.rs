@@ -136,7 +136,7 @@ mod tests {
 
     fn answer() -> Answer {
         let tokens = arrivals(0.1, &[0.02; 4]);
-        Answer { tokens, input_tokens: 8, output_tokens: 5, ..Answer::default() }
+        Answer { tokens, input_tokens: 8, output_tokens: Some(5), ..Answer::default() }
     }
 
     #[test]

@@ -20,29 +20,98 @@ pub enum FaultKind {
     BadUtf8,
     /// `split-utf8`: chunks end within characters. This is valid, and must not count as a failure.
     SplitUtf8,
-    /// `error`: an error event after half of the tokens.
+    /// `error`: an error object after half of the tokens.
     Error,
+    /// `error-text`: the same with a text in place of an object.
+    ErrorText,
+    /// `error-null`: the same with a message that is null.
+    ErrorNull,
+    /// `error-flat`: the same with the fields of the error in the event itself.
+    ErrorFlat,
+    /// `error-event`: an event of the type `error` after half of the tokens.
+    ErrorEvent,
+    /// `error-comment`: the same with a comment in place of data.
+    ErrorComment,
+    /// `abort`: the reason to finish is `abort` after half of the tokens.
+    Abort,
     /// `no-token`: the answer ends before its first token.
     NoToken,
+    /// `empty-answer`: the first token ends the answer: an event without text, and a count of 0.
+    EmptyAnswer,
+    /// `short`: the answer ends after half of the tokens.
+    Short,
     /// `no-usage`: the token counts are missing.
     NoUsage,
-    /// `no-done`: `[DONE]` is missing.
+    /// `no-done`: `[DONE]` is missing. This is valid, as the token counts are there.
     NoDone,
+    /// `no-end`: nothing says that the answer is whole: no reason to finish, no token counts, no `[DONE]`.
+    NoEnd,
+    /// `bare-done`: there is no empty line after `[DONE]`.
+    BareDone,
+    /// `no-blanks`: there is no empty line after any event.
+    NoBlanks,
+    /// `byte-order-mark`: one stands before the first event.
+    ByteOrderMark,
+    /// `role-first`: an event without text is sent at once, as a proxy sends the role of a chat.
+    RoleFirst,
+    /// `empty-events`: events without choices and comments stand between the tokens.
+    EmptyEvents,
+    /// `packed`: each event has two tokens.
+    Packed,
     /// `big-event`: the text of the first token has a length of one mebibyte. This is valid too.
     BigEvent,
+    /// `many-headers`: 90 headers more.
+    ManyHeaders,
+    /// `open-end`: the response does not end after `[DONE]`.
+    OpenEnd,
+    /// `close-after`: the connection is closed after the response, which does not announce it.
+    CloseAfter,
+    /// `encoded`: the head says that the body is compressed.
+    Encoded,
+    /// `redirect`: the client is sent to another path.
+    Redirect,
+    /// `whole`: the whole answer at once, as JSON.
+    Whole,
+    /// `json-error`: a status of success, and an error as JSON.
+    JsonError,
+    /// `html`: a status of success, and a page.
+    Html,
 }
 
-const NAMED: [(&str, FaultKind); 10] = [
+const NAMED: [(&str, FaultKind); 33] = [
     ("stall", FaultKind::Stall),
     ("reset", FaultKind::Reset),
     ("close", FaultKind::Close),
     ("bad-utf8", FaultKind::BadUtf8),
     ("split-utf8", FaultKind::SplitUtf8),
     ("error", FaultKind::Error),
+    ("error-text", FaultKind::ErrorText),
+    ("error-null", FaultKind::ErrorNull),
+    ("error-flat", FaultKind::ErrorFlat),
+    ("error-event", FaultKind::ErrorEvent),
+    ("error-comment", FaultKind::ErrorComment),
+    ("abort", FaultKind::Abort),
     ("no-token", FaultKind::NoToken),
+    ("empty-answer", FaultKind::EmptyAnswer),
+    ("short", FaultKind::Short),
     ("no-usage", FaultKind::NoUsage),
     ("no-done", FaultKind::NoDone),
+    ("no-end", FaultKind::NoEnd),
+    ("bare-done", FaultKind::BareDone),
+    ("no-blanks", FaultKind::NoBlanks),
+    ("byte-order-mark", FaultKind::ByteOrderMark),
+    ("role-first", FaultKind::RoleFirst),
+    ("empty-events", FaultKind::EmptyEvents),
+    ("packed", FaultKind::Packed),
     ("big-event", FaultKind::BigEvent),
+    ("many-headers", FaultKind::ManyHeaders),
+    ("open-end", FaultKind::OpenEnd),
+    ("close-after", FaultKind::CloseAfter),
+    ("encoded", FaultKind::Encoded),
+    ("redirect", FaultKind::Redirect),
+    ("whole", FaultKind::Whole),
+    ("json-error", FaultKind::JsonError),
+    ("html", FaultKind::Html),
 ];
 
 /// A fault and the requests that have it. As text: `stall@3` is the third request, `status-503@*` is every request.
@@ -132,6 +201,6 @@ mod tests {
         insta::assert_snapshot!(message("stall"), @"`stall`: expected KIND@N or KIND@*, as in stall@3");
         insta::assert_snapshot!(message("stall@0"), @"`stall@0`: `0` expected the number of a request, from 1, or *");
         insta::assert_snapshot!(message("status-200@1"), @"`status-200`: expected a status of 400 to 599, as in status-503");
-        insta::assert_snapshot!(message("hang@1"), @"`hang` is not a fault: expected status-NNN, stall, reset, close, bad-utf8, split-utf8, error, no-token, no-usage, no-done, big-event");
+        insta::assert_snapshot!(message("hang@1"), @"`hang` is not a fault: expected status-NNN, stall, reset, close, bad-utf8, split-utf8, error, error-text, error-null, error-flat, error-event, error-comment, abort, no-token, empty-answer, short, no-usage, no-done, no-end, bare-done, no-blanks, byte-order-mark, role-first, empty-events, packed, big-event, many-headers, open-end, close-after, encoded, redirect, whole, json-error, html");
     }
 }

@@ -193,12 +193,23 @@ impl PacedResponse {
                     Err(error) => return Err(error),
                 }
             }
+            self.trace_written();
             if self.sent > total {
                 return Ok(Progress::Ended(self.script.ending));
             }
             if self.sent < total {
                 return Ok(Progress::Until(self.timing.deadline));
             }
+        }
+    }
+
+    /// The tokens that were written have left by now.
+    fn trace_written(&mut self) {
+        let written = self.sent.min(self.script.tokens) as usize;
+        if let Some(trace) = &mut self.trace
+            && trace.tokens.len() < written
+        {
+            trace.tokens.resize(written, Instant::now());
         }
     }
 
@@ -211,9 +222,6 @@ impl PacedResponse {
         while self.sent < total && self.timing.deadline <= now && self.unwritten.len() < BATCH_BYTES {
             self.unwritten.extend_from_slice(self.script.token(self.sent));
             self.sent += 1;
-            if let Some(trace) = &mut self.trace {
-                trace.tokens.push(now);
-            }
             if self.sent < total {
                 self.timing.advance();
             }

@@ -22,6 +22,11 @@ pub fn response(status: u16, content_type: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// A response that sends the client to `location`.
+pub fn redirect(location: &str) -> Vec<u8> {
+    format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+}
+
 /// A response with a JSON body.
 fn json(status: u16, value: &impl Serialize) -> Vec<u8> {
     // Structs of strings and numbers can always be serialized.

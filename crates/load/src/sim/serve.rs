@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::completion_request::{CompletionRequest, RequestPrompt};
-use super::fault::{Fault, FaultKind};
+use super::fault::Fault;
 use super::http_request::{self, HttpRequest, Parsed};
 use super::pace::Pace;
 use super::pacer::{PacedResponse, Pacer, ResponseTrace, SharedResponse, TokenTiming};
@@ -26,6 +26,7 @@ use super::simulation::Simulation;
 use super::trace::{TraceFile, TraceSender};
 use crate::api::Api;
 use crate::prompts::open_encoder;
+use crate::wire;
 
 /// How long responses may continue after the shutdown began.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
@@ -67,8 +68,7 @@ pub async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    // Without it small chunks wait for acknowledgements. If it fails, the connection is closed already.
-                    let _ = socket.set_nodelay(true);
+                    wire::note_arrivals(&socket);
                     connections.spawn(Arc::clone(&server).serve_connection(Arc::new(socket)));
                     while connections.try_join_next().is_some() {}
                 }
@@ -86,6 +86,9 @@ pub async fn serve(
     drop(server);
     trace.map_or(Ok(()), TraceFile::finish)
 }
+
+/// Most bytes of one read.
+const READ_BYTES: usize = 16 << 10;
 
 struct SimServer {
     pace: Pace,
@@ -113,11 +116,10 @@ enum ServerResponse {
 impl SimServer {
     /// Responds to the requests of one connection, one after another.
     async fn serve_connection(self: Arc<Self>, socket: Arc<TcpStream>) {
-        let mut buffer = Vec::new();
+        let (mut buffer, mut arrived) = (Vec::new(), Instant::now());
         loop {
             let (response, length, keep) = match http_request::parse(&buffer) {
                 Ok(Parsed::Complete(request)) => {
-                    let arrived = Instant::now();
                     (self.respond(&request, arrived, &socket).await, request.length, request.keep)
                 }
                 Ok(Parsed::Partial { expects }) => {
@@ -125,8 +127,11 @@ impl SimServer {
                         return;
                     }
                     match read(&socket, &mut buffer).await {
-                        Ok(0) | Err(_) => return,
-                        Ok(_) => continue,
+                        Ok(wire::Read { length: 0, .. }) | Err(_) => return,
+                        Ok(read) => {
+                            arrived = read.arrived;
+                            continue;
+                        }
                     }
                 }
                 Err(status) => {
@@ -168,7 +173,7 @@ impl SimServer {
             tokio::select! {
                 biased;
                 ending = &mut ended => return ending.unwrap_or(Ending::Close),
-                read = read(socket, buffer) => if !matches!(read, Ok(1..)) {
+                read = read(socket, buffer) => if !read.is_ok_and(|read| read.length > 0) {
                     drop(shared);
                     return Ending::Close;
                 },
@@ -207,11 +212,11 @@ impl SimServer {
         }
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let fault = Fault::of(&self.faults, id + 1);
-        if let Some(FaultKind::Status(status)) = fault {
-            return Err(error(status, "simulated"));
-        }
         let prompt_tokens = self.prompt_tokens(&prompt);
         let content = ResponseContent { api, id, model: &self.model, prompt_tokens, tokens: request.tokens() };
+        if let Some(plain) = fault.and_then(|fault| content.plain(fault)) {
+            return Err(plain);
+        }
         let script =
             if request.stream { content.streamed(request.include_usage(), fault) } else { content.unstreamed() };
 
@@ -223,6 +228,8 @@ impl SimServer {
             None => self.pace.ttft,
         };
         let (slot, started) = self.slot(arrived).await?;
+        // If it fails, so does the rest.
+        let _ = write(socket, &script.at_once).await;
         let (ended, ending) = oneshot::channel();
         let trace = self.trace.clone().filter(|_| request.stream).map(|sender| ResponseTrace {
             sender,
@@ -289,15 +296,12 @@ impl Drop for WithdrawOnDrop {
     }
 }
 
-/// Reads the next bytes into `buffer`. Gives their number.
-async fn read(socket: &TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
-    loop {
-        socket.readable().await?;
-        match socket.try_read_buf(buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            read => return read,
-        }
-    }
+/// Reads the next bytes into `buffer`. Gives their number, and when they arrived.
+async fn read(socket: &TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<wire::Read> {
+    let mut bytes = [0; READ_BYTES];
+    let read = wire::read(socket, &mut bytes).await?;
+    buffer.extend_from_slice(bytes.get(..read.length).unwrap_or_default());
+    Ok(read)
 }
 
 async fn write(socket: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {

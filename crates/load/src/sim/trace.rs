@@ -1,4 +1,4 @@
-//! The trace: when the simulated vLLM accepted each request and wrote each token, to check the times of a client against.
+//! The trace: when each request arrived at the simulated vLLM and when each token was written, to check the times of a client against.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct TracedAnswer {
     /// The number of the request, in the order of arrival, from 1.
     pub request: u64,
-    /// When the last byte of the request had been read.
+    /// When the last byte of the request arrived.
     pub accepted_us: u64,
     /// When each token was written. Tokens that are due together are written together.
     pub tokens_us: Vec<u64>,
