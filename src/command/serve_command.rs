@@ -14,6 +14,9 @@ use crate::run::native_client::{self, ServingResult, prompt_process, serving_sum
 use crate::system::interrupt::interrupt;
 use crate::system::shell::Shell;
 
+const INSECURE: &str = "WARNING: --insecure: the certificate of the server is not checked; anyone on the way can read and \
+    change the requests, with their API key, and the answers";
+
 /// How long an interrupted load may take to end.
 const LAST: Duration = Duration::from_millis(500);
 
@@ -29,7 +32,7 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
     }
     shell.print(&serving_summary::opening(&arguments));
     if arguments.server.insecure {
-        shell.say("WARNING: --insecure: the certificate of the server is not checked; anyone on the way can read and change the requests, with their API key, and the answers");
+        shell.say(INSECURE);
     }
     let bar = (shell.terminal && !arguments.result.disable_tqdm).then(bar);
     // As `vllm bench serve` does: this command measures a server of the user.
@@ -63,14 +66,7 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
         bar.finish_and_clear();
     }
     if let Some(signal) = signal {
-        if result.summary.completed > 0 {
-            shell.print(&serving_summary::block(&result));
-            let saved = native_client::save_partial(&arguments, &result).world()?;
-            let wrote = saved.map(|path| format!("; wrote {}", path.display())).unwrap_or_default();
-            let (completed, total) = (result.summary.completed, arguments.dataset.num_prompts);
-            shell.say(&format!("interrupted: {completed} of {total} requests were completed{wrote}"));
-        }
-        return Ok(Exit::Signal(signal));
+        return report_partial(&result, shell).map(|()| Exit::Signal(signal));
     }
     shell.print(&serving_summary::block(&result));
     let saved = native_client::save(&arguments, &result, &shell.environment).world()?;
@@ -81,6 +77,19 @@ pub(super) async fn serve(words: &[String], shell: &Shell) -> Result<Exit> {
         shell.say(&format!("warning: {warning}"));
     }
     check_complete(&result).unmeasured().map(|()| Exit::Done)
+}
+
+/// Prints and writes what an interrupted load has measured, if it has.
+fn report_partial(result: &ServingResult, shell: &Shell) -> Result<()> {
+    let (completed, total) = (result.summary.completed, result.arguments.dataset.num_prompts);
+    if completed == 0 {
+        return Ok(());
+    }
+    shell.print(&serving_summary::block(result));
+    let saved = native_client::save_partial(&result.arguments, result).world()?;
+    let wrote = saved.map(|path| format!("; wrote {}", path.display())).unwrap_or_default();
+    shell.say(&format!("interrupted: {completed} of {total} requests were completed{wrote}"));
+    Ok(())
 }
 
 /// A result with failed requests does not describe the requested load.

@@ -238,7 +238,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// The words of an error: its message, else its other fields. `None` for a value that says that there is no error.
+/// The words of an error: its message, else its other fields. `None` for null, false and an empty text.
 pub fn words(json: &str) -> Option<String> {
     let value: Value = serde_json::from_str(json).ok()?;
     let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());

@@ -149,6 +149,21 @@ impl FromStr for Fault {
     }
 }
 
+impl FaultKind {
+    /// The event of an error within a stream, where the fault is one.
+    pub(super) fn error_event(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Error => r#"data: {"error":{"message":"simulated","type":"InternalServerError","code":500}}"#,
+            Self::ErrorText => r#"data: {"error":"simulated"}"#,
+            Self::ErrorNull => r#"data: {"error":{"message":null,"type":"simulated","code":500}}"#,
+            Self::ErrorFlat => r#"data: {"object":"error","message":"simulated","type":"ServerError","code":500}"#,
+            Self::ErrorEvent => "event: error\ndata: {\"message\":\"simulated\",\"code\":500}",
+            Self::ErrorComment => "event: error\n: simulated",
+            _ => return None,
+        })
+    }
+}
+
 impl FromStr for FaultKind {
     type Err = Error;
 

@@ -182,6 +182,7 @@ impl PacedResponse {
                 self.collect_due(Instant::now());
             }
             while !self.unwritten.is_empty() {
+                self.trace_written();
                 match self.socket.try_write(&self.unwritten) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(written) => {
@@ -193,7 +194,6 @@ impl PacedResponse {
                     Err(error) => return Err(error),
                 }
             }
-            self.trace_written();
             if self.sent > total {
                 return Ok(Progress::Ended(self.script.ending));
             }
@@ -203,7 +203,7 @@ impl PacedResponse {
         }
     }
 
-    /// The tokens that were written have left by now.
+    /// The tokens that were collected are written now.
     fn trace_written(&mut self) {
         let written = self.sent.min(self.script.tokens) as usize;
         if let Some(trace) = &mut self.trace

@@ -10,6 +10,9 @@ const TOKEN: &str = " token";
 /// Length of the text of [`FaultKind::BigEvent`].
 const BIG_TEXT: usize = 1 << 20;
 
+/// What [`FaultKind::EmptyEvents`] puts before each event.
+const EMPTY_EVENTS: &[u8] = b": keep-alive\n\ndata: {}\n\ndata: {\"choices\":[]}\n\n";
+
 /// How a response ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -101,22 +104,15 @@ impl ResponseContent<'_> {
 
     /// Changes `parts` as the fault says; returns how the response ends.
     fn spoil(&self, parts: &mut Parts, fault: FaultKind) -> Ending {
+        if let Some(event) = fault.error_event() {
+            parts.cut(Ending::Complete);
+            parts.usage = chunk(format!("{event}\n\n").as_bytes());
+            return Ending::Complete;
+        }
         match fault {
             FaultKind::Stall => return parts.cut(Ending::Never),
             FaultKind::Reset => return parts.cut(Ending::Reset),
             FaultKind::Close => return parts.cut(Ending::Close),
-            FaultKind::Error => {
-                parts.end_with(r#"data: {"error":{"message":"simulated","type":"InternalServerError","code":500}}"#)
-            }
-            FaultKind::ErrorText => parts.end_with(r#"data: {"error":"simulated"}"#),
-            FaultKind::ErrorNull => parts.end_with(r#"data: {"error":{"message":null,"type":"simulated","code":500}}"#),
-            FaultKind::ErrorFlat => {
-                parts.end_with(
-                    r#"data: {"object":"error","message":"simulated","type":"InternalServerError","code":500}"#,
-                );
-            }
-            FaultKind::ErrorEvent => parts.end_with("event: error\ndata: {\"message\":\"simulated\",\"code\":500}"),
-            FaultKind::ErrorComment => parts.end_with("event: error\n: simulated"),
             FaultKind::Abort => {
                 parts.cut(Ending::Complete);
                 parts.usage = self.token_event("", Some("abort"));
@@ -144,11 +140,7 @@ impl ResponseContent<'_> {
                 parts.at_once = chunk(self.event(Some(&self.role()), "null").as_bytes());
                 parts.before.clear();
             }
-            FaultKind::EmptyEvents => {
-                let empty =
-                    [chunk(b": keep-alive\n\n"), chunk(b"data: {}\n\n"), chunk(b"data: {\"choices\":[]}\n\n")].concat();
-                parts.each(|event| [empty.as_slice(), event].concat());
-            }
+            FaultKind::EmptyEvents => parts.each(|event| [chunk(EMPTY_EVENTS).as_slice(), event].concat()),
             FaultKind::Packed => {
                 let two = TOKEN.repeat(2);
                 (parts.first, parts.token) = (self.token_event(&two, None), self.token_event(&two, None));
@@ -166,8 +158,8 @@ impl ResponseContent<'_> {
                 return Ending::Never;
             }
             FaultKind::CloseAfter => return Ending::Close,
-            // These are no streams.
-            FaultKind::Status(_) | FaultKind::Redirect | FaultKind::Whole | FaultKind::JsonError | FaultKind::Html => {}
+            // The others are not streams.
+            _ => {}
         }
         Ending::Complete
     }
@@ -312,12 +304,6 @@ impl Parts {
             (self.done, self.end) = (Vec::new(), false);
         }
         ending
-    }
-
-    /// Ends after half of the tokens with an event.
-    fn end_with(&mut self, event: &str) {
-        self.cut(Ending::Complete);
-        self.usage = chunk(format!("{event}\n\n").as_bytes());
     }
 
     fn each(&mut self, change: impl Fn(&[u8]) -> Vec<u8>) {
