@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use anyhow::Context;
 use indexmap::IndexMap;
-use regex::Regex;
 use serde::{Deserialize, Serialize};
+
+use crate::result::python_json::plain;
 
 /// One row of a table: column to cell; an empty cell is `None`.
 pub type Record = IndexMap<String, Option<Cell>>;
@@ -91,6 +91,5 @@ impl fmt::Display for Cell {
 /// A text that is not an array of rows, with the position.
 pub fn read(text: &str) -> anyhow::Result<Vec<Record>> {
     // pandas writes NaN for a cell that a row lacks.
-    let literal = Regex::new(r#"([^\\]":\s*)NaN\b"#).context("cannot read NaN cells")?;
-    Ok(serde_json::from_str(&literal.replace_all(text, "${1}null"))?)
+    Ok(serde_json::from_str(&plain(text))?)
 }
