@@ -116,7 +116,7 @@ impl Calibration<'_> {
 
     async fn known(&self) -> Result<KnownNoise> {
         let Prepared { plan, config, .. } = &self.prepared;
-        let noise = noise_store::read(&self.store, &plan.device).await?;
+        let noise = noise_store::read(&self.store, &plan.device, |text| self.shell.say(text)).await?;
         let cases: Vec<CaseFacts> = plan.cases.iter().map(CaseFacts::from).collect();
         let precision = f64::from(self.arguments.precision) / 100.0;
         Ok(KnownNoise::of(&noise, &cases, &config.verdict, precision))

@@ -92,7 +92,7 @@ impl Measure<'_> {
         let Some(place) = &self.config.store else { return Ok(Default::default()) };
         let read = async {
             let store = Store::open(place, &self.shell.environment)?;
-            let noise = noise_store::read(&store, &self.plan.device).await?;
+            let noise = noise_store::read(&store, &self.plan.device, |text| self.shell.say(text)).await?;
             Ok((Some(store), noise))
         };
         match read.await {
