@@ -60,7 +60,7 @@ fn repetition(cases: &[CaseFacts], at: usize) -> Repetition {
         let metrics = metrics.map(|(metric, facts)| (facts.id.to_owned(), value(number + metric))).collect();
         (
             case.name.raw().to_owned(),
-            Outcome::Measured(Measurement { kind: Kind::Serving, metrics, warnings: Vec::new() }),
+            Outcome::Measured(Measurement { kind: Kind::Serving, metrics, missing: Vec::new(), warnings: Vec::new() }),
         )
     };
     cases.iter().enumerate().map(of_case).collect()

@@ -109,7 +109,12 @@ impl Simulation {
                 self.metrics.iter().zip(values).map(|(metric, value)| (metric.id.to_owned(), 100.0 * value.exp()));
             (
                 case.name.raw().to_owned(),
-                Outcome::Measured(Measurement { kind: case.kind, metrics: metrics.collect(), warnings: Vec::new() }),
+                Outcome::Measured(Measurement {
+                    kind: case.kind,
+                    metrics: metrics.collect(),
+                    missing: Vec::new(),
+                    warnings: Vec::new(),
+                }),
             )
         };
         self.cases.iter().zip(values.chunks(self.metrics.len())).map(of_case).collect()

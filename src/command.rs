@@ -21,6 +21,7 @@ pub mod plan_command;
 pub mod plan_output;
 pub mod planning_flags;
 pub mod plugin_options;
+mod preflight;
 pub mod prepare;
 pub mod publish_command;
 mod publish_settings;

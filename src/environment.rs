@@ -1,13 +1,60 @@
 //! The process environment as a value, and the secrets in it. `main` reads the environment once; nothing else does.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 
 /// Environment variables, by name. An empty value counts as unset, as it does on every CI.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
+/// What a word or a value lacks that is given to other programs, which would get another one.
+pub const NOT_UTF8: &str = "is not UTF-8 text: rename the file or folder, or reach it by a link with another name";
+
+/// Variables that are read here, and beginnings of their names.
+const READ: [&str; 12] = [
+    "VLLM_PERF_",
+    "GITHUB_",
+    "BUILDKITE",
+    "HF_",
+    "HOME",
+    "PATH",
+    "XDG_CACHE_HOME",
+    "DOCKER_CONFIG",
+    "SERVING_JSON",
+    "LATENCY_JSON",
+    "STARTUP_JSON",
+    "THROUGHPUT_JSON",
+];
+
 impl Environment {
+    /// The variables of a process. Those that are not UTF-8 text and are not read here are left out: a child would get
+    /// another value.
+    ///
+    /// # Errors
+    /// One that is read here is not UTF-8 text.
+    pub fn of_process(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, String> {
+        let mut read = BTreeMap::new();
+        for (name, value) in variables {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => {
+                    read.insert(name, value);
+                }
+                Err(value) if READ.iter().any(|beginning| name.starts_with(beginning)) => {
+                    return Err(format!("{name}, `{}`, {NOT_UTF8}", value.to_string_lossy()));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Self(read))
+    }
+
+    /// Every variable, also the empty ones, sorted by name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The value of `name`, or `None` where it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
@@ -16,6 +63,18 @@ impl Environment {
     /// Whether `name` is set, even to an empty value.
     pub fn is_set(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+
+    /// Whether `name` is switched on.
+    ///
+    /// # Errors
+    /// Its value is neither a yes nor a no.
+    pub fn is_on(&self, name: &str) -> Result<bool, String> {
+        match self.get(name).map(str::to_ascii_lowercase).as_deref() {
+            None | Some("0" | "false" | "no" | "off") => Ok(false),
+            Some("1" | "true" | "yes" | "on") => Ok(true),
+            Some(other) => Err(format!("{name} must be 1 or 0, not `{other}`")),
+        }
     }
 
     /// The value of `name` as a secret.
@@ -137,6 +196,34 @@ mod tests {
         let environment: Environment = [("A", ""), ("B", "b")].into_iter().collect();
         assert_eq!(environment.get("A"), None);
         assert_eq!(environment.get("B"), Some("b"));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_never_changed() {
+        use std::os::unix::ffi::OsStringExt;
+        let of = |name: &str, value: &[u8]| {
+            let variables = [(name.into(), OsString::from_vec(value.to_vec())), ("A".into(), "a".into())];
+            Environment::of_process(variables.into_iter())
+        };
+        for name in ["VLLM_PERF_OUT", "HOME", "GITHUB_EVENT_PATH", "HF_HOME", "SERVING_JSON"] {
+            let error = of(name, b"o-\xfc").unwrap_err();
+            assert!(error.starts_with(&format!("{name}, `o-\u{fffd}`, is not UTF-8 text")), "{error}");
+            assert_eq!(of(name, "o-\u{fc}".as_bytes()).unwrap().get(name), Some("o-\u{fc}"));
+        }
+        let other = of("LS_COLORS", b"\xfc").unwrap();
+        assert_eq!((other.is_set("LS_COLORS"), other.get("A")), (false, Some("a")));
+    }
+
+    #[test]
+    fn a_switch_is_on_or_off_and_nothing_else() {
+        let read = |value: &str| [("DRY_RUN", value)].into_iter().collect::<Environment>().is_on("DRY_RUN");
+        for (value, expected) in
+            [("1", true), ("true", true), ("Yes", true), ("0", false), ("false", false), ("", false)]
+        {
+            assert_eq!(read(value), Ok(expected), "{value}");
+        }
+        assert_eq!(read("2").unwrap_err(), "DRY_RUN must be 1 or 0, not `2`");
+        assert!(read("maybe").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod case_commands;
 pub mod case_files;
 pub mod merge;
+pub mod python_json;
 pub mod result_document;
 pub mod upstream_compare;
 pub mod upstream_table;

@@ -11,6 +11,7 @@ pub mod interim_analysis;
 pub mod journal;
 pub mod launch;
 pub mod measure;
+pub mod mounted_data_sets;
 pub mod native_client;
 pub mod notices;
 pub mod pass;

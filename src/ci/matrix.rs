@@ -140,7 +140,7 @@ mod tests {
                     &SuiteFiles::Everywhere,
                 )
                 .unwrap();
-                let models = suite::models(&files).unwrap();
+                let models = suite::models(&files).unwrap().0;
                 assert_eq!(sizes_without_runner(*device, &models, &config, &filter), [0; 0], "{device}");
                 all.extend(jobs(*device, &models, &config, &filter));
             }

@@ -1,6 +1,7 @@
 //! The command line: what can be typed. What each command does is decided in its own file.
 
 use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::calibrate_command::CalibrateArgs;
@@ -112,18 +113,114 @@ fn forget_empty(command: clap::Command, environment: &Environment) -> clap::Comm
     command.mut_subcommands(|subcommand| forget_empty(subcommand, environment))
 }
 
+/// The definition for `-h`, whose text fits a screen: without the variables of the flags.
+fn brief(command: clap::Command) -> clap::Command {
+    let more = "`--help` has every flag with its variable.";
+    let after = match command.get_after_help() {
+        Some(text) => format!("{text}\n\n{more}"),
+        None => more.to_owned(),
+    };
+    command.mut_args(|argument| argument.hide_env(true)).after_help(after).mut_subcommands(brief)
+}
+
 /// Parses `words` (the program's name first).
 ///
 /// # Errors
-/// Usage errors, and the texts of `--help` and `--version`.
+/// Usage errors, and the texts of `-h`, `--help` and `--version`.
 pub fn parse(words: &[String], environment: &Environment) -> Result<Cli, clap::Error> {
-    let matches = definition(environment).try_get_matches_from(words)?;
+    let definition = definition(environment);
+    let is_brief = words.iter().any(|word| word == "-h");
+    let definition = if is_brief { brief(definition) } else { definition };
+    let matches = definition.clone().try_get_matches_from(words).map_err(|error| {
+        match variable_of(&error, words, &definition, environment) {
+            Some(variable) => with_variable(&variable, &error),
+            None => error,
+        }
+    })?;
     Cli::from_arg_matches(&matches)
+}
+
+/// The variable that a wrong value is from, where the flag was not typed.
+fn variable_of(
+    error: &clap::Error,
+    words: &[String],
+    definition: &clap::Command,
+    environment: &Environment,
+) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    let flag = argument.split_whitespace().next()?;
+    let is_typed = words.iter().any(|word| word.split('=').next() == Some(flag));
+    let mut command = definition;
+    while let Some(inner) = words.iter().skip(1).find_map(|word| command.find_subcommand(word)) {
+        command = inner;
+    }
+    let found = command.get_arguments().find(|it| it.get_long() == flag.strip_prefix("--"))?;
+    let variable = found.get_env()?.to_str()?;
+    (!is_typed && environment.get(variable).is_some()).then(|| variable.to_owned())
+}
+
+/// The first sentence of an error, with the variable.
+fn with_variable(variable: &str, error: &clap::Error) -> clap::Error {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    clap::Error::raw(error.kind(), format!("{first} (from the variable {variable})\n"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The names of all commands that people call, as words.
+    fn commands(command: &clap::Command, before: &[String]) -> Vec<Vec<String>> {
+        let mut all = vec![before.to_vec()];
+        for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+            all.extend(commands(inner, &[before, &[inner.get_name().to_owned()]].concat()));
+        }
+        all
+    }
+
+    fn help(words: &[String], flag: &str) -> String {
+        let words = [words, &[flag.to_owned()]].concat();
+        parse(&words, &Environment::default()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_short_help_of_every_command_fits_a_screen_and_the_long_one_has_every_variable() {
+        let definition = definition(&Environment::default());
+        let all = commands(&definition, &["vllm-perf".to_owned()]);
+        assert!(all.len() > 15, "{all:?}");
+        for words in all {
+            let (short, long) = (help(&words, "-h"), help(&words, "--help"));
+            assert!(short.lines().count() <= 40, "{words:?}: {} lines\n{short}", short.lines().count());
+            assert!(!short.contains("[env:"), "{short}");
+            let command = words[1..].iter().fold(&definition, |command, name| command.find_subcommand(name).unwrap());
+            for variable in command.get_arguments().filter_map(|it| it.get_env()?.to_str()) {
+                assert!(
+                    long.replace(char::is_whitespace, "").contains(&format!("[env:{variable}")),
+                    "{variable}\n{long}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_of_a_variable_names_the_variable() {
+        let environment: Environment = [("VLLM_PERF_PAIRS", "many")].into_iter().collect();
+        let error = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            let definition = definition(&environment);
+            let error = definition.clone().try_get_matches_from(&words).unwrap_err();
+            variable_of(&error, &words, &definition, &environment)
+                .map_or_else(|| error.to_string(), |variable| with_variable(&variable, &error).to_string())
+        };
+        // clap reads the variables of the process; the flag stands for the variable here.
+        assert!(error(&["vllm-perf", "run", "--pairs=0"]).starts_with("error: invalid value '0' for '--pairs <N>'"));
+        let raw = clap::Error::raw(
+            clap::error::ErrorKind::InvalidValue,
+            "invalid value 'many' for '--pairs <N>': x\n\nMore\n",
+        );
+        insta::assert_snapshot!(with_variable("VLLM_PERF_PAIRS", &raw), @"error: invalid value 'many' for '--pairs <N>': x (from the variable VLLM_PERF_PAIRS)");
+    }
 
     #[test]
     fn the_definition_is_consistent() {

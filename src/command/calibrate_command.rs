@@ -11,7 +11,7 @@ use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{CaseFacts, Comparison};
 
 use super::prepare::{self, Prepared};
-use super::{conclude, hub_token};
+use super::{conclude, hub_token, preflight};
 use crate::command::planning_flags::Planning;
 use crate::command::run_flags::Timeouts;
 use crate::duration;
@@ -42,6 +42,13 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let plan = &mut prepared.plan;
     plan.sides.base.clone_from(&plan.sides.head);
     plan.strategy = Strategy::Paired;
+    let processes = Processes::new(shell.program.clone());
+    let checked = preflight::check(plan, &arguments.planning.out, shell);
+    match interruptible(&processes, checked).await {
+        Ok(checked) => checked?,
+        Err(signal) => return Ok(Exit::Signal(signal)),
+    }
+    preflight::leave_out_data_sets(plan)?;
     hub_token::check(plan, &shell.environment).mistake()?;
     Calibration { arguments, prepared, store, begun, shell }.run().await
 }
@@ -103,12 +110,13 @@ impl Calibration<'_> {
             longest = longest.max(begun.elapsed());
         }
         self.shell.print(&known.table());
-        Ok(Exit::Done)
+        let is_whole = conclude::say_invalid(&self.prepared.plan.skipped, self.shell);
+        Ok(if is_whole { Exit::Done } else { Exit::Unmeasured })
     }
 
     async fn known(&self) -> Result<KnownNoise> {
         let Prepared { plan, config, .. } = &self.prepared;
-        let noise = noise_store::read(&self.store, &plan.device).await?;
+        let noise = noise_store::read(&self.store, &plan.device, |text| self.shell.say(text)).await?;
         let cases: Vec<CaseFacts> = plan.cases.iter().map(CaseFacts::from).collect();
         let precision = f64::from(self.arguments.precision) / 100.0;
         Ok(KnownNoise::of(&noise, &cases, &config.verdict, precision))

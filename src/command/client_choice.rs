@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use indexmap::IndexMap;
 use vllm_load::prompts;
 use vllm_verdict::case::MeasuredBy;
+use vllm_verdict::number::plural;
 
 use crate::command::planning_flags::Client;
 use crate::environment::Environment;
@@ -28,16 +30,45 @@ pub fn choose(plan: &mut Plan, choice: Client, environment: &Environment) -> Res
     // One file is the data set of many cases.
     let mut data_sets = DataSets::new();
     for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
-        case.measured_by = match (choice, check_native(case, simulated, environment, &mut data_sets)) {
-            (Client::Vllm, _) | (Client::Auto, Err(_)) => MeasuredBy::Vllm,
-            (Client::Native | Client::Auto, Ok(())) => MeasuredBy::Native,
+        let native = check_native(case, simulated, environment, &mut data_sets);
+        (case.measured_by, case.client_reason) = match (choice, native) {
+            (Client::Vllm, _) => (MeasuredBy::Vllm, Some("--client vllm".to_owned())),
+            (Client::Auto, Err(error)) => (MeasuredBy::Vllm, Some(format!("{error:#}"))),
+            (Client::Native | Client::Auto, Ok(())) => (MeasuredBy::Native, None),
             (Client::Native, Err(error)) => {
                 let name = &case.name;
                 return Err(error.context(format!("the native client cannot measure `{name}`; use --client auto")));
             }
         };
     }
+    if choice == Client::Auto {
+        plan.notices.extend(sentences(&plan.cases));
+    }
     Ok(())
+}
+
+/// Most sentences about the clients in a report.
+const SENTENCES: usize = 3;
+
+/// For the reader of the report: how many cases vLLM's client measures, for each reason.
+fn sentences(cases: &[Case]) -> Vec<String> {
+    let mut reasons: IndexMap<&str, usize> = IndexMap::new();
+    for reason in cases.iter().filter_map(|case| case.client_reason.as_deref()) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    reasons.sort_by(|_, one, _, other| other.cmp(one));
+    let mut sentences: Vec<String> = reasons
+        .iter()
+        .take(SENTENCES)
+        .map(|(reason, count)| {
+            let verb = if *count == 1 { "is" } else { "are" };
+            format!("{} {verb} measured by `vllm bench serve`: {reason}.", plural(*count, "serving case"))
+        })
+        .collect();
+    if reasons.len() > SENTENCES {
+        sentences.push(format!("`plan.json` has {} more reasons for this client.", reasons.len() - SENTENCES));
+    }
+    sentences
 }
 
 /// Whether the native client can measure a case; the error is the reason why not.
@@ -50,7 +81,7 @@ fn check_native(case: &Case, simulated: bool, environment: &Environment, data_se
     let tokenizer = arguments.model.tokenizer_id();
     ensure!(
         simulated || native_client::draw::find_tokenizer(tokenizer, environment).is_some(),
-        "no tokenizer.json of `{tokenizer}` in its folder or the Hugging Face cache"
+        "no tokenizer.json of `{tokenizer}` in its folder or in the Hugging Face cache (HF_HOME)"
     );
     if let Some(path) = &arguments.dataset.dataset_path {
         ensure!(path.is_file(), "no file {} on this machine", path.display());
@@ -61,4 +92,57 @@ fn check_native(case: &Case, simulated: bool, environment: &Environment, data_se
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use vllm_verdict::case::Kind;
+
+    use super::*;
+    use crate::plan::suite::Command;
+
+    fn case(name: &str, flags: &str) -> Case {
+        let argv = shell_words::split(&format!("vllm bench serve --model org/tiny {flags}")).unwrap();
+        Case {
+            name: name.to_owned(),
+            kind: Kind::Serving,
+            test: name.to_owned(),
+            model: "org/tiny".to_owned(),
+            request_rate: Some("inf".to_owned()),
+            max_concurrency: Some(1),
+            server: Some(Command { argv: Vec::new(), env: IndexMap::new() }),
+            client: Command { argv, env: IndexMap::new() },
+            measured_by: MeasuredBy::Vllm,
+            client_reason: None,
+        }
+    }
+
+    fn reason(flags: &str) -> String {
+        let checked = check_native(&case("a", flags), false, &Environment::default(), &mut DataSets::new());
+        format!("{:#}", checked.unwrap_err())
+    }
+
+    #[test]
+    fn the_reason_for_vllms_client_names_what_is_missing() {
+        insta::assert_snapshot!(reason(""), @"no tokenizer.json of `org/tiny` in its folder or in the Hugging Face cache (HF_HOME)");
+        insta::assert_snapshot!(reason("--lora-modules a"), @"`--lora-modules` is a flag of `vllm bench serve` that the native client lacks");
+        insta::assert_snapshot!(reason("--backend openai-embeddings"), @"`--backend openai-embeddings` is not supported by the native client: it has vllm, openai, openai-chat");
+        let tokenizer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
+        let flags = format!("--tokenizer {tokenizer} --dataset-name sharegpt --dataset-path ./not-here.json");
+        insta::assert_snapshot!(reason(&flags), @"no file ./not-here.json on this machine");
+    }
+
+    #[test]
+    fn a_report_has_one_sentence_for_each_reason() {
+        let with = |name: &str, reason: &str| Case { client_reason: Some(reason.to_owned()), ..case(name, "") };
+        let mut cases = vec![case("native", ""), with("a", "one"), with("b", "two"), with("c", "two")];
+        insta::assert_snapshot!(sentences(&cases).join("\n"), @r"
+        2 serving cases are measured by `vllm bench serve`: two.
+        1 serving case is measured by `vllm bench serve`: one.
+        ");
+        cases.extend(["three", "four", "five"].map(|reason| with("d", reason)));
+        assert_eq!(sentences(&cases).len(), 4);
+        insta::assert_snapshot!(sentences(&cases)[3], @"`plan.json` has 2 more reasons for this client.");
+        assert_eq!(sentences(&cases[..1]), [""; 0]);
+    }
 }

@@ -105,7 +105,12 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
     let head_folders = results_folder::repetitions(head)?;
     let planned_pairs = u32::try_from(base_folders.len().max(head_folders.len())).unwrap_or(u32::MAX);
     let repetitions = |folders: &[Folder]| folders.iter().map(Folder::repetition).collect();
-    let plans = [plan_of(base)?, plan_of(head)?];
+    let plans = [base, head].map(|folder| {
+        plan_of(folder).unwrap_or_else(|error| {
+            shell.say(&format!("{error:#}: its device and its clients are not known"));
+            None
+        })
+    });
     let cases = measured_by(&plans, result::facts(base_folders.iter().chain(&head_folders)));
     let subject =
         Subject { device: device(arguments, &plans)?, ..subject([base, head].map(|path| path.display().to_string())) };
@@ -176,7 +181,7 @@ async fn known_noise(
         if required && !store.is_there() {
             return Err(anyhow!("--noise: `{place}` is not a folder")).mistake();
         }
-        noise_store::read(&store, device).await
+        noise_store::read(&store, device, |text| shell.say(text)).await
     };
     match device {
         Some(device) => match read(device).await {

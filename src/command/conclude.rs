@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
-use vllm_verdict::v1::{Comparison, Provider};
+use vllm_verdict::v1::{Comparison, Provider, Skipped};
 
 use crate::ci::event::CiRun;
 use crate::command::head_records;
+use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
@@ -46,6 +47,7 @@ pub(super) async fn conclude(
     if let Some(path) = &ci.output {
         write_outputs(path, ci, plan, comparison, out)?;
     }
+    let is_whole = say_invalid(&comparison.skipped, shell);
     // Probes of a search do not count: the largest concurrency is known once one fails.
     let planned = |entry: &&Entry| plan.cases.iter().any(|case| case.name == entry.case);
     let ran = || journal.entries().iter().filter(planned);
@@ -61,7 +63,17 @@ pub(super) async fn conclude(
         shell.say(&format!("{} without a value on one side", plural(comparison.counts.not_measured, "primary row")));
         return Ok(Exit::Unmeasured);
     }
-    Ok(Exit::Done)
+    Ok(if is_whole { Exit::Done } else { Exit::Unmeasured })
+}
+
+/// Names the tests that cannot be run as they are written; returns whether there are none.
+pub fn say_invalid(skipped: &[Skipped], shell: &Shell) -> bool {
+    let mut invalid = skipped.iter().filter(|skipped| skipped.invalid).peekable();
+    let is_whole = invalid.peek().is_none();
+    for Skipped { name, reason, .. } in invalid {
+        shell.say(&format!("{} was not measured: {}", escape::name(name), escape::sentence(reason)));
+    }
+    is_whole
 }
 
 /// Prints which phases ran and how long they took.

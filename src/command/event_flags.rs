@@ -12,6 +12,7 @@ use crate::exit::Classify;
 use crate::names;
 use crate::system::git::Git;
 use crate::system::github::Github;
+use crate::system::regular_file;
 use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
 
@@ -35,13 +36,19 @@ pub struct EventArgs {
     #[arg(long, env = "VLLM_PERF_PROVIDER", value_enum, default_value = "auto", hide_possible_values = true)]
     pub provider: ProviderChoice,
     /// Name of the event, in place of GITHUB_EVENT_NAME
-    #[arg(long, env = "VLLM_PERF_EVENT_NAME", value_name = "NAME")]
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_EVENT_NAME", value_name = "NAME")]
     pub event_name: Option<String>,
     /// Payload of the event, in place of GITHUB_EVENT_PATH
-    #[arg(long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_EVENT_PATH", value_name = "FILE")]
     pub event_path: Option<PathBuf>,
     /// Name of the environment variable that holds the GitHub token
-    #[arg(long, env = "VLLM_PERF_GITHUB_TOKEN_ENV", value_name = "NAME", default_value = "GITHUB_TOKEN")]
+    #[arg(
+        hide_short_help = true,
+        long,
+        env = "VLLM_PERF_GITHUB_TOKEN_ENV",
+        value_name = "NAME",
+        default_value = "GITHUB_TOKEN"
+    )]
     pub github_token_env: String,
 }
 
@@ -103,7 +110,8 @@ impl EventArgs {
                     .or_else(|| environment.get("GITHUB_EVENT_PATH").map(Path::new))
                     .context("no event payload: set GITHUB_EVENT_PATH or give --event-path")
                     .mistake()?;
-                let payload = std::fs::read_to_string(path)
+                let payload = std::fs::read(path)
+                    .and_then(regular_file::utf8)
                     .with_context(|| format!("cannot read the event payload `{}`", path.display()))
                     .mistake()?;
                 github_event::parse(name, &payload, environment).mistake()

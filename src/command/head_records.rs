@@ -40,7 +40,7 @@ async fn of(results: &Folder, plan: &Plan, config: &Config, shell: &Shell) -> Re
     if head.is_some_and(|head| !head.server_args.is_empty()) {
         anyhow::bail!("head was measured with custom server arguments");
     }
-    let mut flags = identity_flags::from_variables(&shell.environment);
+    let mut flags = identity_flags::from_variables(&shell.environment)?;
     flags.commit = head.and_then(|head| head.commit.clone());
     let device = plan.device.clone();
     let identity =

@@ -23,10 +23,12 @@ pub async fn identity(
     environment: &Environment,
 ) -> Result<Identity> {
     let of_event = |field: fn(&Event) -> &Option<String>| event.and_then(|event| field(event).clone());
-    let number = |name: &str| environment.get(name).and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| number(environment, name);
     // Buildkite's ids are UUIDs; the number of a build grows, as the number of a run must.
     let build = match (event.map(|event| event.provider), config.build_number_offset) {
-        (Some(Provider::Buildkite), Some(offset)) => number("BUILDKITE_BUILD_NUMBER").map(|build| offset + build),
+        (Some(Provider::Buildkite), Some(offset)) => {
+            number("BUILDKITE_BUILD_NUMBER")?.map(|build| offset.saturating_add(build))
+        }
         _ => None,
     };
     let commit = flags.commit.clone().or_else(|| of_event(|it| &it.head_sha)).unwrap_or_default();
@@ -35,13 +37,13 @@ pub async fn identity(
         None if commit.is_empty() => 0,
         None => committed(&commit, &Git::new(environment)).await.mistake()?,
     };
-    let attempt = number("GITHUB_RUN_ATTEMPT").and_then(|attempt| u32::try_from(attempt).ok());
+    let (run, attempt) = (number("GITHUB_RUN_ID")?, attempt(environment, "GITHUB_RUN_ATTEMPT")?);
     Ok(Identity {
         repository: flags.repository.clone().or_else(|| of_event(|it| &it.repository)).unwrap_or_default(),
         branch: flags.branch.clone().or_else(|| of_event(|it| &it.branch)).unwrap_or_default(),
         commit,
         timestamp,
-        workflow_id: flags.workflow_id.or_else(|| number("GITHUB_RUN_ID")).or(build).unwrap_or_default(),
+        workflow_id: flags.workflow_id.or(run).or(build).unwrap_or_default(),
         job_id: flags.job_id.or(build).unwrap_or_default(),
         run_attempt: flags.run_attempt.or(attempt).unwrap_or(1),
         runner: runner(device)?,
@@ -49,16 +51,46 @@ pub async fn identity(
 }
 
 /// The flags of `records` as `run` gets them: from their variables.
-pub fn from_variables(environment: &Environment) -> IdentityArgs {
-    let number = |name: &str| environment.get(name).and_then(|text| text.parse().ok());
-    IdentityArgs {
+///
+/// # Errors
+/// The user's mistake (exit 2): a variable that is not a number from 1.
+pub fn from_variables(environment: &Environment) -> Result<IdentityArgs> {
+    let number = |name: &str| number(environment, name);
+    Ok(IdentityArgs {
         branch: environment.get("VLLM_PERF_BRANCH").map(str::to_owned),
-        timestamp: number("VLLM_PERF_TIMESTAMP"),
-        workflow_id: number("VLLM_PERF_WORKFLOW_ID"),
-        job_id: number("VLLM_PERF_JOB_ID"),
-        run_attempt: number("VLLM_PERF_RUN_ATTEMPT").and_then(|attempt| u32::try_from(attempt).ok()),
+        timestamp: number("VLLM_PERF_TIMESTAMP")?,
+        workflow_id: number("VLLM_PERF_WORKFLOW_ID")?,
+        job_id: number("VLLM_PERF_JOB_ID")?,
+        run_attempt: attempt(environment, "VLLM_PERF_RUN_ATTEMPT")?,
         ..IdentityArgs::default()
+    })
+}
+
+/// Checks the variables that [`identity`] and [`from_variables`] read at the end of a run: before it, the user can correct
+/// them.
+///
+/// # Errors
+/// The user's mistake (exit 2): a variable that is not a number from 1.
+pub fn check_variables(environment: &Environment) -> Result<()> {
+    from_variables(environment)?;
+    attempt(environment, "GITHUB_RUN_ATTEMPT")?;
+    for name in ["GITHUB_RUN_ID", "BUILDKITE_BUILD_NUMBER"] {
+        number(environment, name)?;
     }
+    Ok(())
+}
+
+/// The number in a variable.
+fn number(environment: &Environment, name: &str) -> Result<Option<u64>> {
+    let Some(text) = environment.get(name) else { return Ok(None) };
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.map(Some).with_context(|| format!("{name} must be a whole number from 1, not `{text}`")).mistake()
+}
+
+fn attempt(environment: &Environment, name: &str) -> Result<Option<u32>> {
+    let Some(attempt) = number(environment, name)? else { return Ok(None) };
+    let attempt = u32::try_from(attempt).with_context(|| format!("{name}: `{attempt}` is too large"));
+    attempt.map(Some).mistake()
 }
 
 /// When the commit was made, in seconds since 1970.
@@ -95,16 +127,16 @@ pub struct IdentityArgs {
     #[arg(long, env = "VLLM_PERF_COMMIT", value_name = "HASH")]
     pub commit: Option<String>,
     /// Date of the commit, in place of git's (seconds since 1970)
-    #[arg(long, env = "VLLM_PERF_TIMESTAMP", value_name = "SECONDS")]
+    #[arg(long, env = "VLLM_PERF_TIMESTAMP", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timestamp: Option<u64>,
     /// Increasing number of the CI run, in place of GITHUB_RUN_ID
-    #[arg(long, env = "VLLM_PERF_WORKFLOW_ID", value_name = "N")]
+    #[arg(long, env = "VLLM_PERF_WORKFLOW_ID", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub workflow_id: Option<u64>,
     /// The job of the run (number)
-    #[arg(long, env = "VLLM_PERF_JOB_ID", value_name = "N")]
+    #[arg(long, env = "VLLM_PERF_JOB_ID", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub job_id: Option<u64>,
     /// Attempt number of the run, in place of GITHUB_RUN_ATTEMPT (number)
-    #[arg(long, env = "VLLM_PERF_RUN_ATTEMPT", value_name = "N")]
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_RUN_ATTEMPT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub run_attempt: Option<u32>,
 }
 
@@ -117,8 +149,31 @@ mod tests {
     async fn of(environment: &Environment, config: &RecordsConfig) -> Identity {
         let device = Device { name: DeviceName::Cpu, device_type: "x".into(), count: 1, image_suffix: "-cpu".into() };
         let (event, _) = crate::ci::event::buildkite_event::parse(environment);
-        let flags = IdentityArgs { timestamp: Some(1), ..from_variables(environment) };
+        let flags = IdentityArgs { timestamp: Some(1), ..from_variables(environment).unwrap() };
         identity(&flags, Some(&event), device, config, environment).await.unwrap()
+    }
+
+    #[test]
+    fn a_variable_that_is_no_number_is_a_mistake_that_names_it() {
+        for name in [
+            "VLLM_PERF_TIMESTAMP",
+            "VLLM_PERF_WORKFLOW_ID",
+            "VLLM_PERF_JOB_ID",
+            "VLLM_PERF_RUN_ATTEMPT",
+            "GITHUB_RUN_ID",
+            "GITHUB_RUN_ATTEMPT",
+            "BUILDKITE_BUILD_NUMBER",
+        ] {
+            for value in ["yesterday", "abc", "-1", "0", "1.5", "1e3", " 7", "99999999999999999999"] {
+                let error = check_variables(&[(name, value)].into_iter().collect()).unwrap_err();
+                assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
+                assert_eq!(error.to_string(), format!("{name} must be a whole number from 1, not `{value}`"));
+            }
+            check_variables(&[(name, "1764000000")].into_iter().collect()).unwrap();
+            check_variables(&[(name, "")].into_iter().collect()).unwrap();
+        }
+        let large = check_variables(&[("GITHUB_RUN_ATTEMPT", "4294967296")].into_iter().collect());
+        assert_eq!(large.unwrap_err().to_string(), "GITHUB_RUN_ATTEMPT: `4294967296` is too large");
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use crate::ci::matrix::{self, JobFilter, MatrixJob, github_matrix};
 use crate::ci::trigger;
 use crate::command::consent::{Consent, consent};
 use crate::command::event_flags::{EventArgs, refresh_labels};
+use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::Trigger;
 use crate::plan::config::Config;
@@ -94,7 +95,10 @@ fn jobs(arguments: &MatrixArgs, event: &Event, config: &Config, shell: &Shell) -
         if files.is_empty() {
             shell.say(&format!("no jobs on {device}: no serving tests for it in `{}`", folder.display()));
         }
-        let models = suite::models(&files)?;
+        let (models, invalid) = suite::models(&files)?;
+        for test in invalid {
+            shell.say(&format!("no job for {}: {}", escape::name(&test.name), escape::sentence(&test.reason)));
+        }
         for size in matrix::sizes_without_runner(device, &models, &config.matrix, &filter) {
             shell.say(&format!(
                 "no runner of {device} is listed for a tensor-parallel size of {size}: see `matrix.runners`"
@@ -238,7 +242,7 @@ async fn newest(branch: &str, most: u32, git: &Git, github: Option<(&Github, &st
 #[derive(Debug, Args)]
 #[command(
     before_help = "Example:\n  vllm-perf matrix --format github --suite examples/suite --config examples/matrix.yml\n\n  vllm-perf matrix --format buildkite --unbenchmarked 100 | buildkite-agent pipeline upload --no-interpolation",
-    after_help = "`matrix` in vllm-perf.yml lists the runners of each device and size, and what is skipped. A job measures one model: set\nMODEL_FILTER to it. An event that is not benchmarked has no jobs; the reason is printed on standard error."
+    after_long_help = "`matrix` in vllm-perf.yml lists the runners of each device and size, and what is skipped. A job measures one model: set\nMODEL_FILTER to it. An event that is not benchmarked has no jobs; the reason is printed on standard error."
 )]
 pub struct MatrixArgs {
     /// github (one line of JSON for `strategy.matrix`) or buildkite (a pipeline to upload)
@@ -288,10 +292,16 @@ pub struct StoredRecordsArgs {
 #[derive(Debug, Args)]
 pub struct StepArgs {
     /// Buildkite: the plugin of the steps
-    #[arg(long, env = "VLLM_PERF_MATRIX_PLUGIN", value_name = "PLUGIN", default_value = PLUGIN)]
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_MATRIX_PLUGIN", value_name = "PLUGIN", default_value = PLUGIN)]
     pub plugin: String,
     /// Buildkite: an option of the plugin in every step; repeatable
-    #[arg(long = "option", env = "VLLM_PERF_MATRIX_OPTIONS", value_name = "NAME=VALUE", value_delimiter = ',')]
+    #[arg(
+        hide_short_help = true,
+        long = "option",
+        env = "VLLM_PERF_MATRIX_OPTIONS",
+        value_name = "NAME=VALUE",
+        value_delimiter = ','
+    )]
     pub options: Vec<String>,
 }
 

@@ -6,7 +6,7 @@ use clap::builder::BoolishValueParser;
 
 use crate::command::planning_flags::Planning;
 use crate::command::shared_flags::Format;
-use crate::command::{plan_output, prepare};
+use crate::command::{plan_output, preflight, prepare};
 use crate::exit::{Classify, Exit};
 use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
@@ -27,6 +27,9 @@ pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
         }
     }
     plan_output::print(&plan, arguments.format, shell)?;
+    let mut reasons: Vec<String> = preflight::missing_data_sets(&plan).into_iter().map(|(_, reason)| reason).collect();
+    reasons.dedup();
+    reasons.iter().for_each(|reason| shell.say(&format!("`run` leaves out a test: {reason}")));
     if missing.is_empty() {
         return Ok(Exit::Done);
     }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use vllm_verdict::strategy::Strategy;
 
 use crate::command::event_flags::EventArgs;
-use crate::command::shared_flags::{DeviceArgs, span};
+use crate::command::shared_flags::{DeviceArgs, limit};
 
 /// Flags of every command that makes a plan, in the order of `--help`.
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub struct Planning {
     #[command(flatten)]
     pub event: EventArgs,
     /// A label, for local runs; repeatable
-    #[arg(long = "label", env = "VLLM_PERF_LABEL", value_name = "NAME", value_delimiter = ',')]
+    #[arg(hide_short_help = true, long = "label", env = "VLLM_PERF_LABEL", value_name = "NAME", value_delimiter = ',')]
     pub labels: Vec<String>,
     /// Base and head.
     #[command(flatten)]
@@ -58,10 +58,22 @@ pub struct SideArgs {
     #[arg(long, env = "VLLM_PERF_HEAD", value_name = "SIDE")]
     pub head: Option<String>,
     /// Arguments appended to base's server command
-    #[arg(long, env = "VLLM_PERF_BASE_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
+    #[arg(
+        hide_short_help = true,
+        long,
+        env = "VLLM_PERF_BASE_SERVER_ARGS",
+        value_name = "WORDS",
+        allow_hyphen_values = true
+    )]
     pub base_server_args: Option<String>,
     /// Arguments appended to head's server command
-    #[arg(long, env = "VLLM_PERF_HEAD_SERVER_ARGS", value_name = "WORDS", allow_hyphen_values = true)]
+    #[arg(
+        hide_short_help = true,
+        long,
+        env = "VLLM_PERF_HEAD_SERVER_ARGS",
+        value_name = "WORDS",
+        allow_hyphen_values = true
+    )]
     pub head_server_args: Option<String>,
 }
 
@@ -75,10 +87,10 @@ pub struct RunsArgs {
     #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub pairs: u32,
     /// Start no further pair that would end after this time (45s, 90m, 2h)
-    #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = span)]
+    #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = limit)]
     pub budget: Option<Duration>,
     /// Seed of the order inside each pair (number)
-    #[arg(long, env = "VLLM_PERF_SEED", value_name = "N", default_value_t = 1)]
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_SEED", value_name = "N", default_value_t = 1)]
     pub seed: u64,
 }
 

@@ -10,7 +10,7 @@ use crate::command::consent::{Consent, consent};
 use crate::command::event_flags::refresh_labels;
 use crate::command::planning_flags::{Planning, SideArgs};
 use crate::command::shared_flags::DeviceArgs;
-use crate::command::{base_commit, base_settings, client_choice};
+use crate::command::{base_commit, base_settings, client_choice, identity_flags};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::base::{Base, NamedSide};
@@ -42,6 +42,7 @@ pub struct Prepared {
 /// failed.
 pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> Result<Prepared> {
     let environment = &shell.environment;
+    identity_flags::check_variables(environment)?;
     let (base, head) = named_sides(&planning.sides, environment);
     let (mut event, ci) = planning.event.read(&planning.labels, environment).await?;
     event.configuration = configuration(planning, &event, &ci, environment);
@@ -222,10 +223,10 @@ fn cases(
     allowed.leave_out(&mut cases, &mut skipped, selection.remote, file_of);
     if selection.remote {
         let outside = cases.extract_if(.., |case| case.server.is_none());
-        skipped.extend(outside.map(|case| Skipped {
-            name: case.name.into(),
-            reason: "a remote server is measured from outside: serving cases only".into(),
-        }));
+        let reason = "a remote server is measured from outside: serving cases only";
+        skipped.extend(outside.map(|case| Skipped::new(case.name, reason)));
     }
+    // First what the author of the suite has to correct.
+    skipped.sort_by_key(|skipped| !skipped.invalid);
     Ok((cases, skipped))
 }

@@ -109,7 +109,7 @@ fn read(path: &Path) -> Result<String> {
 #[derive(Debug, Args)]
 #[command(
     before_help = "Example:\n  vllm-perf records results/ --repository vllm-project/vllm --branch main --commit \"$(git rev-parse HEAD)\" \\\n    --workflow-id 20362340534 --job-id 58585533990 --device cpu\n\n  vllm-perf records data.js --store file:///srv/vllm-perf --device cpu --device-type AMD_EPYC_9654_96c --model opt-125m",
-    after_help = "A data.js is github-action-benchmark's. Benchmarks in it whose name contains a metric of the dashboard (median_ttft_ms, \"Median TTFT\", p99_tpot, tokens_per_second, latency ...) become records; tp2, qps_4, concurrency_8 and random_128_16 in the rest of the name become parameters. Other benchmarks are reported and skipped. The run number is the date of the measurement."
+    after_long_help = "A data.js is github-action-benchmark's. Benchmarks in it whose name contains a metric of the dashboard (median_ttft_ms, \"Median TTFT\", p99_tpot, tokens_per_second, latency ...) become records; tp2, qps_4, concurrency_8 and random_128_16 in the rest of the name become parameters. Other benchmarks are reported and skipped. The run number is the date of the measurement."
 )]
 pub struct RecordsArgs {
     /// Results folder of vllm-perf or upstream, or a data.js

@@ -17,6 +17,9 @@ use crate::{VERSION, result};
 /// Writes the files into the folder.
 pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
     let folder = results_folder::read_folder(&arguments.results).mistake()?;
+    if folder.cases.is_empty() {
+        return Err(results_folder::no_results(&arguments.results)).mistake();
+    }
     let host = host::host().ok();
     let comparison = vllm_verdict::compare(vllm_verdict::Input {
         subject: Subject { version: VERSION.into(), ..Subject::default() },

@@ -1,12 +1,12 @@
 //! `vllm-perf run`: plan, wait for the images, benchmark, compare, write the output folder.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use vllm_verdict::number::plural;
 
 use super::prepare::{self, Prepared};
-use super::{base_fallback, conclude, hub_token, plan_output};
+use super::{base_fallback, conclude, hub_token, plan_output, preflight};
 use crate::command::announcement::Announcement;
 use crate::command::planning_flags::Planning;
 use crate::command::run_flags::Timeouts;
@@ -25,32 +25,39 @@ use crate::system::step_files;
 
 /// Runs the benchmark. A regression is not a failure here: the command `verdict` exits by it.
 pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
-    let mut prepared = prepare::prepare(&arguments.planning, !arguments.dry_run, shell).await?;
-    if arguments.dry_run || shell.environment.get("DRY_RUN") == Some("1") {
+    let is_dry = arguments.dry_run || shell.environment.is_on("DRY_RUN").map_err(|why| anyhow!(why)).mistake()?;
+    let mut prepared = prepare::prepare(&arguments.planning, !is_dry, shell).await?;
+    if is_dry {
         plan_output::print(&prepared.plan, Format::Text, shell)?;
         return Ok(Exit::Done);
     }
     if !prepared.plan.trigger.run {
         return skip(&prepared, shell);
     }
+    let processes = Processes::new(shell.program.clone());
+    let checked = preflight::check(&prepared.plan, &arguments.planning.out, shell);
+    match interruptible(&processes, checked).await {
+        Ok(checked) => checked?,
+        Err(signal) => return Ok(Exit::Signal(signal)),
+    }
+    preflight::leave_out_data_sets(&mut prepared.plan)?;
     hub_token::check(&prepared.plan, &shell.environment).mistake()?;
     if !arguments.resume {
         let github = arguments.planning.event.github(&prepared.ci, &shell.environment)?;
         let images = &prepared.config.images;
         base_fallback::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
     }
-    measure(arguments, prepared, shell).await
+    measure(arguments, prepared, &processes, shell).await
 }
 
 /// Measures what was planned and writes the output folder. A note on the pull request is taken back where no report
 /// replaces it.
-async fn measure(arguments: &RunArgs, prepared: Prepared, shell: &Shell) -> Result<Exit> {
+async fn measure(arguments: &RunArgs, prepared: Prepared, processes: &Processes, shell: &Shell) -> Result<Exit> {
     let Prepared { plan, config, ci } = prepared;
     let RunArgs { planning, timeouts, .. } = arguments;
     let out = OutputFolder::at(&planning.out);
     let (plan, mut journal, _lock) = run_folder::open(&out, plan, arguments.resume, shell)?;
     let announcement = Announcement::make(&planning.event, &ci, &plan, shell).await;
-    let processes = Processes::new(shell.program.clone());
     let measure = Measure {
         plan: &plan,
         config: &config,
@@ -60,10 +67,10 @@ async fn measure(arguments: &RunArgs, prepared: Prepared, shell: &Shell) -> Resu
         reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),
         out: &out,
         id: run_folder::run_id(),
-        processes: &processes,
+        processes,
         shell,
     };
-    let ended = interruptible(&processes, measure.run(&mut journal)).await;
+    let ended = interruptible(processes, measure.run(&mut journal)).await;
     // Containers and clients are gone: nothing of theirs stays in the output folder.
     if let Err(error) = exchange::clear(&out) {
         shell.say(&format!("{error:#}"));
@@ -120,7 +127,7 @@ pub struct RunArgs {
     #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
     /// Where base's image is missing, take one of so many commits before it (number, 0 to 99)
-    #[arg(long, env = "VLLM_PERF_BASE_FALLBACK", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=99))]
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_BASE_FALLBACK", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=99))]
     pub base_fallback: u32,
     /// Time limits.
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::command::shared_flags::span;
+use crate::command::shared_flags::{limit, span};
 use crate::plan::config::Config;
 use crate::run::session::Limits;
 
@@ -12,10 +12,10 @@ use crate::run::session::Limits;
 #[derive(Debug, Args)]
 pub struct Timeouts {
     /// How long a server may take to answer /v1/models (45s, 20m)
-    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "20m", value_parser = span)]
+    #[arg(long, env = "VLLM_PERF_SERVER_TIMEOUT", value_name = "TIME", default_value = "20m", value_parser = limit)]
     pub server_timeout: Duration,
     /// How long one case may take (90s, 60m)
-    #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = span)]
+    #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = limit)]
     pub case_timeout: Duration,
     /// How long to wait for an image that does not exist yet, in place of the config's (0s, 90m)
     #[arg(long, env = "VLLM_PERF_WAIT", value_name = "TIME", value_parser = span)]

@@ -24,6 +24,17 @@ pub fn span(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|error| format!("{error:#}"))
 }
 
+/// A time limit, as [`span`]: one of 0 would let nothing through.
+///
+/// # Errors
+/// The text of [`duration::parse`], or that it is 0.
+pub fn limit(text: &str) -> Result<Duration, String> {
+    match span(text)? {
+        Duration::ZERO => Err("a limit of 0 lets nothing through: expected a time above 0, such as `90s`".to_owned()),
+        limit => Ok(limit),
+    }
+}
+
 /// The device of `--device`; `None` is `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceChoice(pub Option<DeviceName>);
@@ -47,6 +58,21 @@ pub struct DeviceArgs {
     #[arg(long, env = "VLLM_PERF_DEVICE_TYPE", value_name = "TYPE")]
     pub device_type: Option<String>,
     /// Number of GPUs or NUMA nodes, instead of the detected one
-    #[arg(long, env = "VLLM_PERF_DEVICE_COUNT", value_name = "N")]
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_DEVICE_COUNT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub device_count: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_above_0() {
+        for text in ["0s", "0ms", "0h 0m", "0.0s", "0.0000000001s"] {
+            assert!(limit(text).unwrap_err().starts_with("a limit of 0 lets nothing through"), "{text}");
+            assert_eq!(span(text), Ok(Duration::ZERO));
+        }
+        assert_eq!(limit("1ms"), Ok(Duration::from_millis(1)));
+        assert!(limit("0").unwrap_err().contains("a number needs a unit"));
+    }
 }

@@ -17,8 +17,8 @@ pub(super) async fn sim_server(arguments: &SimServerArgs, shell: &Shell) -> Resu
     let pace: Pace = arguments.pace.parse().context("cannot read --pace").mistake()?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", arguments.port))
         .await
-        .with_context(|| format!("cannot listen on 127.0.0.1:{}", arguments.port))
-        .world()?;
+        .with_context(|| format!("cannot listen on 127.0.0.1:{}: give another --port, or 0", arguments.port))
+        .mistake()?;
     let address = listener.local_addr().context("cannot read the port").world()?;
     shell.print(&format!("http://{address}"));
     open_files::raise();

@@ -92,7 +92,11 @@ fn parse(text: &str) -> anyhow::Result<NamedSide> {
     if is_short_hash(text) {
         bail!("images are tagged by full hashes in lower case: pass all 40 digits (git rev-parse {text})");
     }
-    let target: Target = text.parse().context("not a full commit hash")?;
+    let target: Target = match text.contains([':', '/']) {
+        // Not a commit in any spelling.
+        true => text.parse()?,
+        false => text.parse().context("not a full commit hash")?,
+    };
     if let Target::Image(reference) = &target {
         reference.parse::<image::Reference>()?;
     }
@@ -133,7 +137,7 @@ mod tests {
         insta::assert_snapshot!(errors.join("\n"), @"
         --head none: head is what is measured; only --base may be `none`
         cannot use --base 1da94e6: images are tagged by full hashes in lower case: pass all 40 digits (git rev-parse 1da94e6)
-        cannot use --base docker:x: not a full commit hash: `docker:x` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]
+        cannot use --base docker:x: `docker:x` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]; did you mean `image:x`?
         cannot use --base image:A B: `A B` is not an image reference: expected [HOST/]REPOSITORY[:TAG][@sha256:DIGEST]
         ");
     }

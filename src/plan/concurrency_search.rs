@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use vllm_verdict::repetition::{Measurement, Outcome};
 
@@ -30,7 +30,7 @@ impl Search {
     /// # Errors
     /// The user's mistake (exit 2): a variable that is not a number above 0.
     pub fn read(env: &Environment) -> anyhow::Result<Option<Self>> {
-        if env.get("ENABLE_ADAPTIVE_CONCURRENCY") != Some("1") {
+        if !env.is_on("ENABLE_ADAPTIVE_CONCURRENCY").map_err(|why| anyhow!(why)).mistake()? {
             return Ok(None);
         }
         let number = |name: &str, default: f64, whole: bool| -> anyhow::Result<f64> {
@@ -211,7 +211,7 @@ mod tests {
     fn the_99th_percentile_decides_and_the_mean_where_there_is_none() {
         let outcome = |metrics: &[(&str, f64)]| {
             let metrics = metrics.iter().map(|(id, value)| ((*id).to_owned(), *value)).collect();
-            Outcome::Measured(Measurement { kind: Kind::Serving, metrics, warnings: Vec::new() })
+            Outcome::Measured(Measurement { kind: Kind::Serving, metrics, missing: Vec::new(), warnings: Vec::new() })
         };
         let tpot = ("p99_tpot_ms", 100.0);
         assert!(SEARCH.is_met(&outcome(&[("p99_ttft_ms", 3000.0), tpot])));
@@ -245,6 +245,7 @@ mod tests {
             server: None,
             client: Command { argv: shell_words::split(words).unwrap(), env: Default::default() },
             measured_by: MeasuredBy::Native,
+            client_reason: None,
         };
         let selection = Selection { prompts_per_concurrency: Some(5), ..Selection::default() };
         let probe = at(&case, 12, &selection);

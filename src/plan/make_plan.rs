@@ -2,6 +2,7 @@
 
 use anyhow::{Context, anyhow, ensure};
 use indexmap::IndexMap;
+use vllm_verdict::case::Kind;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{MOST_PAIRS, Strategy};
 use vllm_verdict::v1::{Device, Event, Provider, Skipped};
@@ -130,8 +131,11 @@ fn missing(side: Side, provider: Provider) -> String {
 }
 
 fn no_case(skipped: &[Skipped]) -> anyhow::Error {
-    let reasons: Vec<String> = skipped
-        .iter()
+    // A kind without a file is rarely why.
+    let is_kind = |skipped: &&Skipped| Kind::ALL.iter().any(|kind| kind.as_str() == skipped.name.raw());
+    let tests = skipped.iter().filter(|skipped| !is_kind(skipped));
+    let reasons: Vec<String> = tests
+        .chain(skipped.iter().filter(is_kind))
         .take(3)
         .map(|skipped| format!("{} ({})", escape::name(&skipped.name), escape::sentence(&skipped.reason)))
         .collect();
@@ -200,7 +204,7 @@ fn with_server_args(
 mod tests {
     use std::time::Duration;
 
-    use vllm_verdict::case::{Kind, MeasuredBy};
+    use vllm_verdict::case::MeasuredBy;
     use vllm_verdict::v1::{DeviceName, LabelsSource};
 
     use super::*;
@@ -262,6 +266,7 @@ mod tests {
                 env: Default::default(),
             },
             measured_by: MeasuredBy::Native,
+            client_reason: None,
         }
     }
 
@@ -287,7 +292,7 @@ mod tests {
                 case("serving_a", 16, "vllm serve m --dtype bfloat16"),
                 latency,
             ],
-            skipped: vec![Skipped { name: "startup".into(), reason: "no file `startup-tests-cpu.json`".into() }],
+            skipped: vec![Skipped::new("startup", "no file `startup-tests-cpu.json`")],
             search: None,
             strategy: None,
             pairs: 5,

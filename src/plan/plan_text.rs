@@ -104,7 +104,11 @@ fn write_cases(out: &mut String, cases: &[Case], servers: &[(&Command, Vec<&Case
 }
 
 fn write_case(out: &mut String, case: &Case) -> fmt::Result {
-    writeln!(out, "  {}\n    $ {}", case.name, case.client.line(&[]))
+    writeln!(out, "  {}\n    $ {}", case.name, case.client.line(&[]))?;
+    match &case.client_reason {
+        Some(reason) => writeln!(out, "    measured by vllm bench: {}", escape::sentence(reason)),
+        None => Ok(()),
+    }
 }
 
 /// The distinct servers in the order of the plan, each with its cases.

@@ -192,7 +192,7 @@ mod tests {
         `remote:http://169.254.169.254/` is not accepted for `--head`
         `image:evil.example/vllm:main` is not accepted for `--head`
         `image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo.evil:main` is not accepted for `--head`
-        `../evil` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]
+        `../evil` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]; did you mean `local:../evil`?
         `--config` is not one of its flags
         `--out` is not one of its flags
         `--store` is not one of its flags

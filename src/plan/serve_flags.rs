@@ -3,8 +3,10 @@
 
 mod flag_checks;
 mod flag_definitions;
+pub mod flag_names;
 mod flag_values;
 mod load_flags;
+pub mod needed_metrics;
 mod prompt_flags;
 mod result_flags;
 mod server_flags;
@@ -59,26 +61,19 @@ impl fmt::Display for Unsupported {
 
 impl std::error::Error for Unsupported {}
 
-/// Parses the words after `bench serve`. Flags may be spelled with `-` or `_`.
+/// Parses the words after `bench serve`. Flags may be spelled with `-` or `_`, and by a beginning that fits no other flag.
 ///
 /// # Errors
 /// The first flag or value that the native client does not support, or that is not valid.
 pub fn parse(argv: &[String]) -> Result<Arguments, Unsupported> {
-    let words = argv.iter().map(|word| dashed(word));
+    let words = argv.iter().map(|word| flag_names::full(word).map(String::from)).collect::<Result<Vec<_>, _>>();
+    let words = words.map_err(Unsupported::Invalid)?;
     let matches = DEFINITION.with_borrow_mut(|definition| definition.try_get_matches_from_mut(words));
     let matches = matches.map_err(|error| refusal(&error))?;
     let mut arguments = Arguments::from_arg_matches(&matches).map_err(|error| refusal(&error))?;
     flag_checks::imply(&mut arguments);
     flag_checks::check(&arguments).map_err(Unsupported::Invalid)?;
     Ok(arguments)
-}
-
-fn dashed(word: &str) -> String {
-    match word.split_once('=') {
-        _ if !word.starts_with("--") => word.to_owned(),
-        None => word.replace('_', "-"),
-        Some((name, value)) => format!("{}={value}", name.replace('_', "-")),
-    }
 }
 
 fn refusal(error: &clap::Error) -> Unsupported {
@@ -153,6 +148,16 @@ mod tests {
             (7, "a_b", "c_d")
         );
         assert_eq!(arguments.sampling.top_k, Some(-1));
+    }
+
+    #[test]
+    fn a_beginning_that_fits_one_flag_is_that_flag() {
+        let arguments =
+            parse(&words("--mod m --num_prompt 1 --random-input 8 --random-output=4 --disable-tq")).unwrap();
+        let lengths = (arguments.lengths.random_input_len, arguments.lengths.random_output_len);
+        assert_eq!((arguments.dataset.num_prompts, lengths), (1, (8, 4)));
+        insta::assert_snapshot!(refused("--num 5"), @"not a command of bench serve: `--num` is ambiguous: it can be --num-prompts, --num-warmups");
+        insta::assert_snapshot!(refused("--lora-m a"), @"`--lora-modules` is a flag of `vllm bench serve` that the native client lacks");
     }
 
     #[test]

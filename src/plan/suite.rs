@@ -2,6 +2,7 @@
 
 pub mod client_flags;
 pub mod command_text;
+pub mod data_set_file;
 pub mod parameters;
 pub mod selection;
 pub mod strict_json;
@@ -11,14 +12,14 @@ pub mod variable_names;
 
 use std::collections::HashSet;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use indexmap::IndexMap;
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::v1::{Device, Skipped};
 
 use crate::exit::Classify;
-use crate::plan::serve_flags;
-use test_file::Test;
+use crate::plan::serve_flags::{self, flag_names};
+use test_file::{Broken, Test};
 
 pub use command_text::{commands_json, placed};
 pub use selection::Selection;
@@ -31,7 +32,8 @@ const MOST_CASES: usize = 10_000;
 /// The cases of `files` that `selection` keeps and `device` can run, in upstream's order, and what is left out.
 ///
 /// # Errors
-/// The user's mistake (exit 2): a file that does not have the format of vLLM's suite; the text names file, test and field.
+/// The user's mistake (exit 2): a file that does not have the format of vLLM's suite; the text names file and position. A test
+/// that breaks a rule is left out alone as [`Skipped::invalid`], and its reason names file, test and field.
 pub fn cases(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow::Result<(Vec<Case>, Vec<Skipped>)> {
     select(files, selection, device).mistake()
 }
@@ -45,55 +47,96 @@ pub struct ServedModel {
     pub size: Option<u64>,
 }
 
-/// The models of serving tests, one for each test, in the order of the files.
+/// The models of serving tests, one for each test, in the order of the files; and why tests that break a rule have none.
 ///
 /// # Errors
 /// The user's mistake (exit 2), as of [`cases`].
-pub fn models(files: &[SuiteFile]) -> anyhow::Result<Vec<ServedModel>> {
+pub fn models(files: &[SuiteFile]) -> anyhow::Result<(Vec<ServedModel>, Vec<Skipped>)> {
     let model = |test: Test| {
         let key =
             ["tensor_parallel_size", "tp"].into_iter().find(|key| parameters::value(&test.parameters, key).is_some());
-        let size = key.map(|key| parallel(&test, key)).transpose().with_context(|| test.place())?;
+        let size = key.map(|key| parallel(&test, key)).transpose().with_context(|| test.place());
+        let size = size.map_err(|why| Broken { name: test.name, why })?;
         Ok(ServedModel { name: test.model, size })
     };
-    let tests = files.iter().map(test_file::tests).collect::<anyhow::Result<Vec<_>>>().mistake()?;
-    tests.into_iter().flatten().map(model).collect::<anyhow::Result<_>>().mistake()
+    let (mut models, mut broken) = (Vec::new(), Vec::new());
+    for file in files {
+        for test in test_file::tests(file).mistake()? {
+            match test.and_then(model) {
+                Ok(model) => models.push(model),
+                Err(why) => broken.push(why.skipped()),
+            }
+        }
+    }
+    Ok((models, broken))
+}
+
+/// The cases that are kept so far.
+struct Kept<'a> {
+    selection: &'a Selection,
+    device: &'a Device,
+    cases: Vec<Case>,
+    names: HashSet<String>,
+    skipped: Vec<Skipped>,
+    /// Tests that break a rule. They are first in the plan, and in the error of one without cases.
+    broken: Vec<Skipped>,
 }
 
 fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow::Result<(Vec<Case>, Vec<Skipped>)> {
-    let (mut cases, mut skipped) = (Vec::new(), Vec::new());
+    let (cases, names) = (Vec::new(), HashSet::new());
+    let mut kept = Kept { selection, device, cases, names, skipped: Vec::new(), broken: Vec::new() };
     for file in files {
         for test in test_file::tests(file)? {
-            let place = test.place();
-            if let Some(reason) = reason_to_skip(&test, selection, device).context(place.clone())? {
-                skipped.push(Skipped { name: test.name.into(), reason: reason.into() });
-                continue;
+            if let Err(broken) = test.and_then(|test| kept.add(test)) {
+                kept.leave_out(broken);
             }
-            let mut kept = cases_of(&test, selection).context(place)?;
-            let all = kept.len();
-            if let Some(only) = &selection.only {
-                kept.retain(|case| only.is_match(&case.name));
-                match all - kept.len() {
-                    0 => {}
-                    out if out == all => skipped.push(Skipped {
-                        name: test.name.into(),
-                        reason: format!("no case of it matches --only `{only}`").into(),
-                    }),
-                    out => skipped.push(Skipped {
-                        name: test.name.into(),
-                        reason: format!("{out} of its {all} cases do not match --only `{only}`").into(),
-                    }),
-                }
-            }
-            cases.append(&mut kept);
-            ensure!(cases.len() <= MOST_CASES, "{}: the suite has more than {MOST_CASES} cases", file.path);
+            ensure!(kept.cases.len() <= MOST_CASES, "{}: the suite has more than {MOST_CASES} cases", file.path);
         }
     }
-    let mut names = HashSet::new();
-    if let Some(duplicate) = cases.iter().find(|case| !names.insert(case.name.as_str())) {
-        bail!("two cases are named `{}`: result files would overwrite each other", duplicate.name);
+    kept.skipped.splice(0..0, kept.broken);
+    Ok((kept.cases, kept.skipped))
+}
+
+impl Kept<'_> {
+    /// Adds the cases of a test, or the reason why it has none.
+    fn add(&mut self, test: Test) -> Result<(), Broken> {
+        let name = test.name.clone();
+        self.cases_of(&test).with_context(|| test.place()).map_err(|why| Broken { name, why })
     }
-    Ok((cases, skipped))
+
+    fn cases_of(&mut self, test: &Test) -> anyhow::Result<()> {
+        if let Some(reason) = reason_to_skip(test, self.selection, self.device)? {
+            self.skipped.push(Skipped::new(test.name.as_str(), reason));
+            return Ok(());
+        }
+        let mut kept = cases_of(test, self.selection)?;
+        let all = kept.len();
+        if let Some(only) = &self.selection.only {
+            kept.retain(|case| only.is_match(&case.name));
+            let reason = match all - kept.len() {
+                0 => None,
+                out if out == all => Some(format!("no case of it matches --only `{only}`")),
+                out => Some(format!("{out} of its {all} cases do not match --only `{only}`")),
+            };
+            self.skipped.extend(reason.map(|reason| Skipped::new(test.name.as_str(), reason)));
+        }
+        let mut own = HashSet::new();
+        if let Some(twice) = kept.iter().find(|case| self.names.contains(&case.name) || !own.insert(&case.name)) {
+            bail!("two cases are named `{}`: result files would overwrite each other", twice.name);
+        }
+        self.names.extend(kept.iter().map(|case| case.name.clone()));
+        self.cases.append(&mut kept);
+        Ok(())
+    }
+
+    /// Notes a test that breaks a rule. One that nobody selects is left out as others are.
+    fn leave_out(&mut self, broken: Broken) {
+        let reason = self.selection.reason_to_skip_name(&broken.name);
+        match reason {
+            Some(reason) => self.skipped.push(Skipped::new(broken.name, reason)),
+            None => self.broken.push(broken.skipped()),
+        }
+    }
 }
 
 fn reason_to_skip(test: &Test, selection: &Selection, device: &Device) -> anyhow::Result<Option<String>> {
@@ -151,6 +194,7 @@ fn offline_case(test: &Test) -> anyhow::Result<Case> {
         server: None,
         client: Command { argv, env: parameters::environment("environment_variables", &test.env)? },
         measured_by: MeasuredBy::Vllm,
+        client_reason: None,
     })
 }
 
@@ -160,7 +204,7 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
     argv.extend(parameters::words(test.section(), &test.parameters, &["model"])?);
     let server = Command { argv, env: parameters::environment("server_environment_variables", &test.env)? };
     let omitted: &[&str] = if selection.prompts_per_concurrency.is_some() { &["num_prompts"] } else { &[] };
-    let client = parameters::words("client_parameters", &load.client, omitted)?;
+    let client = full_names(parameters::words("client_parameters", &load.client, omitted)?)?;
     client_flags::check(&client).context("`client_parameters`")?;
     let metadata = [
         format!("tensor_parallel_size={}", parallel(test, "tensor_parallel_size")?),
@@ -198,10 +242,17 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
                 server: Some(server.clone()),
                 client: Command { argv, env: IndexMap::new() },
                 measured_by,
+                client_reason: None,
             });
         }
     }
     Ok(cases)
+}
+
+/// The words with the full names of their flags: other programs read the command, which do not know beginnings of flags.
+fn full_names(words: Vec<String>) -> anyhow::Result<Vec<String>> {
+    let full = |word: String| flag_names::full(&word).map(String::from).map_err(|why| anyhow!(why));
+    words.into_iter().map(full).collect::<anyhow::Result<_>>().context("`client_parameters`")
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
@@ -236,10 +287,19 @@ mod tests {
         SuiteFile { kind: Kind::Serving, path: "tests/serving-tests-cpu.json".to_owned(), text: text.to_owned() }
     }
 
+    /// The error of a file, or why its only test is left out.
     fn error_of(file: SuiteFile) -> String {
-        let error = cases(&[file], &Selection::default(), &device(DeviceName::Cpu, 8)).unwrap_err();
-        assert_eq!(exit::of(&error), Exit::Mistake);
-        format!("{error:#}")
+        match cases(&[file], &Selection::default(), &device(DeviceName::Cpu, 8)) {
+            Ok((cases, skipped)) => {
+                let invalid: Vec<&Skipped> = skipped.iter().filter(|skipped| skipped.invalid).collect();
+                assert_eq!((cases.len(), invalid.len()), (0, 1));
+                invalid[0].reason.raw().to_owned()
+            }
+            Err(error) => {
+                assert_eq!(exit::of(&error), Exit::Mistake);
+                format!("{error:#}")
+            }
+        }
     }
 
     fn selected(variables: &[(&str, &str)], only: Option<&str>, count: u32) -> (Vec<Case>, Vec<Skipped>) {
@@ -383,16 +443,78 @@ mod tests {
         tests/serving-tests-cpu.json: test `serving_a`: `server_parameters.chat_template`: cannot split "'x" into words: missing closing quote
         tests/serving-tests-cpu.json: test `serving_a`: `client_parameters.num_prompts`: null is not a value: write "" for a bare flag, or leave the key out
         tests/serving-tests-cpu.json: test `serving_a`: `server_environment_variables.A`: "b c" is 2 words: quote it inside the string
-        two cases are named `serving_a_qps_1_concurrency_1`: result files would overwrite each other
+        tests/serving-tests-cpu.json: test `serving_a`: two cases are named `serving_a_qps_1_concurrency_1`: result files would overwrite each other
         "#);
     }
 
     #[test]
-    fn two_tests_of_one_name_are_an_error() {
+    fn a_beginning_of_a_flag_is_written_in_full_and_an_ambiguous_one_breaks_the_test() {
+        let test = |flag: &str| {
+            serving(&format!(
+                r#"[{{"test_name": "serving_a", "qps_list": [1], "max_concurrency_list": [1], "server_parameters": {{"model": "m"}},
+                     "client_parameters": {{"model": "m", "{flag}": 4}}}}]"#
+            ))
+        };
+        for flag in ["num_prompt", "num-p", "num_prompts"] {
+            let (cases, _) = cases(&[test(flag)], &Selection::default(), &device(DeviceName::Cpu, 8)).unwrap();
+            assert!(cases[0].client.line(&[]).ends_with("--model m --num-prompts 4"), "{flag}");
+            assert_eq!(cases[0].measured_by, MeasuredBy::Native);
+        }
+        insta::assert_snapshot!(error_of(test("num")), @"tests/serving-tests-cpu.json: test `serving_a`: `client_parameters`: `--num` is ambiguous: it can be --num-prompts, --num-warmups");
+    }
+
+    #[test]
+    fn of_two_tests_of_one_name_the_second_is_left_out() {
         let test = r#"{"test_name": "latency_a", "parameters": {"model": "m"}}"#;
         let text = format!("[{test}, {test}]");
         let file = SuiteFile { kind: Kind::Latency, path: "latency-tests.json".to_owned(), text };
-        insta::assert_snapshot!(error_of(file), @"latency-tests.json: test `latency_a`: `test_name` is duplicated: names must be unique");
+        let (cases, skipped) = cases(&[file], &Selection::default(), &device(DeviceName::Cpu, 8)).unwrap();
+        assert_eq!((cases.len(), skipped[0].invalid), (1, true));
+        insta::assert_snapshot!(skipped[0].reason.raw(), @"latency-tests.json: test `latency_a`: `test_name` is duplicated: names must be unique");
+    }
+
+    #[test]
+    fn a_test_that_breaks_a_rule_is_left_out_alone_and_only_where_it_is_wanted() {
+        let good = r#"{"test_name": "serving_good", "qps_list": [1], "max_concurrency_list": [2],
+            "server_parameters": {"model": "m"}, "client_parameters": {"model": "m"}}"#;
+        for bad in [
+            // One of ROCm's daily tests: neither concurrencies nor a number of prompts.
+            r#"{"test_name": "serving_bad", "qps_list": [1], "server_parameters": {"model": "m"}, "client_parameters": {"model": "m"}}"#,
+            r#"{"test_name": "serving_bad", "qps_list": 5}"#,
+            r#"{"test_name": "serving_bad", "qps_list": [1], "max_concurrency_list": [1], "server_parameters": {"model": "m", "tensor_parallel_size": "x"}, "client_parameters": {"model": "m"}}"#,
+            r#"{"test_name": "serving_bad", "qps_list": [1], "max_concurrency_list": [1], "server_parameters": {"model": "m"}, "client_parameters": {"model": "m", "header": "Host=x"}}"#,
+            r#"{"test_name": "serving_bad", "common_parameters": {}}"#,
+            r#"{"test_name": "serving_bad/../x"}"#,
+        ] {
+            let file = serving(&format!("[{bad}, {good}]"));
+            let selected = |only: &str, selector: &str| {
+                let selection = Selection {
+                    only: (!only.is_empty()).then(|| regex::Regex::new(only).unwrap()),
+                    test_selector: (!selector.is_empty()).then(|| regex::Regex::new(selector).unwrap()),
+                    ..Selection::default()
+                };
+                let (cases, skipped) =
+                    cases(std::slice::from_ref(&file), &selection, &device(DeviceName::Cpu, 8)).unwrap();
+                let names: Vec<String> = cases.into_iter().map(|case| case.name).collect();
+                assert_eq!(names, ["serving_good_qps_1_concurrency_2"], "{bad}");
+                (skipped[0].invalid, skipped[0].reason.raw().to_owned())
+            };
+            let (invalid, reason) = selected("", "");
+            assert!(invalid && reason.starts_with("tests/serving-tests-cpu.json: test `serving_bad"), "{reason}");
+            assert_eq!(selected("good", ""), (false, "does not match --only `good`".to_owned()));
+            assert_eq!(selected("", "good"), (false, "does not match TEST_SELECTOR `good`".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_name_that_breaks_a_rule_is_shown_short_and_on_one_line() {
+        let long = "x".repeat(5000);
+        let file = serving(&format!(r#"[{{"test_name": "a\n{long}"}}, {{"test_name": 7}}, 8]"#));
+        let (_, skipped) = cases(&[file], &Selection::default(), &device(DeviceName::Cpu, 8)).unwrap();
+        assert!(skipped.iter().all(|skipped| skipped.invalid && skipped.reason.raw().len() <= 1000));
+        let names: Vec<&str> = skipped.iter().map(|skipped| skipped.name.raw()).collect();
+        assert!(names[0].starts_with("a?xxx") && names[0].len() == 180, "{}", names[0]);
+        assert_eq!(names[1..], ["test 2", "test 3"]);
     }
 
     #[test]

@@ -34,7 +34,10 @@ impl FromStr for Target {
             ("local", None) => Ok(Self::Local(PathBuf::from("vllm"))),
             ("local", Some(path)) if !path.is_empty() => Ok(Self::Local(PathBuf::from(path))),
             ("remote", Some(url)) if !url.is_empty() => {
-                let url = Url::parse(url).with_context(|| format!("`{}` is not a URL", without_user(url)))?;
+                let url = Url::parse(url).with_context(|| {
+                    let shown = without_user(url);
+                    format!("`{shown}` is not a URL such as http://{}", without_user(shown.trim_start_matches('/')))
+                })?;
                 if !matches!(url.scheme(), "http" | "https") {
                     bail!("`{}` is not an http or https URL", without_user(url.as_str()));
                 }
@@ -49,8 +52,26 @@ impl FromStr for Target {
                 pace.parse::<Pace>().with_context(|| format!("cannot read the pace of `{text}`"))?;
                 Ok(Self::Sim(pace.to_owned()))
             }
-            _ => bail!("`{text}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]"),
+            _ => {
+                let hint = meant(text).map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+                bail!(
+                    "`{}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]{hint}",
+                    without_user(text)
+                )
+            }
         }
+    }
+}
+
+/// The target that a text without a scheme probably means.
+fn meant(text: &str) -> Option<String> {
+    let rest = text.split_once(':').map(|(_, rest)| rest);
+    match text.split_once("://").map_or(text.split(':').next().unwrap_or_default(), |(scheme, _)| scheme) {
+        "http" | "https" => Some(format!("remote:{}", without_user(text))),
+        "docker" => rest.filter(|rest| !rest.is_empty()).map(|rest| format!("image:{}", rest.trim_start_matches('/'))),
+        _ if text.starts_with(['/', '.', '~']) => Some(format!("local:{text}")),
+        _ if text.contains('/') && rest.is_some_and(|tag| !tag.is_empty()) => Some(format!("image:{text}")),
+        _ => None,
     }
 }
 
@@ -121,5 +142,18 @@ mod tests {
     fn the_error_for_a_text_that_is_not_a_target_lists_the_targets() {
         let error = "docker:x".parse::<Target>().unwrap_err().to_string();
         assert!(error.contains("expected image:REF, local[:PATH], remote:URL or sim"), "{error}");
+        for (typed, meant) in [
+            ("docker:a/b:c", "image:a/b:c"),
+            ("docker://a/b:c", "image:a/b:c"),
+            ("vllm/vllm-openai:latest", "image:vllm/vllm-openai:latest"),
+            ("http://127.0.0.1:8000", "remote:http://127.0.0.1:8000"),
+            ("/opt/venv/bin/vllm", "local:/opt/venv/bin/vllm"),
+        ] {
+            let error = typed.parse::<Target>().unwrap_err().to_string();
+            assert!(error.ends_with(&format!("; did you mean `{meant}`?")), "{error}");
+        }
+        assert!(!"nonsense".parse::<Target>().unwrap_err().to_string().contains("did you mean"));
+        let error = "remote:127.0.0.1:8000".parse::<Target>().unwrap_err().to_string();
+        assert_eq!(error, "`127.0.0.1:8000` is not a URL such as http://127.0.0.1:8000");
     }
 }

@@ -18,6 +18,7 @@ use crate::exit::Classify;
 use crate::names::{Commit, Repository};
 use crate::plan::config::ImagesConfig;
 use crate::plan::reproduce;
+use crate::system::regular_file;
 
 const FILE: &str = "comparison.json";
 /// Largest file, in bytes: ten times a report of 500 rows.
@@ -74,9 +75,9 @@ fn contents(path: &Path) -> anyhow::Result<String> {
 }
 
 fn text(file: File) -> anyhow::Result<String> {
-    let mut text = String::new();
-    file.take(FILE_LIMIT).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT).read_to_end(&mut bytes)?;
+    Ok(regular_file::utf8(bytes)?)
 }
 
 /// Any JSON with texts and lists within their limits; its values are discarded.

@@ -23,10 +23,7 @@ pub fn comparison() -> Comparison {
         cases.extend(of_cases);
         rows.extend(of_rows);
     }
-    let skipped = Skipped {
-        name: "serving_llama70B_tp4_random_128_128".into(),
-        reason: "needs 4 NUMA nodes, this host has 2".into(),
-    };
+    let skipped = Skipped::new("serving_llama70B_tp4_random_128_128", "needs 4 NUMA nodes, this host has 2");
     Comparison {
         schema: SCHEMA.into(),
         verdict: Verdict::Regressed,

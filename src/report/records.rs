@@ -11,6 +11,7 @@ mod record_v3;
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
+use vllm_verdict::repetition::Outcome;
 
 use crate::plan::config::record_rules::Rules;
 use crate::result::case_files::CaseFiles;
@@ -34,7 +35,13 @@ pub fn records(identity: &Identity, cases: &IndexMap<String, CaseFiles>, rules: 
     let mut points = Vec::new();
     for (name, files) in cases {
         match Point::of(name, files, rules.failed_share) {
-            Ok(point) => points.push(point),
+            Ok(point) => {
+                points.push(point);
+                if let Outcome::Measured(measurement) = &files.outcome {
+                    let lacking = measurement.missing.iter().map(|metric| format!("`{metric}` has no value"));
+                    records.refused.extend(lacking.map(|reason| (name.clone(), reason)));
+                }
+            }
             Err(error) => records.refused.push((name.clone(), format!("{error:#}"))),
         }
     }
@@ -61,14 +68,12 @@ pub fn objects(records: &[Record]) -> Result<IndexMap<RecordKey, String>> {
 pub(crate) mod tests {
     use std::path::Path;
 
-    use serde::Deserialize;
-    use vllm_verdict::repetition::Outcome;
-
     use super::record_identity::tests::identity;
     use super::*;
     use crate::plan::config::record_rules::Choice;
     use crate::result::Document;
     use crate::system::results_folder::read_folder;
+    use serde::Deserialize;
 
     const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run");
 
@@ -231,12 +236,6 @@ pub(crate) mod tests {
             (serving, "\"failed\": 0", "\"failed\": 3", "3 of 63 requests failed"),
             (serving, "\"completed\": 60", "\"completed\": 0", "no request was completed"),
             (
-                serving,
-                "\"median_ttft_ms\": ",
-                "\"median_ttft_ms\": NaN, \"x\": ",
-                "`median_ttft_ms` is NaN in the result",
-            ),
-            (
                 "throughput_tinyllama_tp1",
                 "\"tokens_per_second\": ",
                 "\"tokens_per_second\": -1, \"x\": ",
@@ -247,6 +246,17 @@ pub(crate) mod tests {
             let records = changed(case, from, to);
             assert_eq!(records.refused, [(case.to_owned(), reason.to_owned())]);
             assert!(records.records.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_metric_without_a_value_is_named_and_the_others_are_published() {
+        let serving = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8";
+        let whole = changed(serving, "\"failed\": 0", "\"failed\": 0").records.len();
+        for value in ["NaN", "null", "Infinity"] {
+            let records = changed(serving, "\"median_ttft_ms\": ", &format!("\"median_ttft_ms\": {value}, \"x\": "));
+            assert_eq!(records.refused, [(serving.to_owned(), "`median_ttft_ms` has no value".to_owned())]);
+            assert_eq!(records.records.len(), whole - 1, "{value}");
         }
     }
 

@@ -6,6 +6,7 @@ use vllm_verdict::repetition::Outcome;
 use vllm_verdict::statistics::median;
 
 use crate::result::case_files::{CaseFiles, Folder};
+use crate::result::python_json::plain;
 use crate::result::result_document::parse;
 
 /// One folder of several repetitions. Of every case: each number is the median over the repetitions that measured it,
@@ -26,7 +27,7 @@ fn merge_case(cases: &[&CaseFiles]) -> Option<CaseFiles> {
     let last = (*cases.last()?).clone();
     // Any key of any version of vLLM passes through, so this is the one place where a result is not typed.
     let documents: Vec<Value> =
-        cases.iter().filter_map(|case| serde_json::from_str(case.text.as_deref()?).ok()).collect();
+        cases.iter().filter_map(|case| serde_json::from_str(&plain(case.text.as_deref()?)).ok()).collect();
     if documents.len() < 2 || matches!(last.outcome, Outcome::Failed(_)) {
         return Some(last);
     }
@@ -36,6 +37,9 @@ fn merge_case(cases: &[&CaseFiles]) -> Option<CaseFiles> {
 }
 
 fn merge_values(values: &[&Value]) -> Value {
+    // A value that one repetition lacks does not lose those of the others.
+    let known: Vec<&Value> = values.iter().copied().filter(|value| !value.is_null()).collect();
+    let values = if known.is_empty() { values } else { &known };
     if let Some(numbers) = all(values, Value::as_number) {
         return median_number(&numbers).map_or(Value::Null, Value::Number);
     }
@@ -98,6 +102,19 @@ mod tests {
         assert_eq!(case.commands.gpu_type, "2");
         let Outcome::Measured(measurement) = &case.outcome else { panic!("{:?}", case.outcome) };
         assert_eq!(measurement.metrics["median_latency"], 2.5);
+    }
+
+    #[test]
+    fn a_value_that_one_repetition_lacks_is_the_median_of_the_others() {
+        let texts = [
+            r#"{"avg_latency": NaN, "percentiles": {"50": 3.0, "99": 9.0}}"#,
+            r#"{"avg_latency": 1.0, "percentiles": {"50": 1.0, "99": Infinity}}"#,
+            r#"{"avg_latency": 3.0, "percentiles": {"50": 2.0, "99": null}}"#,
+        ];
+        let folders: Vec<Folder> =
+            texts.iter().map(|text| repetition("latency_x", Kind::Latency, text, "cpu")).collect();
+        let text = merge(&folders).cases["latency_x"].text.clone().unwrap();
+        assert_eq!(text, r#"{"avg_latency":2.0,"percentiles":{"50":2.0,"99":9.0}}"#);
     }
 
     #[test]

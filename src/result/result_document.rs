@@ -2,32 +2,22 @@
 
 use anyhow::Context;
 use indexmap::IndexMap;
-use regex::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use vllm_verdict::case::Kind;
 use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 
-/// Reads a result file of one kind. A result that shows that something failed (failed requests, zeros, NaN) is
-/// [`Outcome::Failed`] with the numbers.
+use crate::result::python_json::{self, or_default, or_none};
+
+/// Reads a result file of one kind. A result that shows that something failed (failed requests, zeros) is
+/// [`Outcome::Failed`] with the numbers. A value that is no number (null, NaN) is not there: a primary metric without one is
+/// missing, and nothing else is lost.
 ///
 /// # Errors
 /// A text that is not a result of this kind.
 pub fn parse(kind: Kind, text: &str) -> anyhow::Result<Outcome> {
-    match Document::read(kind, text) {
-        Ok(document) => Ok(document.outcome()),
-        Err(error) => match not_finite(text) {
-            Some((key, value)) => Ok(Outcome::Failed(format!("`{key}` is {value} in the result"))),
-            None => Err(error),
-        },
-    }
-}
-
-/// The first key whose value is one of Python's literals that JSON lacks, and that literal.
-fn not_finite(text: &str) -> Option<(String, String)> {
-    let pattern = Regex::new(r#""([^"\\]+)":\s*(NaN|-?Infinity)\b"#).ok()?;
-    let found = pattern.captures(text)?;
-    Some((found[1].to_owned(), found[2].to_owned()))
+    Document::read(kind, text).map(|document| document.outcome())
 }
 
 /// A result file, as `vllm bench` writes it.
@@ -48,40 +38,65 @@ pub enum Document {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Serving {
+    #[serde(deserialize_with = "or_none")]
     pub model_id: Option<String>,
+    #[serde(deserialize_with = "or_none")]
     pub num_prompts: Option<u64>,
+    #[serde(deserialize_with = "or_none")]
     pub max_concurrency: Option<u64>,
+    #[serde(deserialize_with = "or_none")]
     pub completed: Option<u64>,
     /// Absent in results of older versions.
+    #[serde(deserialize_with = "or_none")]
     pub failed: Option<u64>,
+    #[serde(deserialize_with = "or_none")]
     pub duration: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub total_input_tokens: Option<u64>,
+    #[serde(deserialize_with = "or_none")]
     pub total_output_tokens: Option<u64>,
+    #[serde(deserialize_with = "or_none")]
     pub request_throughput: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub output_throughput: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub total_token_throughput: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub mean_ttft_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub median_ttft_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub p99_ttft_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub std_ttft_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub mean_tpot_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub median_tpot_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub p99_tpot_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub std_tpot_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub mean_itl_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub median_itl_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub p99_itl_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub std_itl_ms: Option<f64>,
     /// With the wait for a place, at a finite rate with a limit of concurrency. Only the native client writes it.
     pub median_ttft_including_client_queue_ms: Option<f64>,
     pub p99_ttft_including_client_queue_ms: Option<f64>,
     /// How many requests failed, by kind. Only the native client writes it.
+    #[serde(deserialize_with = "or_default")]
     pub failures: IndexMap<String, u64>,
     /// The words of the first failure of each kind. Only the native client writes it.
     pub failure_messages: IndexMap<String, String>,
     /// Metrics that the client may have changed by more than 5 %. Only the native client writes it.
     pub distorted: Vec<String>,
     /// Why the numbers may be wrong. Only the native client writes it.
+    #[serde(deserialize_with = "or_default")]
     pub warnings: Vec<String>,
 }
 
@@ -89,10 +104,13 @@ pub struct Serving {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Latency {
+    #[serde(deserialize_with = "or_none")]
     pub avg_latency: Option<f64>,
     /// One value an iteration.
+    #[serde(deserialize_with = "numbers")]
     pub latencies: Vec<f64>,
     /// `"10"` to `"99"`.
+    #[serde(deserialize_with = "named_numbers")]
     pub percentiles: IndexMap<String, f64>,
 }
 
@@ -100,10 +118,15 @@ pub struct Latency {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Throughput {
+    #[serde(deserialize_with = "or_none")]
     pub elapsed_time: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub num_requests: Option<u64>,
+    #[serde(deserialize_with = "or_none")]
     pub total_num_tokens: Option<u64>,
+    #[serde(deserialize_with = "or_none")]
     pub requests_per_second: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub tokens_per_second: Option<f64>,
 }
 
@@ -111,20 +134,25 @@ pub struct Throughput {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Startup {
+    #[serde(deserialize_with = "or_none")]
     pub avg_cold_startup_time: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub avg_warm_startup_time: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub avg_cold_compilation_time: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub avg_warm_compilation_time: Option<f64>,
 }
 
 impl Document {
     /// Reads a result file of one kind; the error has the position.
     pub fn read(kind: Kind, text: &str) -> anyhow::Result<Self> {
+        let text = python_json::plain(text);
         match kind {
-            Kind::Serving => serde_json::from_str(text).map(|result| Self::Serving(Box::new(result))),
-            Kind::Latency => serde_json::from_str(text).map(Self::Latency),
-            Kind::Startup => serde_json::from_str(text).map(Self::Startup),
-            Kind::Throughput => serde_json::from_str(text).map(Self::Throughput),
+            Kind::Serving => serde_json::from_str(&text).map(|result| Self::Serving(Box::new(result))),
+            Kind::Latency => serde_json::from_str(&text).map(Self::Latency),
+            Kind::Startup => serde_json::from_str(&text).map(Self::Startup),
+            Kind::Throughput => serde_json::from_str(&text).map(Self::Throughput),
         }
         .with_context(|| format!("cannot read the result as one of `{}`", kind.as_str()))
     }
@@ -211,8 +239,8 @@ impl Serving {
             return match values.into_iter().filter_map(present).collect::<IndexMap<_, _>>() {
                 metrics if metrics.is_empty() => Outcome::Failed("the result has no metric".to_owned()),
                 metrics => {
-                    let warnings = self.warnings.clone();
-                    Outcome::Measured(Measurement { kind: Kind::Serving, metrics, warnings })
+                    let (missing, warnings) = (Vec::new(), self.warnings.clone());
+                    Outcome::Measured(Measurement { kind: Kind::Serving, metrics, missing, warnings })
                 }
             };
         }
@@ -234,16 +262,31 @@ fn present((id, value): (&str, Option<f64>)) -> Option<(String, f64)> {
     value.map(|value| (id.to_owned(), value))
 }
 
-/// Measured, unless a primary metric is missing or all of them are 0.
+/// Measured, unless every primary metric is missing or all values are 0.
 fn measured<const N: usize>(kind: Kind, values: [(&str, Option<f64>); N]) -> Outcome {
     let metrics: IndexMap<String, f64> = values.into_iter().filter_map(present).collect();
-    if let Some(missing) = metric::of(kind).find(|metric| metric.primary && !metrics.contains_key(metric.id)) {
-        return Outcome::Failed(format!("the result lacks `{}`", missing.id));
+    let primary: Vec<&str> = metric::of(kind).filter(|metric| metric.primary).map(|metric| metric.id).collect();
+    let missing: Vec<&str> = primary.iter().copied().filter(|id| !metrics.contains_key(*id)).collect();
+    if let Some(first) = missing.first().filter(|_| missing.len() == primary.len()) {
+        return Outcome::Failed(format!("the result lacks `{first}`"));
     }
     if metrics.values().all(|value| *value <= 0.0) {
         return Outcome::Failed("every metric of the result is 0".to_owned());
     }
-    Outcome::Measured(Measurement { kind, metrics, warnings: Vec::new() })
+    let missing = missing.into_iter().map(str::to_owned).collect();
+    Outcome::Measured(Measurement { kind, metrics, missing, warnings: Vec::new() })
+}
+
+/// The finite numbers of a list.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let values: Vec<Value> = or_default(deserializer)?;
+    Ok(values.iter().filter_map(Value::as_f64).collect())
+}
+
+/// The finite numbers of an object.
+fn named_numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IndexMap<String, f64>, D::Error> {
+    let values: IndexMap<String, Value> = or_default(deserializer)?;
+    Ok(values.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect())
 }
 
 #[cfg(test)]
@@ -310,7 +353,6 @@ mod tests {
 
     #[test]
     fn missing_and_zero_metrics_are_failures() {
-        assert_eq!(failure(Kind::Serving, &SERVING.replace("p99_tpot_ms", "x")), "the result lacks `p99_tpot_ms`");
         let zero = r#"{"requests_per_second": 0.0, "tokens_per_second": 0}"#;
         assert_eq!(failure(Kind::Throughput, zero), "every metric of the result is 0");
         assert_eq!(failure(Kind::Latency, "{}"), "the result lacks `median_latency`");
@@ -342,12 +384,44 @@ mod tests {
         assert_eq!(metrics(Kind::Serving, text), expected);
     }
 
+    fn missing(kind: Kind, text: &str) -> Vec<String> {
+        match parse(kind, text).unwrap() {
+            Outcome::Measured(measurement) => measurement.missing,
+            Outcome::Failed(reason) => panic!("{reason}"),
+        }
+    }
+
     #[test]
-    fn nan_and_infinity_are_a_failure_that_names_the_key() {
-        let text = SERVING.replace(r#""p99_ttft_ms": 74.65715907999311"#, r#""p99_ttft_ms": NaN"#);
-        assert_eq!(failure(Kind::Serving, &text), "`p99_ttft_ms` is NaN in the result");
+    fn a_primary_metric_without_a_value_is_missing_and_the_others_are_measured() {
+        let whole = metrics(Kind::Serving, SERVING);
+        for value in ["NaN", "Infinity", "-Infinity", "null", r#""fast""#, "[]"] {
+            let text = SERVING.replace(r#""p99_ttft_ms": 74.65715907999311"#, &format!(r#""p99_ttft_ms": {value}"#));
+            assert_eq!(missing(Kind::Serving, &text), ["p99_ttft_ms"], "{value}");
+            assert_eq!(metrics(Kind::Serving, &text).len(), whole.len() - 1, "{value}");
+        }
+        assert_eq!(missing(Kind::Serving, &SERVING.replace("p99_tpot_ms", "x")), ["p99_tpot_ms"]);
         let text = THROUGHPUT.replace("142.631869878125", "-Infinity");
-        assert_eq!(failure(Kind::Throughput, &text), "`requests_per_second` is -Infinity in the result");
+        assert_eq!(metrics(Kind::Throughput, &text).len(), 1);
+        assert_eq!(missing(Kind::Serving, SERVING), [""; 0]);
+    }
+
+    #[test]
+    fn a_value_that_no_row_uses_loses_nothing() {
+        let whole = metrics(Kind::Serving, SERVING);
+        let first = |more: &str| SERVING.replacen('{', &format!("{{{more}, "), 1);
+        for text in [
+            first(r#""rtfx_of_tomorrow": NaN"#),
+            first(r#""failures": null"#),
+            first(r#""warnings": null"#),
+            SERVING.replacen("\"num_prompts\": 60", "\"num_prompts\": null", 1),
+            SERVING.replacen("\"num_prompts\": 60", "\"num_prompts\": 60.0", 1),
+            first(r#""itls": [[0.1, NaN], [Infinity]]"#),
+        ] {
+            assert_eq!(metrics(Kind::Serving, &text), whole);
+            assert_eq!(missing(Kind::Serving, &text), [""; 0]);
+        }
+        let spoilt = LATENCY.replacen('[', "[NaN, null, ", 1);
+        assert_eq!(metrics(Kind::Latency, &spoilt), metrics(Kind::Latency, LATENCY));
     }
 
     #[test]

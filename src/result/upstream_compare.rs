@@ -10,7 +10,7 @@ use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::noise::Noise;
 use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
 use vllm_verdict::statistics::mean;
-use vllm_verdict::v1::{CaseFacts, Comparison, Subject};
+use vllm_verdict::v1::{CaseFacts, Comparison, Skipped, Subject};
 use vllm_verdict::{Input, compare};
 
 use crate::exit::Classify;
@@ -20,6 +20,9 @@ use crate::result::upstream_table::{self, Cell, METRICS, Record, TEST_NAME};
 /// The columns that identify a serving row, of those that both files have; without any of them the test's name does.
 const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# of max concurrency.", "qps"];
 
+/// Most rows that are named as left out.
+const MOST_BROKEN: usize = 100;
+
 /// Compares the texts of two `benchmark_results.json`. Each file is one unpaired run, so every row is `inconclusive`,
 /// with its values and its change. Rows with the same key are averaged; a row of one file alone is `not measured`.
 ///
@@ -28,7 +31,11 @@ const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# o
 pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: VerdictConfig) -> anyhow::Result<Comparison> {
     let base = upstream_table::read(base).context("cannot read base's benchmark_results.json").mistake()?;
     let head = upstream_table::read(head).context("cannot read head's benchmark_results.json").mistake()?;
-    Ok(compare_records(&base, &head, subject, verdict))
+    let skipped = [("base", base.broken), ("head", head.broken)].into_iter().flat_map(|(side, broken)| {
+        broken.into_iter().map(move |(row, why)| Skipped::invalid(format!("{row} of {side}"), why))
+    });
+    let skipped = skipped.take(MOST_BROKEN).collect();
+    Ok(Comparison { skipped, ..compare_records(&base.records, &head.records, subject, verdict) })
 }
 
 /// Compares the parallel layouts that one `benchmark_results.json` holds: the serving rows of the smallest tensor and
@@ -42,7 +49,7 @@ pub fn compare_layouts(
     verdict: &VerdictConfig,
 ) -> anyhow::Result<Vec<Comparison>> {
     let mut layouts: BTreeMap<(i64, i64), Vec<Record>> = BTreeMap::new();
-    for record in upstream_table::read(text).context("cannot read the benchmark_results.json").mistake()? {
+    for record in upstream_table::read(text).context("cannot read the benchmark_results.json").mistake()?.records {
         let size = |column: &str| match record.get(column) {
             Some(Some(Cell::Integer(size))) => Some(*size),
             Some(Some(Cell::Float(size))) => Some(*size as i64),
@@ -121,7 +128,7 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
     }
     let measured = |(name, (kind, metrics)): (String, (Kind, IndexMap<&str, Vec<f64>>))| {
         let metrics = metrics.into_iter().filter_map(|(id, values)| Some((id.to_owned(), mean(&values)?))).collect();
-        (name, Outcome::Measured(Measurement { kind, metrics, warnings: Vec::new() }))
+        (name, Outcome::Measured(Measurement { kind, metrics, missing: Vec::new(), warnings: Vec::new() }))
     };
     values.into_iter().map(measured).collect()
 }

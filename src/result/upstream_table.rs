@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use anyhow::Context;
 use indexmap::IndexMap;
-use regex::Regex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::result::python_json::plain;
 
 /// One row of a table: column to cell; an empty cell is `None`.
 pub type Record = IndexMap<String, Option<Cell>>;
@@ -85,12 +86,54 @@ impl fmt::Display for Cell {
     }
 }
 
-/// Reads the text of a `benchmark_results.json`, upstream's or vllm-perf's.
+/// The rows of a table, and why others could not be read.
+#[derive(Debug, Default, PartialEq)]
+pub struct Table {
+    pub records: Vec<Record>,
+    /// Position and reason of each row that is left out.
+    pub broken: Vec<(String, String)>,
+}
+
+/// Reads the text of a `benchmark_results.json`, upstream's or vllm-perf's. A row that is not one is left out alone, and a
+/// cell that holds anything but a number, a text or a yes or no is empty.
 ///
 /// # Errors
-/// A text that is not an array of rows, with the position.
-pub fn read(text: &str) -> anyhow::Result<Vec<Record>> {
+/// A text that is not an array, with the position.
+pub fn read(text: &str) -> anyhow::Result<Table> {
     // pandas writes NaN for a cell that a row lacks.
-    let literal = Regex::new(r#"([^\\]":\s*)NaN\b"#).context("cannot read NaN cells")?;
-    Ok(serde_json::from_str(&literal.replace_all(text, "${1}null"))?)
+    let rows: Vec<Value> = serde_json::from_str(&plain(text))?;
+    let mut table = Table::default();
+    for (number, row) in (1..).zip(rows) {
+        match row {
+            Value::Object(cells) => {
+                let cell = |(column, cell)| (column, Cell::deserialize(cell).ok());
+                table.records.push(cells.into_iter().map(cell).collect());
+            }
+            other => {
+                let shown: String = other.to_string().chars().take(60).collect();
+                table.broken.push((format!("row {number}"), format!("it is `{shown}` and not an object")));
+            }
+        }
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_row_or_cell_loses_only_itself() {
+        let text = r#"[{"Test name": "latency_a", "GPU": NaN, "x": [1], "P99 latency (ms)": 5}, null, 7, {"Test name": "latency_b"}]"#;
+        let table = read(text).unwrap();
+        let cells: Vec<Option<String>> =
+            table.records[0].values().map(|cell| cell.as_ref().map(Cell::to_string)).collect();
+        assert_eq!(cells, [Some("latency_a".to_owned()), None, None, Some("5".to_owned())]);
+        assert_eq!(table.records.len(), 2);
+        let broken: Vec<String> = table.broken.iter().map(|(row, why)| format!("{row}: {why}")).collect();
+        assert_eq!(broken, ["row 2: it is `null` and not an object", "row 3: it is `7` and not an object"]);
+        for other in ["{}", "", "[", "7"] {
+            assert!(read(other).is_err(), "{other}");
+        }
+    }
 }

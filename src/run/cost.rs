@@ -146,6 +146,7 @@ mod tests {
             server: None,
             client: Command { argv: shell_words::split(words).unwrap(), env: Default::default() },
             measured_by,
+            client_reason: None,
         }
     }
 

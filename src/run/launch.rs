@@ -8,6 +8,7 @@ use vllm_verdict::v1::DeviceName;
 use super::child_environment;
 use super::container_options::{self, ContainerLimits};
 use crate::environment::Environment;
+use crate::plan::serve_flags::needed_metrics;
 use crate::plan::suite::{self, Command};
 use crate::plan::target::Target;
 use crate::system::docker::{FOLDER_LABEL, LABEL};
@@ -40,6 +41,8 @@ pub struct Launch {
     pub limits: ContainerLimits,
     /// The image as it was when it was checked, where the target is one.
     pub pinned: Option<String>,
+    /// Options that bring the data sets into its containers.
+    pub data_sets: Vec<String>,
 }
 
 /// What a container is started with, besides its options.
@@ -86,6 +89,7 @@ impl Launch {
         let inside = format!("http://127.0.0.1:{CONTAINER_PORT}");
         let url = if server_container.is_some() { &inside } else { url };
         argv.extend(["--base-url".to_owned(), url.to_owned()]);
+        argv.extend(needed_metrics::words(&argv));
         match server_container {
             Some(container) => {
                 let mut words: Vec<String> = vec![self.docker(), "exec".into(), container.to_owned()];
@@ -162,6 +166,7 @@ impl Launch {
         argv.extend(["--volume".to_owned(), format!("{}:{RESULTS}", container.results.display())]);
         argv.extend(container_options::options(self.device, &self.limits));
         argv.extend(container_options::hub_volumes(container.model, &self.environment));
+        argv.extend_from_slice(&self.data_sets);
         argv.extend_from_slice(container.publish);
         let image = self.pinned.as_deref().unwrap_or(reference);
         argv.extend(["--entrypoint", "vllm", image].map(str::to_owned));
@@ -215,6 +220,7 @@ mod tests {
             labelled_folder: "host:/o".to_owned(),
             limits: ContainerLimits::of(&ContainerConfig::default(), Some(64.0)),
             pinned: None,
+            data_sets: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Measures a plan: opens the store of noise, prepares the sides, runs the rounds and compares.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,7 +26,7 @@ use crate::run::run_state::{HeadFetch, RunState};
 use crate::run::session::{self, Limits, Session};
 use crate::run::side_run::SideRun;
 use crate::run::time_spent::Times;
-use crate::run::{collect, interim_analysis, notices, rounds, run_folder, search_run};
+use crate::run::{collect, interim_analysis, mounted_data_sets, notices, rounds, run_folder, search_run};
 use crate::system::output::OutputFolder;
 use crate::system::process::Processes;
 use crate::system::shell::Shell;
@@ -91,7 +92,7 @@ impl Measure<'_> {
         let Some(place) = &self.config.store else { return Ok(Default::default()) };
         let read = async {
             let store = Store::open(place, &self.shell.environment)?;
-            let noise = noise_store::read(&store, &self.plan.device).await?;
+            let noise = noise_store::read(&store, &self.plan.device, |text| self.shell.say(text)).await?;
             Ok((Some(store), noise))
         };
         match read.await {
@@ -144,6 +145,7 @@ impl Measure<'_> {
             labelled_folder: run_folder::label(self.out)?,
             limits: ContainerLimits::of(&self.config.container, host::host().ok().map(|host| host.memory_gib)),
             pinned: None,
+            data_sets: mounted_data_sets::options(&self.plan.cases, &[PathBuf::from("."), self.config.suite.clone()]),
         };
         Ok(SideRun::new(planned.clone(), launch))
     }

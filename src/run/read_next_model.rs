@@ -49,6 +49,7 @@ mod tests {
             server: server.map(|words| command(&["vllm", "serve", model, words])),
             client: command(&["vllm", "bench", "serve"]),
             measured_by: MeasuredBy::Native,
+            client_reason: None,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::exit::Classify;
 use crate::result;
 use crate::run::collect;
 use crate::run::fingerprint::Fingerprint;
-use crate::system::results_folder;
+use crate::system::{regular_file, results_folder};
 
 /// Head of an earlier run.
 pub struct Recorded {
@@ -24,7 +24,8 @@ impl Recorded {
     /// Reads an output folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("comparison.json");
-        let text = std::fs::read_to_string(&path)
+        let text = std::fs::read(&path)
+            .and_then(regular_file::utf8)
             .with_context(|| format!("cannot read `{}`: did the run that is used as base finish?", path.display()))
             .mistake()?;
         let comparison: Comparison =

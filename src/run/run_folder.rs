@@ -71,7 +71,11 @@ pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Resu
 /// downloaded must not change them.
 fn is_same(before: &Plan, plan: &Plan) -> bool {
     let cases = |plan: &Plan| -> Vec<Case> {
-        plan.cases.iter().cloned().map(|case| Case { measured_by: MeasuredBy::Vllm, ..case }).collect()
+        plan.cases
+            .iter()
+            .cloned()
+            .map(|case| Case { measured_by: MeasuredBy::Vllm, client_reason: None, ..case })
+            .collect()
     };
     (&before.sides, &before.recorded_base, &before.device) == (&plan.sides, &plan.recorded_base, &plan.device)
         && before.search == plan.search

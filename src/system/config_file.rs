@@ -41,14 +41,14 @@ fn ambiguous(one: &Path, other: &Path) -> anyhow::Result<Option<ConfigFile>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let limit = LONGEST_FILE as u64 + 1;
     regular_file::open_followed(path)
-        .and_then(|file| file.take(limit).read_to_string(&mut text))
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .and_then(|_| regular_file::utf8(bytes))
         .map_err(|error| (exit_of(error.kind()), error))
         .or_else(|(exit, error)| Err(error).exit(exit))
-        .with_context(|| format!("cannot read the config file `{}`", path.display()))?;
-    Ok(text)
+        .with_context(|| format!("cannot read the config file `{}`", path.display()))
 }
 
 fn exit_of(kind: ErrorKind) -> Exit {

@@ -43,6 +43,18 @@ async fn ask(arguments: &[&str], environment: &Environment) -> Result<String> {
     docker(arguments, host_variables::of_docker(environment), LIMIT).await
 }
 
+/// How long the engine may take to say that it is there.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Checks that the engine answers.
+///
+/// # Errors
+/// It does not, or this user may not ask it; the text has its own words.
+pub async fn answers(environment: &Environment) -> Result<()> {
+    let arguments = ["version", "--format", "{{.Server.Version}}"];
+    docker(&arguments, host_variables::of_docker(environment), ANSWER_LIMIT).await.map(drop)
+}
+
 /// Whether the engine has the image.
 pub async fn is_here(reference: &str, environment: &Environment) -> bool {
     ask(&["image", "inspect", "--format", "{{.Id}}", reference], environment).await.is_ok()

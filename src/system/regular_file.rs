@@ -94,8 +94,27 @@ fn whole(file: File, limit: u64) -> std::io::Result<String> {
     if bytes.len() as u64 > limit {
         return Err(Error::new(ErrorKind::FileTooLarge, format!("it has more than {limit} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))
+    utf8(bytes)
 }
+
+/// The text in `bytes`, without the byte order mark that some editors write before it.
+///
+/// # Errors
+/// It is not UTF-8.
+pub fn utf8(bytes: Vec<u8>) -> std::io::Result<String> {
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    let mut text = String::from_utf8(bytes).map_err(|_| {
+        let what = if is_utf16 { "it is UTF-16 text: save it as UTF-8" } else { "it is not UTF-8 text" };
+        Error::new(ErrorKind::InvalidData, what)
+    })?;
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len_utf8());
+    }
+    Ok(text)
+}
+
+/// The byte order mark.
+const MARK: char = '\u{feff}';
 
 fn checked_type(mode: u32) -> std::io::Result<()> {
     let is_file = mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
@@ -161,6 +180,25 @@ mod tests {
         }
         assert!(append(&inside("server.log")).is_ok() && append(&inside("server.log")).is_ok());
         assert!(!inside("new").exists());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for (bytes, expected) in [
+            (&b"\xef\xbb\xbf[1]"[..], Ok("[1]")),
+            (b"\xef\xbb\xbf", Ok("")),
+            (b"a\xef\xbb\xbf", Ok("a\u{feff}")),
+            (b"\xff\xfe[\x00", Err("it is UTF-16 text: save it as UTF-8")),
+            (b"\xfe\xff\x00[", Err("it is UTF-16 text: save it as UTF-8")),
+            (b"[\xff]", Err("it is not UTF-8 text")),
+        ] {
+            crate::system::output::write(&path, bytes).unwrap();
+            for read in [text(&path, 9), text_followed(&path, 9)] {
+                assert_eq!(read.map_err(|error| error.to_string()), expected.map(str::to_owned).map_err(str::to_owned));
+            }
+        }
     }
 
     #[test]

@@ -2,10 +2,9 @@
 //! file may be larger than [`LIMIT`].
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use vllm_verdict::repetition::Outcome;
 
 use crate::exit::Classify;
@@ -33,16 +32,28 @@ pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
             let file = format!("{case}.{suffix}");
             names.binary_search(&file).ok().map(|_| read_text(&dir.join(file))).transpose()
         };
-        let commands = match read("commands")? {
-            Some(text) => serde_json::from_str(&text)
-                .with_context(|| format!("cannot read {}", dir.join(format!("{case}.commands")).display()))?,
-            None => Commands::default(),
+        let commands = read("commands").and_then(|text| {
+            let Some(text) = text else { return Ok(Commands::default()) };
+            let path = dir.join(format!("{case}.commands"));
+            serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))
+        });
+        // Without its commands a result still has its numbers.
+        let (commands, warning) = match commands {
+            Ok(commands) => (commands, None),
+            Err(error) => (Commands::default(), Some(format!("{error:#}"))),
         };
-        let text = read("json")?;
-        let outcome = match &text {
-            Some(text) => parse(kind, text).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}"))),
-            None => Outcome::Failed("the benchmark left no result file".to_owned()),
+        let (text, unread) = match read("json") {
+            Ok(text) => (text, None),
+            Err(error) => (None, Some(format!("{error:#}"))),
         };
+        let mut outcome = match (&text, unread) {
+            (_, Some(unread)) => Outcome::Failed(unread),
+            (Some(text), None) => parse(kind, text).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}"))),
+            (None, None) => Outcome::Failed("the benchmark left no result file".to_owned()),
+        };
+        if let Outcome::Measured(measurement) = &mut outcome {
+            measurement.warnings.extend(warning);
+        }
         folder.cases.insert(case.to_owned(), CaseFiles { kind, text, commands, outcome });
     }
     Ok(folder)
@@ -64,13 +75,17 @@ pub fn repetitions(dir: &Path) -> anyhow::Result<Vec<Folder>> {
         false => numbered.iter().map(|(_, path)| read_folder(path)).collect::<anyhow::Result<_>>()?,
     };
     if folders.iter().all(|folder| folder.cases.is_empty()) {
-        return Err(anyhow!(
-            "{} holds no results: expected serving_<test>_qps_<rate>_concurrency_<n>.json and the like, or folders 01/ 02/ ... of them",
-            dir.display()
-        ))
-        .mistake();
+        return Err(no_results(dir)).mistake();
     }
     Ok(folders)
+}
+
+/// The error for a folder without a result.
+pub fn no_results(dir: &Path) -> anyhow::Error {
+    anyhow!(
+        "{} holds no results: expected serving_<test>_qps_<rate>_concurrency_<n>.json and the like, or folders 01/ 02/ ... of them",
+        dir.display()
+    )
 }
 
 fn entries(dir: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
@@ -81,13 +96,7 @@ fn entries(dir: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let read = regular_file::open_followed(path).and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text));
-    let length = read.with_context(|| format!("cannot read {}", path.display()))?;
-    if length as u64 > LIMIT {
-        bail!("{} is larger than {} MiB", path.display(), LIMIT >> 20);
-    }
-    Ok(text)
+    regular_file::text_followed(path, LIMIT).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]
@@ -144,6 +153,40 @@ mod tests {
             ),
         ]
         "#);
+    }
+
+    #[test]
+    fn an_empty_a_huge_and_an_unreadable_file_lose_only_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let whole = r#"{"tokens_per_second": 10.0, "requests_per_second": 1.0}"#;
+        for name in ["good", "no_commands", "odd_commands"] {
+            write(&path(&format!("throughput_{name}.json")), whole);
+        }
+        write(&path("throughput_no_commands.commands"), "");
+        write(&path("throughput_odd_commands.commands"), "7");
+        write(&path("throughput_empty.json"), "");
+        write(&path("throughput_list.json"), "7");
+        fs::File::create(path("throughput_huge.json")).unwrap().set_len(LIMIT + 1).unwrap();
+        fs::File::create(path("throughput_huge.commands")).unwrap().set_len(LIMIT + 1).unwrap();
+        std::io::Write::write_all(&mut fs::File::create(path("throughput_binary.json")).unwrap(), b"\xff{}").unwrap();
+        let read = read_folder(dir.path()).unwrap();
+        let told = |name: &str| match &read.cases[&format!("throughput_{name}")].outcome {
+            Outcome::Measured(measurement) => measurement.warnings.join(", "),
+            Outcome::Failed(reason) => format!("failed: {reason}"),
+        };
+        assert_eq!(told("good"), "");
+        assert!(
+            told("no_commands").starts_with("cannot read ") && told("odd_commands").contains("odd_commands.commands")
+        );
+        for (name, why) in [
+            ("empty", "EOF while parsing a value"),
+            ("list", "cannot read the result as one of `throughput`"),
+            ("huge", "it has more than 67108864 bytes"),
+            ("binary", "it is not UTF-8 text"),
+        ] {
+            assert!(told(name).starts_with("failed: ") && told(name).contains(why), "{}", told(name));
+        }
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl SuiteFiles {
             let Err(error) = self.check_case(case, remote) else { return true };
             if !refused.iter().any(|refused| refused.name.raw() == case.test) {
                 let reason = format!("{}: test `{}`: {error:#}", file_of(case), case.test);
-                refused.push(Skipped { name: case.test.as_str().into(), reason: reason.into() });
+                refused.push(Skipped::invalid(case.test.as_str(), reason));
             }
             false
         });

@@ -35,23 +35,24 @@ pub fn read(
         ))
         .mistake();
     }
-    let own = dir.join(device.as_str());
-    let (mut files, mut skipped) = (Vec::new(), Vec::new());
+    let own = Some(dir.join(device.as_str())).filter(|own| own.is_dir());
+    let folder = own.as_deref().unwrap_or(dir);
+    let place = folder.display();
+    let (mut files, mut skipped, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for FileName { kind, name, variable } in file_names(env, device) {
         // In the folder of a device, files need no suffix.
-        let plain = own.join(format!("{}-tests.json", kind.as_str()));
-        let path = match own.is_dir() {
-            true if variable.is_none() && !own.join(&name).exists() => plain,
-            true => own.join(&name),
-            false => dir.join(&name),
-        };
+        let plain = format!("{}-tests.json", kind.as_str());
+        let is_plain = own.is_some() && variable.is_none() && !folder.join(&name).exists();
+        let name = if is_plain { plain } else { name };
+        let path = folder.join(&name);
         // A link of the checkout to a file elsewhere: errors would quote that file.
         allowed.check(&path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
         match (regular_file::text_followed(&path, FILE_LIMIT), variable) {
             (Ok(text), _) => files.push(SuiteFile { kind, path: path.display().to_string(), text }),
             (Err(error), None) if error.kind() == ErrorKind::NotFound => {
-                let reason = format!("no file `{name}` in `{shown}`");
-                skipped.push(Skipped { name: kind.as_str().into(), reason: reason.into() });
+                let reason = format!("no file `{name}` in `{place}`");
+                names.push(name);
+                skipped.push(Skipped::new(kind.as_str(), reason));
             }
             (Err(error), variable) => {
                 let because = variable.map(|variable| format!(", which {variable} names")).unwrap_or_default();
@@ -60,9 +61,9 @@ pub fn read(
         }
     }
     if files.is_empty() {
-        let names = file_names(env, device).into_iter().map(|file| file.name).collect::<Vec<_>>().join(", ");
         return Err(anyhow!(
-            "no test file for {device} in `{shown}`: expected one of {names}; pass --suite DIR or --device NAME"
+            "no test file for {device} in `{place}`: expected one of {}; pass --suite DIR or --device NAME",
+            names.join(", ")
         ))
         .mistake();
     }
@@ -130,6 +131,38 @@ mod tests {
         assert_eq!(file(DeviceName::Rocm), "rocm/serving-tests.json");
         assert_eq!(file(DeviceName::Cpu), "cpu/serving-tests-cpu.json");
         assert_eq!(file(DeviceName::Cuda), "serving-tests.json");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_named_where_it_is_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for name in ["cpu/serving-tests.json", "rocm/latency-tests-rocm.json", "serving-tests.json"] {
+            output::write(&root.join(name), b"[]").unwrap();
+        }
+        std::fs::create_dir(root.join("hpu")).unwrap();
+        let read = |device| read(root, &Environment::default(), device, &SuiteFiles::Everywhere);
+        for (device, folder) in [(DeviceName::Cpu, "cpu"), (DeviceName::Rocm, "rocm"), (DeviceName::Cuda, "")] {
+            let (files, skipped) = read(device).unwrap();
+            assert_eq!((files.len(), skipped.len()), (1, 3));
+            for skipped in skipped {
+                let words: Vec<&str> = skipped.reason.raw().split('`').collect();
+                assert_eq!(Path::new(words[3]), root.join(folder));
+                // A file of that name is found.
+                let named = Path::new(words[3]).join(words[1]);
+                output::write(&named, b"[]").unwrap();
+                let found = read_again(root, device);
+                assert!(found.iter().any(|path| Path::new(path) == named), "{}", named.display());
+                std::fs::remove_file(named).unwrap();
+            }
+        }
+        let error = format!("{:#}", read(DeviceName::Hpu).unwrap_err()).replace(&root.display().to_string(), "DIR");
+        insta::assert_snapshot!(error, @"no test file for hpu in `DIR/hpu`: expected one of serving-tests.json, latency-tests.json, startup-tests.json, throughput-tests.json; pass --suite DIR or --device NAME");
+    }
+
+    fn read_again(root: &Path, device: DeviceName) -> Vec<String> {
+        let (files, _) = read(root, &Environment::default(), device, &SuiteFiles::Everywhere).unwrap();
+        files.into_iter().map(|file| file.path).collect()
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod house;
 mod image;
 mod manifests;
 mod matrix;
+mod mistakes;
 mod publish;
 mod pull_request_suite;
 mod run;

@@ -91,7 +91,7 @@ fn a_test_that_names_a_file_elsewhere_is_left_out_with_the_reason() {
         (json!({"lora-modules": "a=/etc/passwd"}), "--lora-modules"),
         (json!({"lora_modules": {"name": "a", "path": "/dev/zero"}}), "--lora-modules"),
         (json!({"a_flag_of_tomorrow": "file:///etc/passwd"}), "--a-flag-of-tomorrow"),
-        (json!({"seed": "1 --dataset-pa=/proc/self/environ"}), "--dataset-pa"),
+        (json!({"seed": "1 --dataset-pa=/proc/self/environ"}), "--dataset-path"),
     ] {
         checkout(root, &client);
         let output = plan(root, true);

@@ -40,7 +40,7 @@ pub(super) fn keep(folder: &Path, run: &AaRun) {
 
 /// The noise of a device in a folder store.
 pub(super) fn known(folder: &Path, device: &Device) -> Noise {
-    wait(noise_store::read(&open(folder), device))
+    wait(noise_store::read(&open(folder), device, |text| panic!("{text}")))
 }
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";

@@ -200,6 +200,7 @@ mod tests {
             Some(value) => Outcome::Measured(Measurement {
                 kind: Kind::Latency,
                 metrics: [("median_latency".to_owned(), *value)].into_iter().collect(),
+                missing: Vec::new(),
                 warnings: Vec::new(),
             }),
             None => Outcome::Failed("it crashed".into()),

@@ -11,6 +11,8 @@ pub struct Measurement {
     pub kind: Kind,
     /// Metric id (see `metric::ALL`) to value, without the metrics that the result lacks.
     pub metrics: IndexMap<String, f64>,
+    /// Primary metrics that a result of this kind has and this one lacks: their rows are not measured.
+    pub missing: Vec<String>,
     /// Why the values may be unreliable, as the client reported it.
     pub warnings: Vec<String>,
 }

@@ -6,7 +6,7 @@ use crate::criteria::VerdictConfig;
 use crate::input::Input;
 use crate::metric::{self, Metric};
 use crate::noise::{self, Noise, NoiseEstimate};
-use crate::repetition::{Outcome, Repetition, measurement};
+use crate::repetition::{Measurement, Outcome, Repetition, measurement};
 use crate::rule::{self, Criterion, Draft, Evidence};
 use crate::side::Side;
 use crate::statistics;
@@ -142,7 +142,8 @@ fn judge(
     drafts.into_iter().map(judged).collect()
 }
 
-/// The metrics that have a row: those of any repetition, or the primary ones if no repetition has a measurement.
+/// The metrics that have a row: those of any repetition, the primary ones that one should have and lacks, or all primary
+/// ones if no repetition has a measurement.
 fn rows_of<'a>(
     case: &'a CaseFacts,
     base: &'a [Repetition],
@@ -155,7 +156,9 @@ fn rows_of<'a>(
         if measured.is_empty() {
             return criterion.primary;
         }
-        measured.iter().any(|measurement| measurement.metrics.contains_key(criterion.metric.id))
+        let id = criterion.metric.id;
+        let is_missing = |measurement: &Measurement| measurement.missing.iter().any(|missing| missing == id);
+        measured.iter().any(|measurement| measurement.metrics.contains_key(id) || is_missing(measurement))
     })
 }
 
@@ -245,6 +248,43 @@ mod tests {
         verdicts.push(overall(&counts, false));
         use Verdict::{Improved, Inconclusive, NotMeasured, Regressed, Unchanged};
         assert_eq!(verdicts, [Regressed, NotMeasured, Improved, Inconclusive, Unchanged]);
+    }
+
+    #[test]
+    fn a_metric_that_a_result_lacks_loses_its_own_row_alone() {
+        let case = CaseFacts::named("latency_a", crate::case::Kind::Latency);
+        let repetition = |missing: &[&str]| -> Repetition {
+            let values = [("median_latency", 1.0), ("p99_latency", 2.0)];
+            let metrics = values.into_iter().filter(|(id, _)| !missing.contains(id));
+            let measurement = Measurement {
+                kind: case.kind,
+                metrics: metrics.map(|(id, value)| (id.to_owned(), value)).collect(),
+                missing: missing.iter().map(|id| (*id).to_owned()).collect(),
+                warnings: Vec::new(),
+            };
+            [("latency_a".to_owned(), Outcome::Measured(measurement))].into_iter().collect()
+        };
+        for (base, head, why) in [
+            (vec!["median_latency"], vec!["median_latency"], "base has no value"),
+            (vec![], vec!["median_latency"], "head has no value"),
+        ] {
+            let compared = compare(Input {
+                subject: crate::v1::Subject::default(),
+                cases: vec![case.clone()],
+                base: vec![repetition(&base), repetition(&base)],
+                head: vec![repetition(&head), repetition(&head)],
+                skipped: Vec::new(),
+                planned_pairs: 2,
+                seed: 0,
+                verdict: VerdictConfig::default(),
+                noise: Noise::default(),
+                looks: Vec::new(),
+            });
+            let row = &compared.rows[0];
+            assert_eq!((row.metric.raw(), row.verdict), ("median_latency", Verdict::NotMeasured));
+            assert!(row.why.raw().starts_with(why) && row.why.raw().contains("`median_latency` is missing"), "{row:?}");
+            assert_ne!(compared.rows[1].verdict, Verdict::NotMeasured);
+        }
     }
 
     #[test]

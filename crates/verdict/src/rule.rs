@@ -281,7 +281,12 @@ mod tests {
                 .map(|value| {
                     let outcome = value.map_or(Outcome::Failed("the server did not start".into()), |value| {
                         let metrics = [(id.to_owned(), value)].into_iter().collect();
-                        Outcome::Measured(Measurement { kind: metric.kind, metrics, warnings: Vec::new() })
+                        Outcome::Measured(Measurement {
+                            kind: metric.kind,
+                            metrics,
+                            missing: Vec::new(),
+                            warnings: Vec::new(),
+                        })
                     });
                     [("x".to_owned(), outcome)].into_iter().collect()
                 })

@@ -41,6 +41,8 @@ impl LoadedConfig {
     /// # Errors
     /// The user's mistake, as `file:line:column: key: what is wrong`; for an unknown key with the nearest valid one.
     pub fn read(text: &str, file: &str) -> anyhow::Result<Self> {
+        // The text can come from git, with the byte order mark that some editors write.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.len() > LONGEST_FILE {
             return Err(anyhow!("{file}: a config file has at most {} KiB", LONGEST_FILE / 1024)).mistake();
         }

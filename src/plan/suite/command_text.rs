@@ -93,6 +93,7 @@ mod tests {
             server,
             client: Command { argv: split(client), env: [("A".to_owned(), "1".to_owned())].into() },
             measured_by: MeasuredBy::Vllm,
+            client_reason: None,
         }
     }
 

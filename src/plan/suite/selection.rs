@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use anyhow::{Context, ensure};
+use anyhow::{anyhow, ensure};
 use regex::Regex;
 
 use crate::environment::Environment;
@@ -79,10 +79,22 @@ impl Selection {
         })
     }
 
+    /// Why a test of which only the name is known is left out. `--only` is for the names of cases, which begin with that of
+    /// their test: a pattern for their end keeps no test that has no cases.
+    pub(super) fn reason_to_skip_name(&self, name: &str) -> Option<String> {
+        let only = self.only.as_ref().filter(|only| !only.is_match(name));
+        self.unselected(name).or_else(|| only.map(|only| format!("does not match --only `{only}`")))
+    }
+
+    fn unselected(&self, name: &str) -> Option<String> {
+        let selector = self.test_selector.as_ref().filter(|selector| !selector.is_match(name))?;
+        Some(format!("does not match TEST_SELECTOR `{selector}`"))
+    }
+
     /// Why the variables leave this test out; `None` where they keep it.
     pub(super) fn reason_to_skip(&self, test: &Test) -> Option<String> {
-        if let Some(selector) = self.test_selector.as_ref().filter(|selector| !selector.is_match(&test.name)) {
-            return Some(format!("does not match TEST_SELECTOR `{selector}`"));
+        if let Some(reason) = self.unselected(&test.name) {
+            return Some(reason);
         }
         let client = test.load.as_ref().map(|load| parameters::text(&load.client, "model"));
         let other = self.model_filter.as_ref().filter(|model| **model != test.model && client.as_ref() != Some(model));
@@ -111,7 +123,12 @@ impl Selection {
 }
 
 fn regex(name: &str, pattern: &str) -> anyhow::Result<Regex> {
-    Regex::new(pattern).with_context(|| format!("{name} `{pattern}` is not a regular expression"))
+    Regex::new(pattern).map_err(|error| {
+        // The last line has the cause; the lines before it draw the pattern.
+        let text = error.to_string();
+        let cause = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        anyhow!("{name} `{pattern}` is not a regular expression: {cause}")
+    })
 }
 
 fn number<T: FromStr + Default + PartialEq>(env: &Environment, name: &str) -> anyhow::Result<Option<T>> {
@@ -148,7 +165,7 @@ mod tests {
     #[test]
     fn a_bad_variable_is_a_mistake_that_names_it() {
         for (name, value, expected) in [
-            ("TEST_SELECTOR", "a(", "TEST_SELECTOR `a(` is not a regular expression"),
+            ("TEST_SELECTOR", "a(", "TEST_SELECTOR `a(` is not a regular expression: unclosed group"),
             ("PROMPTS_PER_CONCURRENCY", "0", "PROMPTS_PER_CONCURRENCY must be a whole number from 1, not `0`"),
             ("MAX_NUM_PROMPTS", "many", "MAX_NUM_PROMPTS must be a whole number from 1, not `many`"),
             ("REMOTE_PORT", "70000", "REMOTE_PORT must be a whole number from 1, not `70000`"),

@@ -34,6 +34,9 @@ pub struct Case {
     pub client: Command,
     /// The client that measures it.
     pub measured_by: MeasuredBy,
+    /// Why vLLM's client measures a serving case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_reason: Option<String>,
 }
 
 impl Case {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
 use vllm_verdict::case::Kind;
-use vllm_verdict::v1::DeviceName;
+use vllm_verdict::v1::{DeviceName, Skipped};
 
 use crate::environment::Environment;
 use crate::plan::suite::parameters::{self, Parameters};
@@ -105,8 +105,31 @@ fn place(path: &str, test: &str) -> String {
     format!("{path}: test `{test}`")
 }
 
-/// The tests of `file`, in its order.
-pub(super) fn tests(file: &SuiteFile) -> anyhow::Result<Vec<Test>> {
+/// A test that breaks a rule.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// Its name, where it has one.
+    pub name: String,
+    /// File, test and field, and what is wrong.
+    pub why: anyhow::Error,
+}
+
+impl Broken {
+    /// For the plan and the report.
+    pub fn skipped(self) -> Skipped {
+        let why = format!("{:#}", self.why);
+        Skipped::invalid(self.name, why.chars().take(SHOWN_REASON).collect::<String>())
+    }
+}
+
+/// Most characters of a reason, which quotes the file.
+const SHOWN_REASON: usize = 1000;
+
+/// Most characters of a name that breaks a rule.
+const SHOWN_NAME: usize = 180;
+
+/// The tests of `file`, in its order. One that breaks a rule is lost alone.
+pub(super) fn tests(file: &SuiteFile) -> anyhow::Result<Vec<Result<Test, Broken>>> {
     let path = &file.path;
     let content = strict_json::parse(path, &file.text)?;
     let (defaults, tests) = match (content, file.kind) {
@@ -124,20 +147,33 @@ pub(super) fn tests(file: &SuiteFile) -> anyhow::Result<Vec<Test>> {
         (_, Kind::Serving) => bail!("{path}: expected an array of tests, or an object with `defaults` and `tests`"),
         _ => bail!("{path}: expected an array of tests"),
     };
+    refuse_foreign_format(path, &tests)?;
     let mut names = HashSet::new();
-    let mut parsed = Vec::with_capacity(tests.len());
-    for (index, test) in tests.into_iter().enumerate() {
-        let test = self::test(file, index, test, &defaults)?;
-        ensure!(names.insert(test.name.clone()), "{}: `test_name` is duplicated: names must be unique", test.place());
-        parsed.push(test);
-    }
-    Ok(parsed)
+    let parsed = tests.into_iter().enumerate().map(|(index, value)| {
+        let name = name(index, &value);
+        self::test(file, index, value, &defaults)
+            .and_then(|test| {
+                let unique = names.insert(test.name.clone());
+                ensure!(unique, "{}: `test_name` is duplicated: names must be unique", test.place());
+                Ok(test)
+            })
+            .map_err(|why| Broken { name, why })
+    });
+    Ok(parsed.collect())
+}
+
+/// The name of a test for messages; its position where it has none.
+fn name(index: usize, test: &Value) -> String {
+    let name = test.get("test_name").and_then(Value::as_str).map(|name| {
+        let plain = |c: char| if c.is_control() { '?' } else { c };
+        name.chars().take(SHOWN_NAME).map(plain).collect::<String>()
+    });
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("test {}", index + 1))
 }
 
 fn test(file: &SuiteFile, index: usize, test: Value, defaults: &Serving) -> anyhow::Result<Test> {
     let position = format!("{}: test {}", file.path, index + 1);
     let Value::Object(object) = test else { bail!("{position}: expected an object, not {test}") };
-    refuse_foreign_format(&file.path, &object)?;
     let mut fields = Fields { place: position, object };
     let name: String = fields.required("test_name", "a text")?;
     fields.place = place(&file.path, &name);
@@ -190,15 +226,14 @@ fn check_name(kind: Kind, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn refuse_foreign_format(path: &str, test: &Parameters) -> anyhow::Result<()> {
-    if !test.contains_key("common_parameters") {
+/// Refuses a file whose tests all have another format.
+fn refuse_foreign_format(path: &str, tests: &[Value]) -> anyhow::Result<()> {
+    let all_have = |key| !tests.is_empty() && tests.iter().all(|test| test.get(key).is_some());
+    if !all_have("common_parameters") {
         return Ok(());
     }
-    let format = if test.contains_key("genai_perf_input_parameters") {
-        "genai-perf"
-    } else {
-        "nightly (vLLM against other engines)"
-    };
+    let format =
+        if all_have("genai_perf_input_parameters") { "genai-perf" } else { "nightly (vLLM against other engines)" };
     bail!(
         "{path}: this is upstream's {format} format (tests with `common_parameters`), which is not run: \
          give a file of serving, latency, startup or throughput tests"

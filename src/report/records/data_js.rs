@@ -5,6 +5,8 @@ use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 use regex::Regex;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use vllm_verdict::case::Kind;
 
 use super::record_identity::{Identity, NAME_LENGTH};
@@ -24,7 +26,8 @@ const SHOWN: usize = 100;
 struct Data {
     #[serde(default)]
     repo_url: String,
-    entries: IndexMap<String, Vec<Measured>>,
+    /// The measurements of each suite, untyped: one that cannot be read is left out alone.
+    entries: IndexMap<String, Value>,
 }
 
 impl Data {
@@ -40,7 +43,8 @@ struct Measured {
     commit: Commit,
     /// Milliseconds since 1970.
     date: u64,
-    benches: Vec<Bench>,
+    /// Untyped, for the same reason.
+    benches: Vec<Value>,
 }
 
 impl Measured {
@@ -63,9 +67,22 @@ struct Commit {
 #[derive(Deserialize)]
 struct Bench {
     name: String,
-    value: f64,
+    /// `null` where a benchmark gave NaN or Infinity.
+    value: Option<f64>,
     #[serde(default)]
     unit: String,
+}
+
+/// Why something is left out: its name and the reason, with the number of times.
+type Refused = IndexMap<(String, String), usize>;
+
+fn refuse(refused: &mut Refused, name: &str, reason: &anyhow::Error) {
+    *refused.entry((shown(name), format!("{reason:#}"))).or_default() += 1;
+}
+
+/// An item of a list. The reason names its position where it cannot be read.
+fn item<T: DeserializeOwned>(value: &Value, number: usize) -> Result<T> {
+    T::deserialize(value).with_context(|| format!("number {number} in its list cannot be read"))
 }
 
 /// The records of every commit of a `data.js`. `base` has what the file lacks: branch, device, and the repository if it
@@ -81,33 +98,22 @@ pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) 
     if base.repository.is_empty() {
         base.repository = data.repository();
     }
-    let mut runs = IndexMap::<String, (Identity, Vec<Point>)>::new();
-    let mut refused = IndexMap::<(String, String), usize>::new();
-    let mut refuse = |name: &str, reason: String| *refused.entry((shown(name), reason)).or_default() += 1;
+    let mut runs = Runs::new();
+    let mut refused = Refused::new();
     for (suite, measurements) in &data.entries {
         let model = model.unwrap_or(suite);
-        check_name(model)?;
-        for measured in measurements {
-            let ids = measured.identity(&base);
-            if let Err(error) = ids.check() {
-                // Other errors are in `base`, which the user has to complete.
-                ensure!(!crate::names::Commit::is_full(&ids.commit) || ids.workflow_id == 0, error);
-                refuse(&measured.commit.id, format!("{error:#}"));
+        let measurements = check_name(model).and_then(|()| measurements.as_array().context("it is not a list"));
+        let measurements = match measurements {
+            Ok(measurements) => measurements,
+            Err(error) => {
+                refuse(&mut refused, suite, &error);
                 continue;
             }
-            let (identity, points) = runs.entry(ids.commit.clone()).or_insert_with(|| (ids.clone(), Vec::new()));
-            *identity = ids;
-            for bench in &measured.benches {
-                match patterns.point(model, bench) {
-                    Ok(point) => {
-                        // The last measurement of a commit counts.
-                        points.retain(|it| {
-                            (&it.model, &it.case, &it.metrics[0].0) != (&point.model, &point.case, &point.metrics[0].0)
-                        });
-                        points.push(point);
-                    }
-                    Err(error) => refuse(&bench.name, format!("{error:#}")),
-                }
+        };
+        for (number, measured) in (1..).zip(measurements) {
+            match item::<Measured>(measured, number) {
+                Ok(measured) => add(&measured, model, &base, &patterns, (&mut runs, &mut refused))?,
+                Err(error) => refuse(&mut refused, suite, &error),
             }
         }
     }
@@ -126,6 +132,42 @@ pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) 
     records.refused =
         refused.into_iter().map(|((name, why), number)| (name, format!("{why}{}", times(number)))).collect();
     Ok(records)
+}
+
+/// The points of each commit.
+type Runs = IndexMap<String, (Identity, Vec<Point>)>;
+
+/// Adds the benchmarks of one measurement.
+fn add(
+    measured: &Measured,
+    model: &str,
+    base: &Identity,
+    patterns: &NamePatterns,
+    (runs, refused): (&mut Runs, &mut Refused),
+) -> Result<()> {
+    let ids = measured.identity(base);
+    if let Err(error) = ids.check() {
+        // Other errors are in `base`, which the user has to complete.
+        ensure!(!crate::names::Commit::is_full(&ids.commit) || ids.workflow_id == 0, error);
+        refuse(refused, &measured.commit.id, &error);
+        return Ok(());
+    }
+    let (identity, points) = runs.entry(ids.commit.clone()).or_insert_with(|| (ids.clone(), Vec::new()));
+    *identity = ids;
+    for (number, bench) in (1..).zip(&measured.benches) {
+        let name = bench.get("name").and_then(Value::as_str).unwrap_or(&measured.commit.id);
+        match item::<Bench>(bench, number).and_then(|bench| patterns.point(model, &bench)) {
+            Ok(point) => {
+                // The last measurement of a commit counts.
+                points.retain(|it| {
+                    (&it.model, &it.case, &it.metrics[0].0) != (&point.model, &point.case, &point.metrics[0].0)
+                });
+                points.push(point);
+            }
+            Err(error) => refuse(refused, name, &error),
+        }
+    }
+    Ok(())
 }
 
 fn parse(text: &str) -> Result<Data> {
@@ -160,8 +202,9 @@ impl NamePatterns {
 
     fn point(&self, model: &str, bench: &Bench) -> Result<Point> {
         let (metric, kind, case) = metric(&bench.name).context("its name contains no metric of the dashboard")?;
-        let value = bench.value * scale(&metric, kind, &bench.unit)?;
-        ensure!(value.is_finite() && value > 0.0, "its value is {}", bench.value);
+        let written = bench.value.context("its value is null: it was NaN or Infinity")?;
+        let value = written * scale(&metric, kind, &bench.unit)?;
+        ensure!(value.is_finite() && value > 0.0, "its value is {written}");
         let found = |pattern: &Regex, at: usize| Some(pattern.captures(&bench.name)?.get(at)?.as_str().to_owned());
         let number = |pattern: &Regex, at| found(pattern, at).and_then(|text| text.parse::<u64>().ok());
         let mut args = record_parameters::Parameters {
@@ -312,6 +355,41 @@ mod tests {
     }
 
     #[test]
+    fn one_bad_item_loses_only_itself_and_is_named() {
+        let good = r#"{"name": "a p99_ttft_ms", "value": 50, "unit": "ms"}"#;
+        for (bad, why) in [
+            (r#"{"name": "a median_ttft_ms", "value": null, "unit": "ms"}"#, "a median_ttft_ms: its value is null"),
+            (
+                r#"{"name": "a median_ttft_ms", "value": "fast"}"#,
+                "a median_ttft_ms: number 1 in its list cannot be read",
+            ),
+            (r#"{"name": "a median_ttft_ms", "value": 0}"#, "a median_ttft_ms: its value is 0"),
+            (r#"{"value": 5}"#, "0123456789abcdef0123456789abcdef01234567: number 1 in its list"),
+            ("null", "0123456789abcdef0123456789abcdef01234567: number 1 in its list"),
+        ] {
+            let records = imported(&DATA.replacen(
+                r#"{"name": "serving_opt_tp2_random_128_16_qps_0.5_concurrency_8 / Median TTFT", "value": 0.0417, "unit": "s"}"#,
+                &format!("{bad}, {good}"),
+                1,
+            ));
+            assert!(records.records.iter().any(|it| it.metric.name == "p99_ttft_ms"), "{bad}");
+            let named = records.refused.iter().any(|(name, reason)| format!("{name}: {reason}").starts_with(why));
+            assert!(named, "{bad}: {:?}", records.refused);
+        }
+        for (bad, why) in [
+            ("null", "opt-125m: number 1 in its list cannot be read"),
+            (r#"{"commit": {"id": "x"}, "date": "today", "benches": []}"#, "opt-125m: number 1 in its list"),
+        ] {
+            let records =
+                imported(&DATA.replacen(r#""opt-125m": ["#, &format!(r#""other": 7, "opt-125m": [{bad}, "#), 1));
+            assert_eq!(records.records.len(), 4, "{bad}");
+            let refused: Vec<String> = records.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+            assert_eq!(refused[0], "other: it is not a list");
+            assert!(refused[1].starts_with(why), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn a_commit_that_was_measured_again_has_its_later_value() {
         let entry = |value: u32| {
             format!(
@@ -331,7 +409,8 @@ mod tests {
             assert!(import(text, &identity(), None, Choice::default()).is_err(), "{text}");
         }
         let hostile = DATA.replace("opt-125m", "<script>");
-        assert!(import(&hostile, &identity(), None, Choice::default()).is_err());
+        let records = imported(&hostile);
+        assert!(records.records.is_empty() && records.refused.len() == 1, "{:?}", records.refused);
         let unknown = Identity { branch: String::new(), ..identity() };
         let error = import(DATA, &unknown, None, Choice::default()).unwrap_err();
         assert!(format!("{error:#}").contains("--branch"), "{error:#}");

@@ -134,6 +134,7 @@ impl ServingResult {
     /// The text of the result file. `detailed` adds the numbers of each request.
     pub fn to_json(&self, detailed: bool) -> String {
         let mut map = self.to_map(detailed);
+        map.extend(self.summary.unasked.iter().map(|(key, value)| (key.clone(), Value::from(*value))));
         if let Ok(Value::Object(keys)) = serde_json::to_value(self.client_keys()) {
             map.extend(keys);
         }

@@ -25,6 +25,7 @@ pub struct ServingResult {
 }
 
 /// The metrics of a load.
+// 13 fields: the totals of a result of vLLM, and its statistics.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     /// From the start to the end of the last answer, in seconds.
@@ -52,7 +53,12 @@ pub struct Summary {
     /// `mean_ttft_ms`, `median_ttft_ms`, `std_ttft_ms`, `p99_ttft_ms`, ... in vLLM's order. As in vLLM, times without a value
     /// are 0.
     pub statistics: IndexMap<String, f64>,
+    /// The same of TTFT and TPOT, where the command asks for other metrics or percentiles: verdicts need them.
+    pub unasked: IndexMap<String, f64>,
 }
+
+/// The percentile that verdicts need.
+const NEEDED_PERCENTILE: f64 = 99.0;
 
 /// Output tokens: the count of the server, or the number of chunks with tokens if it sent none.
 pub(super) fn output_tokens(answer: &Answer) -> u64 {
@@ -64,13 +70,17 @@ pub fn summarize(answers: &[Answer], duration: f64, arguments: &Arguments) -> Su
     let completed: Vec<&Answer> = answers.iter().filter(|answer| answer.failure.is_none()).collect();
     let total_input_tokens = completed.iter().map(|answer| answer.input_tokens).fold(0, u64::saturating_add);
     let total_output_tokens = completed.iter().map(|answer| output_tokens(answer)).fold(0, u64::saturating_add);
-    let mut statistics = IndexMap::new();
+    let (mut statistics, mut unasked) = (IndexMap::new(), IndexMap::new());
     for timing in Timing::ALL {
         if arguments.result.timings().contains(&timing) && is_measured(timing, &arguments.load) {
             let values = values(timing, &completed);
             describe(&mut statistics, timing.as_str(), &values, &arguments.result.metric_percentiles);
         }
     }
+    for timing in [Timing::Ttft, Timing::Tpot] {
+        describe(&mut unasked, timing.as_str(), &values(timing, &completed), &[NEEDED_PERCENTILE]);
+    }
+    unasked.retain(|key, _| !statistics.contains_key(key));
     let (max_output_tokens_per_s, max_concurrent_requests) = peaks(&completed);
     Summary {
         duration,
@@ -87,6 +97,7 @@ pub fn summarize(answers: &[Answer], duration: f64, arguments: &Arguments) -> Su
         max_output_tokens_per_s,
         max_concurrent_requests,
         statistics,
+        unasked,
     }
 }
 
@@ -261,6 +272,27 @@ pub(super) mod tests {
             assert!((goodput - expected).abs() < 1e-9, "{flags}: {goodput}");
         }
         assert_eq!(real().summary.request_goodput, None);
+    }
+
+    #[test]
+    fn the_metrics_of_verdicts_are_computed_whatever_the_command_asks_for() {
+        let needed = ["median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms"];
+        let whole = real().summary;
+        assert!(whole.unasked.is_empty());
+        for flags in [
+            "--metric-percentiles 25,50,75",
+            "--percentile-metrics ttft,e2el",
+            "--percentile-metrics itl",
+            "--percentile-metrics tpot --metric-percentiles 90",
+        ] {
+            let result = asked(flags);
+            let file: serde_json::Value = serde_json::from_str(&result.to_json(false)).unwrap();
+            for key in needed {
+                assert_eq!(file[key].as_f64(), Some(whole.statistics[key]), "{flags}: {key}");
+            }
+            let printed = result.to_map(false);
+            assert!(needed.iter().any(|key| !printed.contains_key(*key)), "vLLM's own keys are as it writes them");
+        }
     }
 
     #[test]

@@ -32,8 +32,13 @@ pub(crate) fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As of [`bytes`], or it is not UTF-8.
 pub(crate) fn text(path: &Path, limit: u64) -> io::Result<String> {
-    String::from_utf8(bytes(path, limit)?)
-        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
+    let mut text = String::from_utf8(bytes(path, limit)?)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))?;
+    // Some editors write a byte order mark before a text.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -68,5 +73,12 @@ mod tests {
         std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), &plain).unwrap();
         assert!(text(&plain, DATA_SET).unwrap().contains("vllm-load"));
         assert_eq!(text(&plain, 9).unwrap_err().to_string(), "it has more than 9 bytes");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_data_set() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        io::Write::write_all(&mut file, b"\xef\xbb\xbf{\"prompt\": \"a\"}\n").unwrap();
+        assert_eq!(text(file.path(), DATA_SET).unwrap(), "{\"prompt\": \"a\"}\n");
     }
 }

@@ -223,4 +223,19 @@ pub struct Skipped {
     pub name: Untrusted,
     /// Why, and how to run it.
     pub reason: Untrusted,
+    /// Whether it cannot be run as it is written. Nobody asked to leave it out, and a run without it is not complete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invalid: bool,
+}
+
+impl Skipped {
+    /// What was left out as asked, or because the device cannot run it.
+    pub fn new(name: impl Into<Untrusted>, reason: impl Into<Untrusted>) -> Self {
+        Self { name: name.into(), reason: reason.into(), invalid: false }
+    }
+
+    /// What cannot be run as it is written.
+    pub fn invalid(name: impl Into<Untrusted>, reason: impl Into<Untrusted>) -> Self {
+        Self { invalid: true, ..Self::new(name, reason) }
+    }
 }
