@@ -22,6 +22,7 @@ pub mod model_folder;
 pub mod noise_store;
 pub mod orphans;
 pub mod output;
+pub mod port_owner;
 pub mod private_files;
 pub mod probe;
 pub mod process;

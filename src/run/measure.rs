@@ -1,6 +1,6 @@
 //! Measures a plan: opens the store of noise, prepares the sides, runs the rounds and compares.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use vllm_verdict::Input;
@@ -65,6 +65,7 @@ impl Measure<'_> {
             environment: &shell.environment,
             verdict: &config.verdict,
             noise: &noise,
+            begun: Instant::now(),
         };
         let fetch = ImageFetch { out, device: plan.device.name, wait: self.image_wait, shell };
         let mut state = self.state(journal, &fetch).await?;
@@ -73,7 +74,7 @@ impl Measure<'_> {
         progress.end();
         let mut conduct = ran?;
         let recorded = plan.recorded_base.as_deref().map(Recorded::read).transpose()?;
-        notices::add(&mut conduct, plan, out, journal, recorded.as_ref());
+        notices::add(&mut conduct, &session, journal, recorded.as_ref());
         conduct.searches = search_run::summaries(plan, out).into_iter().map(search_result).collect();
         let subject = self.subject(&state, recorded.as_ref(), started, &conduct);
         let input = self.input(subject, recorded, journal, &noise)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use vllm_verdict::side::Side;
@@ -40,6 +41,9 @@ pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) ->
         if run.journal.find(run.side, run.pass, &probe.name).is_none() {
             run.session.progress.expect_more(1);
             run.measure(&probe, Some(server)).await?;
+            if run.session.is_over_budget_after(Duration::ZERO) {
+                break;
+            }
         }
         probes.insert(concurrency, is_met(run, search, &probe)?.unwrap_or(false));
         if server.ended().await.is_some() {

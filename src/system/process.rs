@@ -1,6 +1,7 @@
 //! Long-running processes, each under a guard, and a list of them so that an interrupt can end them all.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -8,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -65,6 +67,28 @@ struct Guarded {
     child: Arc<Mutex<Child>>,
     pid: Option<Pid>,
     container: Option<Arc<Invocation>>,
+}
+
+/// Something did not end in its time.
+#[derive(Debug)]
+pub struct TimedOut(pub Duration);
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it did not end within {}", crate::duration::text(self.0))
+    }
+}
+
+impl std::error::Error for TimedOut {}
+
+/// `exit status: 134 (128 + 6, SIGABRT)`: how a guarded command ended. A guard ends with the status of its command; of a
+/// signal that is 128 and its number.
+pub fn described(status: ExitStatus) -> String {
+    let signal = status.code().and_then(|code| Signal::try_from(code - 128).ok());
+    match signal {
+        Some(signal) => format!("{status} (128 + {}, {})", signal as i32, signal.as_str()),
+        None => status.to_string(),
+    }
 }
 
 /// A process that was started here.
@@ -165,6 +189,11 @@ impl Process {
         Ok(status)
     }
 
+    /// The process id of its guard, while that runs.
+    pub async fn guard(&self) -> Option<u32> {
+        self.child.lock().await.id()
+    }
+
     /// Removes the private files of the command: it has read them.
     pub fn remove_files(&mut self) {
         self.files = None;
@@ -182,7 +211,7 @@ impl Process {
             }
             if begun.elapsed() > limit {
                 self.stop().await;
-                bail!("it did not end within {}", crate::duration::text(limit));
+                return Err(TimedOut(limit).into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -226,6 +255,25 @@ async fn wait_or_kill(child: &mut Child) -> Option<ExitStatus> {
         Err(_) => {
             let _ = child.kill().await;
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_names_the_signal_that_it_may_stand_for() {
+        let said = |code: i32| described(ExitStatus::from_raw(code << 8));
+        for (code, expected) in [
+            (0, "exit status: 0"),
+            (1, "exit status: 1"),
+            (134, "exit status: 134 (128 + 6, SIGABRT)"),
+            (137, "exit status: 137 (128 + 9, SIGKILL)"),
+            (255, "exit status: 255"),
+        ] {
+            assert_eq!(said(code), expected);
         }
     }
 }
