@@ -9,6 +9,7 @@ pub mod fingerprint;
 pub mod image_fetch;
 pub mod interim_analysis;
 pub mod journal;
+pub mod kept_results;
 pub mod launch;
 pub mod log_end;
 pub mod measure;

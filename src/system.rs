@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod docker;
 pub mod exchange;
 pub mod file_words;
+pub mod folder_lock;
 pub mod git;
 pub mod github;
 pub mod github_history;

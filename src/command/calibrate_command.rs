@@ -17,7 +17,7 @@ use crate::command::run_flags::Timeouts;
 use crate::duration;
 use crate::exit::{Classify, Exit};
 use crate::run::measure::Measure;
-use crate::run::run_folder;
+use crate::run::run_folder::{self, RunFolder};
 use crate::system::exchange;
 use crate::system::interrupt::interruptible;
 use crate::system::noise_store;
@@ -119,7 +119,7 @@ impl Calibration<'_> {
         let CalibrateArgs { planning, timeouts, .. } = self.arguments;
         let Prepared { plan, config, ci } = &self.prepared;
         let out = OutputFolder::at(&free(&planning.out));
-        let (plan, mut journal, _lock) = run_folder::open(&out, plan.clone(), false, self.shell)?;
+        let RunFolder { plan, mut journal, lock: _lock } = run_folder::open(&out, plan.clone(), false, self.shell)?;
         let processes = Processes::new(self.shell.program.clone());
         let measure = Measure {
             plan: &plan,

@@ -14,7 +14,7 @@ use crate::command::shared_flags::Format;
 use crate::exit::{Classify, Exit};
 use crate::report::markdown;
 use crate::run::measure::Measure;
-use crate::run::run_folder;
+use crate::run::run_folder::{self, RunFolder};
 use crate::system::exchange;
 use crate::system::image_wait::ImageMissing;
 use crate::system::interrupt::interruptible;
@@ -48,7 +48,7 @@ async fn measure(arguments: &RunArgs, prepared: Prepared, shell: &Shell) -> Resu
     let Prepared { plan, config, ci } = prepared;
     let RunArgs { planning, timeouts, .. } = arguments;
     let out = OutputFolder::at(&planning.out);
-    let (plan, mut journal, _lock) = run_folder::open(&out, plan, arguments.resume, shell)?;
+    let RunFolder { plan, mut journal, lock: _lock } = run_folder::open(&out, plan, arguments.resume, shell)?;
     let announcement = Announcement::make(&planning.event, &ci, &plan, shell).await;
     let processes = Processes::new(shell.program.clone());
     let measure = Measure {
