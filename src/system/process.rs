@@ -19,6 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
 use crate::system::host_variables;
+use crate::system::interrupt::ENDING;
 use crate::system::private_files::{FileOption, PrivateFiles};
 use crate::system::program::{self, Program};
 use crate::system::{orphans, regular_file};
@@ -162,8 +163,14 @@ impl Processes {
         }
     }
 
-    /// Ends all processes, and returns when they are gone.
-    pub async fn end_all(&self) {
+    /// Ends all processes, and returns when they are gone. After a signal there is little time: a guard that needs more, for
+    /// an engine that does not answer, ends its command when this process is gone.
+    pub async fn end_all(&self, after_signal: bool) {
+        let limit = if after_signal { ENDING } else { Duration::MAX };
+        let _ = tokio::time::timeout(limit, self.end_each()).await;
+    }
+
+    async fn end_each(&self) {
         let running: Vec<_> = self.running.lock().await.iter().map(|(id, guarded)| (*id, guarded.clone())).collect();
         let ends = running.iter().map(|(id, guarded)| async {
             let mut child = guarded.child.lock().await;

@@ -20,7 +20,7 @@ use vllm_perf::system::noise_store;
 use vllm_perf::system::retry_policy::RetryPolicy;
 use vllm_perf::system::store::Store;
 use vllm_perf::system::uploader::Uploader;
-use vllm_verdict::noise::{AaRun, Noise};
+use vllm_verdict::noise::{AaRun, MeasuredOn, Noise};
 use vllm_verdict::v1::Device;
 
 use super::run::{TWO_CASES, program, run, text};
@@ -38,9 +38,9 @@ pub(super) fn keep(folder: &Path, run: &AaRun) {
     wait(noise_store::append(&open(folder), run));
 }
 
-/// The noise of a device in a folder store.
+/// The noise of the simulated vLLM on a device in a folder store.
 pub(super) fn known(folder: &Path, device: &Device) -> Noise {
-    wait(noise_store::read(&open(folder), device))
+    wait(noise_store::read(&open(folder), &MeasuredOn::new(device, true), None)).noise
 }
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
