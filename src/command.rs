@@ -27,6 +27,7 @@ mod publish_settings;
 pub mod record_notices;
 pub mod records_command;
 pub mod report_command;
+mod reproduction;
 pub mod run_command;
 pub mod run_flags;
 pub mod serve_command;

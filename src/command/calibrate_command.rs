@@ -14,6 +14,7 @@ use vllm_verdict::v1::CaseFacts;
 use super::prepare::{self, Prepared};
 use super::{conclude, hub_token};
 use crate::command::planning_flags::Planning;
+use crate::command::reproduction::made_with;
 use crate::command::run_flags::Timeouts;
 use crate::duration;
 use crate::exit::{Classify, Exit};
@@ -154,7 +155,7 @@ impl Calibration<'_> {
             limits: timeouts.limits(budget, config),
             image_wait: timeouts.wait.unwrap_or(config.images.wait),
             is_store_required: planning.store.is_some(),
-            reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),
+            reproduce: plan.reproduce(&made_with(planning, timeouts, &plan.event, config, self.shell)),
             out: &out,
             id: run_folder::run_id(),
             processes: self.processes,

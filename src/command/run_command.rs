@@ -9,6 +9,7 @@ use super::prepare::{self, Prepared};
 use super::{base_fallback, conclude, hub_token, plan_output};
 use crate::command::announcement::Announcement;
 use crate::command::planning_flags::Planning;
+use crate::command::reproduction::made_with;
 use crate::command::run_flags::Timeouts;
 use crate::command::shared_flags::Format;
 use crate::exit::{Classify, Exit};
@@ -105,7 +106,7 @@ async fn measure(
         limits: timeouts.limits(planning.runs.budget, &config),
         image_wait: timeouts.wait.unwrap_or(config.images.wait),
         is_store_required: planning.store.is_some(),
-        reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),
+        reproduce: plan.reproduce(&made_with(planning, timeouts, &plan.event, &config, shell)),
         out,
         id: run_folder::run_id(),
         processes,
