@@ -47,7 +47,7 @@ const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run");
 
 /// `push` to `main` of vLLM, in a folder with its payload.
-fn pushed(folder: &Path) -> Vec<(&'static str, String)> {
+pub(super) fn pushed(folder: &Path) -> Vec<(&'static str, String)> {
     let payload = folder.join("event.json");
     let text = format!(
         r#"{{"ref": "refs/heads/main", "after": "{SHA}", "repository": {{"full_name": "vllm-project/vllm"}}}}"#
@@ -64,6 +64,11 @@ fn pushed(folder: &Path) -> Vec<(&'static str, String)> {
     ]
     .map(|(name, value)| (name, value.to_owned()))
     .to_vec()
+}
+
+/// The contents of all objects.
+pub(super) fn objects(folder: &Path) -> Vec<Vec<u8>> {
+    keys(folder).iter().map(|key| wait(open(folder).read(key))).collect()
 }
 
 fn keys(folder: &Path) -> Vec<String> {
