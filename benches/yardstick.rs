@@ -138,7 +138,8 @@ impl Simulation {
         Noise::of([AaRun {
             schema: SCHEMA.to_owned(),
             version: vllm_perf::VERSION.to_owned(),
-            device: MeasuredOn { name: DeviceName::Cpu, device_type: "simulated".to_owned() },
+            run: None,
+            device: MeasuredOn { name: DeviceName::Cpu, device_type: "simulated".to_owned(), simulated: false },
             started: "2026-01-01T00:00:00Z".to_owned(),
             rows: ratios.into_iter().enumerate().map(row).collect(),
         }])

@@ -28,6 +28,7 @@ mod publish_settings;
 pub mod record_notices;
 pub mod records_command;
 pub mod report_command;
+mod reproduction;
 pub mod run_command;
 pub mod run_flags;
 pub mod serve_command;
@@ -43,6 +44,8 @@ use crate::command::serve_command::BenchCommand;
 use crate::environment::Environment;
 use crate::exit::{Classify, Exit};
 use crate::run::native_client::prompt_process;
+use crate::system::interrupt::{self, until_signal};
+use crate::system::program;
 use crate::system::shell::Shell;
 
 /// Runs a command to its end.
@@ -50,7 +53,12 @@ use crate::system::shell::Shell;
 /// # Errors
 /// Those of the command, with its exit code.
 pub fn run(command: Command, shell: &Shell) -> Result<Exit> {
-    block_on(dispatch(command, shell))
+    block_on(async {
+        if !is_own_server(&command) {
+            tokio::spawn(interrupt::end_after_signal(shell.sink.clone()));
+        }
+        program::announcing(shell.sink.clone(), interruptible(command, shell)).await
+    })
 }
 
 /// Runs as the simulated `vllm`: its image has this binary under that name.
@@ -68,6 +76,20 @@ fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     result
+}
+
+/// Commands that end in their own way after a signal, as the server under test does.
+fn is_own_server(command: &Command) -> bool {
+    matches!(command, Command::SimServer(_) | Command::SimVllm(_))
+}
+
+/// The whole of every command can be interrupted. `run` and `calibrate` have something to end first, and see to it
+/// themselves.
+async fn interruptible(command: Command, shell: &Shell) -> Result<Exit> {
+    if matches!(command, Command::Run(_) | Command::Calibrate(_)) || is_own_server(&command) {
+        return dispatch(command, shell).await;
+    }
+    until_signal(dispatch(command, shell)).await.unwrap_or_else(|signal| Ok(Exit::Signal(signal)))
 }
 
 async fn dispatch(command: Command, shell: &Shell) -> Result<Exit> {

@@ -147,7 +147,7 @@ fn write(pages: &[Page], setting: &Setting, out: &Path, cache: &mut Cache, built
     let mut put = |name: String, content: &[u8]| -> Result<()> {
         let path = out.join(&name);
         if std::fs::read(&path).map_or(true, |old| old != content) {
-            output::write(&path, content).world()?;
+            output::replace(&path, content).world()?;
             built.written += 1;
         }
         files.push(name);

@@ -130,7 +130,7 @@ const SECRET_WORDS: [&str; 10] =
 const HARMLESS_ENDS: [&str; 9] = ["FILE", "PATH", "DIR", "SOCK", "SOCKET", "NAME", "ENV", "TYPE", "COMMAND"];
 
 /// Whether a variable of this name holds a secret.
-fn is_secret_name(name: &str) -> bool {
+pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let last = words.last().copied().unwrap_or_default();

@@ -24,7 +24,8 @@ pub(super) struct Announcement {
 }
 
 impl Announcement {
-    /// Adds the note to the comment of an earlier run, if there is one. A failure is printed and does not stop the run.
+    /// The note on the comment of an earlier run, if there is one. It is not there before [`Self::put`]. A failure is printed
+    /// and does not stop the run.
     pub(super) async fn make(event_flags: &EventArgs, ci: &CiRun, plan: &Plan, shell: &Shell) -> Option<Self> {
         let event = &plan.event;
         let (Some(repository), Some(number), false) = (event.repository.clone(), event.pull_request, event.fork) else {
@@ -36,15 +37,22 @@ impl Announcement {
             };
             let id = publish::comment_id(ci, Some(&plan.device), Some(event));
             let Some(before) = comment::existing(&github, &repository, number, &id).await? else { return Ok(None) };
-            let text = markdown::in_progress(&before, ci.run_url.as_deref());
-            comment::stick(&github, &repository, number, &id, &text).await?;
-            Ok(Some(Self { github, repository, number, id, before, announced: text }))
+            let announced = markdown::in_progress(&before, ci.run_url.as_deref());
+            Ok(Some(Self { github, repository, number, id, before, announced }))
         };
         let made: Result<Option<Self>> = made.await;
         made.unwrap_or_else(|error| {
-            shell.say(&format!("cannot announce on the pull request that a run is in progress: {error:#}"));
+            refused(&error, shell);
             None
         })
+    }
+
+    /// Adds the note. A failure is printed and does not stop the run.
+    pub(super) async fn put(&self, shell: &Shell) {
+        let put = comment::stick(&self.github, &self.repository, self.number, &self.id, &self.announced).await;
+        if let Err(error) = put {
+            refused(&error, shell);
+        }
     }
 
     /// Restores the comment, where no report will replace it and nobody has changed it. CI leaves an interrupted run little
@@ -54,4 +62,8 @@ impl Announcement {
         let restored = comment::replace(&self.github, &self.repository, self.number, &self.id, texts);
         let _ = tokio::time::timeout(Duration::from_secs(3), restored).await;
     }
+}
+
+fn refused(error: &anyhow::Error, shell: &Shell) {
+    shell.say(&format!("cannot announce on the pull request that a run is in progress: {error:#}"));
 }

@@ -39,7 +39,7 @@ pub async fn fall_back(
     let architecture = registry::architecture(device.name);
     let registry = Registry::new(registry::PAUSE, architecture, &shell.environment)?;
     let exists = async |reference: &str| -> Result<bool> {
-        Ok(docker::is_here(reference, &shell.environment).await
+        Ok(docker::is_here(reference, &shell.environment).await?
             || registry.find(reference).await? == ImageState::Present)
     };
     if exists(reference).await? {

@@ -7,28 +7,53 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
+use vllm_verdict::noise::MeasuredOn;
 use vllm_verdict::strategy::Strategy;
-use vllm_verdict::v1::{CaseFacts, Comparison};
+use vllm_verdict::v1::CaseFacts;
 
 use super::prepare::{self, Prepared};
 use super::{conclude, hub_token, preflight};
 use crate::command::planning_flags::Planning;
+use crate::command::reproduction::made_with;
 use crate::command::run_flags::Timeouts;
 use crate::duration;
 use crate::exit::{Classify, Exit};
-use crate::run::measure::Measure;
+use crate::plan::target::Target;
+use crate::run::measure::{Measure, Measured};
 use crate::run::run_folder;
 use crate::system::exchange;
-use crate::system::interrupt::interruptible;
-use crate::system::noise_store;
+use crate::system::interrupt::until_signal;
+use crate::system::noise_store::{self, Known};
 use crate::system::output::OutputFolder;
 use crate::system::process::Processes;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use known_noise::KnownNoise;
 
-/// Runs head against itself, repeatedly.
+/// Runs head against itself, repeatedly. A signal may interrupt it anywhere.
 pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> Result<Exit> {
+    let processes = Processes::new(shell.program.clone());
+    let mut outputs = Vec::new();
+    let ended = until_signal(work(arguments, &processes, &mut outputs, shell)).await;
+    processes.end_all(ended.is_err()).await;
+    // Containers and clients are gone: nothing of theirs stays in the output folders.
+    for error in outputs.iter().filter_map(|out| exchange::clear(out).err()) {
+        shell.say(&format!("{error:#}"));
+    }
+    if let (Err(_), Some(out)) = (&ended, outputs.last()) {
+        let root = out.root().display();
+        shell.say(&format!("interrupted in `{root}`; `vllm-perf calibrate` with the same store continues"));
+    }
+    ended.unwrap_or_else(|signal| Ok(Exit::Signal(signal)))
+}
+
+/// `outputs` gets the output folders of the runs.
+async fn work(
+    arguments: &mut CalibrateArgs,
+    processes: &Processes,
+    outputs: &mut Vec<OutputFolder>,
+    shell: &Shell,
+) -> Result<Exit> {
     let begun = Instant::now();
     check_flags(&mut arguments.planning)?;
     let mut prepared = prepare::prepare(&arguments.planning, true, shell).await?;
@@ -42,15 +67,10 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let plan = &mut prepared.plan;
     plan.sides.base.clone_from(&plan.sides.head);
     plan.strategy = Strategy::Paired;
-    let processes = Processes::new(shell.program.clone());
-    let checked = preflight::check(plan, &arguments.planning.out, shell);
-    match interruptible(&processes, checked).await {
-        Ok(checked) => checked?,
-        Err(signal) => return Ok(Exit::Signal(signal)),
-    }
+    preflight::check(plan, &arguments.planning.out, shell).await?;
     preflight::leave_out_data_sets(plan)?;
     hub_token::check(plan, &shell.environment).mistake()?;
-    Calibration { arguments, prepared, store, begun, shell }.run().await
+    Calibration { arguments, prepared, store, begun, processes, outputs, shell }.run().await
 }
 
 /// Refuses flags that contradict A/A runs of head, and plans without base.
@@ -73,6 +93,8 @@ struct Calibration<'a> {
     prepared: Prepared,
     store: Store,
     begun: Instant,
+    processes: &'a Processes,
+    outputs: &'a mut Vec<OutputFolder>,
     shell: &'a Shell,
 }
 
@@ -95,9 +117,7 @@ impl Calibration<'_> {
             let begun = Instant::now();
             // No run is longer than the missing pairs, and each has its own order.
             self.prepared.plan.pairs = self.arguments.planning.runs.pairs.min(known.missing()).max(2);
-            if let Err(signal) = self.measure(remaining).await? {
-                return Ok(Exit::Signal(signal));
-            }
+            self.measure(remaining).await?;
             let now = self.known().await?;
             if now.least <= known.least {
                 let row = &now.worst;
@@ -116,43 +136,39 @@ impl Calibration<'_> {
 
     async fn known(&self) -> Result<KnownNoise> {
         let Prepared { plan, config, .. } = &self.prepared;
-        let noise = noise_store::read(&self.store, &plan.device, |text| self.shell.say(text)).await?;
+        let simulated = plan.sides.present().all(|(_, side)| matches!(side.target, Target::Sim(_)));
+        let Known { noise, left_out } =
+            noise_store::read(&self.store, &MeasuredOn::new(&plan.device, simulated), None).await?;
+        left_out.iter().for_each(|why| self.shell.say(why));
         let cases: Vec<CaseFacts> = plan.cases.iter().map(CaseFacts::from).collect();
         let precision = f64::from(self.arguments.precision) / 100.0;
         Ok(KnownNoise::of(&noise, &cases, &config.verdict, precision))
     }
 
-    /// One A/A run in an output folder of its own; the inner error is the signal that interrupted it.
-    async fn measure(&self, budget: Option<Duration>) -> Result<Result<Comparison, u8>> {
+    /// One A/A run in an output folder of its own.
+    async fn measure(&mut self, budget: Option<Duration>) -> Result<()> {
         let CalibrateArgs { planning, timeouts, .. } = self.arguments;
         let Prepared { plan, config, ci } = &self.prepared;
         let out = OutputFolder::at(&free(&planning.out));
-        let (plan, mut journal, _lock) = run_folder::open(&out, plan.clone(), false, self.shell)?;
-        let processes = Processes::new(self.shell.program.clone());
+        let mut folder = run_folder::open(&out, plan.clone(), false, self.shell)?;
+        self.outputs.push(out.clone());
         let measure = Measure {
-            plan: &plan,
+            plan: &folder.plan,
             config,
             limits: timeouts.limits(budget, config),
             image_wait: timeouts.wait.unwrap_or(config.images.wait),
             is_store_required: planning.store.is_some(),
-            reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),
+            reproduce: plan.reproduce(&made_with(planning, timeouts, &plan.event, config, self.shell)),
             out: &out,
             id: run_folder::run_id(),
-            processes: &processes,
+            processes: self.processes,
             shell: self.shell,
         };
-        let ended = interruptible(&processes, measure.run(&mut journal)).await;
-        // Containers and clients are gone: nothing of theirs stays in the output folder.
-        if let Err(error) = exchange::clear(&out) {
-            self.shell.say(&format!("{error:#}"));
-        }
-        let comparison = match ended {
-            Ok(comparison) => comparison?,
-            Err(signal) => return Ok(Err(signal)),
-        };
+        let Measured { comparison, not_stored } = measure.run(&mut folder.journal).await?;
         conclude::print_times(&comparison, self.shell);
         conclude::write_reports(ci, &comparison, &out, self.shell)?;
-        Ok(Ok(comparison))
+        // Without a store there is nothing to continue with.
+        not_stored.map_or(Ok(()), Err).world()
     }
 }
 

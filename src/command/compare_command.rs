@@ -10,7 +10,7 @@ use serde::Serialize;
 use vllm_verdict::Input;
 use vllm_verdict::capacity::{self, Capacity, Limits, Statistic};
 use vllm_verdict::case::MeasuredBy;
-use vllm_verdict::noise::Noise;
+use vllm_verdict::noise::{MeasuredOn, Noise};
 use vllm_verdict::v1::{CaseFacts, Comparison, Device, SideFacts, Subject};
 
 use crate::ci::event::CiRun;
@@ -19,6 +19,7 @@ use crate::command::{base_settings, conclude};
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
+use crate::plan::target::Target;
 use crate::report::terminal;
 use crate::result::case_files::Folder;
 use crate::result::{self, upstream_compare};
@@ -114,8 +115,9 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
     let cases = measured_by(&plans, result::facts(base_folders.iter().chain(&head_folders)));
     let subject =
         Subject { device: device(arguments, &plans)?, ..subject([base, head].map(|path| path.display().to_string())) };
+    let measured_on = subject.device.as_ref().map(|device| MeasuredOn::new(device, is_simulated(&plans)));
     Ok(vllm_verdict::compare(Input {
-        noise: known_noise(arguments, subject.device.as_ref(), config, shell).await?,
+        noise: known_noise(arguments, measured_on, config, shell).await?,
         subject,
         cases,
         base: repetitions(&base_folders),
@@ -134,6 +136,15 @@ fn plan_of(folder: &Path) -> Result<Option<Plan>> {
     let plans = std::iter::once(folder).chain(parent).map(|root| OutputFolder::at(root).plan());
     let Some(path) = plans.into_iter().find(|path| path.is_file()) else { return Ok(None) };
     serde_json::from_str(&read(&path)?).with_context(|| format!("cannot read `{}`", path.display())).mistake().map(Some)
+}
+
+/// Whether both folders hold results of the simulated vLLM.
+fn is_simulated(plans: &[Option<Plan>; 2]) -> bool {
+    let simulated = |plan: &Option<Plan>| {
+        let head = plan.as_ref().and_then(|plan| plan.sides.head.as_ref());
+        head.is_some_and(|head| matches!(head.target, Target::Sim(_)))
+    };
+    plans.iter().all(simulated)
 }
 
 /// The cases with their client, where the plans have it.
@@ -170,7 +181,7 @@ fn device(arguments: &CompareArgs, plans: &[Option<Plan>; 2]) -> Result<Option<D
 /// The noise in the store. A store of `--noise` must be readable; the config's may be out of reach.
 async fn known_noise(
     arguments: &CompareArgs,
-    device: Option<&Device>,
+    device: Option<MeasuredOn>,
     config: &Config,
     shell: &Shell,
 ) -> Result<Noise> {
@@ -181,7 +192,9 @@ async fn known_noise(
         if required && !store.is_there() {
             return Err(anyhow!("--noise: `{place}` is not a folder")).mistake();
         }
-        noise_store::read(&store, device, |text| shell.say(text)).await
+        let known = noise_store::read(&store, &device, None).await?;
+        known.left_out.iter().for_each(|why| shell.say(why));
+        Ok(known.noise)
     };
     match device {
         Some(device) => match read(device).await {

@@ -23,6 +23,7 @@ use crate::report::finding::{self, Finding};
 use crate::report::{Links, markdown};
 use crate::system::buildkite_agent::Agent;
 use crate::system::delivery::Delivery;
+use crate::system::folder_lock::FolderLock;
 use crate::system::git::Git;
 use crate::system::retry_policy::RetryPolicy;
 use crate::system::shell::Shell;
@@ -88,6 +89,7 @@ async fn publish_folder(
     shell: &Shell,
 ) -> Result<Exit> {
     let environment = &shell.environment;
+    let _lock = FolderLock::shared(out)?;
     let config = settings(arguments, event, ci)?;
     let branches = config.trigger.branches.as_slice();
     let mut comparison = artifact::read(out, &config.images)?;

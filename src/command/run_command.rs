@@ -9,15 +9,16 @@ use super::prepare::{self, Prepared};
 use super::{base_fallback, conclude, hub_token, plan_output, preflight};
 use crate::command::announcement::Announcement;
 use crate::command::planning_flags::Planning;
+use crate::command::reproduction::made_with;
 use crate::command::run_flags::Timeouts;
 use crate::command::shared_flags::Format;
 use crate::exit::{Classify, Exit};
 use crate::report::markdown;
 use crate::run::measure::Measure;
-use crate::run::run_folder;
+use crate::run::run_folder::{self, RunFolder};
 use crate::system::exchange;
 use crate::system::image_wait::ImageMissing;
-use crate::system::interrupt::interruptible;
+use crate::system::interrupt::until_signal;
 use crate::system::output::OutputFolder;
 use crate::system::process::Processes;
 use crate::system::shell::Shell;
@@ -25,6 +26,46 @@ use crate::system::step_files;
 
 /// Runs the benchmark. A regression is not a failure here: the command `verdict` exits by it.
 pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
+    let processes = Processes::new(shell.program.clone());
+    let mut underway = Underway::default();
+    let ended = until_signal(work(arguments, &processes, &mut underway, shell)).await;
+    let ending = processes.end_all(ended.is_err());
+    tokio::join!(ending, underway.take_note_back(!matches!(ended, Ok(Ok(_)))));
+    if let Some((folder, out)) = &underway.folder {
+        // Containers and clients are gone: nothing of theirs stays in the output folder.
+        if let Err(error) = exchange::clear(out) {
+            shell.say(&format!("{error:#}"));
+        }
+        if ended.is_err() {
+            shell.say(&format!(
+                "interrupted: {} kept in `{}`; `vllm-perf run --resume` with the same flags continues",
+                plural(folder.journal.entries().len(), "case run"),
+                out.root().display()
+            ));
+        }
+    }
+    ended.unwrap_or_else(|signal| Ok(Exit::Signal(signal)))
+}
+
+/// What has to be ended however the run ends.
+#[derive(Default)]
+struct Underway {
+    /// The note on the pull request that a run is in progress.
+    announcement: Option<Announcement>,
+    folder: Option<(RunFolder, OutputFolder)>,
+}
+
+impl Underway {
+    /// Takes the note on the pull request back where no report replaces it.
+    async fn take_note_back(&mut self, is_without_report: bool) {
+        if let Some(announcement) = self.announcement.take().filter(|_| is_without_report) {
+            announcement.take_back().await;
+        }
+    }
+}
+
+/// The whole of the command, which a signal may interrupt anywhere.
+async fn work(arguments: &RunArgs, processes: &Processes, underway: &mut Underway, shell: &Shell) -> Result<Exit> {
     let is_dry = arguments.dry_run || shell.environment.is_on("DRY_RUN").map_err(|why| anyhow!(why)).mistake()?;
     let mut prepared = prepare::prepare(&arguments.planning, !is_dry, shell).await?;
     if is_dry {
@@ -34,12 +75,7 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     if !prepared.plan.trigger.run {
         return skip(&prepared, shell);
     }
-    let processes = Processes::new(shell.program.clone());
-    let checked = preflight::check(&prepared.plan, &arguments.planning.out, shell);
-    match interruptible(&processes, checked).await {
-        Ok(checked) => checked?,
-        Err(signal) => return Ok(Exit::Signal(signal)),
-    }
+    preflight::check(&prepared.plan, &arguments.planning.out, shell).await?;
     preflight::leave_out_data_sets(&mut prepared.plan)?;
     hub_token::check(&prepared.plan, &shell.environment).mistake()?;
     if !arguments.resume {
@@ -47,54 +83,50 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
         let images = &prepared.config.images;
         base_fallback::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
     }
-    measure(arguments, prepared, &processes, shell).await
+    measure(arguments, prepared, processes, underway, shell).await
 }
 
-/// Measures what was planned and writes the output folder. A note on the pull request is taken back where no report
-/// replaces it.
-async fn measure(arguments: &RunArgs, prepared: Prepared, processes: &Processes, shell: &Shell) -> Result<Exit> {
+/// Measures what was planned and writes the output folder.
+async fn measure(
+    arguments: &RunArgs,
+    prepared: Prepared,
+    processes: &Processes,
+    underway: &mut Underway,
+    shell: &Shell,
+) -> Result<Exit> {
     let Prepared { plan, config, ci } = prepared;
     let RunArgs { planning, timeouts, .. } = arguments;
     let out = OutputFolder::at(&planning.out);
-    let (plan, mut journal, _lock) = run_folder::open(&out, plan, arguments.resume, shell)?;
-    let announcement = Announcement::make(&planning.event, &ci, &plan, shell).await;
+    let opened = run_folder::open(&out, plan, arguments.resume, shell)?;
+    let (RunFolder { plan, journal, .. }, out) = underway.folder.insert((opened, out));
+    underway.announcement = Announcement::make(&planning.event, &ci, plan, shell).await;
+    if let Some(announcement) = &underway.announcement {
+        announcement.put(shell).await;
+    }
     let measure = Measure {
-        plan: &plan,
+        plan,
         config: &config,
         limits: timeouts.limits(planning.runs.budget, &config),
         image_wait: timeouts.wait.unwrap_or(config.images.wait),
         is_store_required: planning.store.is_some(),
-        reproduce: plan.reproduce(&config.suite, planning.only.as_deref()),
-        out: &out,
+        reproduce: plan.reproduce(&made_with(planning, timeouts, &plan.event, &config, shell)),
+        out,
         id: run_folder::run_id(),
         processes,
         shell,
     };
-    let ended = interruptible(processes, measure.run(&mut journal)).await;
-    // Containers and clients are gone: nothing of theirs stays in the output folder.
-    if let Err(error) = exchange::clear(&out) {
-        shell.say(&format!("{error:#}"));
-    }
-    if let (Some(announcement), Err(_) | Ok(Err(_))) = (announcement, &ended) {
-        announcement.take_back().await;
-    }
-    match ended {
-        Ok(Ok(comparison)) => conclude::conclude(&ci, &config, &plan, &comparison, &out, &journal, shell).await,
-        Ok(Err(error)) => {
-            // There is no report: without this the author of a pull request would not see that there was no image.
-            if let (Some(missing), Some(path)) = (error.downcast_ref::<ImageMissing>(), &ci.step_summary) {
-                step_files::append_summary(path, &markdown::skipped(&missing.to_string()))?;
-            }
-            Err(error)
+    let measured = measure.run(journal).await.inspect_err(|error| {
+        // There is no report: without this the author of a pull request would not see that there was no image.
+        if let (Some(missing), Some(path)) = (error.downcast_ref::<ImageMissing>(), &ci.step_summary)
+            && let Err(error) = step_files::append_summary(path, &markdown::skipped(&missing.to_string()))
+        {
+            shell.say(&format!("{error:#}"));
         }
-        Err(signal) => {
-            shell.say(&format!(
-                "interrupted: {} kept in `{}`; `vllm-perf run --resume` with the same flags continues",
-                plural(journal.entries().len(), "case run"),
-                out.root().display()
-            ));
-            Ok(Exit::Signal(signal))
-        }
+    })?;
+    let exit = conclude::conclude(&ci, &config, plan, &measured.comparison, out, journal, shell).await?;
+    match measured.not_stored {
+        Some(error) => Err(error).world(),
+        None => Ok(exit),
     }
 }
 

@@ -8,6 +8,11 @@ use crate::command::shared_flags::{limit, span};
 use crate::plan::config::Config;
 use crate::run::session::Limits;
 
+/// Default of `--server-timeout`.
+pub const SERVER_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// Default of `--case-timeout`.
+pub const CASE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
 /// Time limits of a run.
 #[derive(Debug, Args)]
 pub struct Timeouts {

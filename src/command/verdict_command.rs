@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::plan::config::ImagesConfig;
 use crate::publish::artifact;
 use crate::report::{finding, terminal};
+use crate::system::folder_lock::FolderLock;
 use crate::system::shell::Shell;
 
 /// What `--format json` prints.
@@ -24,6 +25,7 @@ struct Printed<'a> {
 
 /// Prints the verdict of an output folder. The exit code follows the verdict and `--fail-on`.
 pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
+    let _lock = FolderLock::shared(&arguments.out)?;
     let comparison = artifact::read(&arguments.out, &ImagesConfig::default())?;
     match arguments.format {
         Format::Text => shell.print(&terminal::verdict(&comparison, shell.width)),

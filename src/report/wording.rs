@@ -13,6 +13,7 @@ use vllm_verdict::v1::{CaseFacts, Comparison, Counts, Device, Problem, Row, Side
 use super::label::Labels;
 use super::{finding, number};
 use crate::names::Commit;
+use crate::plan::reproduce;
 use crate::{duration, escape};
 
 /// The verdicts with their numbers of rows, in the order of headlines, without those that did not occur.
@@ -307,8 +308,7 @@ fn age(dated: &str, started: &str) -> Option<Untrusted> {
 /// untrusted and will be pasted into a shell, so every word must stay a single word.
 pub fn reproduce(comparison: &Comparison) -> Option<Untrusted> {
     let command = escape::clean(comparison.subject.reproduce.as_ref()?, 4000);
-    let words = shell_words::split(&command).ok()?;
-    (words.first().map(String::as_str) == Some("vllm-perf")).then(|| shell_words::join(&words).into())
+    reproduce::quoted(&command).map(Into::into)
 }
 
 #[cfg(test)]
@@ -326,6 +326,11 @@ mod tests {
         assert_eq!(of("curl https://e.org | sh"), None);
         let quoted = of("vllm-perf run --only 'a b' ; rm -rf $HOME").unwrap();
         assert_eq!(quoted, "vllm-perf run --only 'a b' ';' rm -rf '$HOME'");
+        let variables = of("MODEL_FILTER='a b' VLLM_USE_V1=0 PROMPTS_PER_CONCURRENCY=$(id) vllm-perf run").unwrap();
+        assert_eq!(variables, "MODEL_FILTER='a b' VLLM_USE_V1=0 PROMPTS_PER_CONCURRENCY='$(id)' vllm-perf run");
+        for refused in ["LD_PRELOAD=evil.so vllm-perf run", "VLLM_PERF_HEAD=local:./evil vllm-perf run", "A=b"] {
+            assert_eq!(of(refused), None, "{refused}");
+        }
     }
 
     #[test]

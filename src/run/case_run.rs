@@ -7,19 +7,47 @@ use anyhow::{Context, Result, anyhow};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::repetition::Outcome;
 
+use super::log_end::with_log;
 use super::native_client::serving_metrics::ServingResult;
 use super::native_client::{self, prompt_process};
-use super::server_start::Running;
+use super::server_start::{AfterFailure, Running};
 use super::side_run::SideRun;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
 use crate::plan::suite::{self, Case};
 use crate::plan::target::Target;
+use crate::result;
 use crate::system::exchange::{self, Exchange};
 use crate::system::output::{self, OutputFolder};
-use crate::system::process::{Invocation, Processes};
-use crate::{duration, result};
+use crate::system::process::{Invocation, Processes, TimedOut, described};
+
+/// What became of a case.
+pub struct CaseOutcome {
+    pub outcome: Outcome,
+    /// Whether the next case can use the same server, or needs none.
+    pub is_server_well: bool,
+}
+
+/// A failed case with what its server has to do with it: how that ended, and the last words of its log. `failure` is the
+/// client's; there is none where only the server failed.
+async fn explained(failure: Option<String>, is_late: bool, server: Option<&Running>) -> CaseOutcome {
+    let failed = |reason: String, is_server_well| CaseOutcome { outcome: Outcome::Failed(reason), is_server_well };
+    let Some(server) = server else { return failed(failure.unwrap_or_default(), !is_late) };
+    let state = server.after_failure().await;
+    let is_server_well = matches!(state, AfterFailure::Well) && !is_late;
+    let ended = match state {
+        AfterFailure::Ended(reason) => Some(reason),
+        AfterFailure::Silent => Some("the server does not answer any more".to_owned()),
+        AfterFailure::Well => None,
+    };
+    let reason = ended.into_iter().chain(failure).collect::<Vec<_>>().join("; ");
+    let reason = match server.log() {
+        Some(log) => with_log(&reason, "server log", &log.shown, &log.path),
+        None => reason,
+    };
+    failed(reason, is_server_well)
+}
 
 /// What measuring a case needs.
 pub struct CaseRun<'a> {
@@ -37,32 +65,33 @@ pub struct CaseRun<'a> {
 impl CaseRun<'_> {
     /// Measures `case`. A failure of its server or client is its outcome; an error is a failure of this machine: a
     /// file that cannot be written, or a process that cannot be started.
-    pub async fn measure(&self, case: &Case, server: Option<&Running>) -> Result<Outcome> {
+    pub async fn measure(&self, case: &Case, server: Option<&Running>) -> Result<CaseOutcome> {
         let commands = suite::commands_json(case, &self.side.launch.gpu_type, &self.side.plan.server_args);
         output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
         if case.kind == Kind::Serving && server.is_none() {
-            return Ok(Outcome::Failed("no server is running for it".to_owned()));
+            let outcome = Outcome::Failed("no server is running for it".to_owned());
+            return Ok(CaseOutcome { outcome, is_server_well: true });
         }
         let measured = match (case.measured_by, server) {
             (MeasuredBy::Native, Some(server)) => self.native(case, server).await?,
             (_, server) => self.vllm(case, server).await?,
         };
-        let ended = match server {
-            Some(server) => server.ended().await,
-            None => None,
+        let is_late = measured.as_ref().is_err_and(|error| error.chain().any(|cause| cause.is::<TimedOut>()));
+        let failure = match measured {
+            Ok(outcome @ Outcome::Measured(_)) => match server {
+                Some(server) => match server.ended().await {
+                    None => return Ok(CaseOutcome { outcome, is_server_well: true }),
+                    Some(_) => None,
+                },
+                None => return Ok(CaseOutcome { outcome, is_server_well: true }),
+            },
+            Ok(Outcome::Failed(reason)) => Some(reason),
+            Err(error) => Some(format!("{error:#}")),
         };
-        let outcome = match (measured, ended) {
-            (Ok(outcome), None) => outcome,
-            (Ok(_), Some(reason)) => Outcome::Failed(reason),
-            (Err(error), None) => Outcome::Failed(format!("{error:#}")),
-            (Err(error), Some(reason)) => Outcome::Failed(format!("{reason}; {error:#}")),
-        };
-        if let Outcome::Failed(_) = outcome {
-            // The file of a failed case is kept under a name that is not a result's.
-            let result = self.folder.join(format!("{}.json", case.name));
-            let _ = std::fs::rename(&result, result.with_extension("json.failed"));
-        }
-        Ok(outcome)
+        // The file of a failed case is kept under a name that is not a result's.
+        let result = self.folder.join(format!("{}.json", case.name));
+        let _ = std::fs::rename(&result, result.with_extension("json.failed"));
+        Ok(explained(failure, is_late, server).await)
     }
 
     /// The outer error is a failure of this machine, the inner one a failure of the case.
@@ -94,9 +123,7 @@ impl CaseRun<'_> {
             let prompts = prompt_process::prompts(&self.side.launch.program, words, self.environment).await?;
             native_client::run(&arguments, prompts, None, |_, _| {}).await
         };
-        tokio::time::timeout(self.limit, run)
-            .await
-            .with_context(|| format!("it did not end within {}", duration::text(self.limit)))?
+        tokio::time::timeout(self.limit, run).await.map_err(|_| TimedOut(self.limit))?
     }
 
     /// The outer error is a failure of this machine, the inner one a failure of the case.
@@ -125,13 +152,14 @@ impl CaseRun<'_> {
         };
         let taken = self.take(exchange, &names)?;
         if !status.success() {
-            return Ok(Ok(Outcome::Failed(format!("`vllm bench` ended with {status} (log: {}.log)", case.name))));
+            let reason = format!("`vllm bench` ended with {}", described(status));
+            return Ok(Ok(Outcome::Failed(with_log(&reason, "log", &format!("{}.log", case.name), &log))));
         }
         let text = match taken {
             Ok(Some(text)) => text,
             Ok(None) => {
-                let reason = format!("`vllm bench` succeeded but wrote no result (log: {}.log)", case.name);
-                return Ok(Ok(Outcome::Failed(reason)));
+                let reason = "`vllm bench` succeeded but wrote no result";
+                return Ok(Ok(Outcome::Failed(with_log(reason, "log", &format!("{}.log", case.name), &log))));
             }
             Err(error) => return Ok(Err(error)),
         };

@@ -11,7 +11,7 @@ use vllm_verdict::strategy::{Pass, Phase};
 use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::result;
-use crate::run::fingerprint::{Fingerprint, Surroundings};
+use crate::run::fingerprint::{Conditions, Fingerprint, Surroundings};
 use crate::run::journal::{Entry, Journal};
 use crate::system::output::OutputFolder;
 use crate::system::regular_file::{self, RESULT_LIMIT};
@@ -79,6 +79,15 @@ pub fn outcome(folder: &Path, kind: Kind, case: &str) -> Result<Outcome> {
 
 /// The fingerprint of the repetition in `folder`, where it has one.
 pub fn fingerprint(folder: &Path) -> Option<Fingerprint> {
+    surroundings(folder).map(|surroundings| surroundings.fingerprint)
+}
+
+/// The conditions of the repetition in `folder`, where they are known.
+pub fn conditions(folder: &Path) -> Option<Conditions> {
+    surroundings(folder).map(|surroundings| surroundings.conditions)
+}
+
+fn surroundings(folder: &Path) -> Option<Surroundings> {
     let text = regular_file::text(&folder.join(ENVIRONMENT), RESULT_LIMIT).ok()?;
-    serde_json::from_str::<Surroundings>(&text).ok().map(|surroundings| surroundings.fingerprint)
+    serde_json::from_str(&text).ok()
 }

@@ -59,7 +59,7 @@ impl ImageFetch<'_> {
 
     /// Pulls an image that the engine does not have, as soon as the registry has it.
     async fn fetch(&self, reference: &str) -> Result<()> {
-        if docker::is_here(reference, &self.shell.environment).await {
+        if docker::is_here(reference, &self.shell.environment).await.world()? {
             return Ok(());
         }
         self.shell.say(&format!("pulling {reference}"));

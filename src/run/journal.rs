@@ -1,17 +1,18 @@
 //! The journal of a run: one line for each finished case, written when it finishes. `run --resume` reads it.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
 
 use crate::exit::Classify;
-use crate::system::exchange;
 use crate::system::regular_file::{self, RESULT_LIMIT};
+use crate::system::{exchange, output};
 
 /// One finished case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,7 +62,12 @@ pub struct Journal {
     entries: Vec<Entry>,
     voids: Vec<Void>,
     order: u64,
+    /// The first line of a case, whatever became of its pass.
+    first: Option<Entry>,
 }
+
+/// What a resumed run measures again, and why: one sentence each.
+pub type Lost = Vec<String>;
 
 impl Journal {
     /// Begins an empty journal.
@@ -70,7 +76,12 @@ impl Journal {
     /// When it cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
         // What stood at its path, a link or a pipe of a checkout, is not written to.
-        let create = || exchange::delete(path).and_then(|()| regular_file::append(path));
+        let create = || {
+            exchange::delete(path)?;
+            let file = regular_file::append(path)?;
+            output::sync_folder(path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+            Ok::<_, std::io::Error>(file)
+        };
         let file = create().with_context(|| format!("cannot write `{}`", path.display())).world()?;
         Ok(Self { file: Some((path.to_owned(), file)), ..Self::default() })
     }
@@ -80,25 +91,36 @@ impl Journal {
         Self::default()
     }
 
-    /// Reads the journal of an interrupted run, to append to it. A last line without its end is dropped.
+    /// Reads the journal of an interrupted run, to append to it. A line that is damaged is dropped and named: its case is
+    /// measured again. So is every case where there is no journal.
     ///
     /// # Errors
-    /// When it cannot be read, or a line other than the last is not an entry.
-    pub fn resume(path: &Path) -> Result<Self> {
-        let text = regular_file::text(path, RESULT_LIMIT)
-            .with_context(|| format!("cannot read `{}`", path.display()))
-            .mistake()?;
-        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        let lines = whole
-            .lines()
-            .enumerate()
-            .map(|(index, line)| {
-                serde_json::from_str(line)
-                    .with_context(|| format!("{}:{}: not a journal line", path.display(), index + 1))
-            })
-            .collect::<Result<Vec<Line>>>()
-            .mistake()?;
-        crate::system::output::write(path, whole.as_bytes()).world()?;
+    /// When it cannot be read or written.
+    pub fn resume(path: &Path) -> Result<(Self, Lost)> {
+        let cannot = || format!("cannot read `{}`", path.display());
+        let (bytes, mut lost) = match regular_file::bytes(path, RESULT_LIMIT) {
+            Ok(bytes) => (bytes, Lost::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                (Vec::new(), vec![format!("`{}` is missing: every case is measured again", path.display())])
+            }
+            Err(error) => return Err(error).with_context(cannot).mistake(),
+        };
+        let (mut whole, mut lines) = (String::new(), Vec::new());
+        for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let read = std::str::from_utf8(line).ok().filter(|line| line.ends_with('\n'));
+            match read.and_then(|text| Some((text, serde_json::from_str::<Line>(text).ok()?))) {
+                Some((text, read)) => {
+                    whole.push_str(text);
+                    lines.push(read);
+                }
+                None => lost.push(format!(
+                    "{}:{}: not a journal line: its case is measured again",
+                    path.display(),
+                    index + 1
+                )),
+            }
+        }
+        output::write(path, whole.as_bytes()).world()?;
         let file = regular_file::append(path).with_context(|| format!("cannot write `{}`", path.display())).world()?;
         let mut journal = Self { file: Some((path.to_owned(), file)), ..Self::default() };
         for line in lines {
@@ -107,7 +129,23 @@ impl Journal {
                 Line::Void(void) => journal.forget(void),
             }
         }
-        Ok(journal)
+        Ok((journal, lost))
+    }
+
+    /// Forgets cases without a line in the file: they are measured again, and their new lines take the place of the old.
+    pub fn measure_again(&mut self, mut is_lost: impl FnMut(&Entry) -> bool) {
+        self.entries.retain(|entry| !is_lost(entry));
+    }
+
+    /// When the first case began, RFC 3339 in UTC. It stays the same however often the run is resumed.
+    pub fn begun(&self) -> Option<&str> {
+        self.first.as_ref().map(|entry| entry.started.as_str())
+    }
+
+    /// The identity of the run, from the first line of a case: the same however often the run is resumed.
+    pub fn run_id(&self) -> Option<String> {
+        let line = serde_json::to_string(self.first.as_ref()?).ok()?;
+        Some(Sha256::digest(line).iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The cases of a journal that is not written any more.
@@ -165,8 +203,12 @@ impl Journal {
         file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).with_context(cannot).world()
     }
 
+    /// A later line of a case takes the place of an earlier one.
     fn keep(&mut self, entry: Entry) {
-        self.order = entry.order;
+        self.order = self.order.max(entry.order);
+        let key = |entry: &Entry| (entry.side, entry.phase, entry.repetition);
+        self.entries.retain(|known| key(known) != key(&entry) || known.case != entry.case);
+        self.first.get_or_insert_with(|| entry.clone());
         self.entries.push(entry);
     }
 
@@ -208,12 +250,12 @@ mod tests {
         journal.append(entry(1, "a")).unwrap();
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str(r#"{"order":2,"repeti"#);
-        crate::system::output::write(&path, text.as_bytes()).unwrap();
-
-        let mut journal = Journal::resume(&path).unwrap();
+        output::write(&path, text.as_bytes()).unwrap();
+        let (mut journal, lost) = Journal::resume(&path).unwrap();
         assert_eq!(journal.entries(), [entry(1, "a")]);
+        assert!(lost[0].contains("journal.jsonl:2: not a journal line"), "{lost:?}");
         journal.append(entry(2, "b")).unwrap();
-        assert!(Journal::resume(&path).unwrap().find(Side::Base, FIRST, "b").is_some());
+        assert!(Journal::resume(&path).unwrap().0.find(Side::Base, FIRST, "b").is_some());
     }
 
     const FIRST: Pass = Pass { phase: Phase::Pairs, pair: 1 };
@@ -228,18 +270,53 @@ mod tests {
         let void = Void { phase: Phase::Pairs, repetition: 1, side: Side::Base, void: "outside load".to_owned() };
         journal.void(void.clone()).unwrap();
 
-        let journal = Journal::resume(&path).unwrap();
+        let (journal, _) = Journal::resume(&path).unwrap();
         assert!(journal.find(Side::Base, FIRST, "a").is_none());
         assert!(journal.find(Side::Base, Pass { phase: Phase::Screen, pair: 1 }, "a").is_some());
         assert_eq!((journal.voids(), journal.next_order()), (&[void][..], 3));
     }
 
     #[test]
-    fn a_broken_line_in_the_middle_is_an_error_that_names_it() {
+    fn a_damaged_line_is_dropped_and_named_and_the_lines_around_it_count() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
-        crate::system::output::write(&path, b"{}\n").unwrap();
-        let error = format!("{:#}", Journal::resume(&path).unwrap_err());
-        assert!(error.contains("journal.jsonl:1: not a journal line"), "{error}");
+        let line = |order, case| serde_json::to_string(&entry(order, case)).unwrap();
+        for damage in [&b"{}"[..], b"\0\0\0\0", b"\xff\xfe", b"", b"{\"order\":2"] {
+            let text = [line(1, "a").as_bytes(), b"\n", damage, b"\n", line(3, "c").as_bytes(), b"\n"].concat();
+            output::write(&path, &text).unwrap();
+            let (journal, lost) = Journal::resume(&path).unwrap();
+            assert_eq!(journal.entries(), [entry(1, "a"), entry(3, "c")], "{damage:?}");
+            assert!(lost.len() == 1 && lost[0].contains("journal.jsonl:2: not a journal line"), "{lost:?}");
+            assert_eq!(Journal::resume(&path).unwrap().1, Lost::new(), "it is named once");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_empty_journal_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let (journal, lost) = Journal::resume(&path).unwrap();
+        assert!(journal.entries().is_empty() && lost[0].contains("is missing"), "{lost:?}");
+        let (journal, lost) = Journal::resume(&path).unwrap();
+        assert!(journal.entries().is_empty() && lost.is_empty(), "{lost:?}");
+    }
+
+    #[test]
+    fn a_case_that_is_measured_again_has_one_entry_and_the_run_keeps_its_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut journal = Journal::create(&path).unwrap();
+        assert_eq!((journal.begun(), journal.run_id()), (None, None));
+        journal.append(Entry { failed: Some("it crashed".to_owned()), ..entry(1, "a") }).unwrap();
+        journal.append(entry(2, "b")).unwrap();
+        let id = journal.run_id();
+        let (mut journal, _) = Journal::resume(&path).unwrap();
+        journal.measure_again(|entry| entry.failed.is_some());
+        assert_eq!((journal.entries().len(), journal.next_order()), (1, 3));
+        journal.append(Entry { started: "2026-01-02T09:00:00Z".to_owned(), ..entry(3, "a") }).unwrap();
+        let (journal, _) = Journal::resume(&path).unwrap();
+        assert_eq!(journal.entries().len(), 2);
+        assert!(journal.find(Side::Base, FIRST, "a").unwrap().failed.is_none());
+        assert_eq!((journal.begun(), journal.run_id()), (Some("2026-01-02T03:04:05Z"), id));
     }
 }

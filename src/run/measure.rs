@@ -1,19 +1,20 @@
 //! Measures a plan: opens the store of noise, prepares the sides, runs the rounds and compares.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use vllm_verdict::Input;
-use vllm_verdict::noise::{AaRun, Noise};
+use vllm_verdict::noise::{AaRun, MeasuredOn, Noise};
 use vllm_verdict::side::Side;
-use vllm_verdict::strategy::Strategy;
+use vllm_verdict::strategy::{Pass, Phase, Strategy};
 use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, Found, Subject};
 
 use crate::VERSION;
 use crate::exit::Classify;
 use crate::plan::concurrency_search::Summary;
 use crate::plan::config::Config;
+use crate::plan::target::Target;
 use crate::plan::{Plan, SidePlan};
 use crate::run::container_options::ContainerLimits;
 use crate::run::cost::Costs;
@@ -32,6 +33,17 @@ use crate::system::process::Processes;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::{docker, host, noise_store};
+
+/// What the person can do about noise that could not be stored.
+const NOT_STORED: &str =
+    "the report is complete, but the noise of this A/A run is not in the store (--resume with the same flags adds it)";
+
+/// What a run has measured.
+pub struct Measured {
+    pub comparison: Comparison,
+    /// Why the noise of an A/A run is not in the store. `--resume` adds it.
+    pub not_stored: Option<anyhow::Error>,
+}
 
 /// The inputs of a measurement.
 pub struct Measure<'a> {
@@ -53,9 +65,9 @@ pub struct Measure<'a> {
 
 impl Measure<'_> {
     /// Waits for the images, runs the plan and compares.
-    pub async fn run(&self, journal: &mut Journal) -> Result<Comparison> {
+    pub async fn run(&self, journal: &mut Journal) -> Result<Measured> {
         let Self { plan, config, out, shell, .. } = *self;
-        let (store, noise) = self.noise().await?;
+        let (store, noise) = self.noise(journal).await?;
         let progress = Progress::new(plan.event.provider, shell.terminal, shell.sink.clone());
         let session = Session {
             plan,
@@ -66,34 +78,66 @@ impl Measure<'_> {
             environment: &shell.environment,
             verdict: &config.verdict,
             noise: &noise,
+            begun: Instant::now(),
         };
         let fetch = ImageFetch { out, device: plan.device.name, wait: self.image_wait, shell };
         let mut state = self.state(journal, &fetch).await?;
-        let started = journal.entries().first().map_or_else(session::now, |entry| entry.started.clone());
         let ran = rounds::run(&session, &mut state, journal).await;
         progress.end();
         let mut conduct = ran?;
+        self.recall_versions(&mut state, journal);
+        let started = journal.begun().map_or_else(session::now, str::to_owned);
         let recorded = plan.recorded_base.as_deref().map(Recorded::read).transpose()?;
-        notices::add(&mut conduct, plan, out, journal, recorded.as_ref());
+        notices::add(&mut conduct, &session, journal, recorded.as_ref());
         conduct.searches = search_run::summaries(plan, out).into_iter().map(search_result).collect();
         let subject = self.subject(&state, recorded.as_ref(), started, &conduct);
         let input = self.input(subject, recorded, journal, &noise)?;
-        if let (true, Some(store)) = (is_aa(plan) && conduct.held.is_none(), &store) {
-            let aa_run = AaRun::of(&input.subject, &input.cases, &input.base, &input.head).mistake()?;
-            let key = noise_store::append(store, &aa_run).await?;
-            shell.say(&format!("A/A run: added its noise to `{}` as `{key}`", store.place()));
+        let not_stored = match &store {
+            Some(store) if is_aa(plan) && conduct.held.is_none() => {
+                self.store_noise(store, &input, journal).await.err().map(|error| error.context(NOT_STORED))
+            }
+            _ => None,
+        };
+        let comparison = vllm_verdict::conducted(input, conduct, collect::screen(plan, out, journal)?);
+        Ok(Measured { comparison, not_stored })
+    }
+
+    /// Adds the noise of an A/A run to the store.
+    async fn store_noise(&self, store: &Store, input: &Input, journal: &Journal) -> Result<()> {
+        match AaRun::of(&input.subject, &input.cases, &input.base, &input.head) {
+            Ok(aa_run) => {
+                let key = noise_store::append(store, &AaRun { run: journal.run_id(), ..aa_run }).await?;
+                self.shell.say(&format!("A/A run: added its noise to `{}` as `{key}`", store.place()));
+            }
+            // The report says what was not measured.
+            Err(error) => self.shell.say(&format!("A/A run: nothing is added to `{}`: {error:#}", store.place())),
         }
-        Ok(vllm_verdict::conducted(input, conduct, collect::screen(plan, out, journal)?))
+        Ok(())
+    }
+
+    /// The versions that servers reported before this run was interrupted, for sides of which nothing was measured again.
+    fn recall_versions(&self, state: &mut RunState<'_>, journal: &Journal) {
+        let sides = [(Side::Base, state.base.as_mut()), (Side::Head, Some(&mut state.head))];
+        for (side, run) in sides {
+            let Some(run) = run.filter(|run| run.facts.vllm_version.is_none()) else { continue };
+            let screen = Pass { phase: Phase::Screen, pair: 1 };
+            let passes = std::iter::once(screen).chain(collect::passes(journal, side)).collect::<Vec<_>>();
+            let version = |pass: &Pass| collect::fingerprint(&self.out.pass(side, *pass))?.vllm_version;
+            run.facts.vllm_version = passes.iter().rev().find_map(version).map(Into::into);
+        }
     }
 
     /// The store, where there is one, and its noise of this device. Only an A/A run needs it: a store from the config may be
     /// out of reach, as for a pull request, whose run has no credentials.
-    async fn noise(&self) -> Result<(Option<Store>, Noise)> {
+    async fn noise(&self, journal: &Journal) -> Result<(Option<Store>, Noise)> {
         let Some(place) = &self.config.store else { return Ok(Default::default()) };
         let read = async {
             let store = Store::open(place, &self.shell.environment)?;
-            let noise = noise_store::read(&store, &self.plan.device, |text| self.shell.say(text)).await?;
-            Ok((Some(store), noise))
+            let device = MeasuredOn::new(&self.plan.device, self.is_simulated());
+            // A resumed run is not compared with its own noise, which it may have added before.
+            let known = noise_store::read(&store, &device, journal.run_id().as_deref()).await?;
+            known.left_out.iter().for_each(|why| self.shell.say(why));
+            Ok((Some(store), known.noise))
         };
         match read.await {
             Err(error) if !is_aa(self.plan) && !self.is_store_required => {
@@ -102,6 +146,11 @@ impl Measure<'_> {
             }
             read => read,
         }
+    }
+
+    /// Whether every side is the simulated vLLM.
+    fn is_simulated(&self) -> bool {
+        self.plan.sides.present().all(|(_, side)| matches!(side.target, Target::Sim(_)))
     }
 
     /// The sides with their images. Of two images, head's is fetched while base warms up.

@@ -11,8 +11,9 @@ use vllm_verdict::repetition::{Measurement, Outcome};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
 
-use super::case_run::CaseRun;
+use super::case_run::{CaseOutcome, CaseRun};
 use super::cost::Costs;
+use super::log_end::tail;
 use super::server_start::Running;
 use super::session::{Session, now};
 use super::side_run::SideRun;
@@ -39,6 +40,14 @@ pub struct PassRun<'r, 's> {
     /// Model files that have been read into memory.
     pub read_files: &'r mut BTreeSet<PathBuf>,
     pub tally: Tally,
+}
+
+/// What became of a case that ran.
+#[derive(Debug, Clone, Copy)]
+pub struct Ran {
+    pub is_measured: bool,
+    /// Whether the next case can use the same server.
+    pub is_server_well: bool,
 }
 
 /// Time and processor use of a pass so far.
@@ -74,8 +83,8 @@ impl PassRun<'_, '_> {
         }
     }
 
-    /// Measures one case, records the outcome, and returns whether it has a result.
-    pub async fn measure(&mut self, case: &Case, server: Option<&Running>) -> Result<bool> {
+    /// Measures one case and records the outcome.
+    pub async fn measure(&mut self, case: &Case, server: Option<&Running>) -> Result<Ran> {
         let folder = self.make_folder()?;
         let label = self.label();
         let Session { output, processes, progress, limits, environment, .. } = *self.session;
@@ -93,7 +102,7 @@ impl PassRun<'_, '_> {
         let watch = Watch::begin(container_time);
         let case_run =
             CaseRun { side: self.side_run, output, processes, folder: &folder, limit: limits.case, environment };
-        let outcome = case_run.measure(case, server).await?;
+        let CaseOutcome { outcome, is_server_well } = case_run.measure(case, server).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let container_time = processor_time(container.as_deref(), environment).await;
         if let (true, Some(used)) = (is_attributed, watch.end(container_time)) {
@@ -106,17 +115,25 @@ impl PassRun<'_, '_> {
             Outcome::Measured(measurement) => {
                 progress.finished(&format!("{label}: {}: {}", case.name, main_values(case.kind, &measurement)));
                 self.costs.learn_case(self.side, &case.name, seconds);
+                self.side_run.failures_of_mut(case).measured(&case.name);
                 None
             }
             Outcome::Failed(reason) => {
-                let log = folder.join(format!("{}.log", case.name));
-                progress.failure(&format!("{label}: {}: {reason}", case.name), &tail(&log));
+                let own = folder.join(format!("{}.log", case.name));
+                let log = server.and_then(Running::log).filter(|_| !own.exists()).map_or(own, |log| log.path.clone());
+                progress.failure(&format!("{label}: {}", case.name), &reason, &tail(&log));
+                // One case of each server is warmed up: the others may be better.
+                if !is_server_well && self.pass.phase != Phase::WarmUp {
+                    let own = format!("{}.log", case.name);
+                    let log = server.and_then(Running::log).map_or(own, |log| log.shown.clone());
+                    self.side_run.failures_of_mut(case).failed(&case.name, &reason, &log);
+                }
                 Some(reason)
             }
         };
         let is_measured = failed.is_none();
         self.record(case, started, seconds, failed)?;
-        Ok(is_measured)
+        Ok(Ran { is_measured, is_server_well })
     }
 
     /// Splits the time of a case into measuring and the client's start and end.
@@ -138,7 +155,7 @@ impl PassRun<'_, '_> {
     /// Records cases as failed without running them.
     pub fn give_up(&mut self, cases: &[&Case], reason: &str) -> Result<()> {
         for case in cases {
-            self.session.progress.failure(&format!("{}: {}: {reason}", self.label(), case.name), "");
+            self.session.progress.failure(&format!("{}: {}", self.label(), case.name), reason, "");
             self.record(case, now(), 0.0, Some(reason.to_owned()))?;
         }
         Ok(())
@@ -193,11 +210,4 @@ fn main_values(kind: Kind, measurement: &Measurement) -> String {
 
 async fn processor_time(container: Option<&str>, environment: &Environment) -> Option<f64> {
     docker::processor_time(container?, environment).await
-}
-
-/// The last lines of a log, to print with a failure.
-pub fn tail(log: &Path) -> String {
-    let text = regular_file::end(log, 4000).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }

@@ -10,6 +10,7 @@ use vllm_verdict::v1::Provider;
 
 use crate::ci::log_text::harmless_title;
 use crate::duration;
+use crate::run::server_failures::same_way;
 use crate::system::sink::Sink;
 
 /// Progress output.
@@ -23,6 +24,19 @@ pub struct Progress {
     begun: Instant,
     /// Expected end, where one was set.
     end: Mutex<Option<Instant>>,
+    failures: Mutex<Vec<Failure>>,
+}
+
+/// Most characters of a reason that is repeated.
+const REASON: usize = 200;
+
+/// A failure that was printed.
+#[derive(Debug)]
+struct Failure {
+    way: String,
+    reason: String,
+    /// How often it came again and was not printed.
+    again: u64,
 }
 
 impl Progress {
@@ -43,6 +57,7 @@ impl Progress {
             done: AtomicU64::new(0),
             begun: Instant::now(),
             end: Mutex::new(None),
+            failures: Mutex::default(),
         }
     }
 
@@ -95,6 +110,7 @@ impl Progress {
 
     /// Ends the group.
     pub fn end_group(&self) {
+        self.repeat_failures();
         if self.bar.is_none() && self.provider == Provider::Github {
             self.sink.err_command("::endgroup::");
         }
@@ -112,12 +128,31 @@ impl Progress {
         self.line(&format!("{} {text}", self.stamp()));
     }
 
-    /// Prints why a case or a server failed, and the end of its log in `output`.
-    pub fn failure(&self, text: &str, output: &str) {
+    /// Prints why a case or a server failed, and the end of its log in `output`. The same failure is printed once; how often
+    /// it came again follows at the end of the group.
+    pub fn failure(&self, what: &str, reason: &str, output: &str) {
+        if let Ok(mut failures) = self.failures.lock() {
+            let way = same_way(reason);
+            if let Some(known) = failures.iter_mut().find(|known| known.way == way) {
+                known.again += 1;
+                return;
+            }
+            failures.push(Failure { way, reason: reason.to_owned(), again: 0 });
+        }
         // The reason may hold output of a server: one line.
-        self.line(&format!("{} not measured: {}", self.stamp(), harmless_title(text)));
+        self.line(&format!("{} not measured: {}", self.stamp(), harmless_title(&format!("{what}: {reason}"))));
         if !output.is_empty() {
             self.line(output);
+        }
+    }
+
+    /// Prints how often each failure came again since this was last called.
+    fn repeat_failures(&self) {
+        let Ok(mut failures) = self.failures.lock() else { return };
+        for failure in failures.iter_mut().filter(|failure| failure.again > 0) {
+            let again = std::mem::take(&mut failure.again);
+            let reason: String = harmless_title(&failure.reason).chars().take(REASON).collect();
+            self.line(&format!("{} the same failure {again} more times: {reason}", self.stamp()));
         }
     }
 
@@ -144,6 +179,7 @@ impl Progress {
 
     /// Removes the bar.
     pub fn end(&self) {
+        self.repeat_failures();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -153,6 +189,21 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_failure_is_counted_and_another_one_is_not() {
+        let progress = Progress::new(Provider::Local, false, Sink::default());
+        let again = |progress: &Progress| -> Vec<u64> {
+            progress.failures.lock().unwrap().iter().map(|failure| failure.again).collect()
+        };
+        for port in [40001, 40002, 40003] {
+            progress.failure("head 1: a", &format!("cannot connect to port {port}"), "");
+        }
+        progress.failure("head 1: b", "the server ended with exit status: 1", "");
+        assert_eq!(again(&progress), [2, 0]);
+        progress.end_group();
+        assert_eq!(again(&progress), [0, 0]);
+    }
 
     #[test]
     fn the_remaining_time_is_shown_until_all_cases_are_done() {

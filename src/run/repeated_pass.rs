@@ -36,12 +36,14 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
         output::write(&run.folder().join(collect::ENVIRONMENT), text.as_bytes()).world()?;
         let disturbed = surroundings.conditions.disturbed(run.session.limits.outside_load);
         let disturbed = disturbed.or_else(|| starved(run.tally.distorted));
-        let is_kept = disturbed.is_none() || repeats(run) >= REPEATS;
+        let has_no_time = run.session.is_over_budget_after(begun.elapsed());
+        let is_kept = disturbed.is_none() || repeats(run) >= REPEATS || has_no_time;
         run.account(begun, is_kept)?;
         let Some(why) = disturbed else { return Ok(()) };
         let (label, progress) = (run.label(), run.session.progress);
         if is_kept {
-            progress.say(&format!("{label}: {why}; kept after {REPEATS} repeats"));
+            let because = if has_no_time { "the budget has no time to repeat it" } else { "it was repeated twice" };
+            progress.say(&format!("{label}: {why}; it is kept, because {because}"));
             return Ok(());
         }
         progress.say(&format!("{label}: {why}; repeating it"));

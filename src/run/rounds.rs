@@ -1,9 +1,10 @@
 //! Runs a plan: the rounds of its strategy, each a series of interleaved passes over both sides.
 
-use std::time::Instant;
-
 use anyhow::Result;
+use indexmap::IndexMap;
+use vllm_verdict::Untrusted;
 use vllm_verdict::number::plural;
+use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{self, Pass, Phase, Round, Strategy};
 use vllm_verdict::v1::Conduct;
 
@@ -17,7 +18,7 @@ use crate::run::journal::Journal;
 /// Runs what the journal does not have yet and returns how the run was conducted. Failed cases are in the journal; the
 /// error is an output folder that cannot be read or written.
 pub async fn run(session: &Session<'_>, state: &mut RunState<'_>, journal: &mut Journal) -> Result<Conduct> {
-    Rounds { session, state, journal, begun: Instant::now(), is_warm: false }.run().await
+    Rounds { session, state, journal, is_warm: false, given_up: IndexMap::new() }.run().await
 }
 
 /// The rounds of a run in progress.
@@ -25,8 +26,9 @@ struct Rounds<'r, 's, 'a> {
     session: &'r Session<'s>,
     state: &'r mut RunState<'a>,
     journal: &'r mut Journal,
-    begun: Instant,
     is_warm: bool,
+    /// Why cases are not measured any more, and how many at once.
+    given_up: IndexMap<String, usize>,
 }
 
 impl Rounds<'_, '_, '_> {
@@ -39,7 +41,7 @@ impl Rounds<'_, '_, '_> {
         while let Some(round) = strategy::next(plan.strategy, plan.pairs, last, cases) {
             let ran = self.round(&round).await?;
             let planned = round.pairs.1 + 1 - round.pairs.0;
-            if ran < planned {
+            if ran < planned && self.given_up.is_empty() {
                 let notice = self.left_out(&round, ran, planned);
                 self.session.progress.say(&notice);
                 conduct.notices.push(notice.into());
@@ -51,6 +53,7 @@ impl Rounds<'_, '_, '_> {
             };
             last = Some(round.phase);
         }
+        conduct.notices.extend(self.given_up.iter().map(no_further).map(Untrusted::from));
         // A resumed run with nothing to do has no warm-up; the report names head's image all the same.
         self.state.fetch_head().await?;
         conduct.phases = self.state.times.phases();
@@ -147,9 +150,10 @@ impl Rounds<'_, '_, '_> {
             if !std::mem::replace(&mut self.is_warm, true) {
                 warm_up::warm_up(session, self.state, &cases).await?;
             }
+            let Some(cases) = self.hopeful(&cases) else { break };
             let pair = self.pair_seconds(&cases);
             let remaining = (passes.len() - index) as u32;
-            let fit = cost::fitting(session.limits.budget, self.begun.elapsed(), pair, remaining);
+            let fit = cost::fitting(session.limits.budget, session.begun.elapsed(), pair, remaining);
             // The first pair of a round always runs, or the round would have no result. A second look needs none.
             let fit = if index > 0 || round.phase == Phase::MorePairs { fit } else { fit.max(1) };
             if fit == 0 {
@@ -166,6 +170,8 @@ impl Rounds<'_, '_, '_> {
                 _ => format!("Pair {} of {}", pass.pair, round.pairs.1),
             });
             for side in strategy::order(plan.seed, *pass) {
+                // What the other side cannot have is measured in vain.
+                let Some(cases) = self.hopeful(&cases) else { break };
                 if let Some(mut run) = self.state.pass(session, side, *pass, self.journal) {
                     repeated_pass::measure(&mut run, &cases).await?;
                 }
@@ -176,6 +182,32 @@ impl Rounds<'_, '_, '_> {
         Ok(done)
     }
 
+    /// The cases that neither side has given up; `None` where there are none. The others are measured no further.
+    fn hopeful<'c>(&mut self, cases: &[&'c Case]) -> Option<Vec<&'c Case>> {
+        let mut hopeful = Vec::new();
+        let mut reasons: IndexMap<String, usize> = IndexMap::new();
+        for case in cases {
+            match self.given_up_by(case) {
+                Some(reason) => *reasons.entry(reason).or_default() += 1,
+                None => hopeful.push(*case),
+            }
+        }
+        for (reason, number) in reasons {
+            if !self.given_up.contains_key(&reason) {
+                self.session.progress.say(&no_further((&reason, &number)));
+            }
+            let known = self.given_up.entry(reason).or_default();
+            *known = number.max(*known);
+        }
+        (!hopeful.is_empty()).then_some(hopeful)
+    }
+
+    /// Which side has given a case up, and why.
+    fn given_up_by(&self, case: &Case) -> Option<String> {
+        let sides = [(Side::Base, self.state.base.as_ref()), (Side::Head, Some(&self.state.head))];
+        sides.into_iter().find_map(|(side, run)| Some(format!("{}: {}", side.as_str(), run?.given_up(case)?)))
+    }
+
     /// How many cases of a pass have finished, on both sides together.
     fn finished(&self, pass: Pass, cases: &[&Case]) -> usize {
         let of_side = |side| {
@@ -184,4 +216,9 @@ impl Rounds<'_, '_, '_> {
         };
         self.session.plan.sides.present().map(|(side, _)| of_side(side)).sum()
     }
+}
+
+/// The notice about cases that are not measured any more.
+fn no_further((reason, number): (&String, &usize)) -> String {
+    format!("Measured no further: {}; {reason}.", plural(*number, "case"))
 }

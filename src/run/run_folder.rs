@@ -1,6 +1,6 @@
 //! The output folder of a run: used by one program at a time, and never written over an earlier run.
 
-use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -13,58 +13,123 @@ use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::suite::Case;
 use crate::run::journal::Journal;
+use crate::run::{kept_results, time_spent};
 use crate::system::exchange;
+use crate::system::folder_lock::FolderLock;
 use crate::system::output::{self, OutputFolder};
 use crate::system::regular_file::{self, RESULT_LIMIT};
 use crate::system::shell::Shell;
 use crate::system::work_tree::WorkTree;
 
-/// Opens the output folder: a new one, or that of an interrupted run. An earlier finished run is moved aside.
-pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<(Plan, Journal, File)> {
+/// An output folder that is open for a run. No other command uses it while this lives.
+#[derive(Debug)]
+pub struct RunFolder {
+    pub plan: Plan,
+    pub journal: Journal,
+    pub lock: FolderLock,
+}
+
+/// Opens the output folder: a new one, or that of an interrupted run. An earlier finished run is moved aside. Nothing is
+/// changed before the folder is locked.
+pub fn open(out: &OutputFolder, plan: Plan, resume: bool, shell: &Shell) -> Result<RunFolder> {
     let root = out.root().display();
     if is_proposal(&plan.event) && WorkTree::here(&shell.environment).is_linked(out.root()) {
         return Err(anyhow!("`{root}` is, or is in, a link of the checkout: give another --out")).mistake();
     }
-    if out.root().is_dir() {
-        exchange::keep_files(out).world()?;
+    if resume && !out.root().is_dir() {
+        return Err(anyhow!("nothing to resume: there is no folder `{root}`")).mistake();
     }
-    if resume {
-        let text = regular_file::text(&out.plan(), RESULT_LIMIT)
-            .with_context(|| format!("nothing to resume: cannot read `{}`", out.plan().display()))
-            .mistake()?;
-        let before: Plan =
-            serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", out.plan().display())).mistake()?;
-        let mut wanted = plan;
-        if let Some(fallback) = &before.fallback
-            && wanted.sides.base.as_ref().and_then(|base| base.commit.as_ref()) == Some(&fallback.wanted)
-        {
-            wanted.sides.base.clone_from(&before.sides.base);
-        }
-        if !is_same(&before, &wanted) {
-            return Err(anyhow!("`{root}` has a run of a different plan: resume it with the flags of that run"))
-                .mistake();
-        }
-        let lock = lock(out)?;
-        exchange::clear(out).world()?;
-        return Ok((before, Journal::resume(&out.journal())?, lock));
-    }
+    let lock = locked(out)?;
+    exchange::keep_files(out).world()?;
     let begun = std::fs::metadata(out.journal()).is_ok_and(|journal| journal.len() > 0);
-    if begun && !out.comparison().exists() {
-        return Err(anyhow!("`{root}` has a run that did not finish: continue with --resume, or give another --out"))
-            .mistake();
+    if !resume {
+        if begun && !out.comparison().exists() {
+            let unfinished = "has a run that did not finish: continue with --resume, or give another --out";
+            return Err(anyhow!("`{root}` {unfinished}")).mistake();
+        }
+        return new(out, plan, begun, lock, shell);
     }
+    match before(out)? {
+        Some(before) => resumed(out, before, plan, lock, shell),
+        None => {
+            let why = if begun { "its plan.json is lost, so its results cannot be used" } else { "nothing to resume" };
+            shell.say(&format!("`{root}`: {why}; a new run begins"));
+            new(out, plan, begun, lock, shell)
+        }
+    }
+}
+
+/// The plan of the run that is in the folder; `None` where it was lost, or there was none.
+fn before(out: &OutputFolder) -> Result<Option<Plan>> {
+    let path = out.plan();
+    let cannot = || format!("nothing to resume: cannot read `{}`", path.display());
+    let text = match regular_file::bytes(&path, RESULT_LIMIT) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(cannot).mistake()?,
+    };
+    match serde_json::from_slice(&text) {
+        // Cut off, or overwritten with zeros: what a power cut leaves.
+        Err(error) if error.is_eof() || text.contains(&0) => Ok(None),
+        plan => plan.with_context(cannot).mistake().map(Some),
+    }
+}
+
+/// Continues the run in the folder.
+fn resumed(out: &OutputFolder, before: Plan, mut wanted: Plan, lock: FolderLock, shell: &Shell) -> Result<RunFolder> {
+    if let Some(fallback) = &before.fallback
+        && wanted.sides.base.as_ref().and_then(|base| base.commit.as_ref()) == Some(&fallback.wanted)
+    {
+        wanted.sides.base.clone_from(&before.sides.base);
+    }
+    if !is_same(&before, &wanted) {
+        let root = out.root().display();
+        return Err(anyhow!("`{root}` has a run of a different plan: resume it with the flags of that run")).mistake();
+    }
+    exchange::clear(out).world()?;
+    let (mut journal, mut lost) = Journal::resume(&out.journal())?;
+    lost.extend(kept_results::check(&before, out, &mut journal));
+    lost.extend(time_spent::damage(&out.passes()));
+    lost.iter().for_each(|sentence| shell.say(sentence));
+    Ok(RunFolder { plan: before, journal, lock })
+}
+
+/// Begins a run in the folder; what an earlier one left there is moved aside.
+fn new(out: &OutputFolder, plan: Plan, begun: bool, mut lock: FolderLock, shell: &Shell) -> Result<RunFolder> {
     if begun {
-        let aside = aside(out.root());
-        std::fs::rename(out.root(), &aside).with_context(|| format!("cannot move `{root}` aside")).world()?;
-        shell.say(&format!("moved the earlier run in `{root}` to `{}`", aside.display()));
+        let to = move_aside(out.root())?;
+        shell.say(&format!("moved the earlier run in `{}` to `{}`", out.root().display(), to.display()));
+        // The lock of the earlier run's folder went with it.
+        lock = locked(out)?;
     }
-    std::fs::create_dir_all(out.root()).with_context(|| format!("cannot make the folder `{root}`")).world()?;
-    let lock = lock(out)?;
     exchange::clear(out).world()?;
     let text = serde_json::to_string_pretty(&plan).context("cannot write the plan")?;
     output::write(&out.plan(), text.as_bytes()).world()?;
     let journal = Journal::create(&out.journal())?;
-    Ok((plan, journal, lock))
+    Ok(RunFolder { plan, journal, lock })
+}
+
+/// Makes the folder where it is not there, and locks it.
+fn locked(out: &OutputFolder) -> Result<FolderLock> {
+    let root = out.root().display();
+    std::fs::create_dir_all(out.root()).with_context(|| format!("cannot make the folder `{root}`")).world()?;
+    FolderLock::alone(out.root())
+}
+
+/// Moves the folder of an earlier run to a free name next to it.
+fn move_aside(root: &Path) -> Result<PathBuf> {
+    let cannot = |why: &str| {
+        let root = root.display();
+        Err(anyhow!("`{root}` has an earlier run and cannot be moved aside ({why}): give another --out")).mistake()
+    };
+    let Ok(path) = root.canonicalize() else { return cannot("it is not there") };
+    if Path::new(".").canonicalize().is_ok_and(|current| current.starts_with(&path)) {
+        return cannot("it is the current folder, or that is in it");
+    }
+    let to = aside(root);
+    match std::fs::rename(root, &to) {
+        Ok(()) => Ok(to),
+        Err(error) => cannot(&error.to_string()),
+    }
 }
 
 /// Whether a run of `plan` can continue with the results of `before`. The clients of the first run stay: a model that it
@@ -127,16 +192,6 @@ fn aside(root: &Path) -> PathBuf {
         .map(|number| root.with_file_name(format!("{name}.{number}")))
         .find(|path| !path.exists())
         .unwrap_or_default()
-}
-
-fn lock(out: &OutputFolder) -> Result<File> {
-    let root = out.root().display();
-    let folder = File::open(out.root()).with_context(|| format!("cannot open `{root}`")).world()?;
-    folder
-        .try_lock()
-        .map_err(|_| anyhow!("another vllm-perf is running in `{root}`: wait for it, or give another --out"))
-        .mistake()?;
-    Ok(folder)
 }
 
 /// A random name for a run's containers. It is not kept: a file of the output folder must not name what is removed.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use vllm_verdict::side::Side;
@@ -25,7 +26,7 @@ pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) ->
     let plan = run.session.plan;
     let Some(search) = &plan.search else { return Ok(()) };
     let path = run.folder().join(summary_file(case));
-    if !is_searched(plan, run.pass) || path.exists() {
+    if !is_searched(plan, run.pass) || summary(&path).is_some() {
         return Ok(());
     }
     let selection = Selection::read(run.session.environment, None)?;
@@ -40,6 +41,9 @@ pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) ->
         if run.journal.find(run.side, run.pass, &probe.name).is_none() {
             run.session.progress.expect_more(1);
             run.measure(&probe, Some(server)).await?;
+            if run.session.is_over_budget_after(Duration::ZERO) {
+                break;
+            }
         }
         probes.insert(concurrency, is_met(run, search, &probe)?.unwrap_or(false));
         if server.ended().await.is_some() {
@@ -62,7 +66,9 @@ pub fn is_done(session: &Session<'_>, journal: &Journal, side: Side, pass: Pass,
 /// Whether a case is the last before a search that has not ended: a resumed run measures it again and then searches.
 fn awaits_search(plan: &Plan, pass: Pass, case: &Case, folder: &Path) -> bool {
     let is_asked = plan.search.is_some() && case.server.is_some() && is_searched(plan, pass);
-    is_asked && same_test_and_rate(plan, case).last() == Some(case) && !folder.join(summary_file(case)).exists()
+    is_asked
+        && same_test_and_rate(plan, case).last() == Some(case)
+        && summary(&folder.join(summary_file(case))).is_none()
 }
 
 /// Whether a finished case met the latency targets; `None` where it did not run.
@@ -73,6 +79,11 @@ fn is_met(run: &PassRun<'_, '_>, search: &Search, case: &Case) -> Result<Option<
     }
     let outcome = collect::outcome(&run.folder(), case.kind, &case.name)?;
     Ok(Some(search.is_met(&outcome)))
+}
+
+/// The summary of a search that has ended; `None` where it is not there, or is damaged.
+fn summary(path: &Path) -> Option<Summary> {
+    serde_json::from_str(&regular_file::text(path, RESULT_LIMIT).ok()?).ok()
 }
 
 fn summary_file(case: &Case) -> PathBuf {
@@ -91,7 +102,6 @@ fn is_searched(plan: &Plan, pass: Pass) -> bool {
 
 /// The summaries of the searches of a run, base and head, in the order of the plan.
 pub fn summaries(plan: &Plan, output: &OutputFolder) -> Vec<(Side, Summary)> {
-    let read = |path: &Path| serde_json::from_str::<Summary>(&regular_file::text(path, RESULT_LIMIT).ok()?).ok();
     let mut summaries: Vec<(Side, Summary)> = Vec::new();
     if plan.search.is_none() {
         return summaries;
@@ -100,7 +110,7 @@ pub fn summaries(plan: &Plan, output: &OutputFolder) -> Vec<(Side, Summary)> {
         let pass = Pass { phase, pair: 1 };
         for case in plan.cases.iter().filter(|_| is_searched(plan, pass)) {
             for (side, _) in plan.sides.present() {
-                let summary = read(&output.pass(side, pass).join(summary_file(case))).map(|summary| (side, summary));
+                let summary = summary(&output.pass(side, pass).join(summary_file(case))).map(|summary| (side, summary));
                 // The cases of one test and rate share a search.
                 summaries.extend(summary.filter(|summary| !summaries.contains(summary)));
             }

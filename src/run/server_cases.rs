@@ -6,14 +6,12 @@ use std::time::Instant;
 use anyhow::Result;
 use vllm_verdict::strategy::Phase;
 
-use super::pass::{PassRun, tail};
-use super::server_start::{self, Running, Started};
+use super::log_end::{tail, with_log};
+use super::pass::PassRun;
+use super::server_start::{self, Log, Running, Started};
 use super::session::servers;
 use super::{read_next_model, search_run};
 use crate::plan::suite::{Case, Command};
-
-/// How many passes in a row a server may fail to start before its cases are given up.
-const START_ATTEMPTS: u32 = 2;
 
 /// Measures cases in the order of the plan, each with the server that it needs.
 pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
@@ -25,7 +23,12 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
             Some(server) => on_server(run, number, server, &remaining).await?,
             None => {
                 for case in remaining {
-                    run.measure(case, None).await?;
+                    match run.side_run.given_up(case) {
+                        Some(reason) => run.give_up(&[case], &reason)?,
+                        None => {
+                            run.measure(case, None).await?;
+                        }
+                    }
                 }
             }
         }
@@ -33,27 +36,39 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
     Ok(())
 }
 
-/// Starts a server, measures its cases and stops it. After a failed case the remaining cases get a new server: the old one
-/// may be gone, or still be busy for a client that is.
+/// Starts a server, measures its cases and stops it. The cases after one that the server did not survive, or that may still
+/// keep it busy, get a new server; after two such failures of one kind they are given up.
 async fn on_server(run: &mut PassRun<'_, '_>, number: usize, server: &Command, cases: &[&Case]) -> Result<()> {
-    let mut remaining = cases;
+    let mut remaining = Vec::new();
+    for case in cases {
+        match run.side_run.given_up(case) {
+            Some(reason) => run.give_up(&[*case], &reason)?,
+            None => remaining.push(*case),
+        }
+    }
+    let mut remaining = remaining.as_slice();
     while !remaining.is_empty() {
         let Some(running) = start(run, number, server, remaining).await? else { return Ok(()) };
-        let measured = until_failure(run, &running, remaining).await;
+        let measured = until_unwell(run, &running, remaining).await;
         running.stop().await;
         remaining = &remaining[measured?..];
+        if let Some(reason) = run.side_run.failures.repeated().filter(|_| !remaining.is_empty()) {
+            let reason = format!("not tried: {reason}");
+            return run.give_up(remaining, &reason);
+        }
     }
     Ok(())
 }
 
-/// Measures cases until one fails; returns how many ran.
-async fn until_failure(run: &mut PassRun<'_, '_>, running: &Running, cases: &[&Case]) -> Result<usize> {
+/// Measures cases until the server is not well; returns how many ran.
+async fn until_unwell(run: &mut PassRun<'_, '_>, running: &Running, cases: &[&Case]) -> Result<usize> {
     for (index, case) in cases.iter().enumerate() {
-        if !run.measure(case, Some(running)).await? {
+        let ran = run.measure(case, Some(running)).await?;
+        if !ran.is_server_well {
             return Ok(index + 1);
         }
         let is_last = !cases.get(index + 1).is_some_and(|next| next.is_same_test_and_rate(case));
-        if is_last {
+        if is_last && ran.is_measured {
             search_run::search(run, case, running).await?;
         }
     }
@@ -63,12 +78,8 @@ async fn until_failure(run: &mut PassRun<'_, '_>, running: &Running, cases: &[&C
 /// Starts a server. Where it does not start, its cases are recorded as failed and there is none.
 async fn start(run: &mut PassRun<'_, '_>, number: usize, server: &Command, cases: &[&Case]) -> Result<Option<Running>> {
     let folder = run.make_folder()?;
-    let log = folder.join(format!("server-{number}.log"));
-    if run.side_run.failed_starts(server) >= START_ATTEMPTS {
-        let reason = format!("the server did not start in {START_ATTEMPTS} earlier repetitions; not tried again");
-        run.give_up(cases, &reason)?;
-        return Ok(None);
-    }
+    let path = folder.join(format!("server-{number}.log"));
+    let log = Log { shown: shown(run, &path), path };
     let session = run.session;
     session.progress.working(&format!("{}: starting server {number}", run.label()));
     let phase = if run.pass.phase == Phase::Screen { "screen".to_owned() } else { run.pass.pair.to_string() };
@@ -84,10 +95,12 @@ async fn start(run: &mut PassRun<'_, '_>, number: usize, server: &Command, cases
     run.tally.spent.server_start += begun.elapsed().as_secs_f64();
     run.tally.servers += 1;
     match started {
-        Started::Ready(running) => Ok(Some(running)),
+        Started::Ready(running) => Ok(Some(*running)),
         Started::Failed(error) => {
-            let reason = format!("server did not start: {error:#} (log: {})", shown(run, &log));
-            session.progress.failure(&reason, &tail(&log));
+            let reason = format!("server did not start: {error:#}");
+            let reason = with_log(&reason, "log", &log.shown, &log.path);
+            run.side_run.failures.did_not_start(&reason, &log.shown);
+            session.progress.failure(&run.label(), &reason, &tail(&log.path));
             run.give_up(cases, &reason)?;
             Ok(None)
         }

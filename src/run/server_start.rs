@@ -1,6 +1,6 @@
 //! One server of one side: start, wait until it is ready, stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,7 +13,8 @@ use crate::plan::target::Target;
 use crate::system::bounded_body;
 use crate::system::exchange::Exchange;
 use crate::system::output::OutputFolder;
-use crate::system::process::{Process, Processes};
+use crate::system::port_owner;
+use crate::system::process::{Process, Processes, described};
 
 /// A server that answers.
 pub struct Running {
@@ -24,6 +25,25 @@ pub struct Running {
     /// Where clients in its container write their results.
     pub exchange: Option<Exchange>,
     process: Option<Process>,
+    log: Log,
+}
+
+/// The log of a server.
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub path: PathBuf,
+    /// Its path in the output folder.
+    pub shown: String,
+}
+
+/// What a server is doing after a case failed.
+pub enum AfterFailure {
+    /// It answers.
+    Well,
+    /// It has ended: how.
+    Ended(String),
+    /// It runs and does not answer.
+    Silent,
 }
 
 impl Running {
@@ -31,7 +51,41 @@ impl Running {
     pub async fn ended(&self) -> Option<String> {
         let process = self.process.as_ref()?;
         let status = process.ended().await.ok().flatten()?;
-        Some(format!("the server ended with {status}"))
+        Some(format!("the server ended with {}", described(status)))
+    }
+
+    /// Its log; none of a server that was running before.
+    pub fn log(&self) -> Option<&Log> {
+        self.process.as_ref().map(|_| &self.log)
+    }
+
+    /// What the server is doing after a case failed. A server that crashes closes its connections before its end is known.
+    pub async fn after_failure(&self) -> AfterFailure {
+        let begun = tokio::time::Instant::now();
+        let http = client();
+        while begun.elapsed() < DYING {
+            if let Some(reason) = self.ended().await {
+                return AfterFailure::Ended(reason);
+            }
+            let answers = match &http {
+                Ok(http) => http.get(format!("{}/v1/models", self.url)).timeout(ANSWER).send().await.is_ok(),
+                Err(_) => false,
+            };
+            if answers && begun.elapsed() > DYING_BEGINS {
+                return AfterFailure::Well;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        AfterFailure::Silent
+    }
+
+    /// Another program that answers on the port of this server.
+    async fn other_program(&self) -> Option<String> {
+        // The port of a container is the engine's, which refuses one that is taken.
+        let guard = self.process.as_ref().filter(|_| self.container.is_none())?.guard().await?;
+        let port = self.url.rsplit(':').next()?.parse().ok()?;
+        let other = port_owner::other_program(port, guard)?;
+        Some(format!("port {port}, which was chosen for it, is used by another program: {other}"))
     }
 
     /// Stops the server, unless it was running before.
@@ -42,17 +96,26 @@ impl Running {
     }
 }
 
+/// How long a server that does not answer after a failed case may take to end by itself.
+const DYING: Duration = Duration::from_secs(10);
+
+/// How long a server that still answers is watched: one of its processes may have ended before the others.
+const DYING_BEGINS: Duration = Duration::from_millis(500);
+
+/// How long an answer of a server that is well may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// Where a server runs and writes.
 pub struct Place<'a> {
     pub output: &'a OutputFolder,
-    pub log: &'a Path,
+    pub log: &'a Log,
     /// Name of the server's container, where it gets one.
     pub container: &'a str,
 }
 
 /// How starting a server ended.
 pub enum Started {
-    Ready(Running),
+    Ready(Box<Running>),
     /// The server did not become ready: why.
     Failed(anyhow::Error),
 }
@@ -74,7 +137,7 @@ pub async fn start(
             if version.is_some() {
                 side.facts.vllm_version = version.map(Into::into);
             }
-            Ok(Started::Ready(running))
+            Ok(Started::Ready(Box::new(running)))
         }
         Err(error) => {
             running.stop().await;
@@ -87,7 +150,7 @@ pub async fn start(
 async fn run(side: &SideRun, processes: &Processes, server: &Command, place: &Place<'_>) -> Result<Running> {
     if let Target::Remote(url) = &side.plan.target {
         let url = url.as_str().trim_end_matches('/').to_owned();
-        return Ok(Running { url, container: None, exchange: None, process: None });
+        return Ok(Running { url, container: None, exchange: None, process: None, log: place.log.clone() });
     }
     let is_image = matches!(side.plan.target, Target::Image(_));
     let exchange = is_image.then(|| Exchange::make(place.output)).transpose().world()?;
@@ -95,8 +158,9 @@ async fn run(side: &SideRun, processes: &Processes, server: &Command, place: &Pl
     let results = exchange.as_ref().map_or(Path::new(""), Exchange::path);
     let mut invocation = side.launch.server(server, &side.plan.server_args, port, results, place.container);
     invocation.remove.extend(exchange.as_ref().map(|exchange| exchange.path().to_owned()));
-    let process = Some(processes.start(&invocation, place.log).await.world()?);
-    Ok(Running { url: format!("http://127.0.0.1:{port}"), container: invocation.container, exchange, process })
+    let process = Some(processes.start(&invocation, &place.log.path).await.world()?);
+    let url = format!("http://127.0.0.1:{port}");
+    Ok(Running { url, container: invocation.container, exchange, process, log: place.log.clone() })
 }
 
 /// A loopback port that is free now.
@@ -123,16 +187,20 @@ async fn version(response: reqwest::Response) -> Option<String> {
     Some(version.chars().filter(|letter| !letter.is_control()).take(VERSION_LENGTH).collect())
 }
 
-/// Polls the server until it is ready; returns the version that it reports, if it reports one.
-async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<String>> {
-    let base = &running.url;
-    let http = reqwest::Client::builder()
+fn client() -> Result<reqwest::Client> {
+    reqwest::Client::builder()
         .timeout(Duration::from_secs(10))
         .no_proxy()
         // The server under test names no other server.
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .context("cannot build an HTTP client")?;
+        .context("cannot build an HTTP client")
+}
+
+/// Polls the server until it is ready; returns the version that it reports, if it reports one.
+async fn wait_until_ready(running: &Running, limit: Duration) -> Result<Option<String>> {
+    let base = &running.url;
+    let http = client()?;
     let late = || anyhow!("it did not answer {base}/v1/models within {}", crate::duration::text(limit));
     // A request may take longer than what is left of the limit.
     tokio::time::timeout(limit, poll(running, &http)).await.map_err(|_| late())?
@@ -144,7 +212,13 @@ async fn poll(running: &Running, http: &reqwest::Client) -> Result<Option<String
         if let Some(reason) = running.ended().await {
             bail!("{reason}");
         }
-        if let Ok(response) = http.get(format!("{base}/v1/models")).send().await
+        let answer = http.get(format!("{base}/v1/models")).send().await;
+        if answer.is_ok()
+            && let Some(other) = running.other_program().await
+        {
+            bail!("{other}");
+        }
+        if let Ok(response) = answer
             && response.status() == reqwest::StatusCode::OK
         {
             let version = match http.get(format!("{base}/version")).send().await {

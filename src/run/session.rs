@@ -1,6 +1,6 @@
 //! The constant part of a run: what is measured, where results go, and under which limits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vllm_verdict::criteria::VerdictConfig;
 use vllm_verdict::noise::Noise;
@@ -38,6 +38,14 @@ pub struct Session<'a> {
     pub verdict: &'a VerdictConfig,
     /// Noise of the rows, from A/A runs.
     pub noise: &'a Noise,
+    pub begun: Instant,
+}
+
+impl Session<'_> {
+    /// Whether something that takes this long would end after the budget.
+    pub fn is_over_budget_after(&self, more: Duration) -> bool {
+        self.limits.budget.is_some_and(|budget| self.begun.elapsed().saturating_add(more) > budget)
+    }
 }
 
 /// The cases grouped by server, in the order of the plan: serving cases with equal servers share a group. Every case

@@ -2,8 +2,9 @@
 
 use vllm_verdict::v1::SideFacts;
 
+use super::server_failures::ServerFailures;
 use crate::plan::SidePlan;
-use crate::plan::suite::Command;
+use crate::plan::suite::{Case, Command};
 use crate::run::launch::Launch;
 
 /// What is known about a side before it runs.
@@ -22,18 +23,58 @@ pub struct SideRun {
     pub facts: SideFacts,
     /// Servers and how often in a row each failed to start.
     failed_starts: Vec<(Command, u32)>,
+    /// Of cases with a server.
+    pub failures: ServerFailures,
+    /// Of benchmarks without one.
+    pub benchmark_failures: ServerFailures,
 }
+
+/// How many passes in a row a server may fail to start before its cases are given up.
+pub const START_ATTEMPTS: u32 = 2;
 
 impl SideRun {
     /// A side that has not run yet.
     pub fn new(plan: SidePlan, launch: Launch) -> Self {
-        Self { plan, launch, facts: SideFacts::default(), failed_starts: Vec::new() }
+        Self {
+            plan,
+            launch,
+            facts: SideFacts::default(),
+            failed_starts: Vec::new(),
+            failures: ServerFailures::default(),
+            benchmark_failures: ServerFailures::default(),
+        }
     }
 
     /// Takes what was found out about the side's image.
     pub fn know(&mut self, fetched: Fetched) {
         self.facts = fetched.facts;
         self.launch.pinned = fetched.pinned;
+    }
+
+    /// The failures that count for a case.
+    pub fn failures_of(&self, case: &Case) -> &ServerFailures {
+        if case.server.is_some() { &self.failures } else { &self.benchmark_failures }
+    }
+
+    /// The failures that count for a case, to add one.
+    pub fn failures_of_mut(&mut self, case: &Case) -> &mut ServerFailures {
+        if case.server.is_some() { &mut self.failures } else { &mut self.benchmark_failures }
+    }
+
+    /// Why a case is not tried again on this side.
+    pub fn given_up(&self, case: &Case) -> Option<String> {
+        let failures = self.failures_of(case);
+        let server = case.server.as_ref().filter(|server| self.failed_starts(server) >= START_ATTEMPTS);
+        if let Some(reason) = failures.all_given_up() {
+            return Some(format!("not tried: {reason}"));
+        }
+        match (failures.case_given_up(&case.name), server) {
+            (Some(reason), _) => Some(format!("not tried again: {reason}")),
+            (None, Some(_)) => {
+                Some(format!("the server did not start in {START_ATTEMPTS} earlier repetitions; not tried again"))
+            }
+            (None, None) => None,
+        }
     }
 
     /// How often in a row a server failed to start.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use vllm_verdict::case::Kind;
+use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::Phase;
 use vllm_verdict::v1::{PhaseTime, SideTime};
@@ -52,7 +53,8 @@ pub struct Times {
 impl Times {
     /// Reads the times of an interrupted run. A line that cannot be read is dropped: times are not results.
     pub fn open(path: &Path) -> Self {
-        let text = regular_file::text(path, RESULT_LIMIT).unwrap_or_default();
+        let bytes = regular_file::bytes(path, RESULT_LIMIT).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         let passes = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Self { path: path.to_owned(), passes }
     }
@@ -109,6 +111,21 @@ impl Times {
     }
 }
 
+/// What is wrong with the times of an interrupted run, if anything is.
+pub fn damage(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match regular_file::bytes(path, RESULT_LIMIT) {
+        Ok(bytes) => {
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let damaged = lines.filter(|line| serde_json::from_slice::<PassTime>(line).is_err()).count();
+            let lines = plural(damaged, "line");
+            (damaged > 0).then(|| format!("`{shown}`: {lines} cannot be read; the report's times are without them"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("`{shown}` cannot be read ({error}); the report's times are without it")),
+    }
+}
+
 /// How long a benchmark measured, in seconds, from its result; `None` where the result does not have it.
 pub fn measured(kind: Kind, result: &str) -> Option<f64> {
     #[derive(Deserialize)]
@@ -158,6 +175,23 @@ mod tests {
             other,
         };
         assert_eq!(times.sides(), [time(Side::Base, 2.0, 1.0, 5.0, 1.0), time(Side::Head, 4.0, 2.0, 5.0, 9.5)]);
+    }
+
+    #[test]
+    fn a_damaged_line_of_the_times_is_named_and_the_others_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passes.jsonl");
+        assert_eq!(damage(&path), None);
+        let mut times = Times::open(&path);
+        times.add(pass(Phase::Pairs, Side::Base, 1.0, 10.0)).unwrap();
+        times.add(pass(Phase::Pairs, Side::Head, 1.0, 10.0)).unwrap();
+        assert_eq!(damage(&path), None);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in [&whole[..whole.len() - 5], &[&whole[..], b"\0\0"].concat(), &[&whole[..], b"\xff\n"].concat()] {
+            output::write(&path, cut).unwrap();
+            assert!(damage(&path).unwrap().contains("1 line cannot be read"), "{:?}", damage(&path));
+            assert!(!Times::open(&path).passes().is_empty());
+        }
     }
 
     #[test]

@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use indexmap::IndexMap;
 
 use crate::environment::Environment;
 use crate::system::host::outside_load;
 use crate::system::host_variables;
-use crate::system::program::{self, Program};
+use crate::system::program::{self, Failure, Output, Program};
 
 /// Label of every container that vllm-perf starts; its value is the run.
 pub const LABEL: &str = "vllm-perf.run";
@@ -27,15 +27,28 @@ const PULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// # Errors
 /// When there is no `docker`, or it failed; its last line is in the error.
 async fn docker(arguments: &[&str], variables: IndexMap<String, String>, limit: Duration) -> Result<String> {
-    let variables = host_variables::words(&variables);
-    let program =
-        Program { name: Path::new("docker"), arguments, variables: &variables, folder: None, stdin: b"", limit };
-    let output =
-        program::run(&program).await.context("cannot run `docker`: image targets need the Docker command on PATH")?;
+    let output = output(arguments, variables, limit).await?;
     if !output.status.success() {
         bail!("`docker {}` failed: {}", arguments.join(" "), output.last_line());
     }
     Ok(output.text().trim().to_owned())
+}
+
+/// Runs `docker`, whatever its status.
+async fn output(arguments: &[&str], variables: IndexMap<String, String>, limit: Duration) -> Result<Output> {
+    let variables = host_variables::words(&variables);
+    let program =
+        Program { name: Path::new("docker"), arguments, variables: &variables, folder: None, stdin: b"", limit };
+    program::run(&program).await.map_err(|failure| match failure {
+        Failure::NotFound => anyhow!("cannot run `docker`: image targets need the Docker command on PATH"),
+        failure => anyhow!("`docker {}`: {failure}; is the engine well?", command(arguments)),
+    })
+}
+
+/// The words of a command before its options.
+fn command(arguments: &[&str]) -> String {
+    let words = arguments.iter().take_while(|word| !word.starts_with('-'));
+    words.copied().collect::<Vec<_>>().join(" ")
 }
 
 /// Asks the engine a question.
@@ -56,8 +69,24 @@ pub async fn answers(environment: &Environment) -> Result<()> {
 }
 
 /// Whether the engine has the image.
-pub async fn is_here(reference: &str, environment: &Environment) -> bool {
-    ask(&["image", "inspect", "--format", "{{.Id}}", reference], environment).await.is_ok()
+///
+/// # Errors
+/// The engine does not answer, with its own words.
+pub async fn is_here(reference: &str, environment: &Environment) -> Result<bool> {
+    let arguments = ["image", "inspect", "--format", "{{.Id}}", reference];
+    let output = output(&arguments, host_variables::of_docker(environment), LIMIT).await?;
+    if !output.status.success() && is_of_the_engine(&output.message()) {
+        bail!("`docker {}` failed: {}", command(&arguments), output.last_line());
+    }
+    Ok(output.status.success())
+}
+
+/// Whether a message is about the engine itself, and not about an image that it does not have.
+fn is_of_the_engine(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["cannot connect", "connection refused", "permission denied", "is the docker daemon running"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 /// Pulls the image.
@@ -127,6 +156,20 @@ pub async fn remove_leftovers(folder: &str, environment: &Environment) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_that_is_out_of_reach_is_not_a_missing_image() {
+        for (message, expected) in [
+            ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?", true),
+            ("permission denied while trying to connect to the Docker daemon socket", true),
+            ("Error: dial tcp 127.0.0.1:2375: connect: connection refused", true),
+            ("Error response from daemon: No such image: a/b:c", false),
+            ("Error: a/b:c: image not known", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_the_engine(message), expected, "{message}");
+        }
+    }
 
     #[test]
     fn an_image_is_pinned_in_its_own_repository() {

@@ -59,6 +59,17 @@ impl Git {
         Ok((output.status.success(), output.text()))
     }
 
+    /// Runs `git`; returns what it printed, or why it did not succeed: `guess`, and git's own words where it has any.
+    async fn answer(&self, arguments: &[&str], guess: &str) -> Result<String> {
+        let output = self.ask(None, arguments).await?;
+        let words = output.errors();
+        match (output.status.success(), words.lines().find(|line| !line.trim().is_empty())) {
+            (true, _) => Ok(output.text()),
+            (false, Some(_)) => bail!("{guess} (git: {})", output.first_line()),
+            (false, None) => bail!("{guess}"),
+        }
+    }
+
     /// The commit that is checked out, as a full hash; `None` where git does not say.
     pub async fn head(&self) -> Option<String> {
         matches(self.git(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await)
@@ -69,11 +80,8 @@ impl Git {
     /// # Errors
     /// When git does not know it.
     pub async fn parent(&self, commit: &str) -> Result<String> {
-        let (found, hash) = self.git(&["rev-parse", "--verify", "--quiet", &format!("{commit}^1^{{commit}}")]).await?;
-        if !found {
-            bail!("git does not know the commit before {commit}: fetch it, or name the commit with --base");
-        }
-        Ok(hash)
+        let guess = format!("git does not know the commit before {commit}: fetch it, or name the commit with --base");
+        self.answer(&["rev-parse", "--verify", "--quiet", &format!("{commit}^1^{{commit}}")], &guess).await
     }
 
     /// The tip of a branch, of `origin` or of this clone, as a full hash; `None` where git does not know the branch.
@@ -99,10 +107,8 @@ impl Git {
     /// When git does not know the commit.
     pub async fn before(&self, commit: &str, most: u32) -> Result<Vec<String>> {
         let count = format!("--max-count={}", most.saturating_add(1));
-        let (found, list) = self.git(&["rev-list", "--first-parent", &count, commit]).await?;
-        if !found {
-            bail!("git does not know the commits before {commit}: fetch them, or give a GITHUB_TOKEN");
-        }
+        let guess = format!("git does not know the commits before {commit}: fetch them, or give a GITHUB_TOKEN");
+        let list = self.answer(&["rev-list", "--first-parent", &count, commit], &guess).await?;
         Ok(list.lines().skip(1).map(str::to_owned).collect())
     }
 
@@ -123,19 +129,20 @@ impl Git {
     /// # Errors
     /// When git does not know them; the error says how to get them, and whether the clone is shallow.
     pub async fn merge_base(&self, base: &str, head: &str) -> Result<String> {
-        let (found, hash) = self.git(&["merge-base", base, head]).await?;
-        if found {
-            return Ok(hash);
-        }
+        let guess = format!(
+            "git does not know both {base} and {head}: fetch them, give a GITHUB_TOKEN, or name the commit with --base"
+        );
+        let unknown = match self.answer(&["merge-base", base, head], &guess).await {
+            Ok(hash) => return Ok(hash),
+            Err(unknown) => unknown,
+        };
         let (_, shallow) = self.git(&["rev-parse", "--is-shallow-repository"]).await?;
         if shallow == "true" {
             bail!(
                 "the clone is shallow: check out with `fetch-depth: 0`, give a GITHUB_TOKEN, or name the commit with --base"
             );
         }
-        bail!(
-            "git does not know both {base} and {head}: fetch them, give a GITHUB_TOKEN, or name the commit with --base"
-        )
+        Err(unknown)
     }
 
     /// The file of `commit` at `path`, which is relative to the top of the repository. Links are not followed, neither for the

@@ -3,7 +3,7 @@
 //! gracefully, the end of input (the starter is gone, or has no time) to end it at once.
 
 use std::fs::File;
-use std::io::{BufRead, PipeReader};
+use std::io::{BufRead, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -24,6 +24,10 @@ const GRACEFUL: Duration = Duration::from_secs(20);
 const URGENT: Duration = Duration::from_millis(1500);
 /// How long the system may take to remove killed processes and containers, and to deliver what they printed.
 const LAST: Duration = Duration::from_secs(5);
+/// How long the engine may take to stop or remove a container: longer than it waits before it kills one.
+const ENGINE: Duration = Duration::from_secs(30);
+/// Most bytes that are read of what the engine prints.
+const PRINTED: u64 = 4096;
 /// Pause between two tries to remove a container that is not there yet.
 const BETWEEN: Duration = Duration::from_millis(200);
 
@@ -201,6 +205,20 @@ fn remove_container(container: Container<'_>) -> bool {
 /// The output of `docker`, if it could be run.
 #[expect(clippy::disallowed_methods, reason = "ending containers is what this module is for")]
 fn docker(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    String::from_utf8(output.stdout).ok()
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let begun = Instant::now();
+    while child.try_wait().ok()?.is_none() {
+        if begun.elapsed() > ENGINE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    // It prints a name at most, which a pipe holds.
+    let mut printed = String::new();
+    child.stdout.take()?.take(PRINTED).read_to_string(&mut printed).ok()?;
+    Some(printed)
 }

@@ -5,7 +5,6 @@ use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use vllm_verdict::noise::{AaRun, MeasuredOn, Noise, SCHEMA};
-use vllm_verdict::v1::Device;
 
 use crate::system::store::Store;
 use crate::system::store::object_key::segment;
@@ -13,38 +12,47 @@ use crate::system::store::object_key::segment;
 /// Objects that are read at once.
 const AT_ONCE: usize = 16;
 
-/// The noise of `device` in a store; empty where the store has no runs of it. An object that is not an A/A run of this
-/// version is left out; `say` gets its name and the reason.
+/// The noise of a store, and the objects that are not used.
+#[derive(Debug, Default, PartialEq)]
+pub struct Known {
+    pub noise: Noise,
+    /// Why each object that is not an A/A run of this version is left out.
+    pub left_out: Vec<String>,
+}
+
+/// The noise of `device` in a store; empty where the store has no runs of it. `except` is the identity of a run whose own
+/// pairs are left out. An object that is damaged does not take the others with it.
 ///
 /// # Errors
 /// External: a store that cannot be read.
-pub async fn read(store: &Store, device: &Device, say: impl Fn(&str)) -> Result<Noise> {
-    let device = MeasuredOn::from(device);
-    let entries = store.list(&folder_of(&device)).await.context("cannot read the noise of A/A runs")?;
+pub async fn read(store: &Store, device: &MeasuredOn, except: Option<&str>) -> Result<Known> {
+    let entries = store.list(&folder_of(device)).await.context("cannot read the noise of A/A runs")?;
     let keys = entries.into_iter().map(|entry| entry.key).filter(|key| key.ends_with(".json"));
     let runs = stream::iter(keys).map(|key| read_run(store, key)).buffered(AT_ONCE);
-    let runs: Vec<Result<AaRun>> = runs.try_collect().await?;
-    let mut known = Vec::new();
+    let runs: Vec<Result<AaRun, String>> = runs.try_collect().await?;
+    let (mut read, mut left_out) = (Vec::new(), Vec::new());
     for run in runs {
         match run {
-            Ok(run) => known.push(run),
-            Err(error) => say(&format!("left out: {error:#}")),
+            Ok(run) => read.push(run),
+            Err(why) => left_out.push(why),
         }
     }
-    Ok(Noise::of(known.into_iter().filter(|run| run.device == device)))
+    let is_used = |run: &AaRun| run.device == *device && (except.is_none() || run.run.as_deref() != except);
+    Ok(Known { noise: Noise::of(read.into_iter().filter(is_used)), left_out })
 }
 
-/// The outer error is of the store, the inner one of the object.
-async fn read_run(store: &Store, key: String) -> Result<Result<AaRun>> {
+/// The outer error is that of the store, the inner one that of the object.
+async fn read_run(store: &Store, key: String) -> Result<Result<AaRun, String>> {
     let content = store.read(&key).await?;
     let read = || -> Result<AaRun> {
         let run: AaRun = serde_json::from_slice(&content)?;
         ensure!(run.schema == SCHEMA, "its schema is `{}`: expected `{SCHEMA}`", run.schema);
         Ok(run)
     };
-    Ok(read().with_context(|| format!("cannot read `{key}` in the store `{}` as an A/A run", store.place())))
+    Ok(read().map_err(|error| {
+        format!("`{key}` in the store `{}` is not an A/A run and is left out: {error:#}", store.place())
+    }))
 }
-
 /// Adds an A/A run to a store and returns its key. The same run again is the same object.
 ///
 /// # Errors
@@ -60,7 +68,8 @@ pub async fn append(store: &Store, run: &AaRun) -> Result<String> {
 
 /// `noise/cpu-amd-epyc-9654-96-core-96c`.
 fn folder_of(device: &MeasuredOn) -> String {
-    let words = format!("{} {}", device.name, device.device_type).to_lowercase();
+    let simulated = if device.simulated { " simulated" } else { "" };
+    let words = format!("{} {}{simulated}", device.name, device.device_type).to_lowercase();
     let words: Vec<&str> = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     format!("noise/{}", segment(&words.join("-")))
 }
@@ -71,7 +80,7 @@ mod tests {
 
     use vllm_verdict::case::MeasuredBy;
     use vllm_verdict::noise::AaRow;
-    use vllm_verdict::v1::DeviceName;
+    use vllm_verdict::v1::{Device, DeviceName};
 
     use super::*;
     use crate::environment::Environment;
@@ -86,6 +95,14 @@ mod tests {
         }
     }
 
+    fn on() -> MeasuredOn {
+        MeasuredOn::new(&device(), false)
+    }
+
+    async fn noise(store: &Store, device: &MeasuredOn) -> Noise {
+        read(store, device, None).await.unwrap().noise
+    }
+
     fn run(ratios: &[f64]) -> AaRun {
         let row = AaRow {
             case: "latency_a".into(),
@@ -96,7 +113,8 @@ mod tests {
         AaRun {
             schema: SCHEMA.to_owned(),
             version: "0.1.0".into(),
-            device: (&device()).into(),
+            run: None,
+            device: on(),
             started: "2026-11-24T10:12:33Z".into(),
             rows: vec![row],
         }
@@ -110,14 +128,14 @@ mod tests {
     async fn added_runs_read_back_as_noise() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
-        assert_eq!(read(&store, &device(), |_| ()).await.unwrap(), Noise::default());
+        assert_eq!(noise(&store, &on()).await, Noise::default());
         let first = run(&[0.5, -0.5]);
         let later = AaRun { started: "2026-11-25T10:12:33Z".into(), ..first.clone() };
         let key = append(&store, &first).await.unwrap();
         assert!(key.starts_with("noise/cpu-amd-epyc-9654-96-core-96c/20261124T101233Z-"), "{key}");
         append(&store, &later).await.unwrap();
         assert_eq!(append(&store, &first).await.unwrap(), key);
-        assert_eq!(read(&store, &device(), |_| ()).await.unwrap(), Noise::of([first, later]));
+        assert_eq!(noise(&store, &on()).await, Noise::of([first, later]));
     }
 
     #[tokio::test]
@@ -126,7 +144,33 @@ mod tests {
         let store = store(folder.path());
         append(&store, &run(&[0.25])).await.unwrap();
         let other = Device { device_type: "AMD EPYC 9654 96-Core 96c".into(), ..device() };
-        assert_eq!(read(&store, &other, |_| ()).await.unwrap(), Noise::default());
+        assert_eq!(noise(&store, &MeasuredOn::new(&other, false)).await, Noise::default());
+    }
+
+    #[tokio::test]
+    async fn the_noise_of_the_simulated_vllm_and_that_of_real_servers_are_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let simulated = MeasuredOn::new(&device(), true);
+        let key = append(&store, &AaRun { device: simulated.clone(), ..run(&[0.25]) }).await.unwrap();
+        assert!(key.starts_with("noise/cpu-amd-epyc-9654-96-core-96c-simulated/"), "{key}");
+        assert_eq!(noise(&store, &on()).await, Noise::default());
+        append(&store, &run(&[0.5])).await.unwrap();
+        assert_eq!(noise(&store, &on()).await, Noise::of([run(&[0.5])]));
+        assert_eq!(noise(&store, &simulated).await, Noise::of([run(&[0.25])]));
+    }
+
+    #[tokio::test]
+    async fn the_pairs_of_a_run_count_once_and_never_for_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let of = |id: &str, ratios: &[f64]| AaRun { run: Some(id.to_owned()), ..run(ratios) };
+        for run in [of("a", &[0.25]), of("a", &[0.25, 0.5]), of("b", &[0.125])] {
+            append(&store, &run).await.unwrap();
+        }
+        assert_eq!(noise(&store, &on()).await, Noise::of([of("a", &[0.25, 0.5]), of("b", &[0.125])]));
+        let others = read(&store, &on(), Some("a")).await.unwrap().noise;
+        assert_eq!(others, Noise::of([of("b", &[0.125])]));
     }
 
     #[tokio::test]
@@ -134,8 +178,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
         let key = append(&store, &run(&[0.25])).await.unwrap();
-        let good = run(&[0.5]);
-        append(&store, &good).await.unwrap();
+        let other = AaRun { started: "2026-11-25T10:12:33Z".into(), ..run(&[0.5]) };
+        append(&store, &other).await.unwrap();
         let path = folder.path().join(&key);
         let text = std::fs::read_to_string(&path).unwrap();
         for (content, expected) in [
@@ -145,12 +189,11 @@ mod tests {
             (text.replace("\"started\"", "\"begun\""), "missing field `started`"),
         ] {
             output::write(&path, content.as_bytes()).unwrap();
-            let said = std::cell::RefCell::new(Vec::new());
-            let noise = read(&store, &device(), |text| said.borrow_mut().push(text.to_owned())).await.unwrap();
-            assert_eq!(noise, Noise::of([good.clone()]));
-            let said = said.into_inner().join("\n");
-            assert!(said.starts_with(&format!("left out: cannot read `{key}` in the store `")), "{said}");
-            assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+            let known = read(&store, &on(), None).await.unwrap();
+            assert_eq!(known.noise, Noise::of([other.clone()]));
+            let [why] = &known.left_out[..] else { panic!("{:?}", known.left_out) };
+            assert!(why.starts_with(&format!("`{key}` in the store `")), "{why}");
+            assert!(why.contains(expected), "{why}");
         }
     }
 }

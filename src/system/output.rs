@@ -1,5 +1,6 @@
 //! The output folder: its layout, and atomic writes.
 
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,11 +10,35 @@ use vllm_verdict::strategy::{Pass, Phase};
 
 use crate::exit::Classify;
 
-/// Writes a file under a temporary name in its folder, then renames it: it is there completely or not at all.
+/// Writes a file under a temporary name in its folder, then renames it: it is there completely or not at all, also after a
+/// power cut. It is on disk when this returns.
 ///
 /// # Errors
 /// When the folder cannot be made or the file cannot be written.
 pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    place(path, content, true)
+}
+
+/// [`write`] without waiting for the disk, for files that are easily made again.
+///
+/// # Errors
+/// As of [`write`].
+pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    place(path, content, false)
+}
+
+/// Waits until the names in a folder are on disk. A file system that cannot do that for folders is not an error.
+///
+/// # Errors
+/// When the folder cannot be opened, or the disk fails.
+pub fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
+}
+
+fn place(path: &Path, content: &[u8], is_synced: bool) -> Result<()> {
     let cannot = || format!("cannot write `{}`", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(cannot)?;
@@ -27,7 +52,14 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     let mut permissions = file.as_file().metadata().with_context(cannot)?.permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
     file.as_file().set_permissions(permissions).with_context(cannot)?;
+    if is_synced {
+        // The content is on disk before its name is.
+        file.as_file().sync_all().with_context(cannot)?;
+    }
     file.persist(path).with_context(cannot)?;
+    if is_synced {
+        sync_folder(folder).with_context(cannot)?;
+    }
     Ok(())
 }
 
@@ -50,7 +82,10 @@ pub fn make_folders(root: &Path, folder: &Path) -> Result<PathBuf> {
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(anyhow!("`{}` is not a folder: remove it", path.display())).mistake(),
-            Err(_) => std::fs::create_dir(&path).with_context(cannot).world()?,
+            Err(_) => {
+                std::fs::create_dir(&path).with_context(cannot).world()?;
+                path.parent().map_or(Ok(()), sync_folder).with_context(cannot).world()?;
+            }
         }
     }
     Ok(path)

@@ -17,6 +17,9 @@ use crate::system::program_path;
 /// How long a tool may take; the first question after a start of the machine can take half a minute.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a tool may take to tell the state of an accelerator, which is asked after every repetition.
+const STATE_LIMIT: Duration = Duration::from_secs(20);
+
 /// Asks the vendors' tools on `PATH` and, for processors, the kernel.
 pub async fn probe(env: &Environment) -> Probe {
     let mut probe = Probe { on_cpu: env.get("ON_CPU") == Some("1"), ..Probe::default() };
@@ -58,7 +61,7 @@ pub async fn accelerator_state(name: DeviceName, env: &Environment) -> Accelerat
             let query = "--query-gpu=driver_version,temperature.gpu,clocks_throttle_reasons.hw_thermal_slowdown,\
                          clocks_throttle_reasons.sw_thermal_slowdown";
             let Some(tool) = Tool::find("nvidia-smi", env) else { return AcceleratorState::default() };
-            let printed = tool.ask(&[query, "--format=csv,noheader,nounits"], env).await;
+            let printed = tool.ask_within(STATE_LIMIT, &[query, "--format=csv,noheader,nounits"], env).await;
             printed.map_or_else(|_| AcceleratorState::default(), |printed| nvidia_state(&printed))
         }
         DeviceName::Rocm => {
@@ -135,11 +138,14 @@ impl Tool {
     }
 
     async fn ask(&self, arguments: &[&str], env: &Environment) -> anyhow::Result<String> {
+        self.ask_within(LIMIT, arguments, env).await
+    }
+
+    async fn ask_within(&self, limit: Duration, arguments: &[&str], env: &Environment) -> anyhow::Result<String> {
         let passed = ["PATH", "HOME", "LD_LIBRARY_PATH", "HABANA_LOGS"];
         let mut variables: Vec<_> = passed.into_iter().filter_map(|name| Some((name, env.get(name)?))).collect();
         variables.push(("LC_ALL", "C"));
-        let program =
-            Program { name: &self.path, arguments, variables: &variables, folder: None, stdin: b"", limit: LIMIT };
+        let program = Program { name: &self.path, arguments, variables: &variables, folder: None, stdin: b"", limit };
         let output = program::run(&program).await.with_context(|| format!("cannot run {}", self.name))?;
         let output = output.checked(Output::first_line).context(self.name)?;
         String::from_utf8(output.stdout).with_context(|| format!("{} did not print text", self.name))

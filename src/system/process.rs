@@ -1,6 +1,7 @@
 //! Long-running processes, each under a guard, and a list of them so that an interrupt can end them all.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -8,15 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
 use crate::system::host_variables;
+use crate::system::interrupt::ENDING;
 use crate::system::private_files::{FileOption, PrivateFiles};
 use crate::system::program::{self, Program};
 use crate::system::{orphans, regular_file};
@@ -65,6 +68,28 @@ struct Guarded {
     child: Arc<Mutex<Child>>,
     pid: Option<Pid>,
     container: Option<Arc<Invocation>>,
+}
+
+/// Something did not end in its time.
+#[derive(Debug)]
+pub struct TimedOut(pub Duration);
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it did not end within {}", crate::duration::text(self.0))
+    }
+}
+
+impl std::error::Error for TimedOut {}
+
+/// `exit status: 134 (128 + 6, SIGABRT)`: how a guarded command ended. A guard ends with the status of its command; of a
+/// signal that is 128 and its number.
+pub fn described(status: ExitStatus) -> String {
+    let signal = status.code().and_then(|code| Signal::try_from(code - 128).ok());
+    match signal {
+        Some(signal) => format!("{status} (128 + {}, {})", signal as i32, signal.as_str()),
+        None => status.to_string(),
+    }
 }
 
 /// A process that was started here.
@@ -138,8 +163,14 @@ impl Processes {
         }
     }
 
-    /// Ends all processes, and returns when they are gone.
-    pub async fn end_all(&self) {
+    /// Ends all processes, and returns when they are gone. After a signal there is little time: a guard that needs more, for
+    /// an engine that does not answer, ends its command when this process is gone.
+    pub async fn end_all(&self, after_signal: bool) {
+        let limit = if after_signal { ENDING } else { Duration::MAX };
+        let _ = tokio::time::timeout(limit, self.end_each()).await;
+    }
+
+    async fn end_each(&self) {
         let running: Vec<_> = self.running.lock().await.iter().map(|(id, guarded)| (*id, guarded.clone())).collect();
         let ends = running.iter().map(|(id, guarded)| async {
             let mut child = guarded.child.lock().await;
@@ -165,6 +196,11 @@ impl Process {
         Ok(status)
     }
 
+    /// The process id of its guard, while that runs.
+    pub async fn guard(&self) -> Option<u32> {
+        self.child.lock().await.id()
+    }
+
     /// Removes the private files of the command: it has read them.
     pub fn remove_files(&mut self) {
         self.files = None;
@@ -182,7 +218,7 @@ impl Process {
             }
             if begun.elapsed() > limit {
                 self.stop().await;
-                bail!("it did not end within {}", crate::duration::text(limit));
+                return Err(TimedOut(limit).into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -226,6 +262,25 @@ async fn wait_or_kill(child: &mut Child) -> Option<ExitStatus> {
         Err(_) => {
             let _ = child.kill().await;
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_names_the_signal_that_it_may_stand_for() {
+        let said = |code: i32| described(ExitStatus::from_raw(code << 8));
+        for (code, expected) in [
+            (0, "exit status: 0"),
+            (1, "exit status: 1"),
+            (134, "exit status: 134 (128 + 6, SIGABRT)"),
+            (137, "exit status: 137 (128 + 9, SIGKILL)"),
+            (255, "exit status: 255"),
+        ] {
+            assert_eq!(said(code), expected);
         }
     }
 }

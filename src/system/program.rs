@@ -14,6 +14,21 @@ use tokio::process::Command;
 
 use crate::duration;
 use crate::system::program_path;
+use crate::system::sink::Sink;
+
+/// After how long it is said what is waited for, and how often after that.
+const FIRST_NOTICE: Duration = Duration::from_secs(10);
+const NEXT_NOTICE: Duration = Duration::from_secs(60);
+
+tokio::task_local! {
+    /// Where it is said what is waited for.
+    static NOTICES: Sink;
+}
+
+/// Does `work`, and says which external program it waits for where one takes long.
+pub async fn announcing<T>(sink: Sink, work: impl Future<Output = T>) -> T {
+    NOTICES.scope(sink, work).await
+}
 
 /// Most bytes of standard output, where the caller names no other limit.
 const OUTPUT_LIMIT: usize = 64 << 20;
@@ -97,6 +112,11 @@ impl Output {
         shown(self.message().lines().rev().find(|line| !line.trim().is_empty()))
     }
 
+    /// Standard error as text.
+    pub fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
     /// Standard error, or standard output where that is empty.
     pub fn message(&self) -> String {
         let stream = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
@@ -142,9 +162,35 @@ pub async fn run_within(program: &Program<'_>, output_limit: usize) -> Result<Ou
         let (_, stdout, stderr) = tokio::try_join!(feed, all_of(stdout, output_limit), end_of(stderr))?;
         Ok(Output { status: child.wait().await?, stdout, stderr })
     };
-    let output = tokio::time::timeout(program.limit, work).await.unwrap_or(Err(Failure::TooSlow(program.limit)))?;
+    let output = tokio::select! {
+        output = tokio::time::timeout(program.limit, work) => output.unwrap_or(Err(Failure::TooSlow(program.limit)))?,
+        never = announce(program) => never,
+    };
     group.0 = None;
     Ok(output)
+}
+
+/// Says that the program is waited for, as long as it is.
+async fn announce(program: &Program<'_>) -> ! {
+    let (mut waited, mut pause) = (Duration::ZERO, FIRST_NOTICE);
+    loop {
+        tokio::time::sleep(pause).await;
+        waited += pause;
+        pause = NEXT_NOTICE;
+        let _ = NOTICES.try_with(|sink| sink.err(&waiting(program, waited)));
+    }
+}
+
+/// `waiting for `docker image inspect` since 10 s, at most 2 min`.
+fn waiting(program: &Program<'_>, waited: Duration) -> String {
+    let name = program.name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let words = program.arguments.iter().take_while(|word| !word.starts_with('-')).take(2).copied();
+    let command = std::iter::once(name.as_str()).chain(words).collect::<Vec<_>>().join(" ");
+    let limit = match program.limit {
+        Duration::MAX => String::new(),
+        limit => format!(", at most {}", duration::text(limit)),
+    };
+    format!("waiting for `{command}` since {}{limit}", duration::text(waited))
 }
 
 /// Kills a process group when it is dropped.
@@ -213,6 +259,18 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert!(!file.exists(), "a child of the program still ran");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_named_with_its_limit() {
+        let said = |name: &str, arguments: &[&str], limit| {
+            let program = Program { name: Path::new(name), arguments, variables: &[], folder: None, stdin: b"", limit };
+            waiting(&program, Duration::from_secs(70))
+        };
+        let limit = Duration::from_secs(120);
+        insta::assert_snapshot!(said("docker", &["image", "inspect", "--format", "x", "r"], limit), @"waiting for `docker image inspect` since 1 min 10 s, at most 2 min");
+        insta::assert_snapshot!(said("/opt/bin/nvidia-smi", &["--query-gpu=name"], limit), @"waiting for `nvidia-smi` since 1 min 10 s, at most 2 min");
+        insta::assert_snapshot!(said("/bin/vllm-perf", &["prompts", "--", "--model"], Duration::MAX), @"waiting for `vllm-perf prompts` since 1 min 10 s");
     }
 
     #[tokio::test]

@@ -63,6 +63,14 @@ pub fn text(path: &Path, limit: u64) -> std::io::Result<String> {
     whole(open(path)?, limit)
 }
 
+/// Reads at most `limit` bytes.
+///
+/// # Errors
+/// As of [`open`]; it is longer.
+pub fn bytes(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    bounded(open(path)?, limit)
+}
+
 /// Reads a text of at most `limit` bytes, the file `name` directly in `folder`.
 ///
 /// # Errors
@@ -89,12 +97,16 @@ pub fn end(path: &Path, most: u64) -> std::io::Result<String> {
 }
 
 fn whole(file: File, limit: u64) -> std::io::Result<String> {
+    utf8(bounded(file, limit)?)
+}
+
+fn bounded(file: File, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(Error::new(ErrorKind::FileTooLarge, format!("it has more than {limit} bytes")));
     }
-    utf8(bytes)
+    Ok(bytes)
 }
 
 /// The text in `bytes`, without the byte order mark that some editors write before it.

@@ -48,7 +48,8 @@ fn store(folder: &Path) -> String {
     let run = AaRun {
         schema: SCHEMA.into(),
         version: "0.1.0".into(),
-        device: MeasuredOn { name: DeviceName::Cpu, device_type: "Intel_Xeon_2c".into() },
+        run: None,
+        device: MeasuredOn { name: DeviceName::Cpu, device_type: "Intel_Xeon_2c".into(), simulated: false },
         started: "2026-11-24T12:49:00Z".into(),
         rows: vec![AaRow { case: TTFT.0.into(), metric: TTFT.1.into(), client: MeasuredBy::Vllm, ratios }],
     };

@@ -14,6 +14,7 @@ mod guard;
 mod hostile;
 mod house;
 mod image;
+mod kill;
 mod manifests;
 mod matrix;
 mod mistakes;

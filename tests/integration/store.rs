@@ -20,7 +20,7 @@ use vllm_perf::system::noise_store;
 use vllm_perf::system::retry_policy::RetryPolicy;
 use vllm_perf::system::store::Store;
 use vllm_perf::system::uploader::Uploader;
-use vllm_verdict::noise::{AaRun, Noise};
+use vllm_verdict::noise::{AaRun, MeasuredOn, Noise};
 use vllm_verdict::v1::Device;
 
 use super::run::{TWO_CASES, program, run, text};
@@ -38,16 +38,16 @@ pub(super) fn keep(folder: &Path, run: &AaRun) {
     wait(noise_store::append(&open(folder), run));
 }
 
-/// The noise of a device in a folder store.
+/// The noise of the simulated vLLM on a device in a folder store.
 pub(super) fn known(folder: &Path, device: &Device) -> Noise {
-    wait(noise_store::read(&open(folder), device, |text| panic!("{text}")))
+    wait(noise_store::read(&open(folder), &MeasuredOn::new(device, true), None)).noise
 }
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 const UPSTREAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/results/upstream-run");
 
 /// `push` to `main` of vLLM, in a folder with its payload.
-fn pushed(folder: &Path) -> Vec<(&'static str, String)> {
+pub(super) fn pushed(folder: &Path) -> Vec<(&'static str, String)> {
     let payload = folder.join("event.json");
     let text = format!(
         r#"{{"ref": "refs/heads/main", "after": "{SHA}", "repository": {{"full_name": "vllm-project/vllm"}}}}"#
@@ -64,6 +64,11 @@ fn pushed(folder: &Path) -> Vec<(&'static str, String)> {
     ]
     .map(|(name, value)| (name, value.to_owned()))
     .to_vec()
+}
+
+/// The contents of all objects.
+pub(super) fn objects(folder: &Path) -> Vec<Vec<u8>> {
+    keys(folder).iter().map(|key| wait(open(folder).read(key))).collect()
 }
 
 fn keys(folder: &Path) -> Vec<String> {

@@ -37,7 +37,8 @@ fn noisy_store(folder: &Path) -> String {
     let run = AaRun {
         schema: noise::SCHEMA.to_owned(),
         version: "0.1.0".to_owned(),
-        device: MeasuredOn { name: DeviceName::Cpu, device_type: "bench".to_owned() },
+        run: None,
+        device: MeasuredOn { name: DeviceName::Cpu, device_type: "bench".to_owned(), simulated: true },
         started: "2026-01-02T03:04:05Z".to_owned(),
         rows: rows.collect(),
     };

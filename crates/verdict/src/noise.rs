@@ -9,7 +9,7 @@ use crate::case::MeasuredBy;
 use crate::metric;
 use crate::repetition::{Repetition, measurement};
 use crate::statistics::{Prior, mean, pair_deviation};
-use crate::v1::{CaseFacts, Device, DeviceName, Subject};
+use crate::v1::{CaseFacts, Device, DeviceName, SideFacts, Subject};
 
 /// Schema of one A/A run in a store.
 pub const SCHEMA: &str = "vllm-perf/noise/v1";
@@ -31,24 +31,31 @@ pub struct AaRun {
     pub schema: String,
     /// Version of vllm-perf.
     pub version: String,
+    /// Identity of the run, by which its pairs count once; objects of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     pub device: MeasuredOn,
     /// Start of the run, RFC 3339 in UTC.
     pub started: String,
     pub rows: Vec<AaRow>,
 }
 
-/// The device of an A/A run; noise is kept by name and type.
+/// What an A/A run was measured on; noise is kept by the device's name and type. The simulated vLLM has noise of its own on
+/// every device: it says nothing of a real server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeasuredOn {
     pub name: DeviceName,
     /// Its type, e.g. `NVIDIA H100 80GB HBM3`.
     #[serde(rename = "type")]
     pub device_type: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub simulated: bool,
 }
 
-impl From<&Device> for MeasuredOn {
-    fn from(device: &Device) -> Self {
-        Self { name: device.name, device_type: device.device_type.clone() }
+impl MeasuredOn {
+    /// A device, with real servers or with the simulated vLLM on both sides.
+    pub fn new(device: &Device, simulated: bool) -> Self {
+        Self { name: device.name, device_type: device.device_type.clone(), simulated }
     }
 }
 
@@ -81,8 +88,22 @@ impl AaRun {
         let rows: Vec<AaRow> = cases.iter().flat_map(|case| rows(case, base, head)).collect();
         ensure!(!rows.is_empty(), "the A/A run has no pair with a value on both sides, so there is no noise to store");
         let version = subject.version.raw().to_owned();
-        Ok(Self { schema: SCHEMA.to_owned(), version, device: device.into(), started, rows })
+        let device = MeasuredOn::new(device, is_simulated(subject));
+        Ok(Self { schema: SCHEMA.to_owned(), version, run: None, device, started, rows })
     }
+
+    /// How many pairs it has, over all rows.
+    pub fn pairs(&self) -> usize {
+        self.rows.iter().map(|row| row.ratios.len()).sum()
+    }
+}
+
+/// Whether both sides are the simulated vLLM.
+fn is_simulated(subject: &Subject) -> bool {
+    let simulated = |side: &Option<SideFacts>| {
+        side.as_ref().is_some_and(|side| side.target.raw() == "sim" || side.target.raw().starts_with("sim:"))
+    };
+    simulated(&subject.base) && simulated(&subject.head)
 }
 
 fn rows(case: &CaseFacts, base: &[Repetition], head: &[Repetition]) -> Vec<AaRow> {
@@ -136,11 +157,25 @@ pub struct NoiseEstimate {
     pub calibrated: bool,
 }
 
+/// Each run once: of those with one identity, the one with the most pairs.
+fn once(runs: impl IntoIterator<Item = AaRun>) -> Vec<AaRun> {
+    let mut kept: Vec<AaRun> = Vec::new();
+    for run in runs {
+        match kept.iter_mut().find(|known| run.run.is_some() && known.run == run.run && known.device == run.device) {
+            Some(known) if known.pairs() >= run.pairs() => {}
+            Some(known) => *known = run,
+            None => kept.push(run),
+        }
+    }
+    kept
+}
+
 impl Noise {
-    /// The noise of these runs.
+    /// The noise of these runs. A run that is there several times, as it was before and after it was resumed, counts once,
+    /// with all its pairs.
     pub fn of(runs: impl IntoIterator<Item = AaRun>) -> Self {
         let mut noise = Self::default();
-        for row in runs.into_iter().flat_map(|run| run.rows) {
+        for row in once(runs).into_iter().flat_map(|run| run.rows) {
             let series = match row.client {
                 MeasuredBy::Native => &mut noise.native,
                 MeasuredBy::Vllm => &mut noise.vllm,
@@ -248,6 +283,40 @@ mod tests {
         let run = run(&values, &[Some(2.0), Some(1.0), Some(1.0), Some(1.0), Some(1.0)]);
         let ln2 = std::f64::consts::LN_2;
         assert_eq!(run.rows, [row("latency_a", MeasuredBy::Vllm, &[ln2, -ln2])]);
+    }
+
+    #[test]
+    fn a_run_that_is_there_twice_counts_once_with_all_its_pairs() {
+        let run = |id: Option<&str>, ratios: &[f64]| AaRun {
+            run: id.map(str::to_owned),
+            rows: vec![row("latency_a", MeasuredBy::Vllm, ratios)],
+            ..run(&[Some(1.0)], &[Some(1.0)])
+        };
+        let pairs =
+            |runs: Vec<AaRun>| Noise::of(runs).ratios(&case("latency_a", MeasuredBy::Vllm), "median_latency").to_vec();
+        let (first, whole) = (run(Some("a"), &[0.1]), run(Some("a"), &[0.1, 0.2]));
+        assert_eq!(pairs(vec![first.clone(), whole.clone()]), [0.1, 0.2]);
+        assert_eq!(pairs(vec![whole.clone(), first.clone()]), [0.1, 0.2]);
+        assert_eq!(pairs(vec![whole, run(Some("b"), &[0.3])]), [0.1, 0.2, 0.3]);
+        assert_eq!(pairs(vec![run(None, &[0.1]), run(None, &[0.1])]), [0.1, 0.1], "earlier versions name no run");
+    }
+
+    #[test]
+    fn only_a_run_of_two_simulated_sides_is_simulated() {
+        let side = |target: &str| Some(SideFacts { target: target.into(), ..SideFacts::default() });
+        for (base, head, expected) in [
+            ("sim", "sim:itl=2ms", true),
+            ("sim:itl=1ms", "local:vllm", false),
+            ("local:simulator", "local:simulator", false),
+            ("simple", "simple", false),
+        ] {
+            let subject = Subject { base: side(base), head: side(head), ..subject() };
+            let run = of(&subject, &[Some(1.0)], &[Some(1.0)]).unwrap();
+            assert_eq!(run.device.simulated, expected, "{base} {head}");
+            let text = serde_json::to_string(&run).unwrap();
+            assert_eq!(text.contains("simulated"), expected, "objects of real servers stay as they were: {text}");
+            assert_eq!(serde_json::from_str::<AaRun>(&text).unwrap(), run);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::object_key;
 use super::stored_object::{Added, OBJECT_LIMIT, StoredObject};
+use crate::system::output;
 
 /// Most nested folders: a key of records has eight segments.
 const DEPTH: usize = 16;
@@ -48,7 +49,10 @@ impl Folder {
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
         match file.persist_noclobber(&path) {
-            Ok(_) => Ok(Added::Written),
+            Ok(_) => {
+                output::sync_folder(parent)?;
+                Ok(Added::Written)
+            }
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(Added::AlreadyThere),
             Err(error) => Err(error.error.into()),
         }
