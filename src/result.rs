@@ -2,6 +2,7 @@
 
 pub mod case_commands;
 pub mod case_files;
+pub mod identity;
 pub mod merge;
 pub mod python_json;
 pub mod result_document;

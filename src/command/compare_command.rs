@@ -7,11 +7,12 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
-use vllm_verdict::Input;
 use vllm_verdict::capacity::{self, Capacity, Limits, Statistic};
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::noise::{MeasuredOn, Noise};
-use vllm_verdict::v1::{CaseFacts, Comparison, Device, SideFacts, Subject};
+use vllm_verdict::side::Side;
+use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, Device, SideFacts, Subject};
+use vllm_verdict::{Input, Untrusted};
 
 use crate::ci::event::CiRun;
 use crate::command::shared_flags::{DeviceChoice, Format, device_choice};
@@ -19,10 +20,13 @@ use crate::command::{base_settings, conclude};
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
+use crate::plan::suite::Case;
 use crate::plan::target::Target;
 use crate::report::terminal;
 use crate::result::case_files::Folder;
-use crate::result::{self, upstream_compare};
+use crate::result::{self, identity, upstream_compare};
+use crate::run::collect;
+use crate::run::fingerprint::{self, Fingerprint};
 use crate::system::output::OutputFolder;
 use crate::system::regular_file;
 use crate::system::shell::Shell;
@@ -105,7 +109,7 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
     let base_folders = results_folder::repetitions(base)?;
     let head_folders = results_folder::repetitions(head)?;
     let planned_pairs = u32::try_from(base_folders.len().max(head_folders.len())).unwrap_or(u32::MAX);
-    let repetitions = |folders: &[Folder]| folders.iter().map(Folder::repetition).collect();
+    let repetitions = |folders: &[Folder]| folders.iter().map(Folder::repetition).collect::<Vec<_>>();
     let plans = [base, head].map(|folder| {
         plan_of(folder).unwrap_or_else(|error| {
             shell.say(&format!("{error:#}: its device and its clients are not known"));
@@ -113,21 +117,49 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
         })
     });
     let cases = measured_by(&plans, result::facts(base_folders.iter().chain(&head_folders)));
+    let mut unlike = identity::unlike(&base_folders, &head_folders);
+    unlike.extend(other_clients(&plans));
+    let mut of_base = repetitions(&base_folders);
+    identity::keep_apart(&mut of_base, &unlike);
+    let held = fingerprint::mismatch(&fingerprints(base, head)?).map(Untrusted::from);
     let subject =
         Subject { device: device(arguments, &plans)?, ..subject([base, head].map(|path| path.display().to_string())) };
     let measured_on = subject.device.as_ref().map(|device| MeasuredOn::new(device, is_simulated(&plans)));
-    Ok(vllm_verdict::compare(Input {
+    let input = Input {
         noise: known_noise(arguments, measured_on, config, shell).await?,
         subject,
         cases,
-        base: repetitions(&base_folders),
+        base: of_base,
         head: repetitions(&head_folders),
         skipped: Vec::new(),
         planned_pairs,
         seed: 0,
         verdict: config.verdict.clone(),
         looks: Vec::new(),
-    }))
+    };
+    Ok(vllm_verdict::conducted(input, Conduct { held, ..Conduct::default() }, None))
+}
+
+/// The fingerprints of the repetitions of both folders, where they have one.
+fn fingerprints(base: &Path, head: &Path) -> Result<Vec<(Side, u32, Fingerprint)>> {
+    let mut found = Vec::new();
+    for (side, folder) in [(Side::Base, base), (Side::Head, head)] {
+        for (number, path) in (1..).zip(results_folder::paths(folder)?) {
+            found.extend(collect::fingerprint(&path).map(|fingerprint| (side, number, fingerprint)));
+        }
+    }
+    Ok(found)
+}
+
+/// The cases that the plans of both sides measured with different clients.
+fn other_clients(plans: &[Option<Plan>; 2]) -> Vec<(String, String)> {
+    let [Some(base), Some(head)] = plans else { return Vec::new() };
+    let differing = |case: &Case| {
+        let other = head.cases.iter().find(|other| other.name == case.name && other.measured_by != case.measured_by)?;
+        let clients = [case, other].map(|case| case.measured_by.as_str());
+        Some((case.name.clone(), format!("client {} and {}", clients[0], clients[1])))
+    };
+    base.cases.iter().filter_map(differing).collect()
 }
 
 /// The plan of the run that a folder is from: in the output folder itself, or in the one that it is a side of.

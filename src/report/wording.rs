@@ -158,9 +158,45 @@ pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<Untrusted> {
     cases.flat_map(|case| labelled(case, labels, &case.problems)).collect()
 }
 
-/// The client's warnings about repetitions that are compared, in the order of the plan.
+/// The client's warnings about repetitions that are compared, in the order of the plan: the first of each kind, with the number
+/// of the others.
 pub fn warnings(comparison: &Comparison, labels: &Labels) -> Vec<Untrusted> {
-    comparison.cases.iter().flat_map(|case| labelled(case, labels, &case.warnings)).collect()
+    let mut kinds: IndexMap<String, Vec<(&CaseFacts, &Problem)>> = IndexMap::new();
+    for case in &comparison.cases {
+        for warning in &case.warnings {
+            kinds.entry(kind(&warning.reason)).or_default().push((case, warning));
+        }
+    }
+    let one_line = |all: Vec<(&CaseFacts, &Problem)>| {
+        let ((case, first), others) = all.split_first()?;
+        let alike: Vec<Problem> = std::iter::once(first)
+            .chain(
+                others
+                    .iter()
+                    .filter(|(of, other)| of.name == case.name && other.reason == first.reason)
+                    .map(|(_, it)| it),
+            )
+            .map(|it| (*it).clone())
+            .collect();
+        let sentence = labelled(case, labels, &alike).next()?;
+        let (more, cases) =
+            (all.len() - alike.len(), all.iter().map(|(case, _)| &case.name).collect::<HashSet<_>>().len());
+        Some(match more {
+            0 => sentence,
+            _ => {
+                let cases = number::plural(cases, "case");
+                format!("{} (and {more} more of this kind, in {cases})", sentence.raw()).into()
+            }
+        })
+    };
+    kinds.into_values().filter_map(one_line).collect()
+}
+
+/// A warning without its numbers and the keys of metrics: two that are alike then are of one kind.
+fn kind(reason: &Untrusted) -> String {
+    let words = reason.raw().split_whitespace().filter(|word| !word.contains('_'));
+    let plain = |word: &str| word.chars().filter(|c| !c.is_ascii_digit() && !matches!(c, '.' | ',' | '%')).collect();
+    words.map(plain).collect::<Vec<String>>().join(" ")
 }
 
 fn labelled(case: &CaseFacts, labels: &Labels, list: &[Problem]) -> impl Iterator<Item = Untrusted> {

@@ -62,6 +62,15 @@ pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
 /// Reads the repetitions of a folder: its `01/ 02/ ...` in order, or else the folder itself as the only one. Of an
 /// output folder, those of head. A folder without a single result is the user's mistake.
 pub fn repetitions(dir: &Path) -> anyhow::Result<Vec<Folder>> {
+    let folders = paths(dir)?.iter().map(|path| read_folder(path)).collect::<anyhow::Result<Vec<Folder>>>()?;
+    if folders.iter().all(|folder| folder.cases.is_empty()) {
+        return Err(no_results(dir)).mistake();
+    }
+    Ok(folders)
+}
+
+/// The folders of [`repetitions`].
+pub fn paths(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let head = dir.join("head");
     let dir = if head.is_dir() { &head } else { dir };
     let mut numbered: Vec<(u32, PathBuf)> = Vec::new();
@@ -70,14 +79,10 @@ pub fn repetitions(dir: &Path) -> anyhow::Result<Vec<Folder>> {
         numbered.extend(number.filter(|_| entry.path().is_dir()).map(|number| (number, entry.path())));
     }
     numbered.sort();
-    let folders = match numbered.is_empty() {
-        true => vec![read_folder(dir)?],
-        false => numbered.iter().map(|(_, path)| read_folder(path)).collect::<anyhow::Result<_>>()?,
-    };
-    if folders.iter().all(|folder| folder.cases.is_empty()) {
-        return Err(no_results(dir)).mistake();
-    }
-    Ok(folders)
+    Ok(match numbered.is_empty() {
+        true => vec![dir.to_owned()],
+        false => numbered.into_iter().map(|(_, path)| path).collect(),
+    })
 }
 
 /// The error for a folder without a result.

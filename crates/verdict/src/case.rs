@@ -40,3 +40,13 @@ pub enum MeasuredBy {
     /// `vllm bench ...` of the target.
     Vllm,
 }
+
+impl MeasuredBy {
+    /// The name in files and texts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Vllm => "vllm",
+        }
+    }
+}
