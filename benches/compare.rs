@@ -58,10 +58,7 @@ fn repetition(cases: &[CaseFacts], at: usize) -> Repetition {
     let of_case = |(number, case): (usize, &CaseFacts)| {
         let metrics = metric::of(Kind::Serving).enumerate();
         let metrics = metrics.map(|(metric, facts)| (facts.id.to_owned(), value(number + metric))).collect();
-        (
-            case.name.raw().to_owned(),
-            Outcome::Measured(Measurement { kind: Kind::Serving, metrics, missing: Vec::new(), warnings: Vec::new() }),
-        )
+        (case.name.raw().to_owned(), Outcome::Measured(Measurement::new(Kind::Serving, metrics)))
     };
     cases.iter().enumerate().map(of_case).collect()
 }

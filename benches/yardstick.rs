@@ -107,15 +107,7 @@ impl Simulation {
         let of_case = |(case, values): (&CaseFacts, &[f64])| {
             let metrics =
                 self.metrics.iter().zip(values).map(|(metric, value)| (metric.id.to_owned(), 100.0 * value.exp()));
-            (
-                case.name.raw().to_owned(),
-                Outcome::Measured(Measurement {
-                    kind: case.kind,
-                    metrics: metrics.collect(),
-                    missing: Vec::new(),
-                    warnings: Vec::new(),
-                }),
-            )
+            (case.name.raw().to_owned(), Outcome::Measured(Measurement::new(case.kind, metrics.collect())))
         };
         self.cases.iter().zip(values.chunks(self.metrics.len())).map(of_case).collect()
     }

@@ -211,7 +211,7 @@ mod tests {
     fn the_99th_percentile_decides_and_the_mean_where_there_is_none() {
         let outcome = |metrics: &[(&str, f64)]| {
             let metrics = metrics.iter().map(|(id, value)| ((*id).to_owned(), *value)).collect();
-            Outcome::Measured(Measurement { kind: Kind::Serving, metrics, missing: Vec::new(), warnings: Vec::new() })
+            Outcome::Measured(Measurement::new(Kind::Serving, metrics))
         };
         let tpot = ("p99_tpot_ms", 100.0);
         assert!(SEARCH.is_met(&outcome(&[("p99_ttft_ms", 3000.0), tpot])));

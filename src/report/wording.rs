@@ -370,6 +370,30 @@ mod tests {
     }
 
     #[test]
+    fn warnings_of_one_kind_are_one_line_with_a_count() {
+        let mut comparison = example::comparison();
+        for (number, case) in (1..).zip(&mut comparison.cases) {
+            case.warnings = (1..=5)
+                .map(|repetition| Problem {
+                    side: Side::Head,
+                    repetition,
+                    reason: format!("the client was late (p99 of its lag: {number}.{repetition} ms): p99_ttft_ms")
+                        .into(),
+                })
+                .collect();
+        }
+        let different = Problem { side: Side::Base, repetition: 2, reason: "the client used 97 % of its core".into() };
+        comparison.cases[1].warnings.push(different);
+        let labels = Labels::new(&comparison.cases);
+        let lines: Vec<String> = warnings(&comparison, &labels).iter().map(|line| line.raw().to_owned()).collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let cases = comparison.cases.len();
+        let count = format!("(and {} more of this kind, in {cases} cases)", 5 * cases - 1);
+        assert!(lines[0].contains("head, repetition 1: ") && lines[0].ends_with(&count), "{}", lines[0]);
+        assert!(lines[1].ends_with("base, repetition 2: the client used 97 % of its core"), "{}", lines[1]);
+    }
+
+    #[test]
     fn servers_and_order_are_only_stated_if_known() {
         let mut comparison = example::comparison();
         let sentence = |comparison: &Comparison| method(comparison)[2].clone();

@@ -239,8 +239,8 @@ impl Serving {
             return match values.into_iter().filter_map(present).collect::<IndexMap<_, _>>() {
                 metrics if metrics.is_empty() => Outcome::Failed("the result has no metric".to_owned()),
                 metrics => {
-                    let (missing, warnings) = (Vec::new(), self.warnings.clone());
-                    Outcome::Measured(Measurement { kind: Kind::Serving, metrics, missing, warnings })
+                    let warnings = self.warnings.clone();
+                    Outcome::Measured(Measurement { warnings, ..Measurement::new(Kind::Serving, metrics) })
                 }
             };
         }
@@ -251,6 +251,7 @@ impl Serving {
                 let has_no_value = |metric: &str| is_single && (metric.contains("tpot") || metric.contains("itl"));
                 measurement.metrics.retain(|metric, _| !self.distorted.contains(metric) && !has_no_value(metric));
                 measurement.warnings.clone_from(&self.warnings);
+                measurement.output_tokens = self.total_output_tokens;
                 Outcome::Measured(measurement)
             }
             failed @ Outcome::Failed(_) => failed,
@@ -274,7 +275,7 @@ fn measured<const N: usize>(kind: Kind, values: [(&str, Option<f64>); N]) -> Out
         return Outcome::Failed("every metric of the result is 0".to_owned());
     }
     let missing = missing.into_iter().map(str::to_owned).collect();
-    Outcome::Measured(Measurement { kind, metrics, missing, warnings: Vec::new() })
+    Outcome::Measured(Measurement { missing, ..Measurement::new(kind, metrics) })
 }
 
 /// The finite numbers of a list.

@@ -128,7 +128,7 @@ fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, Str
     }
     let measured = |(name, (kind, metrics)): (String, (Kind, IndexMap<&str, Vec<f64>>))| {
         let metrics = metrics.into_iter().filter_map(|(id, values)| Some((id.to_owned(), mean(&values)?))).collect();
-        (name, Outcome::Measured(Measurement { kind, metrics, missing: Vec::new(), warnings: Vec::new() }))
+        (name, Outcome::Measured(Measurement::new(kind, metrics)))
     };
     values.into_iter().map(measured).collect()
 }

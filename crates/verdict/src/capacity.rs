@@ -163,7 +163,7 @@ mod tests {
             let throughput = (concurrency * 10) as f64;
             let metrics = [("output_throughput", throughput), ("p99_ttft_ms", *ttft), ("p99_tpot_ms", *tpot)];
             let metrics = metrics.into_iter().map(|(id, value)| (id.to_owned(), value)).collect();
-            let measured = Measurement { kind: Kind::Serving, metrics, missing: Vec::new(), warnings: Vec::new() };
+            let measured = Measurement::new(Kind::Serving, metrics);
             (name(*concurrency), Outcome::Measured(measured))
         };
         points.iter().map(outcome).collect()

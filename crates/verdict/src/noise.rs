@@ -232,12 +232,10 @@ mod tests {
 
     fn repetitions(values: &[Option<f64>]) -> Vec<Repetition> {
         let outcome = |value: &Option<f64>| match value {
-            Some(value) => Outcome::Measured(Measurement {
-                kind: Kind::Latency,
-                metrics: [("median_latency".to_owned(), *value)].into_iter().collect(),
-                missing: Vec::new(),
-                warnings: Vec::new(),
-            }),
+            Some(value) => {
+                let metrics = [("median_latency".to_owned(), *value)].into_iter().collect();
+                Outcome::Measured(Measurement::new(Kind::Latency, metrics))
+            }
             None => Outcome::Failed("it crashed".into()),
         };
         values.iter().map(|value| [("latency_a".to_owned(), outcome(value))].into_iter().collect()).collect()

@@ -15,6 +15,15 @@ pub struct Measurement {
     pub missing: Vec<String>,
     /// Why the values may be unreliable, as the client reported it.
     pub warnings: Vec<String>,
+    /// Output tokens of all answers, where the result has them: the work that was done.
+    pub output_tokens: Option<u64>,
+}
+
+impl Measurement {
+    /// A measurement of which nothing but the metrics is known.
+    pub fn new(kind: Kind, metrics: IndexMap<String, f64>) -> Self {
+        Self { kind, metrics, missing: Vec::new(), warnings: Vec::new(), output_tokens: None }
+    }
 }
 
 /// The outcome of one case in one repetition.

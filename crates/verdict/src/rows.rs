@@ -188,6 +188,30 @@ fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<Untrusted>, [base, hea
     for case in cases.iter_mut().filter(|case| of.contains(&case.name)) {
         add_problems(case, Side::Base, base);
         add_problems(case, Side::Head, head);
+        add_other_work(case, [base, head]);
+    }
+}
+
+/// Output tokens of the sides that differ by a larger share are different amounts of work.
+const SAME_WORK: f64 = 0.01;
+
+/// Adds a warning where the answers of the sides have different numbers of tokens: rates and times are then those of
+/// different work.
+fn add_other_work(case: &mut CaseFacts, [base, head]: [&[Repetition]; 2]) {
+    let of = |side: &[Repetition]| {
+        let tokens = side.iter().filter_map(|repetition| measurement(repetition, case.name.raw())?.output_tokens);
+        let tokens: Vec<f64> = tokens.map(|tokens| tokens as f64).collect();
+        statistics::mean(&tokens)
+    };
+    let (Some(base), Some(head)) = (of(base), of(head)) else { return };
+    if (base - head).abs() <= SAME_WORK * base.max(head) {
+        return;
+    }
+    let reason =
+        format!("its answers have {head:.0} tokens in all, those of base {base:.0}: the sides did different work");
+    let warning = Problem { side: Side::Head, repetition: 1, reason: reason.into() };
+    if !case.warnings.contains(&warning) {
+        case.warnings.push(warning);
     }
 }
 
@@ -256,12 +280,9 @@ mod tests {
         let repetition = |missing: &[&str]| -> Repetition {
             let values = [("median_latency", 1.0), ("p99_latency", 2.0)];
             let metrics = values.into_iter().filter(|(id, _)| !missing.contains(id));
-            let measurement = Measurement {
-                kind: case.kind,
-                metrics: metrics.map(|(id, value)| (id.to_owned(), value)).collect(),
-                missing: missing.iter().map(|id| (*id).to_owned()).collect(),
-                warnings: Vec::new(),
-            };
+            let metrics = metrics.map(|(id, value)| (id.to_owned(), value)).collect();
+            let missing = missing.iter().map(|id| (*id).to_owned()).collect();
+            let measurement = Measurement { missing, ..Measurement::new(case.kind, metrics) };
             [("latency_a".to_owned(), Outcome::Measured(measurement))].into_iter().collect()
         };
         for (base, head, why) in [
@@ -285,6 +306,30 @@ mod tests {
             assert!(row.why.raw().starts_with(why) && row.why.raw().contains("`median_latency` is missing"), "{row:?}");
             assert_ne!(compared.rows[1].verdict, Verdict::NotMeasured);
         }
+    }
+
+    #[test]
+    fn answers_of_different_lengths_are_told_as_different_work() {
+        let warnings = |base: [u64; 2], head: [u64; 2]| {
+            let mut case = CaseFacts::named("serving_a", crate::case::Kind::Serving);
+            let side = |tokens: [u64; 2]| {
+                tokens.map(|tokens| -> Repetition {
+                    let measured = Measurement {
+                        output_tokens: Some(tokens),
+                        ..Measurement::new(case.kind, [("output_throughput".to_owned(), 1.0)].into_iter().collect())
+                    };
+                    [("serving_a".to_owned(), Outcome::Measured(measured))].into_iter().collect()
+                })
+            };
+            let (base, head) = (side(base), side(head));
+            for _ in 0..2 {
+                add_other_work(&mut case, [&base, &head]);
+            }
+            case.warnings.iter().map(|warning| warning.reason.raw().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(warnings([256, 256], [256, 255]), Vec::<String>::new());
+        let expected = "its answers have 64 tokens in all, those of base 256: the sides did different work";
+        assert_eq!(warnings([256, 256], [64, 64]), [expected]);
     }
 
     #[test]

@@ -281,12 +281,7 @@ mod tests {
                 .map(|value| {
                     let outcome = value.map_or(Outcome::Failed("the server did not start".into()), |value| {
                         let metrics = [(id.to_owned(), value)].into_iter().collect();
-                        Outcome::Measured(Measurement {
-                            kind: metric.kind,
-                            metrics,
-                            missing: Vec::new(),
-                            warnings: Vec::new(),
-                        })
+                        Outcome::Measured(Measurement::new(metric.kind, metrics))
                     });
                     [("x".to_owned(), outcome)].into_iter().collect()
                 })
