@@ -223,7 +223,7 @@ mod tests {
         insta::assert_snapshot!(error("vllm-perf run --hed sim"), @"error: unexpected argument '--hed' found; a similar argument exists: '--head'");
         insta::assert_snapshot!(error("vllm-perf run --pairs 0"), @"error: invalid value '0' for '--pairs <N>': 0 is not in 1..=10");
         insta::assert_snapshot!(error("vllm-perf frobnicate"), @"error: unrecognized subcommand 'frobnicate'; a similar subcommand exists: 'calibrate'");
-        insta::assert_snapshot!(error("vllm-perf dashboard"), @"error: the following required arguments were not provided: --store <STORE> --out <DIR>");
+        insta::assert_snapshot!(error("vllm-perf dashboard"), @"error: the following required arguments were not provided: --store <STORE>");
         assert!(error("vllm-perf").lines().count() > 10);
     }
 
