@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // It repeats what was typed. The texts of `--help` and `--version` are ours.
             if error.use_stderr() {
-                sink.err(&error.render().to_string());
+                sink.err(&arguments::one_line(&error));
             } else {
                 let _ = error.print();
             }

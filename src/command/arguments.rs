@@ -1,7 +1,7 @@
 //! The command line: what can be typed. What each command does is decided in its own file.
 
 use clap::builder::Resettable;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::calibrate_command::CalibrateArgs;
@@ -140,6 +140,17 @@ pub fn parse(words: &[String], environment: &Environment) -> Result<Cli, clap::E
     Cli::from_arg_matches(&matches)
 }
 
+/// A usage error as one line: what is wrong, and the tip. For a command alone it is its help.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return text;
+    }
+    let is_end = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more information");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.into_iter().take_while(|line| !is_end(line)).collect::<Vec<_>>().join(" ").replace(" tip: ", "; ")
+}
+
 /// The variable that a wrong value is from, where the flag was not typed.
 fn variable_of(
     error: &clap::Error,
@@ -201,6 +212,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_with_its_tip() {
+        let error = |words: &str| {
+            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            one_line(&parse(&words, &Environment::default()).unwrap_err())
+        };
+        insta::assert_snapshot!(error("vllm-perf run --hed sim"), @"error: unexpected argument '--hed' found; a similar argument exists: '--head'");
+        insta::assert_snapshot!(error("vllm-perf run --pairs 0"), @"error: invalid value '0' for '--pairs <N>': 0 is not in 1..=10");
+        insta::assert_snapshot!(error("vllm-perf frobnicate"), @"error: unrecognized subcommand 'frobnicate'; a similar subcommand exists: 'calibrate'");
+        insta::assert_snapshot!(error("vllm-perf dashboard"), @"error: the following required arguments were not provided: --store <STORE>");
+        assert!(error("vllm-perf").lines().count() > 10);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use vllm_verdict::noise::Noise;
+use vllm_verdict::repetition::Outcome;
 use vllm_verdict::v1::Subject;
 
 use crate::exit::{Classify, Exit};
@@ -19,6 +20,15 @@ pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
     let folder = results_folder::read_folder(&arguments.results).mistake()?;
     if folder.cases.is_empty() {
         return Err(results_folder::no_results(&arguments.results)).mistake();
+    }
+    for (name, case) in &folder.cases {
+        match &case.outcome {
+            Outcome::Failed(reason) => shell.say(&format!("{name} is left out: {reason}")),
+            Outcome::Measured(measured) => {
+                let missing = measured.missing.iter().map(|metric| format!("`{metric}` has no value"));
+                missing.chain(measured.warnings.iter().cloned()).for_each(|why| shell.say(&format!("{name}: {why}")));
+            }
+        }
     }
     let host = host::host().ok();
     let comparison = vllm_verdict::compare(vllm_verdict::Input {

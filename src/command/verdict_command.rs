@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use vllm_verdict::v1::{Comparison, Counts, Row, Verdict};
 
+use crate::command::conclude;
 use crate::command::shared_flags::Format;
 use crate::exit::Exit;
 use crate::plan::config::ImagesConfig;
@@ -38,7 +39,9 @@ pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
     if is_without_base(&comparison) {
         shell.say("not measured: the pull request was compared with nothing");
     }
-    Ok(if fails(&comparison, arguments.fail_on) { Exit::Verdict } else { Exit::Done })
+    let is_whole = conclude::say_invalid(&comparison.skipped, shell);
+    let fails = fails(&comparison, arguments.fail_on) || (!is_whole && arguments.fail_on == FailOn::Inconclusive);
+    Ok(if fails { Exit::Verdict } else { Exit::Done })
 }
 
 /// Whether a pull request has no base, so that nothing is known of its change.

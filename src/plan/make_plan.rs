@@ -131,11 +131,13 @@ fn missing(side: Side, provider: Provider) -> String {
 }
 
 fn no_case(skipped: &[Skipped]) -> anyhow::Error {
-    // A kind without a file is rarely why.
+    // A kind without a file is rarely why, and a test that cannot be run is the first to correct.
     let is_kind = |skipped: &&Skipped| Kind::ALL.iter().any(|kind| kind.as_str() == skipped.name.raw());
-    let tests = skipped.iter().filter(|skipped| !is_kind(skipped));
-    let reasons: Vec<String> = tests
-        .chain(skipped.iter().filter(is_kind))
+    let invalid: Vec<&Skipped> = skipped.iter().filter(|skipped| skipped.invalid).collect();
+    let (kinds, tests): (Vec<&Skipped>, Vec<&Skipped>) = skipped.iter().partition(is_kind);
+    let skipped = if invalid.is_empty() { [tests, kinds].concat() } else { invalid };
+    let reasons: Vec<String> = skipped
+        .iter()
         .take(3)
         .map(|skipped| format!("{} ({})", escape::name(&skipped.name), escape::sentence(&skipped.reason)))
         .collect();

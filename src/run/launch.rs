@@ -289,6 +289,18 @@ mod tests {
     }
 
     #[test]
+    fn the_client_is_asked_for_what_verdicts_need_and_containers_get_their_data_sets() {
+        let command = command("vllm bench serve --percentile-metrics ttft,e2el --metric-percentiles 50");
+        let client = launch("local:/opt/vllm").client(&command, Path::new("/o"), "http://127.0.0.1:1", None);
+        let asked = "--base-url http://127.0.0.1:1 --percentile-metrics=ttft,e2el,tpot --metric-percentiles=50,99";
+        assert!(client.argv.join(" ").ends_with(asked), "{:?}", client.argv);
+        let mut launch = launch("image:reg/vllm:abc-cpu");
+        launch.data_sets = ["--volume", "/d/a.json:/vllm-perf-data/a.json:ro"].map(str::to_owned).to_vec();
+        let server = launch.server(&command, &[], 8123, Path::new("/o/x"), "n1");
+        assert!(server.argv.windows(2).any(|words| words == launch.data_sets), "{:?}", server.argv);
+    }
+
+    #[test]
     fn the_simulated_target_is_this_binary_at_its_pace() {
         let invocation = launch("sim:itl=10ms").benchmark(
             &command("vllm bench latency --output-json results/x.json"),

@@ -1,6 +1,6 @@
 //! Measures a plan: opens the store of noise, prepares the sides, runs the rounds and compares.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -194,7 +194,7 @@ impl Measure<'_> {
             labelled_folder: run_folder::label(self.out)?,
             limits: ContainerLimits::of(&self.config.container, host::host().ok().map(|host| host.memory_gib)),
             pinned: None,
-            data_sets: mounted_data_sets::options(&self.plan.cases, &[PathBuf::from("."), self.config.suite.clone()]),
+            data_sets: mounted_data_sets::options(&self.plan.cases, Path::new(".")),
         };
         Ok(SideRun::new(planned.clone(), launch))
     }

@@ -11,14 +11,15 @@ use crate::plan::suite::data_set_file::data_set_file;
 /// script runs them in the folder with its data sets.
 const WORKING_FOLDER: &str = "/vllm-perf-data";
 
-/// The options of `docker run` that bring the data sets of `cases` into a container, for reading only. They are looked for in
-/// `folders`, in this order; one that is not there may be in the image. The native client reads its own on this machine.
-pub fn options(cases: &[Case], folders: &[PathBuf]) -> Vec<String> {
+/// The options of `docker run` that bring the data sets of `cases` into a container, for reading only. Relative ones are in
+/// `folder`, the current one: it is that for which the paths of a pull request were checked (`suite_files.rs`). One that is
+/// not there may be in the image. The native client reads its own on this machine.
+pub fn options(cases: &[Case], folder: &Path) -> Vec<String> {
     let (mut words, mut mounted) = (Vec::new(), Vec::new());
     let by_vllm = cases.iter().filter(|case| case.measured_by == MeasuredBy::Vllm);
     for named in by_vllm.filter_map(data_set_file) {
         let Some(inside) = inside(named).filter(|inside| !mounted.contains(inside)) else { continue };
-        let Some(file) = folders.iter().find_map(|folder| found(&folder.join(named))) else { continue };
+        let Some(file) = found(&folder.join(named)) else { continue };
         words.extend(["--volume".to_owned(), format!("{file}:{inside}:ro")]);
         mounted.push(inside);
     }
@@ -76,12 +77,12 @@ mod tests {
     fn a_data_set_is_mounted_where_the_command_looks_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        for name in ["cwd/share.json", "suite/share.json", "suite/sub/lines.jsonl", "suite/a:b.json"] {
+        for name in ["cwd/share.json", "cwd/sub/lines.jsonl", "cwd/a:b.json", "share.json", "suite/other.json"] {
             output::write(&root.join(name), b"[]").unwrap();
         }
-        let folders = [root.join("cwd"), root.join("suite")];
+        let cwd = root.join("cwd");
         let of = |flags: &str, measured_by| {
-            let words = options(&[case(flags, measured_by)], &folders).join(" ");
+            let words = options(&[case(flags, measured_by)], &cwd).join(" ");
             words.replace(&root.display().to_string(), "DIR")
         };
         let vllm = |flags: &str| of(flags, MeasuredBy::Vllm);
@@ -92,20 +93,25 @@ mod tests {
         );
         assert_eq!(
             vllm("--dataset-path sub/lines.jsonl"),
-            format!("--volume DIR/suite/sub/lines.jsonl:/vllm-perf-data/sub/lines.jsonl:ro {workdir}")
+            format!("--volume DIR/cwd/sub/lines.jsonl:/vllm-perf-data/sub/lines.jsonl:ro {workdir}")
         );
-        let absolute = root.join("suite/share.json");
+        let absolute = root.join("share.json");
         assert_eq!(
             vllm(&format!("--dataset-path {}", absolute.display())),
-            "--volume DIR/suite/share.json:DIR/suite/share.json:ro"
+            "--volume DIR/share.json:DIR/share.json:ro"
         );
-        for none in
-            ["", "--dataset-path org/name", "--dataset ./gone.json", "--dataset ../share.json", "--dataset a:b.json"]
-        {
+        for none in [
+            "",
+            "--dataset-path org/name",
+            "--dataset ./gone.json",
+            "--dataset ./other.json",
+            "--dataset ../share.json",
+            "--dataset a:b.json",
+        ] {
             assert_eq!(vllm(none), "", "{none}");
         }
         assert_eq!(of("--dataset ./share.json", MeasuredBy::Native), "");
         let twice = [case("--dataset ./share.json", MeasuredBy::Vllm), case("--dataset share.json", MeasuredBy::Vllm)];
-        assert_eq!(options(&twice, &folders).len(), 4);
+        assert_eq!(options(&twice, &cwd).len(), 4);
     }
 }

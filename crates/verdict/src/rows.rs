@@ -286,6 +286,7 @@ mod tests {
             [("latency_a".to_owned(), Outcome::Measured(measurement))].into_iter().collect()
         };
         for (base, head, why) in [
+            (vec!["median_latency"], vec!["median_latency"], "head has no value"),
             (vec!["median_latency"], vec![], "base has no value"),
             (vec![], vec!["median_latency"], "head has no value"),
         ] {

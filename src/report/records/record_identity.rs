@@ -55,6 +55,7 @@ impl Identity {
     /// # Errors
     /// A missing or invalid field, with the flag that sets it.
     pub fn check(&self) -> Result<()> {
+        ensure!(!self.repository.is_empty(), "the repository is unknown: --repository OWNER/NAME");
         ensure!(
             Repository::is_valid(&self.repository),
             "`{}` is not a repository: --repository OWNER/NAME",
