@@ -25,7 +25,7 @@ use crate::system::exchange;
 use crate::system::interrupt::until_signal;
 use crate::system::noise_store::{self, Known};
 use crate::system::output::OutputFolder;
-use crate::system::process::Processes;
+use crate::system::process::{Processes, left_behind};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use known_noise::KnownNoise;
@@ -35,7 +35,8 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let processes = Processes::new(shell.program.clone());
     let mut outputs = Vec::new();
     let ended = until_signal(work(arguments, &processes, &mut outputs, shell)).await;
-    processes.end_all(ended.is_err()).await;
+    let left = processes.end_all(ended.is_err()).await;
+    left_behind(&left).iter().for_each(|sentence| shell.say(sentence));
     // Containers and clients are gone: nothing of theirs stays in the output folders.
     for error in outputs.iter().filter_map(|out| exchange::clear(out).err()) {
         shell.say(&format!("{error:#}"));

@@ -35,8 +35,10 @@ pub(super) async fn conclude(
 ) -> Result<Exit> {
     print_times(comparison, shell);
     let comment = write_reports(ci, comparison, out, shell)?;
-    let merged = write_results(out, journal)?;
-    head_records::write(&merged, plan, config, out, shell).await?;
+    let written = match write_results(out, journal) {
+        Ok(merged) => head_records::write(&merged, plan, config, out, shell).await,
+        Err(error) => Err(error),
+    };
     shell.print(&terminal::table(comparison, shell.width));
     if plan.event.provider == Provider::Local {
         shell.print(&format!(
@@ -48,6 +50,8 @@ pub(super) async fn conclude(
         write_outputs(path, ci, plan, comparison, out)?;
     }
     let is_whole = say_invalid(&comparison.skipped, shell);
+    // What cannot be written takes neither the table nor the outputs of the step with it.
+    written?;
     // Probes of a search do not count: the largest concurrency is known once one fails.
     let planned = |entry: &&Entry| plan.cases.iter().any(|case| case.name == entry.case);
     let ran = || journal.entries().iter().filter(planned);

@@ -20,7 +20,7 @@ use crate::system::exchange;
 use crate::system::image_wait::ImageMissing;
 use crate::system::interrupt::until_signal;
 use crate::system::output::OutputFolder;
-use crate::system::process::Processes;
+use crate::system::process::{Processes, left_behind};
 use crate::system::shell::Shell;
 use crate::system::step_files;
 
@@ -30,7 +30,8 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     let mut underway = Underway::default();
     let ended = until_signal(work(arguments, &processes, &mut underway, shell)).await;
     let ending = processes.end_all(ended.is_err());
-    tokio::join!(ending, underway.take_note_back(!matches!(ended, Ok(Ok(_)))));
+    let (left, ()) = tokio::join!(ending, underway.take_note_back(!matches!(ended, Ok(Ok(_)))));
+    left_behind(&left).iter().for_each(|sentence| shell.say(sentence));
     if let Some((folder, out)) = &underway.folder {
         // Containers and clients are gone: nothing of theirs stays in the output folder.
         if let Err(error) = exchange::clear(out) {

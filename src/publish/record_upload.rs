@@ -167,6 +167,10 @@ async fn send(
         }
         outcomes.push((name, outcome));
     }
+    // Where everything was sent, only what a killed attempt was writing can be left.
+    if files(&out.spool())?.is_empty() {
+        let _ = output::delete_unfinished(&out.spool());
+    }
     let _ = std::fs::remove_dir(out.spool());
     Ok(summarized(&outcomes, out.root()))
 }

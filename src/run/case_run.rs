@@ -148,7 +148,10 @@ impl CaseRun<'_> {
         let process = self.processes.start(&invocation, &log).await.world()?;
         let status = match process.wait(self.limit).await {
             Ok(status) => status,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                let command = with_log("`vllm bench`", "log", &format!("{}.log", case.name), &log);
+                return Ok(Err(error.context(command)));
+            }
         };
         let taken = self.take(exchange, &names)?;
         if !status.success() {

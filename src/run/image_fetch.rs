@@ -64,9 +64,7 @@ impl ImageFetch<'_> {
         }
         self.shell.say(&format!("pulling {reference}"));
         // The engine may have credentials that vllm-perf does not know: only an image that it cannot pull is waited for.
-        if docker::pull(reference, &self.shell.environment).await.is_ok() {
-            return Ok(());
-        }
+        let Err(refused) = docker::pull(reference, &self.shell.environment).await else { return Ok(()) };
         let architecture = registry::architecture(self.device);
         let registry = Registry::new(registry::PAUSE, architecture, &self.shell.environment)?;
         image_wait::wait(&registry, &[reference.to_owned()], self.wait, POLL, |missing, waited| {
@@ -77,7 +75,8 @@ impl ImageFetch<'_> {
                 duration::text(self.wait)
             ));
         })
-        .await?;
+        .await
+        .map_err(|error| error.context(format!("{refused:#}")))?;
         self.shell.say(&format!("pulling {reference}"));
         docker::pull(reference, &self.shell.environment).await.world()
     }

@@ -67,6 +67,8 @@ impl Measure<'_> {
     /// Waits for the images, runs the plan and compares.
     pub async fn run(&self, journal: &mut Journal) -> Result<Measured> {
         let Self { plan, config, out, shell, .. } = *self;
+        // A base that cannot be read is known before anything is measured.
+        let recorded = plan.recorded_base.as_deref().map(Recorded::read).transpose()?;
         let (store, noise) = self.noise(journal).await?;
         let progress = Progress::new(plan.event.provider, shell.terminal, shell.sink.clone());
         let session = Session {
@@ -87,7 +89,6 @@ impl Measure<'_> {
         let mut conduct = ran?;
         self.recall_versions(&mut state, journal);
         let started = journal.begun().map_or_else(session::now, str::to_owned);
-        let recorded = plan.recorded_base.as_deref().map(Recorded::read).transpose()?;
         notices::add(&mut conduct, &session, journal, recorded.as_ref());
         conduct.searches = search_run::summaries(plan, out).into_iter().map(search_result).collect();
         let subject = self.subject(&state, recorded.as_ref(), started, &conduct);

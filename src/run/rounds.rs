@@ -202,10 +202,10 @@ impl Rounds<'_, '_, '_> {
         (!hopeful.is_empty()).then_some(hopeful)
     }
 
-    /// Which side has given a case up, and why.
+    /// Which side has given a case up, and because of what.
     fn given_up_by(&self, case: &Case) -> Option<String> {
         let sides = [(Side::Base, self.state.base.as_ref()), (Side::Head, Some(&self.state.head))];
-        sides.into_iter().find_map(|(side, run)| Some(format!("{}: {}", side.as_str(), run?.given_up(case)?)))
+        sides.into_iter().find_map(|(side, run)| Some(format!("{}: {}", side.as_str(), run?.cause(case)?)))
     }
 
     /// How many cases of a pass have finished, on both sides together.
@@ -220,5 +220,5 @@ impl Rounds<'_, '_, '_> {
 
 /// The notice about cases that are not measured any more.
 fn no_further((reason, number): (&String, &usize)) -> String {
-    format!("Measured no further: {}; {reason}.", plural(*number, "case"))
+    format!("Measured no further: {}, because of {reason}.", plural(*number, "case"))
 }

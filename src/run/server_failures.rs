@@ -67,6 +67,12 @@ impl ServerFailures {
         said(self.in_a_row.as_ref())
     }
 
+    /// The failure itself because of which a case is given up.
+    pub fn cause(&self, case: &str) -> Option<&str> {
+        let of_case = self.of_case.get(case).filter(|failure| failure.times >= LIMIT);
+        of_case.or(self.in_a_row.as_ref()).map(|failure| failure.reason.as_str())
+    }
+
     /// Why a case is not tried again: it failed in the same way in several repetitions.
     pub fn case_given_up(&self, case: &str) -> Option<&str> {
         said(self.of_case.get(case))
@@ -106,6 +112,7 @@ mod tests {
         let second = "it ended with exit status: 1 (log: head/01/server-2.log, last words: \"a 7\")";
         failures.did_not_start(second, "head/01/server-2.log");
         assert!(failures.all_given_up().unwrap().contains("head/01/server-2.log"));
+        assert_eq!(failures.cause("any"), Some(second));
     }
 
     #[test]

@@ -213,9 +213,7 @@ async fn poll(running: &Running, http: &reqwest::Client) -> Result<Option<String
             bail!("{reason}");
         }
         let answer = http.get(format!("{base}/v1/models")).send().await;
-        if answer.is_ok()
-            && let Some(other) = running.other_program().await
-        {
+        if let Some(other) = running.other_program().await {
             bail!("{other}");
         }
         if let Ok(response) = answer

@@ -77,6 +77,12 @@ impl SideRun {
         }
     }
 
+    /// The failure because of which a case is given up, for the report; `None` where it is tried.
+    pub fn cause(&self, case: &Case) -> Option<String> {
+        let given_up = self.given_up(case)?;
+        Some(self.failures_of(case).cause(&case.name).map_or(given_up, str::to_owned))
+    }
+
     /// How often in a row a server failed to start.
     pub fn failed_starts(&self, server: &Command) -> u32 {
         self.failed_starts.iter().find(|(command, _)| command == server).map_or(0, |(_, times)| *times)

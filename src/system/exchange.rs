@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::system::output::OutputFolder;
+use crate::system::output::{self, OutputFolder};
 use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// Longest path below which a folder is deleted where it is. The system takes paths of up to 4096 bytes.
@@ -123,7 +123,7 @@ pub fn clear(out: &OutputFolder) -> Result<()> {
     delete(&path).with_context(|| format!("cannot delete `{}`", path.display()))
 }
 
-/// Deletes what is neither a file nor a folder in the output folder: nothing is written through a link that a commit
+/// Deletes what is neither a file nor a folder in the output folder, and what a killed run was writing: nothing is written through a link that a commit
 /// brought, and no upload follows one.
 ///
 /// # Errors
@@ -132,6 +132,7 @@ pub fn keep_files(out: &OutputFolder) -> Result<()> {
     let mut folders = vec![out.root().to_owned()];
     while let Some(folder) = folders.pop() {
         let cannot = || format!("cannot delete what is not a file in `{}`", folder.display());
+        output::delete_unfinished(&folder).with_context(cannot)?;
         for entry in std::fs::read_dir(&folder).with_context(cannot)? {
             let entry = entry.with_context(cannot)?;
             let kind = entry.file_type().with_context(cannot)?;

@@ -10,6 +10,23 @@ use vllm_verdict::strategy::{Pass, Phase};
 
 use crate::exit::Classify;
 
+/// Beginning of the names that files have while they are written.
+const TEMPORARY: &str = ".vllm-perf-";
+
+/// Deletes the files that a killed process was writing directly in a folder.
+///
+/// # Errors
+/// When one cannot be deleted.
+pub fn delete_unfinished(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) && entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file under a temporary name in its folder, then renames it: it is there completely or not at all, also after a
 /// power cut. It is on disk when this returns.
 ///
@@ -42,7 +59,7 @@ fn place(path: &Path, content: &[u8], is_synced: bool) -> Result<()> {
     let cannot = || format!("cannot write `{}`", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(cannot)?;
-    let mut file = match tempfile::Builder::new().prefix(".vllm-perf-").tempfile_in(folder) {
+    let mut file = match tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied && path.is_file() => {
             return overwrite(path, content).with_context(cannot);
         }
@@ -184,6 +201,19 @@ mod tests {
         write(&path, b"second").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_was_writing_is_deleted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".vllm-perf-x1", "a.json", ".hidden"] {
+            write(&folder.path().join(name), b"x").unwrap();
+        }
+        std::fs::create_dir(folder.path().join(".vllm-perf-folder")).unwrap();
+        delete_unfinished(folder.path()).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".hidden", ".vllm-perf-folder", "a.json"]);
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Processes {
     program: PathBuf,
     next: Arc<AtomicU64>,
     running: Arc<Mutex<HashMap<u64, Guarded>>>,
+    /// Containers that could not be removed.
+    left: Arc<Mutex<Vec<String>>>,
 }
 
 /// A running guard, and what remains if it is killed.
@@ -105,7 +107,7 @@ impl Processes {
     /// `program` is this binary: it is the guard. Processes that a killed guard leaves become children of this one.
     pub fn new(program: PathBuf) -> Self {
         let _ = nix::sys::prctl::set_child_subreaper(true);
-        Self { program, next: Arc::default(), running: Arc::default() }
+        Self { program, next: Arc::default(), running: Arc::default(), left: Arc::default() }
     }
 
     /// Starts `invocation` with both outputs in the file `log`.
@@ -158,16 +160,22 @@ impl Processes {
         let guards: BTreeSet<Pid> = running.values().filter_map(|guarded| guarded.pid).collect();
         let end = move || orphans::end(|found| !found.is_in_our_session() && !guards.contains(&found.pid));
         let _ = tokio::task::spawn_blocking(end).await;
-        if let Some(invocation) = guarded.container {
-            remove_container(&invocation).await;
+        if let Some(invocation) = guarded.container
+            && !remove_container(&invocation).await
+        {
+            self.left.lock().await.extend(invocation.container.clone());
         }
     }
 
     /// Ends all processes, and returns when they are gone. After a signal there is little time: a guard that needs more, for
-    /// an engine that does not answer, ends its command when this process is gone.
-    pub async fn end_all(&self, after_signal: bool) {
+    /// an engine that does not answer, ends its command when this process is gone. Returns the containers that may be left.
+    pub async fn end_all(&self, after_signal: bool) -> Vec<String> {
         let limit = if after_signal { ENDING } else { Duration::MAX };
         let _ = tokio::time::timeout(limit, self.end_each()).await;
+        let mut left = std::mem::take(&mut *self.left.lock().await);
+        let running = std::mem::take(&mut *self.running.lock().await);
+        left.extend(running.into_values().filter_map(|guarded| guarded.container?.container.clone()));
+        left
     }
 
     async fn end_each(&self) {
@@ -239,9 +247,16 @@ impl Process {
     }
 }
 
-/// Removes the container of a guard that was killed.
-async fn remove_container(invocation: &Invocation) {
-    let (Some(docker), Some(name)) = (invocation.argv.first(), &invocation.container) else { return };
+/// Tells what could not be ended, and what to do about it.
+pub fn left_behind(containers: &[String]) -> Option<String> {
+    let names = containers.join(" ");
+    let left = "these containers may be left, because the engine did not answer";
+    (!containers.is_empty()).then(|| format!("{left}: {names}; `docker rm --force {names}` removes them"))
+}
+
+/// Removes the container of a guard that was killed; returns whether the engine did so.
+async fn remove_container(invocation: &Invocation) -> bool {
+    let (Some(docker), Some(name)) = (invocation.argv.first(), &invocation.container) else { return true };
     let variables = host_variables::words(&invocation.env);
     let program = Program {
         name: Path::new(docker),
@@ -252,7 +267,7 @@ async fn remove_container(invocation: &Invocation) {
         limit: REMOVAL,
     };
     // What the engine does not remove is found by its label when the run is resumed.
-    let _ = program::run(&program).await;
+    program::run(&program).await.is_ok()
 }
 
 /// The status of a guard that ended by itself in time; else it is killed.
@@ -269,6 +284,13 @@ async fn wait_or_kill(child: &mut Child) -> Option<ExitStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_named_with_the_command_that_removes_it() {
+        assert_eq!(left_behind(&[]), None);
+        insta::assert_snapshot!(left_behind(&["c-1".to_owned()]).unwrap(), @"these containers may be left, because the engine did not answer: c-1; `docker rm --force c-1` removes them");
+        assert!(left_behind(&["c-1".to_owned(), "c-2".to_owned()]).unwrap().contains("`docker rm --force c-1 c-2`"));
+    }
 
     #[test]
     fn a_status_names_the_signal_that_it_may_stand_for() {

@@ -151,11 +151,14 @@ impl Registry {
         match response.status() {
             status if status.is_success() => Ok(Some(response)),
             StatusCode::NOT_FOUND => Ok(None),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => bail!("{host} answers {status}: {refusal}"),
-            status if registry_http::is_temporary_status(status) => {
-                Err(registry_http::Temporary(format!("{host} answers {status}")).into())
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                bail!("{host} answers {status}{}: {refusal}", registry_http::words(response).await)
             }
-            status => bail!("{host} answers {status}"),
+            status if registry_http::is_temporary_status(status) => {
+                let words = registry_http::words(response).await;
+                Err(registry_http::Temporary(format!("{host} answers {status}{words}")).into())
+            }
+            status => bail!("{host} answers {status}{}", registry_http::words(response).await),
         }
     }
 
@@ -187,7 +190,10 @@ impl Registry {
             }
             None => self.http.tokens.get(bearer.url()?),
         };
-        let response = self.http.send(request).await?.error_for_status()?;
+        let response = self.http.send(request).await?;
+        if let Some(error) = response.error_for_status_ref().err() {
+            bail!("{error}{}", registry_http::words(response).await);
+        }
         let token: Token =
             serde_json::from_slice(&registry_http::body(response).await?).context("cannot read the token")?;
         token.token.or(token.access_token).context("the token server sent no token")

@@ -2,6 +2,8 @@
 //! command repeated, and ends whole. Slow: `cargo test --test integration kill:: -- --ignored --nocapture`, with the number of
 //! moments of each test in `MOMENTS`.
 
+#![expect(clippy::print_stderr, reason = "the count of moments is the result")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -157,7 +159,7 @@ fn publishing_that_is_killed_is_repeated_and_adds_each_object_once() {
         times += u32::from(killed(&mut publish(&store), whole));
         let what = if moment % 2 == 0 { damage(&fresh(&out.join("spool"))) } else { "nothing is damaged".to_owned() };
         check(&publish(&store).output().unwrap(), &what);
-        assert_eq!(crate::store::objects(&store), [records.clone()], "{what}");
+        assert_eq!(crate::store::objects(&store), std::slice::from_ref(&records), "{what}");
         assert!(!out.join("spool").exists(), "{what}");
     }
     eprintln!("publish: {} moments, {times} while it ran, all ended whole", moments());

@@ -66,6 +66,11 @@ pub(super) fn pushed(folder: &Path) -> Vec<(&'static str, String)> {
     .to_vec()
 }
 
+/// How many A/A runs a store has.
+pub(super) fn noise_objects(folder: &Path) -> usize {
+    keys(folder).iter().filter(|key| key.starts_with("noise/")).count()
+}
+
 /// The contents of all objects.
 pub(super) fn objects(folder: &Path) -> Vec<Vec<u8>> {
     keys(folder).iter().map(|key| wait(open(folder).read(key))).collect()

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::registry_url::is_private;
@@ -106,6 +107,41 @@ pub async fn body(response: Response) -> anyhow::Result<Bytes> {
     bounded_body::read(reqwest::Body::from(response), DOCUMENT_LIMIT).await.context("cannot read the registry's answer")
 }
 
+/// What a registry or a token server says about a request that it refused, after a colon; empty where it says nothing. Of an
+/// answer in the form of the registry's protocol, the first message; of another one, its first line.
+pub async fn words(response: Response) -> String {
+    let said = bounded_body::read(reqwest::Body::from(response), WORDS_LIMIT).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&said);
+    let message = match serde_json::from_slice::<Refusal>(&said) {
+        Ok(Refusal { errors, message, details }) => {
+            errors.into_iter().find_map(|error| error.message.or(error.code)).or(message).or(details)
+        }
+        Err(_) => text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned),
+    };
+    let line: String =
+        message.unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_LENGTH).collect();
+    if line.is_empty() { line } else { format!(": {line}") }
+}
+
+/// Most bytes of an answer that is searched for its message, and most characters of the message.
+const WORDS_LIMIT: usize = 64 << 10;
+const WORDS_LENGTH: usize = 200;
+
+/// A refusal in the form of the registry's protocol, or as token servers write it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    errors: Vec<RefusalError>,
+    message: Option<String>,
+    details: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RefusalError {
+    code: Option<String>,
+    message: Option<String>,
+}
+
 /// Whether the server is busy or broken for the moment.
 pub fn is_temporary_status(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
@@ -121,4 +157,29 @@ pub fn is_temporary(error: &anyhow::Error) -> bool {
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_message_of_a_refusal_is_found_and_bounded() {
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#,
+                ": You have reached your pull rate limit.",
+            ),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, ": DENIED"),
+            (r#"{"details":"incorrect username or password"}"#, ": incorrect username or password"),
+            ("\n<html>\x1b[31m no\n", ": <html> [31m no"),
+            ("", ""),
+            ("{}", ""),
+        ] {
+            let response = axum::http::Response::builder().status(403).body(body.to_owned()).unwrap();
+            assert_eq!(words(response.into()).await, expected, "{body}");
+        }
+        let long = axum::http::Response::builder().status(500).body("x".repeat(5000)).unwrap();
+        assert_eq!(words(long.into()).await.len(), 2 + WORDS_LENGTH);
+    }
 }
