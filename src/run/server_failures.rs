@@ -83,10 +83,12 @@ fn said(failure: Option<&Failure>) -> Option<&str> {
     failure.filter(|failure| failure.times >= LIMIT).map(|failure| failure.said.as_str())
 }
 
-/// A reason without its log, and without its numbers, which are ports, process ids and times.
+/// A reason without its log, and without its numbers, which are ports, process ids and times. Where the server ended, what its
+/// client saw of that does not count.
 pub fn same_way(reason: &str) -> String {
     let end = [" (log: ", " (server log: "].iter().filter_map(|log| reason.find(log)).min();
     let reason = &reason[..end.unwrap_or(reason.len())];
+    let reason = if reason.starts_with("the server ") { reason.split("; ").next().unwrap_or(reason) } else { reason };
     let mut way = String::new();
     for letter in reason.chars() {
         match letter {
@@ -147,6 +149,8 @@ mod tests {
     fn ports_process_ids_and_last_words_do_not_make_another_failure() {
         assert_eq!(same_way("port 40123: python3 (process 7)"), same_way("port 8: python3 (process 12345)"));
         assert_eq!(same_way("x (log: a, last words: \"12:03 b\")"), same_way("x (server log: c)"));
+        let ended = |seen: &str| same_way(&format!("the server ended with exit status: 137; {seen} (server log: a)"));
+        assert_eq!(ended("connection lost: 8"), ended("no connection: 6"));
         assert_ne!(same_way("it ended"), same_way("it did not answer"));
     }
 }
