@@ -31,8 +31,8 @@ pub struct Read {
 }
 
 impl Read {
-    fn now(length: usize, lag: Option<Duration>) -> Self {
-        let now = Instant::now();
+    /// A read that ended at `now`, and whose last byte arrived `lag` before.
+    fn at(now: Instant, length: usize, lag: Option<Duration>) -> Self {
         let lag = lag.filter(|lag| *lag < LONGEST_LAG);
         Self { length, arrived: lag.and_then(|lag| now.checked_sub(lag)).unwrap_or(now), lag }
     }
@@ -56,10 +56,10 @@ pub async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Read> {
         #[cfg(target_os = "linux")]
         let received = stream.try_io(Interest::READABLE, || receive::receive(stream, buffer));
         #[cfg(not(target_os = "linux"))]
-        let received = stream.try_read(buffer).map(|length| (length, None));
+        let received = stream.try_read(buffer).map(|length| Read::at(Instant::now(), length, None));
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            received => return received.map(|(length, lag)| Read::now(length, lag)),
+            received => return received,
         }
     }
 }
@@ -78,7 +78,10 @@ impl Wire {
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
         match self {
             Self::Tcp(stream) => read(stream, buffer).await,
-            Self::Tls(stream) => Ok(Read::now(stream.read(buffer).await?, None)),
+            Self::Tls(stream) => {
+                let length = stream.read(buffer).await?;
+                Ok(Read::at(Instant::now(), length, None))
+            }
         }
     }
 
@@ -117,7 +120,7 @@ impl Wire {
 mod receive {
     use std::io::{self, IoSliceMut};
     use std::os::fd::AsRawFd;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use nix::cmsg_space;
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -125,8 +128,16 @@ mod receive {
     use nix::time::{ClockId, clock_gettime};
     use tokio::net::TcpStream;
 
-    /// The number of bytes, and how long ago the last of them arrived.
-    pub fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, Option<Duration>)> {
+    use super::Read;
+
+    /// The two clocks are read within this time of one another, or again.
+    const TOGETHER: Duration = Duration::from_micros(5);
+
+    /// How often the clocks are read at most.
+    const READINGS: usize = 4;
+
+    /// Reads once, without waiting.
+    pub fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<Read> {
         let mut parts = [IoSliceMut::new(buffer)];
         let mut space = cmsg_space!(TimeSpec);
         let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
@@ -134,8 +145,22 @@ mod receive {
             ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
             _ => None,
         });
-        let now = Duration::from(clock_gettime(ClockId::CLOCK_REALTIME)?);
-        Ok((message.bytes, arrived.and_then(|arrived| now.checked_sub(arrived))))
+        let (now, clock) = now()?;
+        Ok(Read::at(now, message.bytes, arrived.and_then(|arrived| clock.checked_sub(arrived))))
+    }
+
+    /// The time by the clock of this program and by that of the machine, which notes the arrivals.
+    fn now() -> io::Result<(Instant, Duration)> {
+        let mut now = Instant::now();
+        for _ in 0..READINGS {
+            let clock = Duration::from(clock_gettime(ClockId::CLOCK_REALTIME)?);
+            let after = Instant::now();
+            if after.duration_since(now) < TOGETHER {
+                return Ok((now, clock));
+            }
+            now = after;
+        }
+        Ok((now, Duration::from(clock_gettime(ClockId::CLOCK_REALTIME)?)))
     }
 }
 

@@ -12,6 +12,9 @@ use crate::plan::serve_flags::Arguments;
 /// A metric that the client may have changed by more than this share is distorted.
 const MOST_DISTORTION: f64 = 0.05;
 
+/// A smaller change is not counted, in milliseconds: systems wake a thread no more exactly.
+const LEAST_DISTORTION_MS: f64 = 0.2;
+
 /// An offered rate, or tokens of an answer, below this share of what was asked for are told.
 const ENOUGH: f64 = 0.95;
 
@@ -127,19 +130,20 @@ impl ServingResult {
                 .zip(&self.answers)
                 .map(|(likely, answer)| likely.unwrap_or_else(|| answer.clone()))
                 .collect();
-            let likely = summarize(&likely, self.summary.duration, &self.arguments).statistics;
+            let likely = summarize(&likely, self.summary.duration, &self.arguments);
+            let likely: IndexMap<String, f64> = likely.statistics.into_iter().chain(likely.unasked).collect();
             let differs = |(key, value): (&String, &f64)| {
                 let likely = likely.get(key).copied().unwrap_or(*value);
-                (!key.starts_with("std_") && (likely - value).abs() > MOST_DISTORTION * value.min(likely))
-                    .then(|| key.clone())
+                let most = (MOST_DISTORTION * value.min(likely)).max(LEAST_DISTORTION_MS);
+                (!key.starts_with("std_") && (likely - value).abs() > most).then(|| key.clone())
             };
-            distorted.extend(self.summary.statistics.iter().filter_map(differs));
+            distorted.extend(self.times().filter_map(differs));
         }
         // Times of arrival are not known: a lag of the client is in all of them. TPOT is a mean over many.
         let lag = check.client_lag_ms.filter(|_| !check.knows_arrivals).map_or(0.0, |lag| lag.p99);
-        let late = self.summary.statistics.iter().filter(|(key, value)| {
+        let late = self.times().filter(|(key, value)| {
             let is_mean_of_many = key.contains("tpot") || key.starts_with("std_") || key.contains("queue");
-            !is_mean_of_many && lag > MOST_DISTORTION * **value
+            !is_mean_of_many && lag > (MOST_DISTORTION * **value).max(LEAST_DISTORTION_MS)
         });
         for (key, _) in late {
             if !distorted.contains(key) {
@@ -147,6 +151,11 @@ impl ServingResult {
             }
         }
         distorted
+    }
+
+    /// The times of the result, asked for or not.
+    fn times(&self) -> impl Iterator<Item = (&String, &f64)> {
+        self.summary.statistics.iter().chain(&self.summary.unasked)
     }
 
     fn completed(&self) -> impl Iterator<Item = &Answer> {
