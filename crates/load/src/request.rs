@@ -116,10 +116,11 @@ async fn exchange(
             }
             return Err(Failure::Lost("the server closed it before the answer was complete".to_owned()));
         }
-        let before = reader.answer.tokens.len();
+        let (before, texts) = (reader.answer.tokens.len(), reader.answer.texts);
         let input = connection.buffer.get(..read.length).unwrap_or_default();
         let complete = reader.take(input, read.arrived)?;
-        turn.estimate(&mut reader.answer, before, outgoing.epoch);
+        let texts = reader.answer.texts - texts;
+        turns.estimate(turn, &mut reader.answer, before, texts, outgoing.epoch);
         if complete {
             reader.conclude(read.arrived)?;
             return Ok(reader.keeps_connection().then_some(connection));

@@ -175,6 +175,9 @@ async fn run_requests(load: Load, finished: Arc<AtomicUsize>, stopped: oneshot::
     let seconds = begin.elapsed().as_secs_f64();
     let check = SelfCheck::new(&client.lags, &client.turns, cpu_time().saturating_sub(cpu), seconds);
     probe.abort();
+    if client.turns.come_together() {
+        answers.iter_mut().for_each(|answer| answer.client.estimated.clear());
+    }
     let offered = OfferedRate::new(&answers, &client.load.requests);
     Ok(Run { answers, seconds, offered, check })
 }

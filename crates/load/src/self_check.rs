@@ -94,6 +94,9 @@ pub struct SelfCheck {
     /// Whether the system told when the bytes of every answer arrived. Otherwise times are those of the reads.
     #[serde(skip)]
     pub knows_arrivals: bool,
+    /// Whether late reads may hide gaps between tokens.
+    #[serde(skip)]
+    pub hides_gaps: bool,
 }
 
 impl SelfCheck {
@@ -102,7 +105,13 @@ impl SelfCheck {
         let spread = |lags: &Mutex<Vec<f64>>| LagSummary::new(&lags.lock().unwrap_or_else(PoisonError::into_inner));
         let client_cpu_share = if seconds > 0.0 { cpu.as_secs_f64() / seconds } else { 0.0 };
         let (client_lag_ms, client_send_lag_ms) = (spread(&samples.read), spread(&samples.send));
-        Self { client_lag_ms, client_send_lag_ms, client_cpu_share, knows_arrivals: turns.knows_arrivals() }
+        Self {
+            client_lag_ms,
+            client_send_lag_ms,
+            client_cpu_share,
+            knows_arrivals: turns.knows_arrivals(),
+            hides_gaps: turns.hides_gaps(),
+        }
     }
 
     /// Warnings that the client did not do what was asked of it, given the median latency in milliseconds: it sent late from
@@ -130,6 +139,7 @@ mod tests {
             client_send_lag_ms: spread(send),
             client_cpu_share: cpu,
             knows_arrivals: true,
+            hides_gaps: false,
         };
         assert_eq!(lag(4.9, 5.0, 0.9).warnings(100.0), Vec::<String>::new());
         assert_eq!(SelfCheck::default().warnings(0.0), Vec::<String>::new());

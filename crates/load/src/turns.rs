@@ -13,6 +13,12 @@ const GAP: Duration = Duration::from_millis(1);
 /// A read with a longer lag was late. A thread that sleeps is usually woken within a tenth of it.
 const LATE: Duration = Duration::from_micros(250);
 
+/// Reads in time have several tokens at least this many times as often as late ones, where the server sends them so.
+const TOGETHER: f64 = 0.5;
+
+/// Late reads with several tokens that are at most this share of all reads change no percentile that is used.
+const FEW: f64 = 0.005;
+
 /// Where the time of arrival is not known, a read after a longer pause was late: the self-check wakes the thread more often.
 const LONG_PAUSE: Duration = Duration::from_millis(10);
 
@@ -28,6 +34,27 @@ pub struct Turns {
     resumed_at: AtomicU64,
     /// Reads whose time of arrival was not known.
     unknown: AtomicU64,
+    in_time: ReadCounts,
+    late: ReadCounts,
+}
+
+/// Reads with tokens, and those of them with several.
+#[derive(Debug, Default)]
+struct ReadCounts {
+    all: AtomicU64,
+    several: AtomicU64,
+}
+
+impl ReadCounts {
+    fn add(&self, tokens: usize) {
+        self.all.fetch_add(u64::from(tokens > 0), Ordering::Relaxed);
+        self.several.fetch_add(u64::from(tokens > 1), Ordering::Relaxed);
+    }
+
+    /// The share of reads with several tokens; 0 without reads.
+    fn share(&self) -> f64 {
+        self.several.load(Ordering::Relaxed) as f64 / self.all.load(Ordering::Relaxed).max(1) as f64
+    }
 }
 
 /// One read, and the time in which its bytes can have arrived.
@@ -36,8 +63,8 @@ pub struct Turn {
     earliest: Instant,
     arrived: Instant,
     is_late: bool,
-    /// From the arrival of the last byte to the read; `None` if it arrived at some time before.
-    lag: Option<Duration>,
+    /// Whether the last byte arrived at `arrived`, and not at some time before.
+    is_last_known: bool,
 }
 
 impl Turns {
@@ -49,6 +76,8 @@ impl Turns {
             paused_from: AtomicU64::new(0),
             resumed_at: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            in_time: ReadCounts::default(),
+            late: ReadCounts::default(),
         }
     }
 
@@ -67,6 +96,20 @@ impl Turns {
         self.unknown.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether the server itself sends several tokens at once: reads in time have them about as often as late ones.
+    pub fn come_together(&self) -> bool {
+        let in_time = self.in_time.share();
+        in_time > 0.0 && in_time > TOGETHER * self.late.share()
+    }
+
+    /// Whether late reads may hide gaps between tokens although the server sends several at once: then nobody can tell which
+    /// came together.
+    pub fn hides_gaps(&self) -> bool {
+        let several = self.late.several.load(Ordering::Relaxed) as f64;
+        let all = self.in_time.all.load(Ordering::Relaxed) + self.late.all.load(Ordering::Relaxed);
+        self.come_together() && several > FEW * all as f64
+    }
+
     /// The thread runs now and has read.
     pub fn read(&self, read: &Read) -> Turn {
         self.now();
@@ -79,25 +122,29 @@ impl Turns {
             Some(lag) => lag > LATE,
             None => resumed_at.saturating_duration_since(paused_from) > LONG_PAUSE,
         };
-        Turn { earliest: paused_from, arrived: read.arrived, is_late, lag: read.lag }
+        Turn { earliest: paused_from, arrived: read.arrived, is_late, is_last_known: read.lag.is_some() }
+    }
+}
+
+impl Turns {
+    /// Notes the likely times of the tokens from `first` on, which were read in `turn`, where they are not known. `texts` of
+    /// them have a part of the answer: the others come with one that has.
+    pub fn estimate(&self, turn: Turn, answer: &mut Answer, first: usize, texts: usize, epoch: Instant) {
+        let reads = if turn.is_late { &self.late } else { &self.in_time };
+        reads.add(texts);
+        let is_known = turn.is_last_known && texts < 2;
+        if turn.is_late && texts > 0 && !is_known {
+            turn.spread(answer, first, epoch);
+        }
     }
 }
 
 impl Turn {
-    /// Notes the likely times of the tokens from `first` on, which were read in this turn, where they are not known.
-    pub fn estimate(&self, answer: &mut Answer, first: usize, epoch: Instant) {
-        let count = answer.tokens.len().saturating_sub(first);
-        let steps = count + usize::from(self.lag.is_none());
-        if !self.is_late || steps < 2 {
-            return;
-        }
+    fn spread(&self, answer: &mut Answer, first: usize, epoch: Instant) {
+        let steps = answer.tokens.len().saturating_sub(first) + usize::from(!self.is_last_known);
         let since = |time: Instant| time.saturating_duration_since(epoch).as_secs_f64();
         let before = first.checked_sub(1).and_then(|index| answer.tokens.get(index)).copied();
-        let (mut from, to) = (before.unwrap_or(answer.sent).max(since(self.earliest)), since(self.arrived));
-        if let Some(lag) = self.lag {
-            // Of tokens that come evenly the last one waits for half of a gap on average.
-            from = from.max(to - 2.0 * count as f64 * lag.as_secs_f64());
-        }
+        let (from, to) = (before.unwrap_or(answer.sent).max(since(self.earliest)), since(self.arrived));
         let time = |step: usize| from + (to - from).max(0.0) * step as f64 / steps as f64;
         answer.client.estimated.extend((1..steps).map(|step| (first + step - 1, time(step))));
     }
@@ -107,29 +154,45 @@ impl Turn {
 mod tests {
     use super::*;
 
-    fn estimated(lag: Option<Duration>, tokens: usize) -> Vec<(usize, f64)> {
+    /// What is noted of a read of `tokens` that was `lag` late; before it the answer had one token, after 10 ms.
+    fn estimated(turns: &Turns, lag: Option<Duration>, tokens: usize) -> Vec<(usize, f64)> {
         let epoch = Instant::now();
         let at = |milliseconds: u64| epoch + Duration::from_millis(milliseconds);
-        let arrived = at(60);
-        let turn = Turn { earliest: at(20), arrived, is_late: lag.is_none_or(|lag| lag > LATE), lag };
+        let is_late = lag.is_none_or(|lag| lag > LATE);
+        let turn = Turn { earliest: at(20), arrived: at(60), is_late, is_last_known: lag.is_some() };
         let mut answer = Answer { sent: 0.0, tokens: vec![0.01], ..Answer::default() };
         answer.tokens.extend(std::iter::repeat_n(0.06, tokens));
-        turn.estimate(&mut answer, 1, epoch);
-        answer.client.estimated
+        turns.estimate(turn, &mut answer, 1, tokens, epoch);
+        let rounded = |(index, time): &(usize, f64)| (*index, (time * 1000.0).round());
+        answer.client.estimated.iter().map(rounded).collect()
     }
 
     #[test]
     fn tokens_that_were_read_together_and_late_came_evenly() {
-        let rounded = |tokens: Vec<(usize, f64)>| {
-            tokens.into_iter().map(|(index, time)| (index, (time * 1000.0).round())).collect::<Vec<_>>()
+        let turns = Turns::start();
+        let late = Some(Duration::from_millis(3));
+        assert_eq!(estimated(&turns, late, 4), [(1, 30.0), (2, 40.0), (3, 50.0)]);
+        assert_eq!(estimated(&turns, None, 1), [(1, 40.0)]);
+        assert_eq!(estimated(&turns, late, 1), [], "its time is known");
+        assert_eq!(estimated(&turns, Some(Duration::from_micros(90)), 4), [], "the server sent them together");
+    }
+
+    #[test]
+    fn a_server_that_sends_several_tokens_at_once_does_so_whenever_they_are_read() {
+        let (late, in_time) = (Some(Duration::from_millis(3)), Some(Duration::from_micros(90)));
+        let come_together = |reads: &[(Option<Duration>, usize)]| {
+            let turns = Turns::start();
+            reads.iter().for_each(|(lag, tokens)| drop(estimated(&turns, *lag, *tokens)));
+            turns.come_together()
         };
-        let late = Some(Duration::from_millis(9));
-        assert_eq!(rounded(estimated(late, 4)), [(1, 30.0), (2, 40.0), (3, 50.0)]);
-        let little = Some(Duration::from_micros(500));
-        assert_eq!(rounded(estimated(little, 4)), [(1, 57.0), (2, 58.0), (3, 59.0)]);
-        assert_eq!(rounded(estimated(None, 1)), [(1, 40.0)]);
-        assert_eq!(estimated(late, 1), [], "its time is known");
-        assert_eq!(estimated(Some(Duration::from_micros(90)), 4), [], "the server sent them together");
+        assert!(come_together(&[(in_time, 2), (in_time, 2), (late, 2), (late, 2)]));
+        assert!(!come_together(&[(in_time, 1), (in_time, 1), (late, 2), (late, 2)]));
+        assert!(!come_together(&[(late, 2), (late, 2)]), "nothing was read in time");
+        let turns = Turns::start();
+        (0..400).for_each(|_| drop(estimated(&turns, in_time, 2)));
+        assert!(!turns.hides_gaps());
+        (0..4).for_each(|_| drop(estimated(&turns, late, 2)));
+        assert!(turns.hides_gaps());
     }
 
     #[test]

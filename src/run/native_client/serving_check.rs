@@ -139,11 +139,12 @@ impl ServingResult {
             };
             distorted.extend(self.times().filter_map(differs));
         }
-        // Times of arrival are not known: a lag of the client is in all of them. TPOT is a mean over many.
-        let lag = check.client_lag_ms.filter(|_| !check.knows_arrivals).map_or(0.0, |lag| lag.p99);
+        // Where times of arrival are not known, a lag of the client is in all times but TPOT, which is a mean over many.
+        let lag = check.client_lag_ms.map_or(0.0, |lag| lag.p99);
         let late = self.times().filter(|(key, value)| {
-            let is_mean_of_many = key.contains("tpot") || key.starts_with("std_") || key.contains("queue");
-            !is_mean_of_many && lag > (MOST_DISTORTION * **value).max(LEAST_DISTORTION_MS)
+            let is_of_one = key.contains("ttft") || key.contains("e2el") || key.contains("itl");
+            let is_open = !check.knows_arrivals && is_of_one || check.hides_gaps && key.contains("itl");
+            is_open && !key.starts_with("std_") && lag > (MOST_DISTORTION * **value).max(LEAST_DISTORTION_MS)
         });
         for (key, _) in late {
             if !distorted.contains(key) {
@@ -287,7 +288,13 @@ mod tests {
         let mut result = result("", vec![answer()]);
         let lag = LagSummary { p50: 1.0, p99: 6.0, max: 9.0 };
         result.check = Some(SelfCheck { client_lag_ms: Some(lag), ..SelfCheck::default() });
-        assert_eq!(result.distorted(), ["mean_itl_ms", "median_itl_ms", "p99_itl_ms"]);
+        let of_itl = ["mean_itl_ms", "median_itl_ms", "p99_itl_ms"];
+        assert_eq!(result.distorted(), of_itl);
+        let known = SelfCheck { client_lag_ms: Some(lag), knows_arrivals: true, ..SelfCheck::default() };
+        result.check = Some(known.clone());
+        assert_eq!(result.distorted(), Vec::<String>::new());
+        result.check = Some(SelfCheck { hides_gaps: true, ..known });
+        assert_eq!(result.distorted(), of_itl);
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl SimServer {
                     write(&socket, &bytes).await.map_or(Ending::Close, |()| Ending::Complete)
                 }
                 ServerResponse::Paced(response, ended) => {
-                    self.write_paced(*response, ended, &socket, &mut buffer).await
+                    self.write_paced(*response, ended, &socket, (&mut buffer, &mut arrived)).await
                 }
             };
             match ending {
@@ -165,7 +165,7 @@ impl SimServer {
         response: PacedResponse,
         mut ended: oneshot::Receiver<Ending>,
         socket: &TcpStream,
-        buffer: &mut Vec<u8>,
+        (buffer, arrived): (&mut Vec<u8>, &mut Instant),
     ) -> Ending {
         let _active = ActiveCount::new(&self.active);
         let shared = WithdrawOnDrop(self.pacer.start_writing(response));
@@ -173,9 +173,13 @@ impl SimServer {
             tokio::select! {
                 biased;
                 ending = &mut ended => return ending.unwrap_or(Ending::Close),
-                read = read(socket, buffer) => if !read.is_ok_and(|read| read.length > 0) {
-                    drop(shared);
-                    return Ending::Close;
+                read = read(socket, buffer) => match read {
+                    // The next request came before the end of this response was noticed.
+                    Ok(read) if read.length > 0 => *arrived = read.arrived,
+                    _ => {
+                        drop(shared);
+                        return Ending::Close;
+                    }
                 },
             }
         }
