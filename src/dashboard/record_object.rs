@@ -66,7 +66,7 @@ pub struct SeriesName {
     pub device_type: String,
     /// Name of the metric in its records.
     pub metric: String,
-    /// In the order of [`PARAMETERS`], followed by those of the compilation.
+    /// In the order of [`PARAMETERS`], followed by those of the compilation and the client.
     pub parameters: Vec<(String, String)>,
 }
 
@@ -141,6 +141,8 @@ struct Info {
     optimization_level: Option<Scalar>,
     #[serde(default)]
     use_compile: Option<Scalar>,
+    #[serde(default)]
+    measured_by: Option<Scalar>,
 }
 
 /// A value of a parameter. Upstream writes some numbers as strings.
@@ -296,14 +298,14 @@ fn number<T: Clone + Eq + std::hash::Hash>(numbers: &mut HashMap<T, u32>, list: 
 fn parameters(info: &str) -> Result<Vec<(String, String)>> {
     let info: Info = serde_json::from_str(info).context("its parameters cannot be read")?;
     let named = PARAMETERS.iter().filter_map(|name| Some(((*name).to_owned(), info.args.get(*name)?.text()?)));
-    let compilation = [
+    let others = [
         ("use_compile", &info.use_compile),
         ("compilation_config.mode", &info.compilation_mode),
         ("optimization_level", &info.optimization_level),
+        ("measured_by", &info.measured_by),
     ];
-    let compilation =
-        compilation.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?.text()?)));
-    Ok(named.chain(compilation).collect())
+    let others = others.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?.text()?)));
+    Ok(named.chain(others).collect())
 }
 
 /// The plain name of a branch: vLLM's daily uploader writes `main(refs/heads/main)`.

@@ -83,6 +83,7 @@ pub(crate) mod tests {
             compilation_mode: String::new(),
             optimization_level: String::new(),
             use_compile: true,
+            measured_by: None,
         };
         let metrics = vec![("median_ttft_ms".to_owned(), vec![41.7])];
         let point = Point { case: "serving_a".into(), model: model.into(), info, metrics, facts: IndexMap::new() };
@@ -200,7 +201,8 @@ pub(crate) mod tests {
               },
               "compilation_config.mode": "",
               "optimization_level": "",
-              "use_compile": true
+              "use_compile": true,
+              "measured_by": "vllm"
             }
           },
           "model": {

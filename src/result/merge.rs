@@ -26,14 +26,29 @@ pub fn merge(repetitions: &[Folder]) -> Folder {
 fn merge_case(cases: &[&CaseFiles]) -> Option<CaseFiles> {
     let last = (*cases.last()?).clone();
     // Any key of any version of vLLM passes through, so this is the one place where a result is not typed.
-    let documents: Vec<Value> =
-        cases.iter().filter_map(|case| serde_json::from_str(&plain(case.text.as_deref()?)).ok()).collect();
+    let documents: Vec<Value> = cases
+        .iter()
+        .filter_map(|case| serde_json::from_str(&plain(case.text.as_deref()?)).ok())
+        .map(without_distorted)
+        .collect();
     if documents.len() < 2 || matches!(last.outcome, Outcome::Failed(_)) {
         return Some(last);
     }
     let text = merge_values(&documents.iter().collect::<Vec<_>>()).to_string();
     let outcome = parse(last.kind, &text).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
     Some(CaseFiles { text: Some(text), outcome, ..last })
+}
+
+/// A document without the metrics that the client distorted, which other repetitions may have.
+fn without_distorted(mut document: Value) -> Value {
+    if let Some(result) = document.as_object_mut()
+        && let Some(Value::Array(distorted)) = result.remove("distorted")
+    {
+        for metric in distorted.iter().filter_map(Value::as_str) {
+            result.remove(metric);
+        }
+    }
+    document
 }
 
 fn merge_values(values: &[&Value]) -> Value {
@@ -102,6 +117,21 @@ mod tests {
         assert_eq!(case.commands.gpu_type, "2");
         let Outcome::Measured(measurement) = &case.outcome else { panic!("{:?}", case.outcome) };
         assert_eq!(measurement.metrics["median_latency"], 2.5);
+    }
+
+    #[test]
+    fn a_metric_that_the_client_distorted_is_the_median_of_the_other_repetitions() {
+        let texts = [
+            r#"{"completed": 2, "p99_ttft_ms": 90.0, "distorted": ["p99_ttft_ms"]}"#,
+            r#"{"completed": 2, "p99_ttft_ms": 10.0, "distorted": []}"#,
+            r#"{"completed": 2, "p99_ttft_ms": 12.0}"#,
+        ];
+        let repetitions: Vec<Folder> =
+            texts.iter().map(|text| repetition("serving_x", Kind::Serving, text, "cpu")).collect();
+        let text = merge(&repetitions).cases["serving_x"].text.clone().unwrap();
+        assert_eq!(text, r#"{"completed":2,"p99_ttft_ms":11.0}"#);
+        let all = merge(&repetitions[..1]).cases["serving_x"].text.clone().unwrap();
+        assert!(all.contains("distorted"), "one repetition stays as it is");
     }
 
     #[test]

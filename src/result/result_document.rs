@@ -34,7 +34,7 @@ pub enum Document {
 }
 
 /// What `vllm bench serve` writes. Times in milliseconds, rates per second.
-// 29 fields: upstream's keys.
+// 30 fields: upstream's keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Serving {
@@ -95,6 +95,8 @@ pub struct Serving {
     pub failure_messages: IndexMap<String, String>,
     /// Metrics that the client may have changed by more than 5 %. Only the native client writes it.
     pub distorted: Vec<String>,
+    /// CPU time of the client. Only the native client writes it.
+    pub client_cpu_share: Option<f64>,
     /// Why the numbers may be wrong. Only the native client writes it.
     #[serde(deserialize_with = "or_default")]
     pub warnings: Vec<String>,

@@ -1,7 +1,7 @@
 //! Upstream's `benchmark_results.json` as a comparison of single runs: two files, or the parallel layouts of one. Rows are
 //! matched as upstream's compare script matches them: by what was measured, not by the name of the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, anyhow};
 use indexmap::IndexMap;
@@ -15,6 +15,7 @@ use vllm_verdict::{Input, compare};
 
 use crate::exit::Classify;
 use crate::result::case_files::kind_of;
+use crate::result::identity;
 use crate::result::upstream_table::{self, Cell, METRICS, Record, TEST_NAME};
 
 /// The columns that identify a serving row, of those that both files have; without any of them the test's name does.
@@ -23,8 +24,15 @@ const KEY: [&str; 6] = ["Model", "Dataset Name", "Input Len", "Output Len", "# o
 /// Most rows that are named as left out.
 const MOST_BROKEN: usize = 100;
 
+/// The columns of the parallel layout. They identify a row where a file has several.
+const LAYOUT: [&str; 2] = ["TP Size", "PP Size"];
+
+/// The columns that rows of one key must have in common to be compared.
+const ALIKE: [&str; 3] = ["TP Size", "PP Size", "GPU"];
+
 /// Compares the texts of two `benchmark_results.json`. Each file is one unpaired run, so every row is `inconclusive`,
-/// with its values and its change. Rows with the same key are averaged; a row of one file alone is `not measured`.
+/// with its values and its change. Rows with the same key are averaged; a row of one file alone is `not measured`, as are rows
+/// of different layouts or devices.
 ///
 /// # Errors
 /// The user's mistake: a text that is not such a file.
@@ -35,7 +43,22 @@ pub fn compare_tables(base: &str, head: &str, subject: Subject, verdict: Verdict
         broken.into_iter().map(move |(row, why)| Skipped::invalid(format!("{row} of {side}"), why))
     });
     let skipped = skipped.take(MOST_BROKEN).collect();
-    Ok(Comparison { skipped, ..compare_records(&base.records, &head.records, subject, verdict) })
+    let (base, head) = (base.records, head.records);
+    let mut key = key_columns(&[&base, &head]);
+    if [&base, &head].into_iter().any(|file| has_several_layouts(file)) {
+        key.extend(LAYOUT);
+    }
+    Ok(Comparison { skipped, ..compare_records(&base, &head, subject, verdict, &key, &ALIKE) })
+}
+
+fn has_several_layouts(file: &[Record]) -> bool {
+    let layout = |record: &Record| LAYOUT.map(|column| text(record, column));
+    let layouts: BTreeSet<_> = file.iter().map(layout).filter(|layout| layout.iter().any(Option::is_some)).collect();
+    layouts.len() > 1
+}
+
+fn text(record: &Record, column: &str) -> Option<String> {
+    record.get(column).and_then(Option::as_ref).map(Cell::to_string)
 }
 
 /// Compares the parallel layouts that one `benchmark_results.json` holds: the serving rows of the smallest tensor and
@@ -69,15 +92,27 @@ pub fn compare_layouts(
             .mistake();
     }
     let compared = |(layout, head): (String, Vec<Record>)| {
-        compare_records(&base, &head, subject([&first, &layout]), verdict.clone())
+        let key = key_columns(&[&base, &head]);
+        compare_records(&base, &head, subject([&first, &layout]), verdict.clone(), &key, &["GPU"])
     };
     Ok(others.into_iter().map(compared).collect())
 }
 
-fn compare_records(base: &[Record], head: &[Record], subject: Subject, verdict: VerdictConfig) -> Comparison {
-    let key = key_columns(&[base, head]);
+fn compare_records(
+    base: &[Record],
+    head: &[Record],
+    subject: Subject,
+    verdict: VerdictConfig,
+    key: &[&str],
+    alike: &[&str],
+) -> Comparison {
     let mut names = IndexMap::new();
-    let (base, head) = (repetition(base, &key, &mut names), repetition(head, &key, &mut names));
+    let unlike = unlike(base, head, key, alike);
+    let (base, head) = (repetition(base, key, &mut names), repetition(head, key, &mut names));
+    let unlike =
+        unlike.into_iter().filter_map(|(id, difference)| Some((names.get(&id)?.clone(), difference))).collect();
+    let mut base = vec![base];
+    identity::keep_apart(&mut base, &unlike);
     let cases = names
         .into_values()
         .filter_map(|name| {
@@ -88,7 +123,7 @@ fn compare_records(base: &[Record], head: &[Record], subject: Subject, verdict: 
     compare(Input {
         subject,
         cases,
-        base: vec![base],
+        base,
         head: vec![head],
         skipped: Vec::new(),
         planned_pairs: 1,
@@ -104,15 +139,52 @@ fn key_columns(files: &[&[Record]]) -> Vec<&'static str> {
     KEY.into_iter().filter(|column| files.iter().all(|file| has(file, column))).collect()
 }
 
+/// What identifies a row: its values in the key's columns, or the name of its test.
+fn id_of(record: &Record, key: &[&str]) -> Option<(Kind, String)> {
+    let test = text(record, TEST_NAME)?;
+    let kind = kind_of(&test)?;
+    let parts: Vec<String> = key.iter().filter_map(|column| text(record, column)).collect();
+    Some((kind, if kind == Kind::Serving && !parts.is_empty() { parts.join(" ") } else { test }))
+}
+
+/// By key, the values of a file in each of some columns.
+type Values = BTreeMap<String, Vec<BTreeSet<String>>>;
+
+fn values(file: &[Record], key: &[&str], columns: &[&str]) -> Values {
+    let mut values = Values::new();
+    for record in file {
+        let Some((_, id)) = id_of(record, key) else { continue };
+        let known = values.entry(id).or_insert_with(|| vec![BTreeSet::new(); columns.len()]);
+        for (known, column) in known.iter_mut().zip(columns) {
+            known.extend(text(record, column));
+        }
+    }
+    values
+}
+
+/// The keys whose rows in the two files differ in a column of `alike`, with the difference.
+fn unlike(base: &[Record], head: &[Record], key: &[&str], alike: &[&str]) -> IndexMap<String, String> {
+    let mut of_head = values(head, key, alike);
+    let differing = |(id, of_base): (String, Vec<BTreeSet<String>>)| {
+        let sets = of_base.into_iter().zip(of_head.remove(&id)?);
+        let words = |values: BTreeSet<String>| values.into_iter().collect::<Vec<_>>().join("/");
+        let differences: Vec<String> = alike
+            .iter()
+            .zip(sets)
+            .filter(|(_, (one, other))| !one.is_empty() && !other.is_empty() && one != other)
+            .map(|(column, (one, other))| format!("{column} {} and {}", words(one), words(other)))
+            .collect();
+        (!differences.is_empty()).then(|| (id, differences.join(", ")))
+    };
+    values(base, key, alike).into_iter().filter_map(differing).collect()
+}
+
 /// One file as a repetition. `names` holds the case name of each key: the test's name, unless another key has it.
 fn repetition(records: &[Record], key: &[&str], names: &mut IndexMap<String, String>) -> Repetition {
     let mut values: IndexMap<String, (Kind, IndexMap<&str, Vec<f64>>)> = IndexMap::new();
     for record in records {
         let cell = |column: &str| record.get(column).and_then(Option::as_ref);
-        let Some(test) = cell(TEST_NAME).map(Cell::to_string) else { continue };
-        let Some(kind) = kind_of(&test) else { continue };
-        let parts: Vec<String> = key.iter().filter_map(|column| cell(column)).map(Cell::to_string).collect();
-        let id = if kind == Kind::Serving && !parts.is_empty() { parts.join(" ") } else { test.clone() };
+        let (Some(test), Some((kind, id))) = (text(record, TEST_NAME), id_of(record, key)) else { continue };
         let taken = names.iter().any(|(other, name)| *name == test && *other != id);
         let name = names
             .entry(id.clone())
@@ -149,6 +221,24 @@ mod tests {
 
     fn row<'a>(comparison: &'a Comparison, case: &str, metric: &str) -> &'a Row {
         comparison.rows.iter().find(|row| row.case == case && row.metric == metric).unwrap()
+    }
+
+    #[test]
+    fn rows_of_another_layout_or_device_are_not_compared() {
+        let of = |tp: u32, gpu: &str, tokens: f64| {
+            format!(
+                r#"{{"Test name": "serving_a", "Model": "m", "qps": "inf", "TP Size": {tp}, "PP Size": 1, "GPU": "{gpu}", "Output Tput (tok/s)": {tokens}}}"#
+            )
+        };
+        let verdicts = |base: &[String], head: &[String]| {
+            let compared = compared(&format!("[{}]", base.join(",")), &format!("[{}]", head.join(","))).unwrap();
+            let row = |row: &Row| format!("{} {}: {}", row.case.raw(), row.verdict.as_str(), row.why.raw());
+            compared.rows.iter().filter(|row| row.metric == "output_throughput").map(row).collect::<Vec<_>>().join("\n")
+        };
+        insta::assert_snapshot!(verdicts(&[of(1, "8xH100", 9.0)], &[of(4, "8xH200", 9.0)]), @"serving_a not measured: base has no value: not compared, the sides measured different things: TP Size 1 and 4, GPU 8xH100 and 8xH200 (repetition 1)");
+        let both = [of(1, "8xH100", 9.0), of(4, "8xH100", 30.0)];
+        let apart = verdicts(&both, &both);
+        assert_eq!(apart.lines().filter(|line| line.contains("inconclusive")).count(), 2, "{apart}");
     }
 
     #[test]

@@ -225,6 +225,7 @@ impl NamePatterns {
             compilation_mode: String::new(),
             optimization_level: String::new(),
             use_compile: !case.contains("eager"),
+            measured_by: None,
         };
         let facts = [("case", case.clone()), ("imported", "github-action-benchmark".to_owned())];
         let facts = facts.into_iter().map(|(name, text)| (name.to_owned(), Fact::Text(text))).collect();

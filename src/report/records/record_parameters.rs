@@ -1,10 +1,10 @@
 //! The published parameters of a case: those of its command that the dashboard reads, and a few more for context.
 
 use serde::{Deserialize, Serialize};
-use vllm_verdict::case::Kind;
+use vllm_verdict::case::{Kind, MeasuredBy};
 
 use crate::result::case_files::CaseFiles;
-use crate::result::flags;
+use crate::result::{Document, flags};
 
 /// How a benchmark was run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct BenchmarkInfo {
     pub optimization_level: String,
     /// Whether the model was compiled, by upstream's rule.
     pub use_compile: bool,
+    /// The client of a serving case: two clients are two series. Absent in records of other programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_by: Option<MeasuredBy>,
 }
 
 /// Parameters of a case. Parameters that its kind of benchmark does not have are absent; defaults are upstream's.
@@ -88,7 +91,14 @@ pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
         optimization_level: metadata(command, "optimization_level").unwrap_or_default(),
         compilation_mode,
         args: parameters(files.kind, command),
+        measured_by: measured_by(files),
     }
+}
+
+/// The client of a serving case. Only the native one writes what it measured of itself.
+fn measured_by(files: &CaseFiles) -> Option<MeasuredBy> {
+    let Document::Serving(result) = Document::read(files.kind, files.text.as_deref()?).ok()? else { return None };
+    Some(if result.client_cpu_share.is_some() { MeasuredBy::Native } else { MeasuredBy::Vllm })
 }
 
 /// A value of `--metadata key=value ...`. [`flags`] keeps only the first value, so the words are read again.
@@ -170,6 +180,19 @@ mod tests {
         );
         assert!(!info.use_compile);
         assert_eq!(serving("vllm bench serve").args.request_rate, Some(Rate::Unlimited("inf".into())));
+    }
+
+    #[test]
+    fn a_serving_case_has_its_client() {
+        let of = |text: &str| {
+            let text = Some(text.to_owned());
+            let outcome = Outcome::Failed(String::new());
+            info("serving_a", &CaseFiles { kind: Kind::Serving, text, commands: Commands::default(), outcome })
+                .measured_by
+        };
+        assert_eq!(of(r#"{"completed": 1, "client_cpu_share": 0.1}"#), Some(MeasuredBy::Native));
+        assert_eq!(of(r#"{"completed": 1}"#), Some(MeasuredBy::Vllm));
+        assert_eq!(of("no result"), None);
     }
 
     #[test]
