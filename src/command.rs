@@ -83,10 +83,10 @@ fn is_own_server(command: &Command) -> bool {
     matches!(command, Command::SimServer(_) | Command::SimVllm(_))
 }
 
-/// The whole of every command can be interrupted. `run` and `calibrate` have something to end first, and see to it
-/// themselves.
+/// The whole of every command can be interrupted. `run`, `calibrate` and `bench` have something to end or to keep first, and
+/// see to it themselves.
 async fn interruptible(command: Command, shell: &Shell) -> Result<Exit> {
-    if matches!(command, Command::Run(_) | Command::Calibrate(_)) || is_own_server(&command) {
+    if matches!(command, Command::Run(_) | Command::Calibrate(_) | Command::Bench(_)) || is_own_server(&command) {
         return dispatch(command, shell).await;
     }
     until_signal(dispatch(command, shell)).await.unwrap_or_else(|signal| Ok(Exit::Signal(signal)))

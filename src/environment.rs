@@ -12,7 +12,7 @@ pub struct Environment(BTreeMap<String, String>);
 pub const NOT_UTF8: &str = "is not UTF-8 text: rename the file or folder, or reach it by a link with another name";
 
 /// Variables that are read here, and beginnings of their names.
-const READ: [&str; 12] = [
+const READ: [&str; 24] = [
     "VLLM_PERF_",
     "GITHUB_",
     "BUILDKITE",
@@ -25,6 +25,18 @@ const READ: [&str; 12] = [
     "LATENCY_JSON",
     "STARTUP_JSON",
     "THROUGHPUT_JSON",
+    "TEST_SELECTOR",
+    "MODEL_FILTER",
+    "DTYPE_FILTER",
+    "REMOTE_",
+    "PROMPTS_PER_CONCURRENCY",
+    "MIN_NUM_PROMPTS",
+    "MAX_NUM_PROMPTS",
+    "ENABLE_ADAPTIVE_CONCURRENCY",
+    "SLA_",
+    "ADAPTIVE_",
+    "DRY_RUN",
+    "ON_CPU",
 ];
 
 impl Environment {

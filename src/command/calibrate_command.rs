@@ -37,7 +37,7 @@ pub(super) async fn calibrate(arguments: &mut CalibrateArgs, shell: &Shell) -> R
     let ended = until_signal(work(arguments, &processes, &mut outputs, shell)).await;
     let left = processes.end_all(ended.is_err()).await;
     left_behind(&left).iter().for_each(|sentence| shell.say(sentence));
-    // Containers and clients are gone: nothing of theirs stays in the output folders.
+    // Containers and clients have ended: their files are deleted.
     for error in outputs.iter().filter_map(|out| exchange::clear(out).err()) {
         shell.say(&format!("{error:#}"));
     }

@@ -33,7 +33,7 @@ pub(super) async fn run(arguments: &RunArgs, shell: &Shell) -> Result<Exit> {
     let (left, ()) = tokio::join!(ending, underway.take_note_back(!matches!(ended, Ok(Ok(_)))));
     left_behind(&left).iter().for_each(|sentence| shell.say(sentence));
     if let Some((folder, out)) = &underway.folder {
-        // Containers and clients are gone: nothing of theirs stays in the output folder.
+        // Containers and clients have ended: their files are deleted.
         if let Err(error) = exchange::clear(out) {
             shell.say(&format!("{error:#}"));
         }

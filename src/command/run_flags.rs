@@ -35,6 +35,7 @@ impl Timeouts {
             case: self.case_timeout,
             budget,
             outside_load: config.environment.max_outside_load,
+            distortion: config.environment.max_distortion,
         }
     }
 }

@@ -30,7 +30,7 @@ pub fn span(text: &str) -> Result<Duration, String> {
 /// The text of [`duration::parse`], or that it is 0.
 pub fn limit(text: &str) -> Result<Duration, String> {
     match span(text)? {
-        Duration::ZERO => Err("a limit of 0 lets nothing through: expected a time above 0, such as `90s`".to_owned()),
+        Duration::ZERO => Err("a limit must be above 0: expected a time above 0, such as `90s`".to_owned()),
         limit => Ok(limit),
     }
 }
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_limit_is_above_0() {
         for text in ["0s", "0ms", "0h 0m", "0.0s", "0.0000000001s"] {
-            assert!(limit(text).unwrap_err().starts_with("a limit of 0 lets nothing through"), "{text}");
+            assert!(limit(text).unwrap_err().starts_with("a limit must be above 0"), "{text}");
             assert_eq!(span(text), Ok(Duration::ZERO));
         }
         assert_eq!(limit("1ms"), Ok(Duration::from_millis(1)));

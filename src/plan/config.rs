@@ -59,11 +59,12 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EnvironmentConfig {
     pub max_outside_load: f64,
+    pub max_distortion: f64,
 }
 
 impl Default for EnvironmentConfig {
     fn default() -> Self {
-        Self { max_outside_load: 0.2 }
+        Self { max_outside_load: 0.2, max_distortion: 0.05 }
     }
 }
 
@@ -146,6 +147,12 @@ impl Section for EnvironmentConfig {
             "max_outside_load",
             "Share of the processors that other programs may use during a repetition. Above it, the repetition is run again, at most twice.",
             &mut self.max_outside_load,
+            SHARE,
+        );
+        walk.key(
+            "max_distortion",
+            "Share by which the load client may change a metric because it was late. Above it, the repetition is run again, at most twice, and then the metric is not measured.",
+            &mut self.max_distortion,
             SHARE,
         );
     }

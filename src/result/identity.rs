@@ -11,13 +11,15 @@ use crate::result::case_files::{CaseFiles, Folder};
 use crate::result::result_document::{Document, Serving};
 
 /// Flags of a measuring command that say where it runs, what it prints and where it writes.
-const OF_THE_PLACE: [&str; 21] = [
+const OF_THE_PLACE: [&str; 25] = [
     "--append-result",
     "--base-url",
     "--disable-tqdm",
     "--download-dir",
     "--endpoint",
+    "--goodput",
     "--host",
+    "--insecure",
     "--label",
     "--metadata",
     "--metric-percentiles",
@@ -27,10 +29,12 @@ const OF_THE_PLACE: [&str; 21] = [
     "--port",
     "--profile",
     "--ready-check-timeout-sec",
+    "--request-id-prefix",
     "--result-dir",
     "--result-filename",
     "--save-detailed",
     "--save-result",
+    "--stall-timeout-sec",
     "--tokenizer",
     "--trust-remote-code",
 ];
@@ -67,6 +71,8 @@ fn identity(case: &CaseFiles) -> Identity {
                 "--model" => continue,
                 flag if OF_THE_PLACE.contains(&flag) => continue,
                 // The same file can lie elsewhere.
+                // Both are completions.
+                "--backend" if value == "vllm" => "openai".to_owned(),
                 "--dataset-path" => value.rsplit('/').next().unwrap_or_default().to_owned(),
                 _ if value.is_empty() => "set".to_owned(),
                 _ => value,
@@ -83,8 +89,9 @@ fn layout(server: &str) -> Identity {
         flags(server).into_iter().map(|(flag, value)| (flag.replace('_', "-"), value)).collect();
     let words: Vec<&str> = server.split_whitespace().collect();
     let short = |name: &str| {
-        let place = words.iter().position(|word| *word == name)?;
-        words.get(place + 1).map(|word| (*word).to_owned())
+        let joined = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let place = words.iter().position(|word| *word == name);
+        joined.or_else(|| words.get(place? + 1).copied()).map(str::to_owned)
     };
     let sizes = LAYOUT.into_iter().map(|(long, name, said)| {
         let size = flags.get(long).cloned().or_else(|| short(name)).unwrap_or_else(|| "1".to_owned());
@@ -192,6 +199,7 @@ mod tests {
         assert_eq!(of(configured, moved, "NVIDIA H100", 641), None);
         let words = |server: &str, client: &str, gpu: &str, tokens| of(server, client, gpu, tokens).unwrap();
         insta::assert_snapshot!(words("vllm serve org/m -tp 4", CLIENT, "NVIDIA H100", 640), @"tensor parallel size 1 and 4");
+        assert_eq!(words("vllm serve org/m -tp=4", CLIENT, "NVIDIA H100", 640), "tensor parallel size 1 and 4");
         insta::assert_snapshot!(words("vllm serve org/m --data_parallel_size=2", CLIENT, "NVIDIA H100", 640), @"data parallel size 1 and 2");
         insta::assert_snapshot!(words(SERVER, &CLIENT.replace("64 ", "640 "), "NVIDIA H200", 6400), @"device NVIDIA H100 and NVIDIA H200, `--random-input-len` 64 and 640, prompt tokens a request 64 and 640");
         insta::assert_snapshot!(words(SERVER, &CLIENT.replace("org/m", "org/n"), "NVIDIA H100", 640), @"model org/m and org/n");

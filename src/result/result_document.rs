@@ -86,16 +86,21 @@ pub struct Serving {
     #[serde(deserialize_with = "or_none")]
     pub std_itl_ms: Option<f64>,
     /// With the wait for a place, at a finite rate with a limit of concurrency. Only the native client writes it.
+    #[serde(deserialize_with = "or_none")]
     pub median_ttft_including_client_queue_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
     pub p99_ttft_including_client_queue_ms: Option<f64>,
     /// How many requests failed, by kind. Only the native client writes it.
     #[serde(deserialize_with = "or_default")]
     pub failures: IndexMap<String, u64>,
     /// The words of the first failure of each kind. Only the native client writes it.
+    #[serde(deserialize_with = "or_default")]
     pub failure_messages: IndexMap<String, String>,
-    /// Metrics that the client may have changed by more than 5 %. Only the native client writes it.
+    /// Metrics that the client may have distorted. Only the native client writes it.
+    #[serde(deserialize_with = "or_default")]
     pub distorted: Vec<String>,
     /// CPU time of the client. Only the native client writes it.
+    #[serde(deserialize_with = "or_none")]
     pub client_cpu_share: Option<f64>,
     /// Why the numbers may be wrong. Only the native client writes it.
     #[serde(deserialize_with = "or_default")]
@@ -236,7 +241,8 @@ impl Serving {
             ("median_ttft_including_client_queue_ms", self.median_ttft_including_client_queue_ms),
             ("p99_ttft_including_client_queue_ms", self.p99_ttft_including_client_queue_ms),
         ];
-        if self.output_throughput.is_none() {
+        let has_tokens = [self.output_throughput, self.median_ttft_ms, self.median_tpot_ms].iter().any(Option::is_some);
+        if !has_tokens {
             // Embedding, reranking and classification generate nothing: upstream writes only their request rates.
             return match values.into_iter().filter_map(present).collect::<IndexMap<_, _>>() {
                 metrics if metrics.is_empty() => Outcome::Failed("the result has no metric".to_owned()),
@@ -252,6 +258,8 @@ impl Serving {
                 let is_single = self.total_output_tokens.is_some_and(|tokens| tokens <= completed);
                 let has_no_value = |metric: &str| is_single && (metric.contains("tpot") || metric.contains("itl"));
                 measurement.metrics.retain(|metric, _| !self.distorted.contains(metric) && !has_no_value(metric));
+                let distorted = self.distorted.iter().filter(|metric| !measurement.missing.contains(metric));
+                measurement.missing.extend(distorted.cloned().collect::<Vec<_>>());
                 measurement.warnings.clone_from(&self.warnings);
                 measurement.output_tokens = self.total_output_tokens;
                 Outcome::Measured(measurement)

@@ -58,6 +58,8 @@ pub struct CaseRun<'a> {
     pub folder: &'a Path,
     /// How long the case may take.
     pub limit: Duration,
+    /// Share by which the native client may change a metric.
+    pub most_distortion: f64,
     /// For the native client.
     pub environment: &'a Environment,
 }
@@ -123,7 +125,8 @@ impl CaseRun<'_> {
             let prompts = prompt_process::prompts(&self.side.launch.program, words, self.environment).await?;
             native_client::run(&arguments, prompts, None, |_, _| {}).await
         };
-        tokio::time::timeout(self.limit, run).await.map_err(|_| TimedOut(self.limit))?
+        let result = tokio::time::timeout(self.limit, run).await.map_err(|_| TimedOut(self.limit))??;
+        Ok(ServingResult { most_distortion: self.most_distortion, ..result })
     }
 
     /// The outer error is a failure of this machine, the inner one a failure of the case.

@@ -115,8 +115,8 @@ fn output_tokens(prompt: &Prompt, sampling: &Sampling) -> usize {
     longest.saturating_mul(field("n").max(1)).min(MOST_TOKENS)
 }
 
-/// Raises the limit of open files. At a finite rate without a limit of concurrency nobody knows how many requests will be in
-/// flight; one that finds no file fails and says so.
+/// Raises the limit of open files. At a finite rate without a limit of concurrency it is not known how many requests will be
+/// in flight; one that finds no file fails and says so.
 fn allow_files(load: &Load, rate: f64) -> Result<()> {
     if load.limits.max_concurrency.is_none() && rate.is_finite() {
         open_files::raise();

@@ -100,8 +100,15 @@ impl PassRun<'_, '_> {
             Target::Local(_) | Target::Sim(_) => true,
         };
         let watch = Watch::begin(container_time);
-        let case_run =
-            CaseRun { side: self.side_run, output, processes, folder: &folder, limit: limits.case, environment };
+        let case_run = CaseRun {
+            side: self.side_run,
+            output,
+            processes,
+            folder: &folder,
+            limit: limits.case,
+            most_distortion: limits.distortion,
+            environment,
+        };
         let CaseOutcome { outcome, is_server_well } = case_run.measure(case, server).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let container_time = processor_time(container.as_deref(), environment).await;
@@ -141,7 +148,9 @@ impl PassRun<'_, '_> {
         let path = folder.join(format!("{}.json", case.name));
         let result = regular_file::text(&path, RESULT_LIMIT).unwrap_or_default();
         let measuring = time_spent::measured(case.kind, &result).unwrap_or(seconds).min(seconds);
-        let is_primary = |id: &String| metric::of(case.kind).any(|metric| metric.primary && metric.id == id);
+        let verdict = self.session.verdict;
+        let is_primary =
+            |id: &String| metric::of(case.kind).any(|it| it.id == id && verdict.is_primary(&case.name, it));
         if let Ok(Document::Serving(result)) = Document::read(case.kind, &result)
             && result.distorted.iter().any(is_primary)
         {

@@ -132,7 +132,9 @@ impl Progress {
     /// it came again follows at the end of the group.
     pub fn failure(&self, what: &str, reason: &str, output: &str) {
         if let Ok(mut failures) = self.failures.lock() {
-            let way = same_way(reason);
+            // The first failure of each side is printed, with the end of its log.
+            let side = what.split_whitespace().next().unwrap_or_default();
+            let way = format!("{side} {}", same_way(reason));
             if let Some(known) = failures.iter_mut().find(|known| known.way == way) {
                 known.again += 1;
                 return;
@@ -152,7 +154,8 @@ impl Progress {
         for failure in failures.iter_mut().filter(|failure| failure.again > 0) {
             let again = std::mem::take(&mut failure.again);
             let reason: String = harmless_title(&failure.reason).chars().take(REASON).collect();
-            self.line(&format!("{} the same failure {again} more times: {reason}", self.stamp()));
+            let times = if again == 1 { "1 more time".to_owned() } else { format!("{again} more times") };
+            self.line(&format!("{} the same failure {times}: {reason}", self.stamp()));
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use vllm_verdict::Untrusted;
+use vllm_verdict::number::plural;
 use vllm_verdict::v1::Host;
 
 use super::pass::PassRun;
@@ -43,7 +44,8 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
         let (label, progress) = (run.label(), run.session.progress);
         if is_kept {
             let because = if has_no_time { "the budget has no time to repeat it" } else { "it was repeated twice" };
-            progress.say(&format!("{label}: {why}; it is kept, because {because}"));
+            let what = if run.tally.distorted > 0 { "it is kept without distorted metrics" } else { "it is kept" };
+            progress.say(&format!("{label}: {why}; {what}, because {because}"));
             return Ok(());
         }
         progress.say(&format!("{label}: {why}; repeating it"));
@@ -55,7 +57,8 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
 
 /// Why a pass with distorted cases is measured again.
 fn starved(cases: u32) -> Option<String> {
-    (cases > 0).then(|| format!("the client was late and distorted primary metrics of {cases} cases"))
+    (cases > 0)
+        .then(|| format!("the client was late and distorted primary metrics of {}", plural(cases as usize, "case")))
 }
 
 /// How often the pass was voided before.

@@ -170,7 +170,7 @@ impl Rounds<'_, '_, '_> {
                 _ => format!("Pair {} of {}", pass.pair, round.pairs.1),
             });
             for side in strategy::order(plan.seed, *pass) {
-                // What the other side cannot have is measured in vain.
+                // What the other side cannot have need not be measured.
                 let Some(cases) = self.hopeful(&cases) else { break };
                 if let Some(mut run) = self.state.pass(session, side, *pass, self.journal) {
                     repeated_pass::measure(&mut run, &cases).await?;
@@ -220,5 +220,5 @@ impl Rounds<'_, '_, '_> {
 
 /// The notice about cases that are not measured any more.
 fn no_further((reason, number): (&String, &usize)) -> String {
-    format!("Measured no further: {}, because of {reason}.", plural(*number, "case"))
+    format!("{} not measured further: {reason}.", plural(*number, "case"))
 }

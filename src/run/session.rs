@@ -24,6 +24,8 @@ pub struct Limits {
     pub budget: Option<Duration>,
     /// Share of the processors that other programs may use during a repetition; above it, the repetition is repeated.
     pub outside_load: f64,
+    /// Share by which the load client may change a metric; above it, the repetition is repeated.
+    pub distortion: f64,
 }
 
 /// Everything that stays the same during a run.

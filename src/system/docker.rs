@@ -41,7 +41,7 @@ async fn output(arguments: &[&str], variables: IndexMap<String, String>, limit: 
         Program { name: Path::new("docker"), arguments, variables: &variables, folder: None, stdin: b"", limit };
     program::run(&program).await.map_err(|failure| match failure {
         Failure::NotFound => anyhow!("cannot run `docker`: image targets need the Docker command on PATH"),
-        failure => anyhow!("`docker {}`: {failure}; is the engine well?", command(arguments)),
+        failure => anyhow!("`docker {}`: {failure}; check that the container engine runs", command(arguments)),
     })
 }
 

@@ -29,8 +29,8 @@ impl FolderLock {
             let folder = File::open(path).with_context(cannot).world()?;
             match folder.try_lock() {
                 Err(TryLockError::WouldBlock) => {
-                    let used = anyhow!("another vllm-perf is running in `{}`", path.display());
-                    return Err(used.context("wait for it, or give another --out")).mistake();
+                    let used = "another vllm-perf is running in it: wait for it, or give another --out";
+                    return Err(anyhow!("cannot use `{}`: {used}", path.display())).mistake();
                 }
                 // A file system without locks: nothing is known of other commands.
                 Ok(()) | Err(TryLockError::Error(_)) => {}

@@ -181,16 +181,16 @@ async fn announce(program: &Program<'_>) -> ! {
     }
 }
 
-/// `waiting for `docker image inspect` since 10 s, at most 2 min`.
+/// `docker image inspect` has not ended after 10 s (limit 2 min).
 fn waiting(program: &Program<'_>, waited: Duration) -> String {
     let name = program.name.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let words = program.arguments.iter().take_while(|word| !word.starts_with('-')).take(2).copied();
     let command = std::iter::once(name.as_str()).chain(words).collect::<Vec<_>>().join(" ");
     let limit = match program.limit {
         Duration::MAX => String::new(),
-        limit => format!(", at most {}", duration::text(limit)),
+        limit => format!(" (limit {})", duration::text(limit)),
     };
-    format!("waiting for `{command}` since {}{limit}", duration::text(waited))
+    format!("`{command}` has not ended after {}{limit}", duration::text(waited))
 }
 
 /// Kills a process group when it is dropped.
@@ -268,9 +268,9 @@ mod tests {
             waiting(&program, Duration::from_secs(70))
         };
         let limit = Duration::from_secs(120);
-        insta::assert_snapshot!(said("docker", &["image", "inspect", "--format", "x", "r"], limit), @"waiting for `docker image inspect` since 1 min 10 s, at most 2 min");
-        insta::assert_snapshot!(said("/opt/bin/nvidia-smi", &["--query-gpu=name"], limit), @"waiting for `nvidia-smi` since 1 min 10 s, at most 2 min");
-        insta::assert_snapshot!(said("/bin/vllm-perf", &["prompts", "--", "--model"], Duration::MAX), @"waiting for `vllm-perf prompts` since 1 min 10 s");
+        insta::assert_snapshot!(said("docker", &["image", "inspect", "--format", "x", "r"], limit), @"`docker image inspect` has not ended after 1 min 10 s (limit 2 min)");
+        insta::assert_snapshot!(said("/opt/bin/nvidia-smi", &["--query-gpu=name"], limit), @"`nvidia-smi` has not ended after 1 min 10 s (limit 2 min)");
+        insta::assert_snapshot!(said("/bin/vllm-perf", &["prompts", "--", "--model"], Duration::MAX), @"`vllm-perf prompts` has not ended after 1 min 10 s");
     }
 
     #[tokio::test]

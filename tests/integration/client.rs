@@ -328,7 +328,7 @@ async fn an_unusual_but_valid_answer_is_not_a_failure() {
     assert_eq!((result.summary.completed, result.summary.total_output_tokens), (4, 4 * 6));
     assert_eq!(result.summary.total_input_tokens, 4 * 4);
     let warnings = result.warnings();
-    let warning = "4 answers had no token count: their chunks were counted instead";
+    let warning = "4 answers had no token count: chunks were counted instead";
     assert!(warnings.iter().any(|text| text == warning), "{warnings:?}");
 }
 

@@ -54,7 +54,7 @@ fn a_mistake_is_one_line_at_once_and_nothing_is_written() {
         ("local", with(&[]), "there is no program `vllm` on PATH"),
         ("sim", with(&["--out", "file"]), "`file` is a file: give a folder as --out"),
         ("sim", with(&["--out", "/proc/out"]), "cannot write into `/proc`"),
-        ("sim", with(&["--case-timeout", "0s"]), "a limit of 0 lets nothing through"),
+        ("sim", with(&["--case-timeout", "0s"]), "a limit must be above 0"),
         ("vllm/vllm-openai:latest", with(&[]), "did you mean `image:vllm/vllm-openai:latest`?"),
         ("image:a/b:c", with(&[]), "install Docker, or give --head local:PATH"),
     ] {

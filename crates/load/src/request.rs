@@ -118,7 +118,11 @@ async fn exchange(
         }
         let (before, texts) = (reader.answer.tokens.len(), reader.answer.texts);
         let input = connection.buffer.get(..read.length).unwrap_or_default();
-        let complete = reader.take(input, read.arrived)?;
+        let was_done = reader.is_done();
+        let complete = match reader.take(input, read.arrived) {
+            Err(_) if was_done => return Ok(None),
+            taken => taken?,
+        };
         let texts = reader.answer.texts - texts;
         turns.estimate(turn, &mut reader.answer, before, texts, outgoing.epoch);
         if complete {

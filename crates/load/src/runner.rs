@@ -130,7 +130,7 @@ struct Slots {
     free: mpsc::UnboundedReceiver<Slot>,
 }
 
-/// A place, and since when it is free; `None` if it was never taken. It is free again when it is dropped.
+/// A place, and since when it is free; `None` if it was never taken.
 struct Slot {
     freed: Option<Instant>,
     back: mpsc::UnboundedSender<Slot>,
@@ -169,7 +169,7 @@ async fn run_requests(load: Load, finished: Arc<AtomicUsize>, stopped: oneshot::
     let client = Client { load: Arc::new(load), connections, clock, lags, turns, finished, begin };
     tokio::select! {
         () = client.send_all(&mut answers) => {}
-        // Where the sender is gone, nobody can stop the run.
+        // Where the sender is gone, the run cannot be stopped.
         () = async { if stopped.await.is_err() { std::future::pending().await } } => {}
     }
     let seconds = begin.elapsed().as_secs_f64();

@@ -44,7 +44,7 @@ struct Event {
     data: Vec<u8>,
     has_data: bool,
     is_error: bool,
-    /// Whether an item was given for it already.
+    /// Whether its error was given already.
     is_given: bool,
     comment: Vec<u8>,
 }
@@ -108,7 +108,7 @@ impl StreamParser {
             } else if let Some(data) = value(bytes, b"data") {
                 let data = line.end - data.len()..line.end;
                 if self.is_whole(data.clone()) {
-                    self.event.is_given = true;
+                    self.event.is_given = self.event.is_error;
                     return Some((Place::Buffer(data), self.event.is_error));
                 }
                 let event = &mut self.event;
@@ -216,6 +216,7 @@ mod tests {
             ("event: error\ndata: {\"a\":1}\n\ndata: {\"a\":2}\n\n", &["<error {\"a\":1}>", "{\"a\":2}"]),
             ("event: error\n: worker lost\n\nevent: end\ndata: x\n\n", &["<error worker lost>", "x"]),
             ("data: a\r\n\ndata: b\n\n", &["a", "b"]),
+            ("data: {\"a\":1}\nevent: error\n\n", &["{\"a\":1}", "<error >"]),
             (": before\n\nevent:error\n\nid: 4\nretry: 3\ndata: x\n\n", &["<error >", "x"]),
         ] {
             assert_eq!(texts(&[stream.as_bytes()]), parsed, "{stream:?}");

@@ -16,7 +16,7 @@ const LATE: Duration = Duration::from_micros(250);
 /// Reads in time have several tokens at least this many times as often as late ones, where the server sends them so.
 const TOGETHER: f64 = 0.5;
 
-/// Late reads with several tokens that are at most this share of all reads change no percentile that is used.
+/// Reads that are at most this share of all change no percentile that is used.
 const FEW: f64 = 0.005;
 
 /// Where the time of arrival is not known, a read after a longer pause was late: the self-check wakes the thread more often.
@@ -32,7 +32,8 @@ pub struct Turns {
     paused_from: AtomicU64,
     /// The begin of this period.
     resumed_at: AtomicU64,
-    /// Reads whose time of arrival was not known.
+    /// Reads, and those whose time of arrival was not known.
+    reads: AtomicU64,
     unknown: AtomicU64,
     in_time: ReadCounts,
     late: ReadCounts,
@@ -75,6 +76,7 @@ impl Turns {
             last: AtomicU64::new(0),
             paused_from: AtomicU64::new(0),
             resumed_at: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             in_time: ReadCounts::default(),
             late: ReadCounts::default(),
@@ -91,9 +93,9 @@ impl Turns {
         }
     }
 
-    /// Whether the time of arrival was known of every read.
+    /// Whether the time of arrival was known of nearly every read: the first timestamps of a machine may be missing.
     pub fn knows_arrivals(&self) -> bool {
-        self.unknown.load(Ordering::Relaxed) == 0
+        self.unknown.load(Ordering::Relaxed) as f64 <= FEW * self.reads.load(Ordering::Relaxed) as f64
     }
 
     /// Whether the server itself sends several tokens at once: reads in time have them about as often as late ones.
@@ -102,7 +104,7 @@ impl Turns {
         in_time > 0.0 && in_time > TOGETHER * self.late.share()
     }
 
-    /// Whether late reads may hide gaps between tokens although the server sends several at once: then nobody can tell which
+    /// Whether late reads may hide gaps between tokens although the server sends several at once: it is not known then which
     /// came together.
     pub fn hides_gaps(&self) -> bool {
         let several = self.late.several.load(Ordering::Relaxed) as f64;
@@ -115,8 +117,9 @@ impl Turns {
         self.now();
         let at = |nanoseconds: &AtomicU64| self.start + Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
         let (paused_from, resumed_at) = (at(&self.paused_from), at(&self.resumed_at));
-        if read.lag.is_none() && read.length > 0 {
-            self.unknown.fetch_add(1, Ordering::Relaxed);
+        if read.length > 0 {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.unknown.fetch_add(u64::from(read.lag.is_none()), Ordering::Relaxed);
         }
         let is_late = match read.lag {
             Some(lag) => lag > LATE,
@@ -124,9 +127,7 @@ impl Turns {
         };
         Turn { earliest: paused_from, arrived: read.arrived, is_late, is_last_known: read.lag.is_some() }
     }
-}
 
-impl Turns {
     /// Notes the likely times of the tokens from `first` on, which were read in `turn`, where they are not known. `texts` of
     /// them have a part of the answer: the others come with one that has.
     pub fn estimate(&self, turn: Turn, answer: &mut Answer, first: usize, texts: usize, epoch: Instant) {

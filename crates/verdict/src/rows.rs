@@ -207,8 +207,9 @@ fn add_other_work(case: &mut CaseFacts, [base, head]: [&[Repetition]; 2]) {
     if (base - head).abs() <= SAME_WORK * base.max(head) {
         return;
     }
-    let reason =
-        format!("its answers have {head:.0} tokens in all, those of base {base:.0}: the sides did different work");
+    let reason = format!(
+        "its answers have {head:.0} tokens on average over the repetitions, those of base {base:.0}: the sides did different work"
+    );
     let warning = Problem { side: Side::Head, repetition: 1, reason: reason.into() };
     if !case.warnings.contains(&warning) {
         case.warnings.push(warning);
@@ -329,7 +330,7 @@ mod tests {
             case.warnings.iter().map(|warning| warning.reason.raw().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(warnings([256, 256], [256, 255]), Vec::<String>::new());
-        let expected = "its answers have 64 tokens in all, those of base 256: the sides did different work";
+        let expected = "its answers have 64 tokens on average over the repetitions, those of base 256: the sides did different work";
         assert_eq!(warnings([256, 256], [64, 64]), [expected]);
     }
 

@@ -71,6 +71,7 @@ store: s3://ossci-benchmarks
             ("strategy: fast", false),
             ("environment: {max_outside_load: 35%}", true),
             ("environment: {max_outside_load: 1}", false),
+            ("environment: {max_distortion: 10%}", true),
             ("verdict: {fdr: 0.01}", true),
             ("verdict: {fdr: 1 %}", true),
             ("verdict: {fdr: 1}", false),

@@ -115,7 +115,7 @@ images:
 container: {memory: 64g, shm_size: 8g, pids: 4096}
 suite: my/tests
 strategy: screen
-environment: {max_outside_load: 35%}
+environment: {max_outside_load: 35%, max_distortion: 10%}
 verdict:
   min_effect: {throughput: 1.5%, median: 0.04, p99: 10 %, mean_itl_ms: 20%}
   direction: {tokens_per_second: lower}
@@ -172,7 +172,7 @@ matrix:
             suite: "my/tests".into(),
             allowed_folders: Vec::new(),
             strategy: Some(Strategy::Screen),
-            environment: EnvironmentConfig { max_outside_load: 0.35 },
+            environment: EnvironmentConfig { max_outside_load: 0.35, max_distortion: 0.1 },
             verdict: VerdictConfig {
                 min_effect: MinEffect {
                     throughput: 0.015,

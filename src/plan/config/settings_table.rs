@@ -84,6 +84,7 @@ mod tests {
         allowed_folders =  (Default)
         strategy = paired, or single without a base (Default)
         environment.max_outside_load = 20% (Default)
+        environment.max_distortion = 5% (Default)
         verdict.min_effect.throughput = 2% (Default)
         verdict.min_effect.median = 3% (Default)
         verdict.min_effect.p99 = 7% (File("vllm-perf.yml"))

@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use super::flag_definitions::Arguments;
 
 /// Flags of vLLM 0.32 that the native client lacks. A beginning that fits one of them is ambiguous, too.
-const OTHERS: [&str; 45] = [
+const OTHERS: [&str; 44] = [
     "asr-max-audio-len-sec",
     "asr-min-audio-len-sec",
     "bfcl-categories",
@@ -21,7 +21,6 @@ const OTHERS: [&str; 45] = [
     "hf-output-len",
     "hf-split",
     "hf-subset",
-    "insecure",
     "log-config-file",
     "lora-assignment",
     "lora-modules",

@@ -9,13 +9,10 @@ use vllm_load::{Answer, SelfCheck};
 use super::serving_metrics::{ServingResult, output_tokens, summarize};
 use crate::plan::serve_flags::Arguments;
 
-/// A metric that the client may have changed by more than this share is distorted.
-const MOST_DISTORTION: f64 = 0.05;
-
-/// A smaller change is not counted, in milliseconds: systems wake a thread no more exactly.
+/// A smaller change of a metric is not counted, in milliseconds: systems wake a thread no more exactly.
 const LEAST_DISTORTION_MS: f64 = 0.2;
 
-/// An offered rate, or tokens of an answer, below this share of what was asked for are told.
+/// An offered rate, or tokens of an answer, below this share of what was asked for are reported.
 const ENOUGH: f64 = 0.95;
 
 /// More tokens an event than this are told: vLLM's ITL is then the time between events.
@@ -87,7 +84,9 @@ impl ServingResult {
         let distorted = self.distorted();
         if let (false, Some(check)) = (distorted.is_empty(), &self.check) {
             let lag = check.client_lag_ms.map_or(String::new(), |lag| format!(" (p99 of its lag: {:.2} ms)", lag.p99));
-            warnings.push(format!("the client was late{lag}: more than 5 % off may be {}", distorted.join(", ")));
+            let (most, metrics) = (self.most_distortion * 100.0, distorted.join(", "));
+            warnings
+                .push(format!("the client was late{lag}: these metrics may be off by more than {most} %: {metrics}"));
         }
         let latencies: Vec<f64> = completed.iter().map(|answer| answer.latency() * 1000.0).collect();
         warnings.extend(self.check.iter().flat_map(|check| check.warnings(percentile(&sorted(&latencies), 50.0))));
@@ -96,12 +95,16 @@ impl ServingResult {
         let resent = self.answers.iter().filter(|answer| answer.client.was_resent).count();
         if resent > 0 {
             warnings.push(format!(
-                "{resent} requests were sent again: the server had closed their connection before it answered"
+                "{} sent again: the server had closed the connection before it answered",
+                counted(resent, "request was", "requests were")
             ));
         }
         let uncounted = completed.iter().filter(|answer| answer.output_tokens.is_none()).count();
         if uncounted > 0 {
-            warnings.push(format!("{uncounted} answers had no token count: their chunks were counted instead"));
+            warnings.push(format!(
+                "{} no token count: chunks were counted instead",
+                counted(uncounted, "answer had", "answers had")
+            ));
         }
         let at_once = completed.iter().filter(|answer| is_at_once(answer)).count();
         if 2 * at_once > completed.len() {
@@ -119,7 +122,7 @@ impl ServingResult {
         warnings
     }
 
-    /// Metrics whose most likely value, given how late the client was, differs by more than 5 % from the measured one.
+    /// Metrics whose most likely value, given how late the client was, differs too much from the measured one.
     pub fn distorted(&self) -> Vec<String> {
         let Some(check) = &self.check else { return Vec::new() };
         let likely: Vec<Option<Answer>> = self.answers.iter().map(Answer::estimated).collect();
@@ -134,7 +137,7 @@ impl ServingResult {
             let likely: IndexMap<String, f64> = likely.statistics.into_iter().chain(likely.unasked).collect();
             let differs = |(key, value): (&String, &f64)| {
                 let likely = likely.get(key).copied().unwrap_or(*value);
-                let most = (MOST_DISTORTION * value.min(likely)).max(LEAST_DISTORTION_MS);
+                let most = (self.most_distortion * value.min(likely)).max(LEAST_DISTORTION_MS);
                 (!key.starts_with("std_") && (likely - value).abs() > most).then(|| key.clone())
             };
             distorted.extend(self.times().filter_map(differs));
@@ -144,7 +147,7 @@ impl ServingResult {
         let late = self.times().filter(|(key, value)| {
             let is_of_one = key.contains("ttft") || key.contains("e2el") || key.contains("itl");
             let is_open = !check.knows_arrivals && is_of_one || check.hides_gaps && key.contains("itl");
-            is_open && !key.starts_with("std_") && lag > (MOST_DISTORTION * **value).max(LEAST_DISTORTION_MS)
+            is_open && !key.starts_with("std_") && lag > (self.most_distortion * **value).max(LEAST_DISTORTION_MS)
         });
         for (key, _) in late {
             if !distorted.contains(key) {
@@ -220,6 +223,10 @@ fn short_answers(completed: &[&Answer], arguments: &Arguments) -> Option<String>
     })
 }
 
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Whether an answer of several tokens came in one piece.
 fn is_at_once(answer: &Answer) -> bool {
     output_tokens(answer) > 1 && answer.latency() <= answer.ttft()
@@ -277,7 +284,10 @@ mod tests {
         };
         let distorted = result("", vec![late.clone(), late]);
         assert_eq!(distorted.distorted(), ["median_itl_ms", "p99_itl_ms"]);
-        assert_eq!(distorted.warnings(), ["the client was late: more than 5 % off may be median_itl_ms, p99_itl_ms"]);
+        assert_eq!(
+            distorted.warnings(),
+            ["the client was late: these metrics may be off by more than 5 %: median_itl_ms, p99_itl_ms"]
+        );
         let slow = ClientTimes { writing: 0.05, ..ClientTimes::default() };
         let distorted = result("", vec![Answer { client: slow, ..answer() }]).distorted();
         assert_eq!(distorted, ["mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms"]);
@@ -337,8 +347,8 @@ mod tests {
         let client = ClientTimes { was_resent: true, ..ClientTimes::default() };
         let at_once = Answer { tokens: vec![0.5; 4], output_tokens: None, client, ..answer() };
         insta::assert_snapshot!(result("", vec![at_once]).warnings().join("\n"), @r"
-        1 requests were sent again: the server had closed their connection before it answered
-        1 answers had no token count: their chunks were counted instead
+        1 request was sent again: the server had closed the connection before it answered
+        1 answer had no token count: chunks were counted instead
         1 of 1 answers came with all tokens at once: their TPOT is 0 and their TTFT holds the rest
         ");
         let none = Answer { tokens: vec![0.5], texts: 0, output_tokens: Some(0), requested_tokens: 0, ..answer() };

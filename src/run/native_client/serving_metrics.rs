@@ -7,6 +7,9 @@ use vllm_load::{Answer, OfferedRate, SelfCheck};
 
 use crate::plan::serve_flags::{Arguments, LoadFlags, Objective, Timing};
 
+/// A metric that the client may have changed by more than this share is distorted, where no setting says otherwise.
+const MOST_DISTORTION: f64 = 0.05;
+
 /// The result of a load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServingResult {
@@ -22,6 +25,8 @@ pub struct ServingResult {
     pub check: Option<SelfCheck>,
     /// The request rate by the due times, and as it was sent.
     pub offered: OfferedRate,
+    /// Share by which the client may change a metric.
+    pub most_distortion: f64,
 }
 
 /// The metrics of a load.
@@ -173,7 +178,15 @@ impl ServingResult {
     /// The result of a load.
     pub fn new(arguments: Arguments, ended: Timestamp, answers: Vec<Answer>, duration: f64) -> Self {
         let summary = summarize(&answers, duration, &arguments);
-        Self { arguments, ended, answers, summary, check: None, offered: OfferedRate::default() }
+        Self {
+            arguments,
+            ended,
+            answers,
+            summary,
+            check: None,
+            offered: OfferedRate::default(),
+            most_distortion: MOST_DISTORTION,
+        }
     }
 
     /// Adds what the client measured of itself.
