@@ -476,6 +476,30 @@ async fn an_interrupted_bench_serve_exits_130_and_leaves_no_file() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_bench_serve_keeps_what_was_measured() {
+    // The first two requests end at once; the third is silent.
+    let faults = vec!["stall@3".parse().unwrap(), "stall@4".parse().unwrap()];
+    let port = start(Simulation { faults, ..Simulation::new("ttft=1ms,itl=1ms".parse().unwrap(), "m") }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let command = format!(
+        "bench serve --model m --port {port} --num-prompts 9 --max-concurrency 1 --random-output-len 4 --save-result \
+         --result-dir {} --result-filename r.json",
+        folder.path().display()
+    );
+    let piped = std::process::Stdio::piped;
+    let child = program(&command).stdout(piped()).stderr(piped()).spawn().unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("interrupted: 2 of 9 requests were completed; wrote "), "{stderr}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("Output token throughput"));
+    assert_eq!(read(folder.path().join("r.json.partial"))["completed"], Value::from(2));
+    assert!(!folder.path().join("r.json").exists(), "it is not the result of the load that was asked for");
+}
+
 /// A TLS proxy to `port`, with the certificate of the test data. Gives its port.
 async fn serve_tls(port: u16) -> u16 {
     use rustls::pki_types::pem::PemObject;
@@ -506,21 +530,26 @@ async fn serve_tls(port: u16) -> u16 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_behind_tls_is_measured_where_its_certificate_is_trusted() {
     let port = serve_tls(serve("ttft=1ms,itl=1ms", "m").await).await;
-    let run = async |authority: &'static str| {
+    let run = async |authority: &'static str, flags: &'static str| {
         let words = format!(
-            "bench serve --model m --base-url https://127.0.0.1:{port} --num-prompts 5 --max-concurrency 2 --random-output-len 3"
+            "bench serve --model m --base-url https://127.0.0.1:{port} --num-prompts 5 --max-concurrency 2 \
+             --random-output-len 3 {flags}"
         );
         let run = move || program(&words).env("SSL_CERT_FILE", authority).output().unwrap();
         let output = tokio::task::spawn_blocking(run).await.unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/authority.pem");
-    let (code, printed, stderr) = run(authority).await;
+    let (code, printed, stderr) = run(authority, "").await;
     assert_eq!(code, Some(0), "{printed}{stderr}");
     assert!(printed.contains("Total generated tokens:                  15"), "{printed}");
     // An authority that did not sign the certificate of the server.
-    let (code, printed, stderr) = run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/server.pem")).await;
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/server.pem");
+    let (code, printed, stderr) = run(other, "").await;
     assert_ne!(code, Some(0), "{printed}{stderr}");
+    let (code, printed, stderr) = run(other, "--insecure").await;
+    assert_eq!(code, Some(0), "{printed}{stderr}");
+    assert!(stderr.contains("WARNING: --insecure") && stderr.contains("certificate of the server was not checked"));
 }
 
 #[test]
