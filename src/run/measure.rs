@@ -32,7 +32,7 @@ use crate::system::output::OutputFolder;
 use crate::system::process::Processes;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
-use crate::system::{docker, host, noise_store};
+use crate::system::{docker, host, noise_store, results_folder};
 
 /// What the person can do about noise that could not be stored.
 const NOT_STORED: &str =
@@ -246,7 +246,8 @@ impl Measure<'_> {
             subject,
             cases: plan.cases.iter().map(CaseFacts::from).collect(),
             base: match recorded {
-                Some(recorded) => recorded.repetitions,
+                // A run without a result has nothing to compare.
+                Some(recorded) => recorded.repetitions(&results_folder::repetitions(out.root()).unwrap_or_default()),
                 None => collect::repetitions(plan, out, journal, Side::Base)?,
             },
             head: collect::repetitions(plan, out, journal, Side::Head)?,

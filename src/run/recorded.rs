@@ -8,7 +8,7 @@ use vllm_verdict::side::Side;
 use vllm_verdict::v1::{Comparison, SideFacts};
 
 use crate::exit::Classify;
-use crate::result;
+use crate::result::{Folder, identity};
 use crate::run::collect;
 use crate::run::fingerprint::Fingerprint;
 use crate::system::{regular_file, results_folder};
@@ -17,7 +17,8 @@ use crate::system::{regular_file, results_folder};
 pub struct Recorded {
     folder: PathBuf,
     pub facts: SideFacts,
-    pub repetitions: Vec<Repetition>,
+    /// One for each repetition.
+    folders: Vec<Folder>,
 }
 
 impl Recorded {
@@ -31,8 +32,15 @@ impl Recorded {
         let comparison: Comparison =
             serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
         let unknown = SideFacts { target: folder.display().to_string().into(), ..SideFacts::default() };
-        let repetitions = results_folder::repetitions(folder)?.iter().map(result::Folder::repetition).collect();
-        Ok(Self { folder: folder.to_owned(), facts: comparison.subject.head.unwrap_or(unknown), repetitions })
+        let folders = results_folder::repetitions(folder)?;
+        Ok(Self { folder: folder.to_owned(), facts: comparison.subject.head.unwrap_or(unknown), folders })
+    }
+
+    /// Its repetitions as the base of `head`, the repetitions of this run: cases that measured something else have no value.
+    pub fn repetitions(&self, head: &[Folder]) -> Vec<Repetition> {
+        let mut repetitions: Vec<Repetition> = self.folders.iter().map(Folder::repetition).collect();
+        identity::keep_apart(&mut repetitions, &identity::unlike(&self.folders, head));
+        repetitions
     }
 
     /// The fingerprints of its repetitions, where they have one.
@@ -41,6 +49,6 @@ impl Recorded {
             let folder = self.folder.join(Side::Head.as_str()).join(format!("{number:02}"));
             Some((Side::Base, number, collect::fingerprint(&folder)?))
         };
-        (1..=self.repetitions.len() as u32).filter_map(of)
+        (1..=self.folders.len() as u32).filter_map(of)
     }
 }

@@ -18,7 +18,7 @@ use crate::run::journal::Journal;
 /// Runs what the journal does not have yet and returns how the run was conducted. Failed cases are in the journal; the
 /// error is an output folder that cannot be read or written.
 pub async fn run(session: &Session<'_>, state: &mut RunState<'_>, journal: &mut Journal) -> Result<Conduct> {
-    Rounds { session, state, journal, is_warm: false, given_up: IndexMap::new() }.run().await
+    Rounds { session, state, journal, is_warm: false, is_out_of_budget: false, given_up: IndexMap::new() }.run().await
 }
 
 /// The rounds of a run in progress.
@@ -27,6 +27,8 @@ struct Rounds<'r, 's, 'a> {
     state: &'r mut RunState<'a>,
     journal: &'r mut Journal,
     is_warm: bool,
+    /// Whether a round ended because of the budget.
+    is_out_of_budget: bool,
     /// Why cases are not measured any more, and how many at once.
     given_up: IndexMap<String, usize>,
 }
@@ -41,7 +43,7 @@ impl Rounds<'_, '_, '_> {
         while let Some(round) = strategy::next(plan.strategy, plan.pairs, last, cases) {
             let ran = self.round(&round).await?;
             let planned = round.pairs.1 + 1 - round.pairs.0;
-            if ran < planned && self.given_up.is_empty() {
+            if ran < planned && std::mem::take(&mut self.is_out_of_budget) {
                 let notice = self.left_out(&round, ran, planned);
                 self.session.progress.say(&notice);
                 conduct.notices.push(notice.into());
@@ -157,6 +159,7 @@ impl Rounds<'_, '_, '_> {
             // The first pair of a round always runs, or the round would have no result. A second look needs none.
             let fit = if index > 0 || round.phase == Phase::MorePairs { fit } else { fit.max(1) };
             if fit == 0 {
+                self.is_out_of_budget = true;
                 break;
             }
             let planned = done + fit;

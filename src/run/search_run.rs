@@ -42,7 +42,8 @@ pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) ->
             run.session.progress.expect_more(1);
             run.measure(&probe, Some(server)).await?;
             if run.session.is_over_budget_after(Duration::ZERO) {
-                break;
+                // Without a summary the search has not ended: a resumed run goes on with it.
+                return Ok(());
             }
         }
         probes.insert(concurrency, is_met(run, search, &probe)?.unwrap_or(false));

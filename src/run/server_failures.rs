@@ -1,9 +1,9 @@
-//! When servers and cases of a side are given up, so that a hopeless run ends early: after they failed twice in the same
-//! way. Failures that cost little, of a client whose server is well, are not counted.
+//! When servers and cases of a side are given up: after they failed twice in the same way. Failures of a client alone, whose
+//! server still runs, are not counted.
 
 use std::collections::HashMap;
 
-/// How often in a row the same failure is waited for.
+/// Failures of one kind before the rest is given up.
 const LIMIT: u32 = 2;
 
 /// The failures of one side so far: servers that did not start or that ended, and cases that did not end in time.
@@ -27,7 +27,9 @@ struct Failure {
 impl Failure {
     fn count(known: Option<&Self>, reason: &str, said: String) -> Self {
         let times = match known {
-            Some(known) if same_way(&known.reason) == same_way(reason) => known.times + 1,
+            Some(known) if same_way(&known.reason) == same_way(reason) && same_words(&known.reason, reason) => {
+                known.times + 1
+            }
             _ => 1,
         };
         Self { reason: reason.to_owned(), times, said }
@@ -83,14 +85,24 @@ fn said(failure: Option<&Failure>) -> Option<&str> {
     failure.filter(|failure| failure.times >= LIMIT).map(|failure| failure.said.as_str())
 }
 
+/// Whether the last words in two reasons are the same but for numbers, or one has none.
+fn same_words(one: &str, other: &str) -> bool {
+    let words = |reason: &str| Some(without_numbers(reason.split_once("last words: ")?.1));
+    words(one).zip(words(other)).is_none_or(|(one, other)| one == other)
+}
+
 /// A reason without its log, and without its numbers, which are ports, process ids and times. Where the server ended, what its
 /// client saw of that does not count.
 pub fn same_way(reason: &str) -> String {
     let end = [" (log: ", " (server log: "].iter().filter_map(|log| reason.find(log)).min();
     let reason = &reason[..end.unwrap_or(reason.len())];
     let reason = if reason.starts_with("the server ") { reason.split("; ").next().unwrap_or(reason) } else { reason };
+    without_numbers(reason)
+}
+
+fn without_numbers(text: &str) -> String {
     let mut way = String::new();
-    for letter in reason.chars() {
+    for letter in text.chars() {
         match letter {
             '0'..='9' if way.ends_with('#') => {}
             '0'..='9' => way.push('#'),
@@ -115,6 +127,16 @@ mod tests {
         failures.did_not_start(second, "head/01/server-2.log");
         assert!(failures.all_given_up().unwrap().contains("head/01/server-2.log"));
         assert_eq!(failures.cause("any"), Some(second));
+    }
+
+    #[test]
+    fn servers_that_end_with_other_words_do_not_fail_in_the_same_way() {
+        let mut failures = ServerFailures::default();
+        failures.did_not_start("it ended with exit status: 1 (log: a, last words: \"401: the model is gated\")", "a");
+        failures.did_not_start("it ended with exit status: 1 (log: b, last words: \"out of memory: 17 GiB\")", "b");
+        assert_eq!(failures.all_given_up(), None);
+        failures.did_not_start("it ended with exit status: 1 (log: c, last words: \"out of memory: 19 GiB\")", "c");
+        assert!(failures.all_given_up().is_some());
     }
 
     #[test]

@@ -80,10 +80,14 @@ fn noise_that_a_store_refuses_costs_no_report_and_is_added_once_by_resuming() {
         let flags = ["--only", TWO_CASES, "--pairs", "2", "--store", store];
         run(&out, "sim:itl=1ms", "sim:itl=1ms", &[&flags, more].concat()).output().unwrap()
     };
-    let refused = start("/proc/no-store", &[]);
-    code(&refused, 4);
-    assert!(text(&refused).contains("--resume with the same flags adds it"), "{}", text(&refused));
-    assert!(out.join("comment.md").is_file());
+    let (file, below) = (folder.path().join("file"), folder.path().join("file/store"));
+    fs::write(&file, "not a store").unwrap();
+    for (number, place) in ["/proc/no-store", file.to_str().unwrap(), below.to_str().unwrap()].into_iter().enumerate() {
+        let refused = start(place, if number == 0 { &[] } else { &["--resume"] });
+        code(&refused, 4);
+        assert!(text(&refused).contains("--resume with the same flags adds it"), "{place}: {}", text(&refused));
+        assert!(out.join("comment.md").is_file());
+    }
     let report = comparison(&out);
     for _ in 0..2 {
         code(&start(store.to_str().unwrap(), &["--resume"]), 0);
@@ -95,19 +99,21 @@ fn noise_that_a_store_refuses_costs_no_report_and_is_added_once_by_resuming() {
 #[test]
 fn a_finished_run_that_is_resumed_keeps_its_report() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let start = |more: &[&str]| {
-        let flags = ["--only", TWO_CASES, "--pairs", "2"];
-        run(&out, "sim:itl=1ms", "sim:itl=2ms", &[&flags, more].concat()).output().unwrap()
-    };
-    code(&start(&[]), 0);
-    let first = comparison(&out);
-    std::thread::sleep(Duration::from_millis(1100));
-    code(&start(&["--resume"]), 0);
-    let again = comparison(&out);
-    assert!(first.subject.head.as_ref().unwrap().vllm_version.is_some());
-    let all = |comparison: &Comparison| serde_json::to_value(comparison).unwrap();
-    assert_eq!(all(&first), all(&again));
+    for strategy in ["paired", "single", "screen"] {
+        let out = folder.path().join(strategy);
+        let start = |more: &[&str]| {
+            let flags = ["--only", TWO_CASES, "--pairs", "2", "--strategy", strategy];
+            run(&out, "sim:itl=1ms", "sim:itl=2ms", &[&flags, more].concat()).output().unwrap()
+        };
+        code(&start(&[]), 0);
+        let first = comparison(&out);
+        std::thread::sleep(Duration::from_millis(1100));
+        code(&start(&["--resume"]), 0);
+        let again = comparison(&out);
+        assert!(first.subject.head.as_ref().unwrap().vllm_version.is_some());
+        let all = |comparison: &Comparison| serde_json::to_value(comparison).unwrap();
+        assert_eq!(all(&first), all(&again), "{strategy}");
+    }
 }
 
 #[test]
@@ -309,12 +315,17 @@ async fn the_note_on_the_pull_request_is_taken_back_when_the_run_ends_without_a_
     code(&on_github(&mut program(&["publish", first.to_str().unwrap()])), 0);
     let before = body();
     assert_eq!(before.len(), 1);
-    let second = folder.path().join("second");
-    fs::create_dir(&second).unwrap();
-    fs::write(second.join("results"), "not a folder").unwrap();
-    let failed = start(&second);
-    code(&failed, 4);
-    let edits = fake.world(|world| world.seen.iter().filter(|seen| seen.method == "PATCH").count());
-    assert!(edits >= 2, "the note was there");
-    assert_eq!(body(), before);
+    // What the report needs is a file or a folder that cannot be replaced.
+    for (number, name) in (1..).zip(["results", "comparison.json", "comment.md"]) {
+        let out = folder.path().join(format!("again-{number}"));
+        fs::create_dir(&out).unwrap();
+        match name {
+            "results" => fs::write(out.join(name), "not a folder").unwrap(),
+            _ => fs::create_dir_all(out.join(name).join("in the way")).unwrap(),
+        }
+        code(&start(&out), 4);
+        let edits = fake.world(|world| world.seen.iter().filter(|seen| seen.method == "PATCH").count());
+        assert!(edits >= 2 * number, "{name}: the note was there");
+        assert_eq!(body(), before, "{name}");
+    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use vllm_load::numbers::{mean, percentile, sorted};
 use vllm_load::{Answer, SelfCheck};
 
-use super::serving_metrics::{ServingResult, output_tokens, summarize};
+use super::serving_metrics::{ServingResult, Summary, output_tokens, summarize};
 use crate::plan::serve_flags::Arguments;
 
 /// A smaller change of a metric is not counted, in milliseconds: systems wake a thread no more exactly.
@@ -125,6 +125,7 @@ impl ServingResult {
     /// Metrics whose most likely value, given how late the client was, differs too much from the measured one.
     pub fn distorted(&self) -> Vec<String> {
         let Some(check) = &self.check else { return Vec::new() };
+        let times = self.times();
         let likely: Vec<Option<Answer>> = self.answers.iter().map(Answer::estimated).collect();
         let mut distorted = Vec::new();
         if likely.iter().any(Option::is_some) {
@@ -133,18 +134,20 @@ impl ServingResult {
                 .zip(&self.answers)
                 .map(|(likely, answer)| likely.unwrap_or_else(|| answer.clone()))
                 .collect();
+            let more = self.more_times(&likely.iter().filter(|answer| answer.failure.is_none()).collect::<Vec<_>>());
             let likely = summarize(&likely, self.summary.duration, &self.arguments);
-            let likely: IndexMap<String, f64> = likely.statistics.into_iter().chain(likely.unasked).collect();
+            let likely: IndexMap<String, f64> =
+                likely.statistics.into_iter().chain(likely.unasked).chain(more).collect();
             let differs = |(key, value): (&String, &f64)| {
                 let likely = likely.get(key).copied().unwrap_or(*value);
                 let most = (self.most_distortion * value.min(likely)).max(LEAST_DISTORTION_MS);
                 (!key.starts_with("std_") && (likely - value).abs() > most).then(|| key.clone())
             };
-            distorted.extend(self.times().filter_map(differs));
+            distorted.extend(times.iter().filter_map(differs));
         }
         // Where times of arrival are not known, a lag of the client is in all times but TPOT, which is a mean over many.
         let lag = check.client_lag_ms.map_or(0.0, |lag| lag.p99);
-        let late = self.times().filter(|(key, value)| {
+        let late = times.iter().filter(|(key, value)| {
             let is_of_one = key.contains("ttft") || key.contains("e2el") || key.contains("itl");
             let is_open = !check.knows_arrivals && is_of_one || check.hides_gaps && key.contains("itl");
             is_open && !key.starts_with("std_") && lag > (self.most_distortion * **value).max(LEAST_DISTORTION_MS)
@@ -157,9 +160,10 @@ impl ServingResult {
         distorted
     }
 
-    /// The times of the result, asked for or not.
-    fn times(&self) -> impl Iterator<Item = (&String, &f64)> {
-        self.summary.statistics.iter().chain(&self.summary.unasked)
+    /// The times of the result, asked for or not, and those that vLLM does not write.
+    fn times(&self) -> IndexMap<String, f64> {
+        let Summary { statistics, unasked, .. } = self.summary.clone();
+        statistics.into_iter().chain(unasked).chain(self.more_times(&self.completed().collect::<Vec<_>>())).collect()
     }
 
     fn completed(&self) -> impl Iterator<Item = &Answer> {
@@ -290,7 +294,9 @@ mod tests {
         );
         let slow = ClientTimes { writing: 0.05, ..ClientTimes::default() };
         let distorted = result("", vec![Answer { client: slow, ..answer() }]).distorted();
-        assert_eq!(distorted, ["mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms"]);
+        let of_ttft = ["mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms"];
+        let of_first_token = ["mean_first_token_ms", "median_first_token_ms", "p99_first_token_ms"];
+        assert_eq!(distorted, [of_ttft, of_first_token].concat());
     }
 
     #[test]
