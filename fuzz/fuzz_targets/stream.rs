@@ -84,7 +84,7 @@ fn step(
                     };
                     let content = |chunk: &Chunk<'_>| {
                         let (text, reason) = (chunk.text().into_owned(), chunk.finish_reason().map(|it| it.into_owned()));
-                        (chunk.has_choice(), chunk.has_text(), text, reason, chunk.error(), chunk.usage)
+                        (chunk.has_choice(), chunk.has_token(), chunk.has_text(), text, reason, chunk.error(), chunk.usage)
                     };
                     let mut fresh = ChunkParser::default();
                     let alone = fresh.read(data).as_ref().map(content).ok();

@@ -321,7 +321,7 @@ async fn an_unusual_but_valid_answer_is_not_a_failure() {
         let result = measure_faults(valid, &format!("{interface} --num-prompts 9 --max-concurrency 2")).await;
         assert!(result.failures().is_empty(), "{interface}: {:?}", result.failures());
         assert_eq!(result.summary.total_output_tokens, 9 * 6, "{interface}");
-        assert!(result.answers.iter().all(|answer| answer.texts == 6), "{interface}");
+        assert!(result.answers.iter().all(|answer| answer.token_events == 6), "{interface}");
     }
 
     let result = measure_faults("no-usage@*", "--num-prompts 4").await;

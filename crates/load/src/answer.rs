@@ -13,10 +13,10 @@ pub struct Answer {
     pub sent: f64,
     /// When each event with a choice arrived, in order. `vllm bench serve` counts each as a token.
     pub tokens: Vec<f64>,
-    /// When the first event with a part of the answer arrived: a chat begins with an event that has only the role.
-    pub first_text: Option<f64>,
-    /// Events with a part of the answer. Some servers send several tokens in one event.
-    pub texts: usize,
+    /// When the first event with a token arrived: a chat begins with an event that has only the role.
+    pub first_token: Option<f64>,
+    /// Events with a token; its text may be empty. Some servers send several tokens in one event.
+    pub token_events: usize,
     /// What the client measured of its own work on this request.
     pub client: ClientTimes,
     /// Tokens of the prompt by the server's count; 0 if the server sent none.

@@ -203,9 +203,9 @@ fn take_chunk(
     if chunk.has_choice() {
         answer.tokens.push(arrived);
         bound.check_pieces(answer.tokens.len())?;
-        if chunk.has_text() {
-            answer.texts += 1;
-            answer.first_text.get_or_insert(arrived);
+        if chunk.has_token() {
+            answer.token_events += 1;
+            answer.first_token.get_or_insert(arrived);
         }
         if keep_text {
             answer.text.push_str(&chunk.text());
@@ -357,19 +357,19 @@ mod tests {
     }
 
     #[test]
-    fn the_first_text_is_not_the_role_and_tokens_are_not_events() {
+    fn the_first_token_is_not_the_role_and_tokens_are_not_events() {
         let body = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n\
             data: {\"choices\":[{\"delta\":{\"content\":\"ten tokens\"}}]}\n\n\
             data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
             data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":10}}\n\ndata: [DONE]\n\n";
         let (answer, failure) = of_stream(body);
         assert_eq!(failure, "");
-        assert_eq!((answer.tokens.len(), answer.texts, answer.output_tokens), (3, 1, Some(10)));
-        assert!(answer.first_text.is_some());
+        assert_eq!((answer.tokens.len(), answer.token_events, answer.output_tokens), (3, 2, Some(10)));
+        assert!(answer.first_token.is_some());
         let none = "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"stop\"}]}\n\n\
             data: {\"choices\":[],\"usage\":{\"completion_tokens\":0}}\n\ndata: [DONE]\n\n";
         let (answer, failure) = of_stream(none);
-        assert_eq!((failure.as_str(), answer.output_tokens, answer.first_text), ("", Some(0), None));
+        assert_eq!((failure.as_str(), answer.output_tokens), ("", Some(0)));
     }
 
     #[test]

@@ -117,6 +117,8 @@ struct Delta<'a> {
     tool_calls: Option<&'a RawValue>,
     #[serde(borrow)]
     function_call: Option<&'a RawValue>,
+    #[serde(borrow)]
+    role: Option<&'a RawValue>,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for FirstChoice<'a> {
@@ -195,6 +197,13 @@ impl<'a> Chunk<'a> {
         choice.text.iter().chain(of_delta.iter().flatten().flatten()).any(is_there)
     }
 
+    /// Whether it has a token. The text of a token may be empty, as that of a part of a character; an event with nothing but the
+    /// role of a chat has none.
+    pub fn has_token(&self) -> bool {
+        let role = self.choices.0.as_ref().and_then(|choice| choice.delta.as_ref()?.role);
+        self.has_choice() && (role.is_none() || self.has_text())
+    }
+
     /// The text of the first choice; empty if it has none.
     pub fn text(&self) -> Cow<'a, str> {
         self.raw_text().and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default()
@@ -229,7 +238,7 @@ impl<'a> Chunk<'a> {
         let choice = self.choices.0.as_ref();
         let delta = choice.and_then(|choice| choice.delta.as_ref());
         let has_more = delta.is_some_and(|delta| {
-            [delta.reasoning, delta.reasoning_content, delta.refusal, delta.tool_calls, delta.function_call]
+            [delta.role, delta.reasoning, delta.reasoning_content, delta.refusal, delta.tool_calls, delta.function_call]
                 .iter()
                 .any(Option::is_some)
         });
@@ -291,7 +300,12 @@ mod tests {
         ] {
             let data = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
             assert_eq!(facts(data.as_bytes()).unwrap().1, has_text, "{delta}");
+            assert!(Chunk::parse(data.as_bytes()).unwrap().has_token(), "{delta}");
         }
+        let role = br#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#;
+        assert!(!Chunk::parse(role).unwrap().has_token());
+        let both = br#"{"choices":[{"delta":{"role":"assistant","content":"a"}}]}"#;
+        assert!(Chunk::parse(both).unwrap().has_token());
     }
 
     #[test]

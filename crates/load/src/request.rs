@@ -116,15 +116,15 @@ async fn exchange(
             }
             return Err(Failure::Lost("the server closed it before the answer was complete".to_owned()));
         }
-        let (before, texts) = (reader.answer.tokens.len(), reader.answer.texts);
+        let (before, events) = (reader.answer.tokens.len(), reader.answer.token_events);
         let input = connection.buffer.get(..read.length).unwrap_or_default();
         let was_done = reader.is_done();
         let complete = match reader.take(input, read.arrived) {
             Err(_) if was_done => return Ok(None),
             taken => taken?,
         };
-        let texts = reader.answer.texts - texts;
-        turns.estimate(turn, &mut reader.answer, before, texts, outgoing.epoch);
+        let events = reader.answer.token_events - events;
+        turns.estimate(turn, &mut reader.answer, before, events, outgoing.epoch);
         if complete {
             reader.conclude(read.arrived)?;
             return Ok(reader.keeps_connection().then_some(connection));

@@ -128,13 +128,13 @@ impl Turns {
         Turn { earliest: paused_from, arrived: read.arrived, is_late, is_last_known: read.lag.is_some() }
     }
 
-    /// Notes the likely times of the tokens from `first` on, which were read in `turn`, where they are not known. `texts` of
-    /// them have a part of the answer: the others come with one that has.
-    pub fn estimate(&self, turn: Turn, answer: &mut Answer, first: usize, texts: usize, epoch: Instant) {
+    /// Notes the likely times of the tokens from `first` on, which were read in `turn`, where they are not known. `events`
+    /// of them have a token: the others come with one that has.
+    pub fn estimate(&self, turn: Turn, answer: &mut Answer, first: usize, events: usize, epoch: Instant) {
         let reads = if turn.is_late { &self.late } else { &self.in_time };
-        reads.add(texts);
-        let is_known = turn.is_last_known && texts < 2;
-        if turn.is_late && texts > 0 && !is_known {
+        reads.add(events);
+        let is_known = turn.is_last_known && events < 2;
+        if turn.is_late && events > 0 && !is_known {
             turn.spread(answer, first, epoch);
         }
     }

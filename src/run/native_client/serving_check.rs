@@ -36,11 +36,11 @@ pub struct ClientKeys {
     offered_request_rate: Option<f64>,
     /// Output tokens that the requests with an answer asked for.
     requested_output_tokens: u64,
-    /// Output tokens an event with text.
+    /// Output tokens an event with a token.
     tokens_per_event: f64,
     /// Most output tokens in one second of the load. vLLM's `max_output_tokens_per_s` counts events.
     peak_output_tokens_per_s: f64,
-    /// `mean_first_token_ms`, ...: the time to the first event with text; and, with a wait in the client,
+    /// `mean_first_token_ms`, ...: the time to the first event with a token; and, with a wait in the client,
     /// `mean_ttft_including_client_queue_ms`, ...
     #[serde(flatten)]
     times: IndexMap<String, f64>,
@@ -189,7 +189,7 @@ impl ServingResult {
                 times.insert(format!("{name}_{key}_ms"), value * 1000.0);
             }
         };
-        let first = |answer: &&Answer| answer.first_text.map(|first| first - answer.sent);
+        let first = |answer: &&Answer| answer.first_token.map(|first| first - answer.sent);
         add("first_token", completed.iter().filter_map(first).collect());
         let load = &self.arguments.load;
         if load.max_concurrency.is_some() && load.request_rate.is_finite() {
@@ -238,7 +238,7 @@ fn is_at_once(answer: &Answer) -> bool {
 
 fn tokens_per_event(completed: &[&Answer]) -> f64 {
     let tokens: u64 = completed.iter().map(|answer| output_tokens(answer)).sum();
-    let events: usize = completed.iter().map(|answer| answer.texts).sum();
+    let events: usize = completed.iter().map(|answer| answer.token_events).sum();
     if events == 0 { 0.0 } else { tokens as f64 / events as f64 }
 }
 
@@ -273,8 +273,15 @@ mod tests {
 
     fn answer() -> Answer {
         let tokens = arrivals(0.5, &[0.1; 3]);
-        let first_text = tokens.first().copied();
-        Answer { tokens, first_text, texts: 4, output_tokens: Some(4), requested_tokens: 4, ..Answer::default() }
+        let first_token = tokens.first().copied();
+        Answer {
+            tokens,
+            first_token,
+            token_events: 4,
+            output_tokens: Some(4),
+            requested_tokens: 4,
+            ..Answer::default()
+        }
     }
 
     #[test]
@@ -338,8 +345,13 @@ mod tests {
 
     #[test]
     fn tokens_stand_beside_events() {
-        let packed =
-            Answer { output_tokens: Some(40), requested_tokens: 40, first_text: Some(0.6), texts: 3, ..answer() };
+        let packed = Answer {
+            output_tokens: Some(40),
+            requested_tokens: 40,
+            first_token: Some(0.6),
+            token_events: 3,
+            ..answer()
+        };
         let result = result("", vec![packed]);
         let keys = serde_json::to_value(result.client_keys()).unwrap();
         let number = |key: &str| keys[key].as_f64().unwrap();
@@ -357,7 +369,8 @@ mod tests {
         1 answer had no token count: chunks were counted instead
         1 of 1 answers came with all tokens at once: their TPOT is 0 and their TTFT holds the rest
         ");
-        let none = Answer { tokens: vec![0.5], texts: 0, output_tokens: Some(0), requested_tokens: 0, ..answer() };
+        let none =
+            Answer { tokens: vec![0.5], token_events: 0, output_tokens: Some(0), requested_tokens: 0, ..answer() };
         assert_eq!(result("", vec![none]).warnings(), Vec::<String>::new());
     }
 }
