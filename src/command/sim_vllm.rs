@@ -17,7 +17,7 @@ use vllm_load::sim::{self, Pace};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
-use crate::run::native_client::{self, draw, serving_summary};
+use crate::run::native_client::{self, ServingResult, draw, serving_summary};
 use loopback_server::simulation;
 use sim_flags::SimFlags;
 use sim_output::print;
@@ -55,6 +55,8 @@ pub async fn run(argv: Vec<String>, env: &Environment) -> Result<()> {
             let arguments = serve_flags::parse(argv.get(2..).unwrap_or_default()).mistake()?;
             let prompts = draw::draw(&arguments, env)?;
             let result = native_client::run(&arguments, prompts, None, |_, _| ()).await?;
+            // vLLM's client does not measure itself.
+            let result = ServingResult { check: None, ..result };
             native_client::save(&arguments, &result, env)?;
             print(serving_summary::block(&result).trim_end())
         }

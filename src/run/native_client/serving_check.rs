@@ -140,7 +140,7 @@ impl ServingResult {
                 likely.statistics.into_iter().chain(likely.unasked).chain(more).collect();
             let differs = |(key, value): (&String, &f64)| {
                 let likely = likely.get(key).copied().unwrap_or(*value);
-                let most = (self.most_distortion * value.min(likely)).max(LEAST_DISTORTION_MS);
+                let most = (self.most_distortion * value.max(likely)).max(LEAST_DISTORTION_MS);
                 (!key.starts_with("std_") && (likely - value).abs() > most).then(|| key.clone())
             };
             distorted.extend(times.iter().filter_map(differs));
