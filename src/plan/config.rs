@@ -151,7 +151,7 @@ impl Section for EnvironmentConfig {
         );
         walk.key(
             "max_distortion",
-            "Share by which the load client may change a metric because it was late. Above it, the repetition is run again, at most twice, and then the metric is not measured.",
+            "Share by which the load client may change a metric because it was late. Above it, the repetition is run again, at most twice, and then the metric is not measured. 99% or more: never.",
             &mut self.max_distortion,
             SHARE,
         );

@@ -9,6 +9,9 @@ use vllm_load::{Answer, SelfCheck};
 use super::serving_metrics::{ServingResult, Summary, output_tokens, summarize};
 use crate::plan::serve_flags::Arguments;
 
+/// A limit from which on no metric counts as distorted: even one that was measured as 0.
+const ANY_DISTORTION: f64 = 0.99;
+
 /// A smaller change of a metric is not counted, in milliseconds: systems wake a thread no more exactly.
 const LEAST_DISTORTION_MS: f64 = 0.2;
 
@@ -124,7 +127,9 @@ impl ServingResult {
 
     /// Metrics whose most likely value, given how late the client was, differs too much from the measured one.
     pub fn distorted(&self) -> Vec<String> {
-        let Some(check) = &self.check else { return Vec::new() };
+        let Some(check) = self.check.as_ref().filter(|_| self.most_distortion < ANY_DISTORTION) else {
+            return Vec::new();
+        };
         let times = self.times();
         let likely: Vec<Option<Answer>> = self.answers.iter().map(Answer::estimated).collect();
         let mut distorted = Vec::new();
@@ -299,6 +304,8 @@ mod tests {
             distorted.warnings(),
             ["the client was late: these metrics may be off by more than 5 %: median_itl_ms, p99_itl_ms"]
         );
+        let any = ServingResult { most_distortion: ANY_DISTORTION, ..distorted };
+        assert_eq!(any.distorted(), Vec::<String>::new());
         let slow = ClientTimes { writing: 0.05, ..ClientTimes::default() };
         let distorted = result("", vec![Answer { client: slow, ..answer() }]).distorted();
         let of_ttft = ["mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms"];
