@@ -62,9 +62,8 @@ async fn tokens_are_counted_exactly_and_no_token_is_faster_than_the_pace() {
     assert_eq!((summary.completed, summary.failed), (12, 0));
     assert_eq!((summary.total_input_tokens, summary.total_output_tokens), (12 * 30, 12 * 9));
     for answer in &result.answers {
-        // The clock of the machine, which notes arrivals, is read within microseconds of that of the program.
-        assert!(answer.ttft() >= 0.0199, "{answer:?}");
-        assert!(answer.latency() >= 0.0199 + 8.0 * 0.005, "{answer:?}");
+        assert!(answer.ttft() >= 0.020, "{answer:?}");
+        assert!(answer.latency() >= 0.020 + 8.0 * 0.005, "{answer:?}");
         assert_eq!((answer.itls().count(), answer.output_tokens), (8, Some(9)));
         assert_eq!(answer.text, " token".repeat(9));
         let sum = answer.ttft() + answer.itls().sum::<f64>();
