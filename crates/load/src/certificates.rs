@@ -5,26 +5,39 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
-/// Verifies the certificate of a server.
+/// Verifies the certificate of a server. The signatures of the handshake are always checked, as TLS cannot do without.
 #[derive(Debug)]
 pub struct Certificates {
-    system: Verifier,
-    listed: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+    trusted: Trusted,
+}
+
+#[derive(Debug)]
+enum Trusted {
+    Any,
+    Known { system: Box<Verifier>, listed: Vec<CertificateDer<'static>> },
 }
 
 impl Certificates {
-    /// Reads the trusted certificates.
+    /// Trusts the certificates of the system.
     ///
     /// # Errors
     /// There is none, or none can be read.
-    pub fn new(provider: Arc<CryptoProvider>) -> Result<Self, Error> {
-        Ok(Self { system: Verifier::new(provider)?, listed: rustls_native_certs::load_native_certs().certs })
+    pub fn of_system(provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+        let algorithms = provider.signature_verification_algorithms;
+        let listed = rustls_native_certs::load_native_certs().certs;
+        Ok(Self { algorithms, trusted: Trusted::Known { system: Box::new(Verifier::new(provider)?), listed } })
+    }
+
+    /// Trusts every certificate.
+    pub fn any(provider: &CryptoProvider) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms, trusted: Trusted::Any }
     }
 }
 
@@ -37,11 +50,11 @@ impl ServerCertVerifier for Certificates {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.system.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match verified {
+        let Trusted::Known { system, listed } = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
+        match system.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             // This is found after the dates of the certificate are checked, and before its name.
             Err(Error::InvalidCertificate(CertificateError::Other(other)))
-                if other.to_string().contains("CaUsedAsEndEntity") && self.listed.contains(end_entity) =>
+                if other.to_string().contains("CaUsedAsEndEntity") && listed.contains(end_entity) =>
             {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -56,7 +69,7 @@ impl ServerCertVerifier for Certificates {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.system.verify_tls12_signature(message, cert, signed)
+        verify_tls12_signature(message, cert, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -65,56 +78,10 @@ impl ServerCertVerifier for Certificates {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.system.verify_tls13_signature(message, cert, signed)
+        verify_tls13_signature(message, cert, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.system.supported_verify_schemes()
-    }
-}
-
-/// Accepts every certificate. Signatures are still checked, as TLS cannot do without.
-#[derive(Debug)]
-pub struct AnyCertificate(Arc<CryptoProvider>);
-
-impl AnyCertificate {
-    /// With the algorithms of `provider`.
-    pub fn new(provider: Arc<CryptoProvider>) -> Self {
-        Self(provider)
-    }
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::certificates::{AnyCertificate, Certificates};
+use crate::certificates::Certificates;
 use crate::server::Server;
 use crate::wire::Wire;
 
@@ -135,10 +134,10 @@ impl Connections {
 /// TLS with the certificates of the system, or with any. The provider is named, so that no process-wide default is needed.
 fn tls_config(insecure: bool) -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match insecure {
-        true => Arc::new(AnyCertificate::new(Arc::clone(&provider))),
-        false => Arc::new(Certificates::new(Arc::clone(&provider))?),
+    let verifier = match insecure {
+        true => Certificates::any(&provider),
+        false => Certificates::of_system(Arc::clone(&provider))?,
     };
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
