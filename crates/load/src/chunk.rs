@@ -121,6 +121,13 @@ struct Delta<'a> {
     role: Option<&'a RawValue>,
 }
 
+impl<'a> Delta<'a> {
+    /// What it adds besides the text of an answer.
+    fn others(&self) -> [Option<&'a RawValue>; 5] {
+        [self.reasoning, self.reasoning_content, self.refusal, self.tool_calls, self.function_call]
+    }
+}
+
 impl<'de: 'a, 'a> Deserialize<'de> for FirstChoice<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Choices;
@@ -182,19 +189,9 @@ impl<'a> Chunk<'a> {
     /// Whether it has a part of the answer: text, reasoning, or a call of a tool.
     pub fn has_text(&self) -> bool {
         let Some(choice) = &self.choices.0 else { return false };
-        let delta = choice.delta.as_ref();
-        let of_delta = delta.map(|delta| {
-            [
-                delta.content,
-                delta.reasoning,
-                delta.reasoning_content,
-                delta.refusal,
-                delta.tool_calls,
-                delta.function_call,
-            ]
-        });
-        let is_there = |raw: &&RawValue| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}");
-        choice.text.iter().chain(of_delta.iter().flatten().flatten()).any(is_there)
+        let of_delta = choice.delta.iter().flat_map(|delta| delta.others().into_iter().chain([delta.content]));
+        let is_there = |raw: &RawValue| !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}");
+        of_delta.chain([choice.text]).flatten().any(is_there)
     }
 
     /// Whether it has a token. The text of a token may be empty, as that of a part of a character; an event with nothing but the
@@ -237,11 +234,7 @@ impl<'a> Chunk<'a> {
     fn is_plain(&self) -> bool {
         let choice = self.choices.0.as_ref();
         let delta = choice.and_then(|choice| choice.delta.as_ref());
-        let has_more = delta.is_some_and(|delta| {
-            [delta.role, delta.reasoning, delta.reasoning_content, delta.refusal, delta.tool_calls, delta.function_call]
-                .iter()
-                .any(Option::is_some)
-        });
+        let has_more = delta.is_some_and(|delta| delta.role.is_some() || delta.others().iter().any(Option::is_some));
         let is_last = choice.is_some_and(|choice| choice.finish_reason.is_some());
         self.usage.is_none() && self.error().is_none() && !has_more && !is_last
     }

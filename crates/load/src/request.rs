@@ -43,24 +43,16 @@ pub(crate) struct Outgoing<'a> {
 /// closed before the first byte of an answer is sent once more, on a new one.
 pub(crate) async fn send(outgoing: Outgoing<'_>, connections: &Connections, turns: &Turns) -> Answer {
     let sent = Instant::now();
-    let (mut reader, was_idle, outcome) = attempt(outgoing, sent, connections.take().await, turns).await;
-    let is_refused = matches!(outcome, Err(Failure::Lost(_))) && was_idle && !reader.has_begun();
-    let outcome = match outcome {
-        Ok(connection) => {
-            if let Some(connection) = connection {
-                connections.keep(connection);
-            }
-            Ok(())
-        }
-        Err(_) if is_refused => {
-            let again = attempt(outgoing, Instant::now(), connections.open().await, turns).await;
-            reader = again.0;
-            reader.answer.client.was_resent = true;
-            again.2.map(|connection| connection.into_iter().for_each(|connection| connections.keep(connection)))
-        }
-        Err(failure) => Err(failure),
-    };
-    reader.answer.failure = outcome.err();
+    let (mut reader, was_idle, mut outcome) = attempt(outgoing, sent, connections.take().await, turns).await;
+    if matches!(outcome, Err(Failure::Lost(_))) && was_idle && !reader.has_begun() {
+        (reader, _, outcome) = attempt(outgoing, Instant::now(), connections.open().await, turns).await;
+        reader.answer.client.was_resent = true;
+    }
+    match outcome {
+        Ok(Some(connection)) => connections.keep(connection),
+        Ok(None) => {}
+        Err(failure) => reader.answer.failure = Some(failure),
+    }
     reader.answer
 }
 
