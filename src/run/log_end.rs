@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::escape;
 use crate::system::regular_file;
 
 /// Lines that are printed.
@@ -31,7 +32,7 @@ pub fn with_log(reason: &str, kind: &str, shown: &str, path: &Path) -> String {
 fn last_words(log: &Path) -> Option<String> {
     let text = regular_file::end(log, BYTES).ok()?;
     let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-    Some(line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS).collect())
+    Some(escape::clean(line, WORDS))
 }
 
 #[cfg(test)]
@@ -51,7 +52,7 @@ mod tests {
         for (content, expected) in [
             (&b"loading\nthe engine died: an assertion failed\n\n"[..], "\"the engine died: an assertion failed\""),
             (b"\xff\x1b[31mout of memory\x1b[0m", "\"\u{fffd} [31mout of memory [0m\""),
-            (long.as_bytes(), &format!("\"{}\"", "x".repeat(WORDS))),
+            (long.as_bytes(), &format!("\"{}…\"", "x".repeat(WORDS - 1))),
         ] {
             assert_eq!(
                 said(content),

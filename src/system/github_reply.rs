@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::retry_policy::backoff;
+use crate::escape;
 
 /// Longest message of GitHub in an error, in characters.
 const MESSAGE_LIMIT: usize = 300;
@@ -62,7 +63,7 @@ pub fn message(body: &[u8]) -> String {
     let Ok(refusal) = serde_json::from_slice::<Refusal>(body) else { return "no reason given".to_owned() };
     let details = refusal.errors.into_iter().filter_map(|detail| detail.message);
     let sentence = std::iter::once(refusal.message).chain(details).collect::<Vec<_>>().join(": ");
-    sentence.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_LIMIT).collect()
+    escape::clean(sentence, MESSAGE_LIMIT)
 }
 
 #[cfg(test)]

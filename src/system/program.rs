@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::duration;
+use crate::escape;
 use crate::system::program_path;
 use crate::system::sink::Sink;
 
@@ -126,8 +127,7 @@ impl Output {
 
 /// A line of bounded length, without control characters.
 fn shown(line: Option<&str>) -> String {
-    let line = line.unwrap_or("no message").trim();
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LINE_LIMIT).collect()
+    escape::clean(line.unwrap_or("no message").trim(), LINE_LIMIT)
 }
 
 /// Runs a program and returns what it printed. It gets a process group of its own, which is killed when the time limit has

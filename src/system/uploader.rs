@@ -11,6 +11,7 @@ use url::Url;
 use super::bounded_body;
 use super::retry_policy::{RetryPolicy, backoff};
 use crate::environment::{Environment, Secret};
+use crate::escape;
 use crate::exit::Classify;
 use crate::plan::config::records_config::is_url;
 
@@ -166,7 +167,7 @@ fn message(body: &[u8]) -> String {
     }
     let text = String::from_utf8_lossy(body).into_owned();
     let text = serde_json::from_slice::<Message>(body).map(|message| message.message).unwrap_or(text);
-    let line: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).take(MESSAGE_LIMIT).collect();
+    let line = escape::clean(text, MESSAGE_LIMIT);
     if line.trim().is_empty() { "no reason given".to_owned() } else { line }
 }
 

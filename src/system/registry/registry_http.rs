@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::registry_url::is_private;
+use crate::escape;
 use crate::exit::Classify;
 use crate::system::bounded_body;
 
@@ -118,8 +119,7 @@ pub async fn words(response: Response) -> String {
         }
         Err(_) => text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned),
     };
-    let line: String =
-        message.unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_LENGTH).collect();
+    let line = escape::clean(message.unwrap_or_default(), WORDS_LENGTH);
     if line.is_empty() { line } else { format!(": {line}") }
 }
 
@@ -180,6 +180,6 @@ mod tests {
             assert_eq!(words(response.into()).await, expected, "{body}");
         }
         let long = axum::http::Response::builder().status(500).body("x".repeat(5000)).unwrap();
-        assert_eq!(words(long.into()).await.len(), 2 + WORDS_LENGTH);
+        assert_eq!(words(long.into()).await.chars().count(), 2 + WORDS_LENGTH);
     }
 }
