@@ -96,24 +96,16 @@ fn check_native(case: &Case, simulated: bool, environment: &Environment, data_se
 
 #[cfg(test)]
 mod tests {
-    use vllm_verdict::case::Kind;
-
     use super::*;
     use crate::plan::suite::Command;
 
     fn case(name: &str, flags: &str) -> Case {
-        let argv = shell_words::split(&format!("vllm bench serve --model org/tiny {flags}")).unwrap();
         Case {
             name: name.to_owned(),
-            kind: Kind::Serving,
-            test: name.to_owned(),
             model: "org/tiny".to_owned(),
-            request_rate: Some("inf".to_owned()),
-            max_concurrency: Some(1),
-            server: Some(Command { argv: Vec::new(), env: IndexMap::new() }),
-            client: Command { argv, env: IndexMap::new() },
+            server: Some(Command::sample("")),
             measured_by: MeasuredBy::Vllm,
-            client_reason: None,
+            ..Case::sample(&format!("vllm bench serve --model org/tiny {flags}"))
         }
     }
 

@@ -167,10 +167,9 @@ pub fn at(case: &Case, concurrency: u64, selection: &Selection) -> Case {
 
 #[cfg(test)]
 mod tests {
-    use vllm_verdict::case::{Kind, MeasuredBy};
+    use vllm_verdict::case::Kind;
 
     use super::*;
-    use crate::plan::suite::Command;
 
     const SEARCH: Search = Search { ttft_ms: 3000.0, tpot_ms: 100.0, max_probes: 8, max_concurrency: 1024 };
 
@@ -237,15 +236,9 @@ mod tests {
                      --request-rate 2 --max-concurrency 8 --num-prompts 40 --model m";
         let case = Case {
             name: "serving_a_qps_2_concurrency_8".to_owned(),
-            kind: Kind::Serving,
-            test: "serving_a".to_owned(),
-            model: "m".to_owned(),
             request_rate: Some("2".to_owned()),
             max_concurrency: Some(8),
-            server: None,
-            client: Command { argv: shell_words::split(words).unwrap(), env: Default::default() },
-            measured_by: MeasuredBy::Native,
-            client_reason: None,
+            ..Case::sample(words)
         };
         let selection = Selection { prompts_per_concurrency: Some(5), ..Selection::default() };
         let probe = at(&case, 12, &selection);

@@ -253,22 +253,13 @@ mod tests {
     }
 
     fn case(name: &str, concurrency: u64, server: &str) -> Case {
-        let argv = |text: &str| shell_words::split(text).unwrap();
         let env = [("VLLM_CPU_KVCACHE_SPACE".to_owned(), "40".to_owned())].into();
         Case {
             name: format!("{name}_qps_inf_concurrency_{concurrency}"),
-            kind: Kind::Serving,
             test: name.to_owned(),
-            model: "m".to_owned(),
-            request_rate: Some("inf".to_owned()),
             max_concurrency: Some(concurrency),
-            server: Some(Command { argv: argv(server), env }),
-            client: Command {
-                argv: argv(&format!("vllm bench serve --max-concurrency {concurrency} --metadata a=")),
-                env: Default::default(),
-            },
-            measured_by: MeasuredBy::Native,
-            client_reason: None,
+            server: Some(Command { env, ..Command::sample(server) }),
+            ..Case::sample(&format!("vllm bench serve --max-concurrency {concurrency} --metadata a="))
         }
     }
 

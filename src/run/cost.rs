@@ -132,22 +132,10 @@ mod tests {
     use vllm_verdict::strategy::Phase;
 
     use super::*;
-    use crate::plan::suite::Command;
     use crate::run::time_spent::Spent;
 
     fn case(words: &str, concurrency: u64, measured_by: MeasuredBy) -> Case {
-        Case {
-            name: "serving_a".to_owned(),
-            kind: Kind::Serving,
-            test: "serving_a".to_owned(),
-            model: "m".to_owned(),
-            request_rate: Some("inf".to_owned()),
-            max_concurrency: Some(concurrency),
-            server: None,
-            client: Command { argv: shell_words::split(words).unwrap(), env: Default::default() },
-            measured_by,
-            client_reason: None,
-        }
+        Case { max_concurrency: Some(concurrency), measured_by, ..Case::sample(words) }
     }
 
     #[test]

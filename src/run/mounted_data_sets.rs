@@ -50,27 +50,11 @@ fn inside(named: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use indexmap::IndexMap;
-    use vllm_verdict::case::Kind;
-
     use super::*;
-    use crate::plan::suite::Command;
     use crate::system::output;
 
     fn case(flags: &str, measured_by: MeasuredBy) -> Case {
-        let argv = shell_words::split(&format!("vllm bench throughput {flags}")).unwrap();
-        Case {
-            name: "throughput_a".to_owned(),
-            kind: Kind::Throughput,
-            test: "throughput_a".to_owned(),
-            model: "m".to_owned(),
-            request_rate: None,
-            max_concurrency: None,
-            server: None,
-            client: Command { argv, env: IndexMap::new() },
-            measured_by,
-            client_reason: None,
-        }
+        Case { measured_by, ..Case::sample(&format!("vllm bench throughput {flags}")) }
     }
 
     #[test]

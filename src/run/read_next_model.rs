@@ -30,26 +30,13 @@ fn next_model<'a>(cases: &'a [Case], server: &Command) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use vllm_verdict::case::{Kind, MeasuredBy};
-
     use super::*;
 
     fn case(model: &str, server: Option<&str>) -> Case {
-        let command = |words: &[&str]| Command {
-            argv: words.iter().map(|word| (*word).to_owned()).collect(),
-            env: Default::default(),
-        };
         Case {
-            name: String::new(),
-            kind: Kind::Serving,
-            test: String::new(),
             model: model.to_owned(),
-            request_rate: None,
-            max_concurrency: None,
-            server: server.map(|words| command(&["vllm", "serve", model, words])),
-            client: command(&["vllm", "bench", "serve"]),
-            measured_by: MeasuredBy::Native,
-            client_reason: None,
+            server: server.map(|words| Command::sample(&format!("vllm serve {model} {words}"))),
+            ..Case::sample("vllm bench serve")
         }
     }
 

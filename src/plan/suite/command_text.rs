@@ -74,8 +74,6 @@ struct Commands<'a> {
 
 #[cfg(test)]
 mod tests {
-    use vllm_verdict::case::MeasuredBy;
-
     use super::*;
 
     fn split(text: &str) -> Vec<String> {
@@ -83,18 +81,9 @@ mod tests {
     }
 
     fn case(kind: Kind, server: Option<Command>, client: &str) -> Case {
-        Case {
-            name: "x".to_owned(),
-            kind,
-            test: "x".to_owned(),
-            model: "m".to_owned(),
-            request_rate: None,
-            max_concurrency: None,
-            server,
-            client: Command { argv: split(client), env: [("A".to_owned(), "1".to_owned())].into() },
-            measured_by: MeasuredBy::Vllm,
-            client_reason: None,
-        }
+        let mut case = Case { kind, server, ..Case::sample(client) };
+        case.client.env.insert("A".to_owned(), "1".to_owned());
+        case
     }
 
     #[test]

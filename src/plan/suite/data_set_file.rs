@@ -20,26 +20,10 @@ pub fn data_set_file(case: &Case) -> Option<&Path> {
 
 #[cfg(test)]
 mod tests {
-    use indexmap::IndexMap;
-    use vllm_verdict::case::{Kind, MeasuredBy};
-
     use super::*;
-    use crate::plan::suite::Command;
 
     fn file(flags: &str) -> Option<String> {
-        let argv = shell_words::split(&format!("vllm bench throughput --model m {flags}")).unwrap();
-        let case = Case {
-            name: "throughput_a".to_owned(),
-            kind: Kind::Throughput,
-            test: "throughput_a".to_owned(),
-            model: "m".to_owned(),
-            request_rate: None,
-            max_concurrency: None,
-            server: None,
-            client: Command { argv, env: IndexMap::new() },
-            measured_by: MeasuredBy::Vllm,
-            client_reason: None,
-        };
+        let case = Case::sample(&format!("vllm bench throughput --model m {flags}"));
         data_set_file(&case).map(|path| path.display().to_string())
     }
 

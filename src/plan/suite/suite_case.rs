@@ -46,6 +46,33 @@ impl Case {
     }
 }
 
+#[cfg(test)]
+impl Command {
+    /// The command of a line, for tests.
+    pub fn sample(line: &str) -> Self {
+        Self { argv: shell_words::split(line).unwrap(), env: IndexMap::new() }
+    }
+}
+
+#[cfg(test)]
+impl Case {
+    /// A serving case without a server, for tests: they change what matters to them.
+    pub fn sample(client: &str) -> Self {
+        Self {
+            name: "serving_a".to_owned(),
+            kind: Kind::Serving,
+            test: "serving_a".to_owned(),
+            model: "m".to_owned(),
+            request_rate: Some("inf".to_owned()),
+            max_concurrency: Some(1),
+            server: None,
+            client: Command::sample(client),
+            measured_by: MeasuredBy::Native,
+            client_reason: None,
+        }
+    }
+}
+
 impl From<&Case> for CaseFacts {
     fn from(case: &Case) -> Self {
         Self {
