@@ -24,7 +24,7 @@ use crate::plan::target::Target;
 use crate::system::shell::Shell;
 use crate::system::{docker, program_path, regular_file};
 
-/// Least free space of the output folder's disk, in bytes: less than the plan of a large suite needs.
+/// Least free space of the output folder's disk, in bytes: about the size of a large suite's plan, which is written first.
 const LEAST_SPACE: u64 = 64 << 10;
 
 /// How long a running server may take to accept a connection.

@@ -24,13 +24,13 @@ pub fn span(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|error| format!("{error:#}"))
 }
 
-/// A time limit, as [`span`]: one of 0 would let nothing through.
+/// A time limit, as [`span`], which is above 0.
 ///
 /// # Errors
 /// The text of [`duration::parse`], or that it is 0.
 pub fn limit(text: &str) -> Result<Duration, String> {
     match span(text)? {
-        Duration::ZERO => Err("a limit must be above 0: expected a time above 0, such as `90s`".to_owned()),
+        Duration::ZERO => Err("a limit must be above 0, such as `90s`".to_owned()),
         limit => Ok(limit),
     }
 }

@@ -167,29 +167,21 @@ pub fn warnings(comparison: &Comparison, labels: &Labels) -> Vec<Untrusted> {
             kinds.entry(kind(&warning.reason)).or_default().push((case, warning));
         }
     }
-    let one_line = |all: Vec<(&CaseFacts, &Problem)>| {
-        let ((case, first), others) = all.split_first()?;
-        let alike: Vec<Problem> = std::iter::once(first)
-            .chain(
-                others
-                    .iter()
-                    .filter(|(of, other)| of.name == case.name && other.reason == first.reason)
-                    .map(|(_, it)| it),
-            )
-            .map(|it| (*it).clone())
-            .collect();
-        let sentence = labelled(case, labels, &alike).next()?;
-        let (more, cases) =
-            (all.len() - alike.len(), all.iter().map(|(case, _)| &case.name).collect::<HashSet<_>>().len());
-        Some(match more {
-            0 => sentence,
-            _ => {
-                let cases = number::plural(cases, "case");
-                format!("{} (and {more} more of this kind, in {cases})", sentence.raw()).into()
-            }
-        })
-    };
-    kinds.into_values().filter_map(one_line).collect()
+    kinds.into_values().filter_map(|all| one_line(&all, labels)).collect()
+}
+
+/// The first warning of a kind, with its repetitions, and how many others there are.
+fn one_line(all: &[(&CaseFacts, &Problem)], labels: &Labels<'_>) -> Option<Untrusted> {
+    let (case, first) = all.first()?;
+    let is_same = |(of, other): &&(&CaseFacts, &Problem)| of.name == case.name && other.reason == first.reason;
+    let same: Vec<Problem> = all.iter().filter(is_same).map(|(_, warning)| (*warning).clone()).collect();
+    let sentence = labelled(case, labels, &same).next()?;
+    if same.len() == all.len() {
+        return Some(sentence);
+    }
+    let cases: HashSet<_> = all.iter().map(|(case, _)| &case.name).collect();
+    let (more, cases) = (all.len() - same.len(), number::plural(cases.len(), "case"));
+    Some(format!("{} (and {more} more of this kind, in {cases})", sentence.raw()).into())
 }
 
 /// A warning without its numbers and the keys of metrics: two that are alike then are of one kind.

@@ -70,9 +70,9 @@ fn identity(case: &CaseFiles) -> Identity {
             let value = match flag.as_str() {
                 "--model" => continue,
                 flag if OF_THE_PLACE.contains(&flag) => continue,
-                // The same file can lie elsewhere.
                 // Both are completions.
                 "--backend" if value == "vllm" => "openai".to_owned(),
+                // The same file can lie elsewhere.
                 "--dataset-path" => value.rsplit('/').next().unwrap_or_default().to_owned(),
                 _ if value.is_empty() => "set".to_owned(),
                 _ => value,
@@ -83,7 +83,7 @@ fn identity(case: &CaseFiles) -> Identity {
     identity
 }
 
-/// The sizes of the layout that are not 1.
+/// The sizes of the layout; one that is not named is 1.
 fn layout(server: &str) -> Identity {
     let flags: IndexMap<String, String> =
         flags(server).into_iter().map(|(flag, value)| (flag.replace('_', "-"), value)).collect();

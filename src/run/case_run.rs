@@ -26,27 +26,27 @@ use crate::system::process::{Invocation, Processes, TimedOut, described};
 pub struct CaseOutcome {
     pub outcome: Outcome,
     /// Whether the next case can use the same server, or needs none.
-    pub is_server_well: bool,
+    pub is_server_usable: bool,
 }
 
 /// A failed case with what its server has to do with it: how that ended, and the last words of its log. `failure` is the
 /// client's; there is none where only the server failed.
 async fn explained(failure: Option<String>, is_late: bool, server: Option<&Running>) -> CaseOutcome {
-    let failed = |reason: String, is_server_well| CaseOutcome { outcome: Outcome::Failed(reason), is_server_well };
+    let failed = |reason: String, is_server_usable| CaseOutcome { outcome: Outcome::Failed(reason), is_server_usable };
     let Some(server) = server else { return failed(failure.unwrap_or_default(), !is_late) };
     let state = server.after_failure().await;
-    let is_server_well = matches!(state, AfterFailure::Well) && !is_late;
+    let is_server_usable = matches!(state, AfterFailure::Answers) && !is_late;
     let ended = match state {
         AfterFailure::Ended(reason) => Some(reason),
         AfterFailure::Silent => Some("the server does not answer any more".to_owned()),
-        AfterFailure::Well => None,
+        AfterFailure::Answers => None,
     };
     let reason = ended.into_iter().chain(failure).collect::<Vec<_>>().join("; ");
     let reason = match server.log() {
         Some(log) => with_log(&reason, "server log", &log.shown, &log.path),
         None => reason,
     };
-    failed(reason, is_server_well)
+    failed(reason, is_server_usable)
 }
 
 /// What measuring a case needs.
@@ -72,7 +72,7 @@ impl CaseRun<'_> {
         output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
         if case.kind == Kind::Serving && server.is_none() {
             let outcome = Outcome::Failed("no server is running for it".to_owned());
-            return Ok(CaseOutcome { outcome, is_server_well: true });
+            return Ok(CaseOutcome { outcome, is_server_usable: true });
         }
         let measured = match (case.measured_by, server) {
             (MeasuredBy::Native, Some(server)) => self.native(case, server).await?,
@@ -80,13 +80,16 @@ impl CaseRun<'_> {
         };
         let is_late = measured.as_ref().is_err_and(|error| error.chain().any(|cause| cause.is::<TimedOut>()));
         let failure = match measured {
-            Ok(outcome @ Outcome::Measured(_)) => match server {
-                Some(server) => match server.ended().await {
-                    None => return Ok(CaseOutcome { outcome, is_server_well: true }),
-                    Some(_) => None,
-                },
-                None => return Ok(CaseOutcome { outcome, is_server_well: true }),
-            },
+            Ok(outcome @ Outcome::Measured(_)) => {
+                let ended = match server {
+                    Some(server) => server.ended().await,
+                    None => None,
+                };
+                if ended.is_none() {
+                    return Ok(CaseOutcome { outcome, is_server_usable: true });
+                }
+                None
+            }
             Ok(Outcome::Failed(reason)) => Some(reason),
             Err(error) => Some(format!("{error:#}")),
         };

@@ -47,7 +47,7 @@ pub struct PassRun<'r, 's> {
 pub struct Ran {
     pub is_measured: bool,
     /// Whether the next case can use the same server.
-    pub is_server_well: bool,
+    pub is_server_usable: bool,
 }
 
 /// Time and processor use of a pass so far.
@@ -109,7 +109,7 @@ impl PassRun<'_, '_> {
             most_distortion: limits.distortion,
             environment,
         };
-        let CaseOutcome { outcome, is_server_well } = case_run.measure(case, server).await?;
+        let CaseOutcome { outcome, is_server_usable } = case_run.measure(case, server).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let container_time = processor_time(container.as_deref(), environment).await;
         if let (true, Some(used)) = (is_attributed, watch.end(container_time)) {
@@ -130,7 +130,7 @@ impl PassRun<'_, '_> {
                 let log = server.and_then(Running::log).filter(|_| !own.exists()).map_or(own, |log| log.path.clone());
                 progress.failure(&format!("{label}: {}", case.name), &reason, &tail(&log));
                 // One case of each server is warmed up: the others may be better.
-                if !is_server_well && self.pass.phase != Phase::WarmUp {
+                if !is_server_usable && self.pass.phase != Phase::WarmUp {
                     let own = format!("{}.log", case.name);
                     let log = server.and_then(Running::log).map_or(own, |log| log.shown.clone());
                     self.side_run.failures_of_mut(case).failed(&case.name, &reason, &log);
@@ -140,7 +140,7 @@ impl PassRun<'_, '_> {
         };
         let is_measured = failed.is_none();
         self.record(case, started, seconds, failed)?;
-        Ok(Ran { is_measured, is_server_well })
+        Ok(Ran { is_measured, is_server_usable })
     }
 
     /// Splits the time of a case into measuring and the client's start and end.

@@ -1,4 +1,4 @@
-//! A pass with a record of its surroundings, repeated while other programs disturb it or starve the client.
+//! A pass with a record of its surroundings, repeated while other programs disturb it or make the client late.
 
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
         let text = serde_json::to_string_pretty(&surroundings).context("cannot write an environment")?;
         output::write(&run.folder().join(collect::ENVIRONMENT), text.as_bytes()).world()?;
         let disturbed = surroundings.conditions.disturbed(run.session.limits.outside_load);
-        let disturbed = disturbed.or_else(|| starved(run.tally.distorted));
+        let disturbed = disturbed.or_else(|| late(run.tally.distorted));
         let has_no_time = run.session.is_over_budget_after(begun.elapsed());
         let is_kept = disturbed.is_none() || repeats(run) >= REPEATS || has_no_time;
         run.account(begun, is_kept)?;
@@ -56,7 +56,7 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
 }
 
 /// Why a pass with distorted cases is measured again.
-fn starved(cases: u32) -> Option<String> {
+fn late(cases: u32) -> Option<String> {
     (cases > 0)
         .then(|| format!("the client was late and distorted primary metrics of {}", plural(cases as usize, "case")))
 }

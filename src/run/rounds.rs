@@ -152,7 +152,7 @@ impl Rounds<'_, '_, '_> {
             if !std::mem::replace(&mut self.is_warm, true) {
                 warm_up::warm_up(session, self.state, &cases).await?;
             }
-            let Some(cases) = self.hopeful(&cases) else { break };
+            let Some(cases) = self.not_given_up(&cases) else { break };
             let pair = self.pair_seconds(&cases);
             let remaining = (passes.len() - index) as u32;
             let fit = cost::fitting(session.limits.budget, session.begun.elapsed(), pair, remaining);
@@ -174,7 +174,7 @@ impl Rounds<'_, '_, '_> {
             });
             for side in strategy::order(plan.seed, *pass) {
                 // What the other side cannot have need not be measured.
-                let Some(cases) = self.hopeful(&cases) else { break };
+                let Some(cases) = self.not_given_up(&cases) else { break };
                 if let Some(mut run) = self.state.pass(session, side, *pass, self.journal) {
                     repeated_pass::measure(&mut run, &cases).await?;
                 }
@@ -186,13 +186,13 @@ impl Rounds<'_, '_, '_> {
     }
 
     /// The cases that neither side has given up; `None` where there are none. The others are measured no further.
-    fn hopeful<'c>(&mut self, cases: &[&'c Case]) -> Option<Vec<&'c Case>> {
-        let mut hopeful = Vec::new();
+    fn not_given_up<'c>(&mut self, cases: &[&'c Case]) -> Option<Vec<&'c Case>> {
+        let mut not_given_up = Vec::new();
         let mut reasons: IndexMap<String, usize> = IndexMap::new();
         for case in cases {
             match self.given_up_by(case) {
                 Some(reason) => *reasons.entry(reason).or_default() += 1,
-                None => hopeful.push(*case),
+                None => not_given_up.push(*case),
             }
         }
         for (reason, number) in reasons {
@@ -202,7 +202,7 @@ impl Rounds<'_, '_, '_> {
             let known = self.given_up.entry(reason).or_default();
             *known = number.max(*known);
         }
-        (!hopeful.is_empty()).then_some(hopeful)
+        (!not_given_up.is_empty()).then_some(not_given_up)
     }
 
     /// Which side has given a case up, and because of what.

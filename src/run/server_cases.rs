@@ -49,7 +49,7 @@ async fn on_server(run: &mut PassRun<'_, '_>, number: usize, server: &Command, c
     let mut remaining = remaining.as_slice();
     while !remaining.is_empty() {
         let Some(running) = start(run, number, server, remaining).await? else { return Ok(()) };
-        let measured = until_unwell(run, &running, remaining).await;
+        let measured = until_unusable(run, &running, remaining).await;
         running.stop().await;
         remaining = &remaining[measured?..];
         if let Some(reason) = run.side_run.failures.repeated().filter(|_| !remaining.is_empty()) {
@@ -60,11 +60,11 @@ async fn on_server(run: &mut PassRun<'_, '_>, number: usize, server: &Command, c
     Ok(())
 }
 
-/// Measures cases until the server is not well; returns how many ran.
-async fn until_unwell(run: &mut PassRun<'_, '_>, running: &Running, cases: &[&Case]) -> Result<usize> {
+/// Measures cases until the server is not usable; returns how many ran.
+async fn until_unusable(run: &mut PassRun<'_, '_>, running: &Running, cases: &[&Case]) -> Result<usize> {
     for (index, case) in cases.iter().enumerate() {
         let ran = run.measure(case, Some(running)).await?;
-        if !ran.is_server_well {
+        if !ran.is_server_usable {
             return Ok(index + 1);
         }
         let is_last = !cases.get(index + 1).is_some_and(|next| next.is_same_test_and_rate(case));

@@ -39,7 +39,7 @@ pub struct Log {
 /// What a server is doing after a case failed.
 pub enum AfterFailure {
     /// It answers.
-    Well,
+    Answers,
     /// It has ended: how.
     Ended(String),
     /// It runs and does not answer.
@@ -72,7 +72,7 @@ impl Running {
                 Err(_) => false,
             };
             if answers && begun.elapsed() > DYING_BEGINS {
-                return AfterFailure::Well;
+                return AfterFailure::Answers;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -102,7 +102,7 @@ const DYING: Duration = Duration::from_secs(10);
 /// How long a server that still answers is watched: one of its processes may have ended before the others.
 const DYING_BEGINS: Duration = Duration::from_millis(500);
 
-/// How long an answer of a server that is well may take.
+/// How long an answer of a server that works may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Where a server runs and writes.

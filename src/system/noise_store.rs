@@ -53,6 +53,7 @@ async fn read_run(store: &Store, key: String) -> Result<Result<AaRun, String>> {
         format!("`{key}` in the store `{}` is not an A/A run and is left out: {error:#}", store.place())
     }))
 }
+
 /// Adds an A/A run to a store and returns its key. The same run again is the same object.
 ///
 /// # Errors

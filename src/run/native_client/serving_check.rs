@@ -47,7 +47,7 @@ pub struct ClientKeys {
     /// `mean_ttft_including_client_queue_ms`, ...
     #[serde(flatten)]
     times: IndexMap<String, f64>,
-    /// Metrics that the client may have changed by more than 5 %.
+    /// Metrics that the client may have changed by more than the limit, of 5 % where no setting says otherwise.
     distorted: Vec<String>,
     /// Reasons why the numbers can be misleading.
     warnings: Vec<String>,
