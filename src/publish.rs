@@ -290,7 +290,7 @@ fn summary(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
 async fn annotation(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
     let Some(agent) = publication.agent else { return Ok(not_buildkite()) };
     let style = match publication.comparison.verdict {
-        Verdict::Regressed => Style::Error,
+        Verdict::Failing | Verdict::Regressed => Style::Error,
         Verdict::NotMeasured => Style::Warning,
         Verdict::Improved | Verdict::Unchanged => Style::Success,
         Verdict::Inconclusive => Style::Info,

@@ -6,9 +6,12 @@ pub mod chart;
 #[cfg(test)]
 pub mod example;
 pub mod finding;
+pub mod headline;
 pub mod html;
 pub mod label;
 pub mod markdown;
+pub mod method;
+pub mod next_steps;
 pub mod ran;
 pub mod records;
 pub mod svg;
@@ -16,8 +19,9 @@ pub mod terminal;
 pub mod upstream_files;
 pub mod wording;
 
+use vllm_verdict::side::Side;
 use vllm_verdict::v1::Row;
-use vllm_verdict::{Untrusted, number, statistics};
+use vllm_verdict::{Untrusted, number};
 
 use crate::escape;
 use crate::names::{Commit, Repository};
@@ -54,14 +58,14 @@ impl Links {
     }
 }
 
-/// The displayed values of base and head: the median of their repetitions in the row's unit, with equal decimals; empty
-/// without repetitions. Units are never converted, so that the numbers match `comparison.json`.
+/// The displayed values of base and head: the Hodges-Lehmann mean of the logarithms of their repetitions, in the row's unit,
+/// with equal decimals; empty without repetitions. Units are never converted, so that the numbers match `comparison.json`.
 fn values(row: &Row) -> [Untrusted; 2] {
-    let medians = [&row.base, &row.head].map(|values| statistics::median(values));
-    let decimals = number::decimals(medians.into_iter().flatten());
+    let centres = [Side::Base, Side::Head].map(|side| row.centre(side));
+    let decimals = number::decimals(centres.into_iter().flatten());
     let unit = escape::name(&row.unit);
-    medians.map(|median| {
-        median.map(|median| format!("{} {unit}", number::value(median, decimals))).unwrap_or_default().into()
+    centres.map(|centre| {
+        centre.map(|centre| format!("{} {unit}", number::value(centre, decimals))).unwrap_or_default().into()
     })
 }
 

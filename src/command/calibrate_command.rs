@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use vllm_verdict::noise::MeasuredOn;
+use vllm_verdict::strategy::DEFAULT_PAIRS;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::CaseFacts;
 
@@ -117,7 +118,8 @@ impl Calibration<'_> {
             }
             let begun = Instant::now();
             // No run is longer than the missing pairs, and each has its own order.
-            self.prepared.plan.pairs = self.arguments.planning.runs.pairs.min(known.missing()).max(2);
+            self.prepared.plan.pairs =
+                self.arguments.planning.runs.pairs.unwrap_or(DEFAULT_PAIRS).min(known.missing()).max(2);
             self.measure(remaining).await?;
             let now = self.known().await?;
             if now.least <= known.least {
@@ -127,7 +129,7 @@ impl Calibration<'_> {
             }
             known = now;
             self.shell.say(&known.sentence());
-            self.prepared.plan.seed += 1;
+            self.prepared.plan.seed ^= 1;
             longest = longest.max(begun.elapsed());
         }
         self.shell.print(&known.table());

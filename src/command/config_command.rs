@@ -43,6 +43,11 @@ async fn show(flags: &MatchedFlags, planning: &Planning, format: Format, shell: 
             None => settings.push(setting),
         }
     }
+    if planning.runs.pairs.is_none() {
+        let strategy = planning.runs.strategy.or(loaded.config.strategy).unwrap_or_default();
+        let value = strategy.default_pairs().to_string();
+        settings.push(Setting { key: "pairs".to_owned(), value, source: Source::Default });
+    }
     match format {
         Format::Json => shell.print_json(&settings)?,
         Format::Text => {

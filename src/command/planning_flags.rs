@@ -83,15 +83,15 @@ pub struct RunsArgs {
     /// paired, screen, sequential or single; default: paired where there is a base
     #[arg(long, env = "VLLM_PERF_STRATEGY", value_name = "HOW", hide_possible_values = true, value_parser = strategies())]
     pub strategy: Option<Strategy>,
-    /// Repetitions per side, interleaved (number, 1 to 10)
-    #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10))]
-    pub pairs: u32,
+    /// Repetitions per side, interleaved; sequential: at most (number, 1 to 10; default: 5, sequential: 10)
+    #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub pairs: Option<u32>,
     /// Start no further pair that would end after this time (45s, 90m, 2h)
     #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = limit)]
     pub budget: Option<Duration>,
-    /// Seed of the order inside each pair (number)
-    #[arg(hide_short_help = true, long, env = "VLLM_PERF_SEED", value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+    /// Order inside each pair: base is first in odd pairs if it is even (number; default: from the head commit)
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_SEED", value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 /// Which program measures serving cases.

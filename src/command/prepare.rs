@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use vllm_verdict::side::Side;
+use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
 use crate::ci::event::{CiRun, is_proposal};
@@ -75,8 +76,7 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         (&Git::new(environment), github.as_ref()),
     )
     .await?;
-    // The config's strategy is for comparisons; a run without base ignores it.
-    let configured = config.strategy.filter(|_| base.as_ref().is_none_or(Base::runs));
+    let strategy = planning.runs.strategy.or(of_comparison(&config, base.as_ref()));
     let mut plan = make_plan::make(Inputs {
         event,
         trigger,
@@ -91,14 +91,20 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         cases,
         skipped,
         search: Search::read(environment)?,
-        strategy: planning.runs.strategy.or(configured),
+        strategy,
         pairs: planning.runs.pairs,
         seed: planning.runs.seed,
+        run: ci.number,
     })?;
     notices.iter().for_each(|notice| shell.say(notice));
     plan.notices.splice(0..0, notices);
     client_choice::choose(&mut plan, planning.client, environment).mistake()?;
     Ok(Prepared { plan, config, ci })
+}
+
+/// The config's strategy, which is for comparisons: a run without base ignores it.
+fn of_comparison(config: &Config, base: Option<&Base>) -> Option<Strategy> {
+    config.strategy.filter(|_| base.is_none_or(Base::runs))
 }
 
 /// The texts of `--base` and `--head`. Upstream's `REMOTE_HOST` and `REMOTE_PORT` are a running head that is compared with

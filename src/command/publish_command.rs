@@ -20,6 +20,7 @@ use crate::plan::config::Config;
 use crate::publish::record_upload::{self, Destination, Upload};
 use crate::publish::{self, CommentFailure, Publication, Texts, artifact};
 use crate::report::finding::{self, Finding};
+use crate::report::label::Labels;
 use crate::report::{Links, markdown};
 use crate::system::buildkite_agent::Agent;
 use crate::system::delivery::Delivery;
@@ -192,22 +193,19 @@ fn destination(arguments: &PublishArgs, config: &Config, environment: &Environme
 /// The findings as annotations on the page of the GitHub run.
 fn notices(comparison: &Comparison) -> Vec<Notice> {
     let notice = |finding: Finding| {
-        let (verdict, metric, case, sentence) = match finding {
-            Finding::Changed(row) => (row.verdict, escape::name(&row.label), &row.case, &row.why),
-            Finding::Unmeasured(none) => (Verdict::NotMeasured, escape::name(none.metrics), none.case, none.reason),
-        };
+        let verdict = finding.verdict;
         let level = match verdict {
-            Verdict::Regressed => Level::Error,
+            Verdict::Failing | Verdict::Regressed => Level::Error,
             Verdict::NotMeasured => Level::Warning,
             Verdict::Improved | Verdict::Unchanged | Verdict::Inconclusive => Level::Notice,
         };
         Notice {
             level,
-            title: format!("{}: {metric}", verdict.as_str()),
-            message: format!("{}: {}", escape::name(case), escape::sentence(sentence)),
+            title: format!("{}: {}", verdict.as_str(), escape::name(&finding.metric)),
+            message: format!("{}: {}", escape::name(&finding.subject), escape::sentence(finding.reason())),
         }
     };
-    finding::findings(comparison).into_iter().map(notice).collect()
+    finding::findings(comparison, &Labels::new(&comparison.cases)).into_iter().map(notice).collect()
 }
 
 /// `vllm-perf publish`.

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Result, anyhow, ensure};
 use vllm_verdict::Untrusted;
 use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::looks;
 use vllm_verdict::metric;
-use vllm_verdict::strategy::Strategy;
+use vllm_verdict::strategy::{self, Strategy};
 use vllm_verdict::v1::{CaseFacts, Comparison, Event, Look};
 
 use super::base_settings;
@@ -64,14 +65,13 @@ pub(super) async fn check(
 fn by_rules(comparison: &Comparison, rules: &VerdictConfig) -> Result<()> {
     let other = |what: &str| anyhow!("the results were judged by other rules than those of the base: {what}");
     let method = &comparison.method;
-    let [first, second] = Look::sequential(rules.fdr);
-    let rates = match method.strategy {
-        Strategy::Sequential => vec![first.fdr, second.fdr],
-        _ => vec![rules.fdr],
-    };
+    let planned = looks::looks(method.strategy, strategy::MOST_PAIRS, rules.fdr);
     ensure!(same(method.fdr, rules.fdr), other("its false discovery rate"));
-    let as_stated = method.looks.len() <= rates.len() && !method.looks.is_empty();
-    let rates_agree = method.looks.iter().zip(&rates).all(|(look, rate)| same(look.fdr, *rate));
+    let as_stated = method.looks.len() <= planned.len() && !method.looks.is_empty();
+    let agrees = |(look, planned): (&Look, &Look)| {
+        same(look.fdr, planned.fdr) && (method.strategy != Strategy::Sequential || look.pairs <= planned.pairs)
+    };
+    let rates_agree = method.looks.iter().zip(&planned).all(agrees);
     ensure!(as_stated && rates_agree, other("the false discovery rates of its analyses"));
     let mut cases: HashMap<&Untrusted, &CaseFacts> = HashMap::new();
     for case in &comparison.cases {

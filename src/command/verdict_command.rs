@@ -51,21 +51,21 @@ fn is_without_base(comparison: &Comparison) -> bool {
 }
 
 fn fails(comparison: &Comparison, fail_on: FailOn) -> bool {
-    let Counts { regressed, inconclusive, screened, not_measured, .. } = comparison.counts;
+    let Counts { inconclusive, screened, not_measured, .. } = comparison.counts;
     let known = matches!(comparison.verdict, Verdict::Improved | Verdict::Unchanged);
     match fail_on {
         FailOn::Never => false,
-        FailOn::Regressed => regressed > 0 || comparison.verdict == Verdict::NotMeasured || is_without_base(comparison),
-        FailOn::Inconclusive => {
-            !known || is_without_base(comparison) || regressed + inconclusive + screened + not_measured > 0
+        FailOn::Regressed => {
+            matches!(comparison.verdict, Verdict::Regressed | Verdict::NotMeasured) || is_without_base(comparison)
         }
+        FailOn::Inconclusive => !known || is_without_base(comparison) || inconclusive + screened + not_measured > 0,
     }
 }
 
 /// The verdict at which the command exits with 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
-    /// Exit 1 when a primary row regressed, when nothing was measured, and for a pull request without base.
+    /// Exit 1 when a row regressed, or an overall row, or head fails; when nothing was measured; and for a pull request without base.
     Regressed,
     /// Exit 1 if a primary row regressed, is inconclusive or was not measured.
     Inconclusive,

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, anyhow, ensure};
 use indexmap::IndexMap;
+use sha2::{Digest, Sha256};
 use vllm_verdict::case::Kind;
 use vllm_verdict::side::Side;
-use vllm_verdict::strategy::{MOST_PAIRS, Strategy};
+use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
 use crate::escape;
@@ -34,10 +35,12 @@ pub struct Inputs<'a> {
     pub search: Option<Search>,
     /// By default `paired`, or `single` without a base that runs.
     pub strategy: Option<Strategy>,
-    /// Repetitions a side.
-    pub pairs: u32,
-    /// Seed of the order inside each pair.
-    pub seed: u64,
+    /// Repetitions a side; by default 5, or 10 where the run may end earlier.
+    pub pairs: Option<u32>,
+    /// Seed of the order inside each pair; by default from the head commit.
+    pub seed: Option<u64>,
+    /// Number of the CI run, for the seed where there is no head commit.
+    pub run: Option<u64>,
 }
 
 /// What is known of both sides.
@@ -70,13 +73,15 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         check(&inputs, &sides)?;
     }
     let default = if sides.base.is_some() { Strategy::Paired } else { Strategy::Single };
+    let strategy = inputs.strategy.unwrap_or(default);
+    let seed = inputs.seed.unwrap_or_else(|| seed(&sides, &inputs.event, inputs.run));
     let recorded_base = match inputs.sides.base {
         Some(Base::Recorded(folder)) => Some(folder),
         _ => None,
     };
     Ok(Plan {
         schema: SCHEMA.to_owned(),
-        strategy: inputs.strategy.unwrap_or(default),
+        strategy,
         trigger: inputs.trigger,
         event: inputs.event,
         device: inputs.device,
@@ -88,27 +93,32 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         cases: inputs.cases,
         skipped: inputs.skipped,
         search: inputs.search,
-        pairs: inputs.pairs,
-        seed: inputs.seed,
+        pairs: inputs.pairs.unwrap_or_else(|| strategy.default_pairs()),
+        seed,
     })
+}
+
+/// The seed of the order: from a hash of the head commit, so that neither side is first in all runs, and a run that is
+/// resumed or repeated has the same order. Without a commit, from the identity of the CI run, or else from the target.
+fn seed(sides: &Sides, event: &Event, run: Option<u64>) -> u64 {
+    let head = sides.head.as_ref();
+    let commit = head.and_then(|head| head.commit.as_ref()).map(ToString::to_string).or_else(|| event.head_sha.clone());
+    let text =
+        commit.or_else(|| run.map(|number| number.to_string())).or_else(|| head.map(|head| head.target.to_string()));
+    let hash = Sha256::digest(text.unwrap_or_default());
+    u64::from(u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]))
 }
 
 /// Checks what only a plan that runs needs.
 fn check(inputs: &Inputs<'_>, sides: &Sides) -> anyhow::Result<()> {
     ensure!(sides.head.is_some(), missing(Side::Head, inputs.event.provider));
     ensure!(inputs.sides.base.is_some(), missing(Side::Base, inputs.event.provider));
-    ensure!(inputs.pairs > 0, "--pairs 0: at least 1 is needed");
+    ensure!(inputs.pairs != Some(0), "--pairs 0: at least 1 is needed");
     let strategy = inputs.strategy.unwrap_or_default();
     ensure!(
         strategy == Strategy::Single || inputs.strategy.is_none() || sides.base.is_some(),
         "--strategy {} needs two sides that run, and no base does: name another --base, or leave the strategy out",
         strategy.as_str()
-    );
-    ensure!(
-        strategy != Strategy::Sequential || 2 * inputs.pairs <= MOST_PAIRS,
-        "--pairs {}: `sequential` may double them, and at most {MOST_PAIRS} are possible: give at most {}",
-        inputs.pairs,
-        MOST_PAIRS / 2
     );
     match inputs.cases.is_empty() {
         true => Err(no_case(&inputs.skipped)),
@@ -288,8 +298,9 @@ mod tests {
             skipped: vec![Skipped::new("startup", "no file `startup-tests-cpu.json`")],
             search: None,
             strategy: None,
-            pairs: 5,
-            seed: 1,
+            pairs: None,
+            seed: Some(1),
+            run: None,
         }
     }
 
@@ -361,7 +372,7 @@ mod tests {
             mistake(with(base("none"), head("remote:http://h:1"), Some("--a"))),
             mistake(Inputs { sides: SideInputs::default(), ..inputs(Provider::Github, &images) }),
             mistake(Inputs { cases: Vec::new(), ..alone() }),
-            mistake(Inputs { pairs: 0, ..alone() }),
+            mistake(Inputs { pairs: Some(0), ..alone() }),
         ];
         insta::assert_snapshot!(errors.join("\n"), @"
         --head is missing: a local run needs a commit, image:REF, local[:PATH], remote:URL or sim

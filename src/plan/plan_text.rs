@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use vllm_verdict::case::{Kind, MeasuredBy};
+use vllm_verdict::looks;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::Event;
 
@@ -64,7 +65,11 @@ fn write_runs(out: &mut String, plan: &Plan) -> fmt::Result {
     let runs = match plan.strategy {
         Strategy::Paired => pairs,
         Strategy::Screen => format!("a screen of every case, then {pairs} of the cases that may have changed"),
-        Strategy::Sequential => format!("{pairs}, then the same number for the undecided cases"),
+        Strategy::Sequential => {
+            let looks = looks::looks(plan.strategy, plan.pairs, 1.0);
+            let after: Vec<String> = looks.iter().map(|look| look.pairs.to_string()).collect();
+            format!("at most {pairs}, with looks after {}", after.join(", "))
+        }
         Strategy::Single => counted(plan.pairs as usize, "repetition"),
     };
     writeln!(out, "runs      {runs}, seed {}", plan.seed)?;

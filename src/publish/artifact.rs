@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use nix::fcntl::OFlag;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use vllm_verdict::Untrusted;
-use vllm_verdict::v1::{Comparison, SCHEMA};
+use vllm_verdict::v1::{Comparison, RepetitionValue, Row, SCHEMA};
+use vllm_verdict::{Untrusted, metric};
 
 use crate::exit::Classify;
 use crate::names::{Commit, Repository};
@@ -31,6 +31,8 @@ const NAME_LIMIT: usize = 300;
 const LIST_LIMIT: usize = 10_000;
 /// Most values of a row on one side. A run has at most ten pairs.
 const VALUE_LIMIT: usize = 100;
+/// Most slices of one repetition.
+const SLICE_LIMIT: usize = 16;
 /// Most values of all rows together: 10,000 rows of ten pairs.
 const TOTAL_LIMIT: usize = 200_000;
 /// Most notices.
@@ -147,9 +149,14 @@ fn check_lengths(comparison: &Comparison) -> anyhow::Result<()> {
         Ok(())
     };
     for row in &comparison.rows {
-        most("values of a row on one side", row.base.len().max(row.head.len()), VALUE_LIMIT)?;
+        let sides = [&row.base, &row.head];
+        most("values of a row on one side", sides.map(Vec::len).into_iter().fold(0, usize::max), VALUE_LIMIT)?;
+        let slices = sides.into_iter().flatten().flatten().map(RepetitionValue::slices).fold(0, usize::max);
+        most("slices of a repetition", slices, SLICE_LIMIT)?;
     }
-    most("values", comparison.rows.iter().map(|row| row.base.len() + row.head.len()).sum(), TOTAL_LIMIT)?;
+    let values = |row: &Row| row.base.iter().chain(&row.head).flatten().map(RepetitionValue::slices).sum::<usize>();
+    most("values", comparison.rows.iter().map(values).sum(), TOTAL_LIMIT)?;
+    most("overall rows", comparison.overall.len(), metric::ALL.len())?;
     for case in &comparison.cases {
         most("failures of a case", case.problems.len(), 2 * VALUE_LIMIT)?;
         most("warnings of a case", case.warnings.len(), 2 * VALUE_LIMIT)?;
@@ -179,9 +186,10 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
         name("metric", row.metric.raw())?;
         label("metric label", row.label.raw())?;
         label("unit", row.unit.raw())?;
-        let values = row.base.iter().chain(&row.head).chain([&row.min_effect, &row.n0]);
+        let values = row.base.iter().chain(&row.head).flatten().flat_map(RepetitionValue::values);
         let changes = [row.estimate, row.deviation, row.low, row.high, row.p, row.q, row.detectable, row.s0];
-        for value in values.copied().chain(changes.into_iter().flatten()) {
+        let numbers = [row.min_effect, row.n0].into_iter().chain(changes.into_iter().flatten());
+        for value in values.chain(numbers) {
             ensure!(
                 value.is_finite(),
                 "the row {} of {} contains the number {value}",
@@ -189,6 +197,10 @@ fn check(comparison: &Comparison) -> anyhow::Result<()> {
                 shown(row.case.raw())
             );
         }
+    }
+    for row in &comparison.overall {
+        name("metric", row.metric.raw())?;
+        label("metric label", row.label.raw())?;
     }
     for skipped in &comparison.skipped {
         label("skipped test", skipped.name.raw())?;
@@ -307,15 +319,15 @@ mod tests {
             refusal_of(&tampered("\"unit\": \"", "\"unit\": \"\\u001b]8;;x")),
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r"
-        cannot read OUT/comparison.json: number out of range at line 125 column 16
+        cannot read OUT/comparison.json: number out of range at line 130 column 16
         cannot read OUT/comparison.json: its schema is `vllm-perf/comparison/v2`: expected `vllm-perf/comparison/v1`
-        cannot read OUT/comparison.json: a text of 20057 bytes: at most 16384 at line 130 column 20069
-        cannot read OUT/comparison.json: it has 10496921 bytes; at most 8388608 are read
+        cannot read OUT/comparison.json: a text of 20057 bytes: at most 16384 at line 135 column 20069
+        cannot read OUT/comparison.json: it has 10500217 bytes; at most 8388608 are read
         cannot read OUT/comparison.json: the case name `../../serving_tinyllama_tp1_random_64_32_qps_inf_concurrency` could lead out of the folder
-        cannot read OUT/comparison.json: a list of more than 10000 entries at line 115 column 40016
+        cannot read OUT/comparison.json: a list of more than 10000 entries at line 120 column 40016
         cannot read OUT/comparison.json: a row names the case `other_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`, which is not listed
         cannot read OUT/comparison.json: `evil/../octo-org/octo-repo` is not a repository
-        cannot read OUT/comparison.json: EOF while parsing a string at line 240 column 4
+        cannot read OUT/comparison.json: EOF while parsing a string at line 319 column 4
         cannot read OUT/comparison.json: the unit `\u{1b}]8;;xtok/s` contains control characters
         ");
     }
@@ -329,9 +341,10 @@ mod tests {
         };
         let problem = Problem { side: Side::Head, repetition: 1, reason: "x".into() };
         let refusals = [
-            with(&|it| it.rows[0].base = vec![1.0; 101]),
+            with(&|it| it.rows[0].base = vec![Some(RepetitionValue::One(1.0)); 101]),
             with(&|it| {
-                let row = Row { base: vec![1.0; 100], head: vec![1.0; 100], ..it.rows[0].clone() };
+                let values = vec![Some(RepetitionValue::One(1.0)); 100];
+                let row = Row { base: values.clone(), head: values, ..it.rows[0].clone() };
                 it.rows = vec![row; 1001];
             }),
             with(&|it| it.conduct.notices = vec!["x".into(); 21]),

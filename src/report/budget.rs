@@ -15,6 +15,8 @@ pub struct Block {
     pub close: String,
     /// Noun for an item, singular.
     pub noun: &'static str,
+    /// What the block holds, for the sentence that replaces all of it where no item fits.
+    pub title: String,
 }
 
 /// The blocks in their order, in at most `budget` bytes. `elsewhere` completes the sentence "12 more rows ...". Openings,
@@ -42,6 +44,9 @@ pub fn fit(blocks: &[Block], budget: usize, elsewhere: &str) -> String {
 
 fn write(block: &Block, kept: usize, elsewhere: &str) -> String {
     let omitted = block.items.len() - kept;
+    if kept == 0 && omitted > 0 && !block.title.is_empty() {
+        return format!("*{}: {elsewhere}*\n\n", block.title);
+    }
     let note = if omitted > 0 { note(block, omitted, elsewhere) } else { String::new() };
     format!("{}{}{note}{}", block.open, block.items[..kept].concat(), block.close)
 }
@@ -61,7 +66,14 @@ mod tests {
             items: items.iter().map(|item| format!("{item}\n")).collect(),
             close: ")\n".into(),
             noun: "row",
+            title: String::new(),
         }
+    }
+
+    #[test]
+    fn a_block_of_which_nothing_fits_is_a_sentence() {
+        let titled = Block { title: "All 2 rows".into(), ..block(0, &["aaaaaaaaaaaaaaaaaaaa", "b"]) };
+        assert_eq!(fit(&[titled], 45, "elsewhere"), "*All 2 rows: elsewhere*\n\n");
     }
 
     #[test]

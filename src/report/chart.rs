@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
+use vllm_verdict::Untrusted;
+use vllm_verdict::side::Side;
 use vllm_verdict::v1::{CaseFacts, Comparison, Row, Verdict};
-use vllm_verdict::{Untrusted, statistics};
 
 use super::label::Labels;
 use super::number;
@@ -26,7 +27,7 @@ pub struct Curve {
     pub points: Vec<Point>,
 }
 
-/// The medians of the repetitions of both sides at one concurrency.
+/// The values of both sides at one concurrency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     pub concurrency: u64,
@@ -61,7 +62,7 @@ fn curve(
     let mut points = Vec::new();
     for case in group {
         let Some(row) = rows.get(&(case.name.raw(), metric)) else { continue };
-        let values = statistics::median(&row.base).zip(statistics::median(&row.head));
+        let values = row.centre(Side::Base).zip(row.centre(Side::Head));
         let Some(((base, head), concurrency)) = values.zip(case.max_concurrency) else { continue };
         unit = Some(&row.unit);
         points.push(Point { concurrency, base, head });
@@ -148,7 +149,7 @@ mod tests {
           x-axis "concurrency" [12, 16, 32, 64]
           y-axis "tok/s" 0 --> 500
           line [128.4, 167.2, 301.3, 412.3]
-          line [128.9, 167.9, 302.5, 371.9]
+          line [129.2, 168.2, 303.1, 372.6]
         ```
         "##);
     }

@@ -6,8 +6,8 @@ use vllm_verdict::metric::{self, Direction, Family, Metric};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{
-    CaseFacts, Comparison, Conduct, Counts, Device, DeviceName, Host, Look, Method, Problem, Row, SCHEMA, SideFacts,
-    Skipped, Subject, Verdict,
+    CaseFacts, Comparison, Conduct, Counts, Device, DeviceName, Failed, Host, Look, Method, OverallRow, Problem,
+    RepetitionValue, Row, SCHEMA, SideFacts, Skipped, Subject, Verdict,
 };
 
 const BASE: &str = "7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b";
@@ -28,14 +28,18 @@ pub fn comparison() -> Comparison {
         schema: SCHEMA.into(),
         verdict: Verdict::Regressed,
         counts: count(&rows),
+        overall: Vec::new(),
         subject: subject(),
         method: Method {
             strategy: Strategy::Paired,
             pairs: 5,
             planned_pairs: 5,
             seed: 20_261_124,
-            fdr: 0.05,
-            looks: vec![Look { pairs: 5, fdr: 0.05 }],
+            fdr: 0.02,
+            looks: vec![Look { pairs: 5, fdr: 0.02 }],
+            blocked: false,
+            ratio: Some(0.93),
+            rho: 0.11,
         },
         cases,
         rows,
@@ -76,7 +80,9 @@ fn unchanged_sweep() -> CasesAndRows {
         }
         rows.extend(metric::of(Kind::Serving).map(|metric| row(&case, metric, size(metric, throughput, ttft), None)));
         if concurrency == 64 {
-            rows.iter_mut().filter(|row| row.case == case.name).for_each(|row| row.head.truncate(4));
+            for row in rows.iter_mut().filter(|row| row.case == case.name) {
+                (row.head[2], row.failed.head) = (None, 1);
+            }
         }
         cases.push(case);
     }
@@ -110,6 +116,7 @@ fn other_kinds() -> CasesAndRows {
 pub fn count(rows: &[Row]) -> Counts {
     let of = |verdict| rows.iter().filter(|row| row.primary && row.verdict == verdict).count();
     Counts {
+        failing: of(Verdict::Failing),
         regressed: of(Verdict::Regressed),
         improved: of(Verdict::Improved),
         unchanged: of(Verdict::Unchanged),
@@ -192,8 +199,8 @@ fn row(case: &CaseFacts, metric: &Metric, value: f64, moved: Option<(f64, Verdic
         _ => (0.61, 0.88),
     };
     Row {
-        base: SCATTER[0].map(|factor| value * factor).to_vec(),
-        head: SCATTER[1].map(|factor| value * (1.0 + change) * factor).to_vec(),
+        base: scattered(0, value),
+        head: scattered(1, value * (1.0 + change)),
         estimate: Some(change),
         deviation: Some(noise / 1.5),
         low: Some(change - noise),
@@ -208,7 +215,38 @@ fn row(case: &CaseFacts, metric: &Metric, value: f64, moved: Option<(f64, Verdic
 }
 
 fn unmeasured(case: &CaseFacts, metric: &Metric, value: f64) -> Row {
-    Row { base: SCATTER[0].map(|factor| value * factor).to_vec(), ..empty(case, metric) }
+    let failed = Failed { base: 0, head: 5 };
+    let (verdict, why) = (Verdict::Failing, "head failed in 5 of 5 repetitions, base in none: out of memory".into());
+    Row { base: scattered(0, value), head: vec![None; 5], failed, verdict, why, ..empty(case, metric) }
+}
+
+fn scattered(side: usize, value: f64) -> Vec<Option<RepetitionValue>> {
+    SCATTER[side].map(|factor| Some(RepetitionValue::One(value * factor))).to_vec()
+}
+
+/// An overall row of twelve serving cases.
+pub fn overall(id: &str, estimate: f64, verdict: Verdict) -> OverallRow {
+    let metric = metric::of(Kind::Serving).find(|metric| metric.id == id);
+    let metric = metric.unwrap_or(&metric::ALL[0]);
+    OverallRow {
+        kind: Kind::Serving,
+        metric: metric.id.into(),
+        label: metric.label.into(),
+        direction: metric.direction,
+        min_effect: VerdictConfig::default().min_effect(metric),
+        cases: 12,
+        estimate,
+        deviation: 0.02,
+        freedom: 10.0,
+        low: estimate - 0.04,
+        high: estimate + 0.04,
+        p: 0.0001,
+        q: 0.0004,
+        detectable: 0.03,
+        needed: None,
+        verdict,
+        why: "q = 0.0004".into(),
+    }
 }
 
 fn empty(case: &CaseFacts, metric: &Metric) -> Row {
@@ -227,13 +265,16 @@ fn empty(case: &CaseFacts, metric: &Metric) -> Row {
         look: 1,
         base: Vec::new(),
         head: Vec::new(),
+        failed: Failed::default(),
         estimate: None,
         deviation: None,
+        freedom: None,
         low: None,
         high: None,
         p: None,
         q: None,
         detectable: None,
+        needed: None,
         verdict: Verdict::NotMeasured,
         why: "head has no value".into(),
     }

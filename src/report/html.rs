@@ -7,9 +7,9 @@ use vllm_verdict::Untrusted;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
-use super::finding::{self, Finding, Unmeasured};
+use super::finding::{self, Detail, Finding};
 use super::label::Labels;
-use super::{Links, chart, number, ran, svg, wording};
+use super::{Links, chart, headline, method, next_steps, number, ran, svg, wording};
 use crate::escape;
 
 const STYLE: &str = include_str!("report.css");
@@ -39,7 +39,7 @@ pub fn page(comparison: &Comparison, links: &Links) -> String {
         anchors: comparison.cases.iter().enumerate().map(|(at, case)| (&case.name, at + 1)).collect(),
         reach: ends.fold(SMALLEST_REACH, f64::max).min(LARGEST_REACH),
     };
-    let title = escape::html(format!("{}: {}", heading(comparison).raw(), wording::verdicts(comparison)));
+    let title = escape::html(format!("{}: {}", heading(comparison).raw(), headline::headline(comparison).raw()));
     let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
     let body = [
         page.top(),
@@ -49,6 +49,7 @@ pub fn page(comparison: &Comparison, links: &Links) -> String {
         page.rows(),
         page.provenance(),
         page.skipped_tests(),
+        page.next_steps(),
     ];
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -80,15 +81,12 @@ impl Page<'_> {
         facts.retain(|words| !words.is_empty());
         facts.extend(wording::circumstances(self.comparison).iter().map(escape::html));
         facts.extend(self.links.run().map(|url| format!("<a href=\"{}\">run</a>", escape::html(&url))));
-        let count = |(verdict, number): (Verdict, usize)| {
-            format!(
-                "<li class=\"{}\"><strong>{}</strong>{}</li>",
-                class(verdict),
-                number::count(number),
-                verdict.as_str()
-            )
+        let count = |(number, words): (usize, &str)| {
+            let class = words.split_whitespace().next().unwrap_or_default();
+            let class = if words == Verdict::NotMeasured.as_str() { "not-measured" } else { class };
+            format!("<li class=\"{class}\"><strong>{}</strong>{words}</li>", number::count(number))
         };
-        let counts: String = wording::counts(&self.comparison.counts).into_iter().map(count).collect();
+        let counts: String = headline::counts(self.comparison).into_iter().map(count).collect();
         let notices = wording::notices(self.comparison);
         let notices = notices.iter().map(|notice| format!("<p class=\"notice\">{}</p>\n", escape::html(notice)));
         format!(
@@ -110,25 +108,21 @@ impl Page<'_> {
     }
 
     fn findings(&self) -> String {
-        let findings = finding::findings(self.comparison);
+        let findings = finding::findings(self.comparison, &self.labels);
         if findings.is_empty() {
             return format!("<p><strong>{}</strong></p>\n", escape::html(wording::nothing_found(self.comparison)));
         }
-        let line = |finding: &Finding| match finding {
-            Finding::Changed(row) => self.changed(row),
-            Finding::Unmeasured(none) => self.unmeasured(none),
-        };
         let head = head(&[
             "Verdict",
-            "Test",
+            "Cases",
             "Metric",
-            "#base",
-            "#head",
             "#Change",
             "#95 % interval, %",
             "Change and interval",
+            "#base",
+            "#head",
         ]);
-        let rows: String = findings.iter().map(line).collect();
+        let rows: String = findings.iter().map(|finding| self.finding(finding)).collect();
         format!(
             "<h2>Findings</h2>\n{}<div class=\"wide\"><table>\n{head}<tbody>\n{rows}</tbody>\n</table></div>\n",
             self.scale()
@@ -144,31 +138,30 @@ impl Page<'_> {
         )
     }
 
-    fn test(&self, case: &Untrusted) -> String {
-        let words = escape::html(self.labels.of(case).full());
-        self.anchors.get(case).map_or(words.clone(), |at| format!("<a href=\"#case-{at}\">{words}</a>"))
-    }
-
-    fn changed(&self, row: &Row) -> String {
-        let [base, head] = super::values(row).map(escape::html);
+    /// A line of the table of findings, with a link to its first case.
+    fn finding(&self, finding: &Finding) -> String {
+        let words = escape::html(escape::sentence(&finding.subject));
+        let at = finding.case().and_then(|case| self.anchors.get(case));
+        let subject = at.map_or(words.clone(), |at| format!("<a href=\"#case-{at}\">{words}</a>"));
+        let numbers = match &finding.detail {
+            Detail::Lost { reason, .. } => {
+                format!("<td colspan=\"5\" class=\"reason\">{}</td>", escape::html(escape::sentence(reason)))
+            }
+            Detail::Changed(rows) if rows.len() == 1 => {
+                let [base, head] = finding.values().map(escape::html);
+                let values = format!("<td class=\"number\">{base}</td><td class=\"number\">{head}</td>");
+                format!("{}<td>{}</td>{values}", estimate(rows[0]), self.drawn(rows[0]))
+            }
+            Detail::Changed(_) | Detail::Overall(_) => format!(
+                "<td class=\"number\"><strong>{}</strong></td><td class=\"number\">{}</td><td></td><td></td><td></td>",
+                finding.change().unwrap_or_default(),
+                finding.interval().unwrap_or_default(),
+            ),
+        };
         format!(
-            "<tr><td>{}</td><th scope=\"row\">{}</th><td>{}</td><td class=\"number\">{base}</td><td class=\"number\">{head}</td>{}<td>{}</td></tr>\n",
-            verdict(row.verdict),
-            self.test(&row.case),
-            escape::html(escape::name(&row.label)),
-            estimate(row),
-            self.drawn(row),
-        )
-    }
-
-    fn unmeasured(&self, none: &Unmeasured) -> String {
-        let [base, head] = [none.base, none.head].map(|missing| if missing { "none" } else { "" });
-        format!(
-            "<tr><td>{}</td><th scope=\"row\">{}</th><td>{}</td><td class=\"number\">{base}</td><td class=\"number\">{head}</td><td colspan=\"3\" class=\"reason\">{}</td></tr>\n",
-            verdict(Verdict::NotMeasured),
-            self.test(none.case),
-            escape::html(escape::sentence(&none.metrics)),
-            escape::html(escape::sentence(none.reason)),
+            "<tr><td>{}</td><th scope=\"row\">{subject}</th><td>{}</td>{numbers}</tr>\n",
+            verdict(finding.verdict),
+            escape::html(escape::sentence(&finding.metric)),
         )
     }
 
@@ -194,18 +187,19 @@ impl Page<'_> {
         }
         let sensitivity = wording::sensitivity(self.comparison);
         let row = |metric: &wording::Sensitivity| {
-            let numbers = [metric.min_effect, metric.typical, metric.worst].map(number::percent);
+            let [min_effect, typical, worst] = [metric.min_effect, metric.typical, metric.worst].map(number::percent);
+            let numbers = [min_effect, metric.overall.map(number::percent).unwrap_or_default(), typical, worst];
             let cells: String = numbers.iter().map(|text| format!("<td class=\"number\">{text}</td>")).collect();
             format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", escape::html(&metric.label))
         };
         let table = (!sensitivity.is_empty()).then(|| {
             format!(
                 "<p>Smallest detectable change (80 % power):</p>\n<div class=\"wide\"><table>\n{}<tbody>\n{}</tbody>\n</table></div>\n",
-                head(&["Primary metric", "#Minimum effect", "#Median row", "#Noisiest row"]),
+                head(&["Primary metric", "#Minimum effect", "#All cases", "#Median row", "#Noisiest row"]),
                 sensitivity.iter().map(row).collect::<String>()
             )
         });
-        let method: String = wording::method(self.comparison)
+        let method: String = method::method(self.comparison)
             .iter()
             .map(|sentence| format!("<p>{}</p>\n", escape::html(sentence)))
             .collect();
@@ -232,10 +226,16 @@ impl Page<'_> {
         let label = self.labels.of(&first.case);
         let number = self.anchors.get(&first.case).copied().unwrap_or_default();
         let (primary, secondary): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.primary);
-        let is_finding = |verdict| matches!(verdict, Verdict::Regressed | Verdict::Improved | Verdict::NotMeasured);
+        let is_finding = |verdict: Verdict| verdict <= Verdict::Improved;
         let open = if primary.iter().any(|row| is_finding(row.verdict)) { " open" } else { "" };
-        let verdicts =
-            [Verdict::Regressed, Verdict::Improved, Verdict::NotMeasured, Verdict::Unchanged, Verdict::Inconclusive];
+        let verdicts = [
+            Verdict::Failing,
+            Verdict::Regressed,
+            Verdict::Improved,
+            Verdict::NotMeasured,
+            Verdict::Unchanged,
+            Verdict::Inconclusive,
+        ];
         let counts = verdicts.map(|verdict| (verdict, primary.iter().filter(|row| row.verdict == verdict).count()));
         let words = counts.iter().filter(|(_, count)| *count > 0).map(|(verdict, count)| {
             format!("<span class=\"verdict {}\">{count} {}</span>", class(*verdict), verdict.as_str())
@@ -285,7 +285,7 @@ impl Page<'_> {
             false => format!("; minimum effect {}", number::percent(row.min_effect)),
         };
         let why = escape::html(escape::sentence(&row.why));
-        let noise = wording::noise(row);
+        let noise = method::noise(row);
         let why = format!("<small>{why}{min_effect}{noise}</small>").replace(" %", "\u{a0}%");
         let verdict = if row.primary { verdict(row.verdict) } else { String::new() };
         format!(
@@ -297,12 +297,9 @@ impl Page<'_> {
         )
     }
 
-    /// Whether the values of a row are in the order of the pairs: no repetition failed, so none is missing.
+    /// Whether the values of a row are in the order of the pairs.
     fn is_paired(&self, row: &Row) -> bool {
-        let facts = self.comparison.cases.iter().find(|facts| facts.name == row.case);
-        self.comparison.method.strategy != Strategy::Single
-            && row.base.len() == row.head.len()
-            && facts.is_some_and(|facts| facts.problems.is_empty())
+        self.comparison.method.strategy != Strategy::Single && row.base.len() == row.head.len()
     }
 
     fn provenance(&self) -> String {
@@ -332,6 +329,14 @@ impl Page<'_> {
         )
     }
 
+    fn next_steps(&self) -> String {
+        let step = |step: &next_steps::Step| {
+            format!("<p>{}</p>\n<pre>{}</pre>\n", escape::html(&step.purpose), escape::html(&step.command))
+        };
+        let steps: String = next_steps::steps(self.comparison).iter().map(step).collect();
+        if steps.is_empty() { steps } else { format!("<h2>Next steps</h2>\n{steps}") }
+    }
+
     fn skipped_tests(&self) -> String {
         if self.comparison.skipped.is_empty() {
             return String::new();
@@ -347,7 +352,7 @@ impl Page<'_> {
 
 const LEGEND: &str = "<p class=\"legend\"><span><i class=\"base\"></i>base</span><span><i></i>head</span></p>\n";
 
-const REPETITIONS: &str = "<p class=\"quiet small\">Repetitions: one point each, a bar at the median, and a line from base to head for each pair.</p>\n";
+const REPETITIONS: &str = "<p class=\"quiet small\">Repetitions: one point each, a bar at the value that is shown, and a line from base to head for each pair.</p>\n";
 
 /// A table head; `#` before a title marks a column of numbers.
 fn head(titles: &[&str]) -> String {
@@ -425,7 +430,7 @@ mod tests {
         insta::assert_snapshot!(drawing.replace_all(row, "[$1]").replace("</td>", "</td>\n"), @r#"
         <tr><th scope="row">Output throughput<small>the 90 % interval is within ±5 %; minimum effect 2 %; not calibrated: noise of its own repetitions</small></th><td><span class="verdict unchanged">unchanged</span></td>
         <td class="number">301.3 tok/s</td>
-        <td class="number">302.5 tok/s</td>
+        <td class="number">303.1 tok/s</td>
         <td>[strip]</td>
         <td class="number"><strong>+0.4 %</strong></td>
         <td class="number">−1.0 … +1.8<small>p 0.61, q 0.88</small></td>

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use vllm_verdict::Untrusted;
 use vllm_verdict::case::Kind;
+use vllm_verdict::number;
 use vllm_verdict::v1::CaseFacts;
 
 use crate::escape;
@@ -18,6 +19,11 @@ pub struct Label {
 }
 
 impl Label {
+    /// Model and parallelism, with the kind of the test: the words before the data.
+    pub fn model(&self) -> &str {
+        self.test.raw().split(", ").next().unwrap_or_default()
+    }
+
     /// Test and load.
     pub fn full(&self) -> Untrusted {
         let (test, load) = (self.test.raw(), self.load.raw());
@@ -43,6 +49,23 @@ impl<'a> Labels<'a> {
             (case.name.raw(), label)
         });
         Self(distinct.collect())
+    }
+
+    /// Several cases: a label with the range of its loads, what their labels have in common, or their number.
+    pub fn of_all(&self, cases: &[&Untrusted]) -> Untrusted {
+        let all: Vec<Label> = cases.iter().map(|case| self.of(case)).collect();
+        let [first, .., last] = all.as_slice() else {
+            return all.first().map(Label::full).unwrap_or_default();
+        };
+        let cases = number::plural(all.len(), "case");
+        let words = if all.iter().all(|label| label.test == first.test) {
+            format!("{}, {} … {} ({cases})", first.test.raw(), first.load.raw(), last.load.raw())
+        } else if all.iter().all(|label| label.model() == first.model()) {
+            format!("{} ({cases})", first.model())
+        } else {
+            cases
+        };
+        words.into()
     }
 
     /// The label of a case; its name if the case is unknown.

@@ -5,9 +5,9 @@ use vllm_verdict::Untrusted;
 use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
 use super::budget::{Block, fit};
-use super::finding::{self, Finding, Unmeasured};
+use super::finding::{self, Detail, Finding};
 use super::label::Labels;
-use super::{Links, chart, number, ran, wording};
+use super::{Links, chart, headline, method, next_steps, number, ran, wording};
 use crate::escape;
 use crate::names::Commit;
 
@@ -20,6 +20,8 @@ pub const ANNOTATION_BUDGET: usize = 1_000_000;
 
 /// Largest number of charts in a document; comments are also read on phones.
 const MAX_CHARTS: usize = 8;
+/// Largest number of findings outside a fold.
+const MAX_FINDINGS: usize = 10;
 /// Largest number of failures, and of warnings, outside a fold.
 const MAX_FAILURES: usize = 5;
 /// The start of the line about a run in progress, by which [`in_progress`] finds it.
@@ -102,6 +104,7 @@ fn document(comparison: &Comparison, links: &Links, top: String, kind: DocumentK
     blocks.push(findings_table(comparison, links, &labels));
     blocks.extend(problem_list("Failed runs (excluded)", "failure", wording::failures(comparison, &labels)));
     blocks.extend(problem_list("Warnings", "warning", wording::warnings(comparison, &labels)));
+    blocks.extend(changed_rows(comparison, &labels, kind));
     blocks.extend(every_row(comparison, &labels, kind, true));
     if kind != DocumentKind::Annotation {
         blocks.extend(charts(comparison, &labels, kind));
@@ -110,6 +113,7 @@ fn document(comparison: &Comparison, links: &Links, top: String, kind: DocumentK
     blocks.push(reproduction(comparison, kind));
     blocks.extend(skipped_tests(comparison, kind));
     blocks.extend(every_row(comparison, &labels, kind, false));
+    blocks.extend(next_steps(comparison));
     let elsewhere = match links.artifact() {
         Some(url) => format!("in the [report]({url})."),
         None => "in `report.html` of the run's output.".to_owned(),
@@ -136,7 +140,7 @@ fn top(comparison: &Comparison, links: &Links, outdated: Option<String>) -> Stri
         "### {}vLLM performance{}: {}\n\n{}\n\n",
         outdated.map(|words| format!("{words} · ")).unwrap_or_default(),
         on.unwrap_or_default(),
-        wording::verdicts(comparison),
+        escape::markdown(headline::headline(comparison)),
         facts.join(" · "),
     );
     for notice in wording::notices(comparison) {
@@ -158,33 +162,34 @@ fn commit(sha: &str, links: &Links) -> String {
 }
 
 fn findings_table(comparison: &Comparison, links: &Links, labels: &Labels) -> Block {
-    let findings = finding::findings(comparison);
+    let findings = finding::findings(comparison, labels);
     if findings.is_empty() {
         return Block { open: format!("{}\n\n", wording::nothing_found(comparison)), ..Block::default() };
     }
-    let line = |finding: &Finding| match finding {
-        Finding::Changed(row) => {
-            let [base, head, change, interval] = numbers(row);
-            let (icon, label) = (icon(row.verdict), escape::markdown(labels.of(&row.case).full()));
-            format!("| {icon} | {label} | {} | {base} | {head} | **{change}** | {interval} |\n", cell(&row.label))
-        }
-        Finding::Unmeasured(none) => unmeasured(none, links, labels),
-    };
+    let more = findings.len().saturating_sub(MAX_FINDINGS);
+    let more = if more > 0 { format!("\n{} below.\n", number::plural(more, "more finding")) } else { String::new() };
     Block {
-        open: "| | Test | Metric | base | head | change | 95 % interval |\n|---|---|---|--:|--:|--:|:--:|\n".to_owned(),
-        items: findings.iter().map(line).collect(),
-        close: "\n".to_owned(),
+        open: "| | What | change | 95 % interval | base | head |\n|---|---|--:|:--:|--:|--:|\n".to_owned(),
+        items: findings.iter().take(MAX_FINDINGS).map(|finding| finding_line(finding, links)).collect(),
+        close: more + "\n",
         noun: "row",
         priority: 1,
+        ..Block::default()
     }
 }
 
-fn unmeasured(none: &Unmeasured, links: &Links, labels: &Labels) -> String {
-    let label = escape::markdown(labels.of(none.case).full());
-    let [base, head] = [none.base, none.head].map(|missing| if missing { "not\u{a0}measured" } else { "" });
-    let log = links.artifact().map(|url| format!(": [log]({url})")).unwrap_or_default();
-    let (icon, reason) = (icon(Verdict::NotMeasured), cell(none.reason));
-    format!("| {icon} | {label} | {} | {base} | {head} | | {reason}{log} |\n", cell(&none.metrics))
+fn finding_line(finding: &Finding, links: &Links) -> String {
+    let (icon, subject, metric) = (icon(finding.verdict), cell(&finding.subject), cell(&finding.metric));
+    if let Detail::Lost { reason, .. } = &finding.detail {
+        let log = links.artifact().map(|url| format!(" ([log]({url}))")).unwrap_or_default();
+        let metric = if finding.metric == "all" { String::new() } else { format!(", {metric}") };
+        return format!("| {icon} | {subject}{metric}: {}{log} | | | | |\n", cell(reason));
+    }
+    let [base, head] = finding.values();
+    let [interval, base, head] = [finding.interval().unwrap_or_default().into(), base, head].map(unbroken);
+    let change = unbroken(finding.change().unwrap_or_default().into());
+    let subject = if matches!(finding.detail, Detail::Overall(_)) { format!("**{subject}**") } else { subject };
+    format!("| {icon} | {subject}: {metric} | **{change}** | {interval} | {base} | {head} |\n")
 }
 
 /// The first sentences as a list under a title.
@@ -201,16 +206,46 @@ fn problem_list(title: &str, noun: &'static str, sentences: Vec<Untrusted>) -> O
         items,
         close: "\n".to_owned(),
         noun,
+        title: title.to_owned(),
     })
 }
 
+/// The rows that the findings summarize, one by one, where a finding is more than one row.
+fn changed_rows(comparison: &Comparison, labels: &Labels, kind: DocumentKind) -> Option<Block> {
+    if !has_changed_rows(comparison, labels) {
+        return None;
+    }
+    let verdicts = [Verdict::Regressed, Verdict::Improved];
+    let rows: Vec<&Row> = verdicts.iter().flat_map(|verdict| finding::worst_first(comparison, *verdict)).collect();
+    let title = format!("All {} changed rows, the greatest change first", number::count(rows.len()));
+    let head = "| | Case | Metric | change | 95 % interval | base | head |\n|---|---|---|--:|:--:|--:|--:|\n";
+    let line = |row: &&Row| {
+        let (icon, label) = (icon(row.verdict), escape::markdown(labels.of(&row.case).full()));
+        format!("| {icon} | {label} | {} | {} |\n", cell(&row.label), numbers(row).join(" | "))
+    };
+    let mut items: Vec<String> = rows.iter().map(line).collect();
+    items.first_mut()?.insert_str(0, head);
+    Some(Block { items, noun: "row", ..section(&title, 2, kind != DocumentKind::Summary) })
+}
+
+/// Whether a finding is more than one row, or not all of them are shown: the changed rows then have a table of their own.
+fn has_changed_rows(comparison: &Comparison, labels: &Labels) -> bool {
+    let findings = finding::findings(comparison, labels);
+    let is_group = |finding: &Finding| matches!(&finding.detail, Detail::Changed(rows) if rows.len() > 1);
+    findings.iter().any(is_group) || findings.len() > MAX_FINDINGS
+}
+
 fn every_row(comparison: &Comparison, labels: &Labels, kind: DocumentKind, primary: bool) -> Option<Block> {
-    let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.primary == primary).collect();
+    let apart = primary && has_changed_rows(comparison, labels);
+    let is_apart = |row: &&Row| apart && matches!(row.verdict, Verdict::Regressed | Verdict::Improved);
+    let rows: Vec<&Row> =
+        comparison.rows.iter().filter(|row| row.primary == primary).filter(|row| !is_apart(row)).collect();
     if rows.is_empty() {
         return None;
     }
     let count = number::count(rows.len());
     let title = match primary {
+        true if apart => format!("The other {}", number::plural(rows.len(), "primary row")),
         true if rows.len() == 1 => "The primary row".to_owned(),
         true => format!("All {count} primary rows"),
         false => format!("{count} secondary rows (not part of the verdict)"),
@@ -237,7 +272,7 @@ fn test_table(rows: &[&Row], labels: &Labels, verdicts: bool) -> Vec<String> {
     let (load, rule) = if with_load { ("Load | ", "---|") } else { ("", "") };
     let (verdict, last) = if verdicts { (" Verdict |", "---|") } else { ("", "") };
     let head = format!(
-        "| {load}Metric | base | head | change | 95 % interval |{verdict}\n|{rule}---|--:|--:|--:|:--:|{last}\n"
+        "| {load}Metric | change | 95 % interval | base | head |{verdict}\n|{rule}---|--:|:--:|--:|--:|{last}\n"
     );
     if let Some(first) = lines.first_mut() {
         first.insert_str(0, &format!("\n**{label}**\n\n{head}"));
@@ -262,14 +297,15 @@ fn certainty(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
     if !sensitivity.is_empty() {
         let rows = sensitivity.iter().map(|metric| {
             let [min_effect, typical, worst] = [metric.min_effect, metric.typical, metric.worst].map(number::percent);
-            format!("| {} | {min_effect} | {typical} | {worst} |\n", cell(&metric.label))
+            let overall = metric.overall.map(number::percent).unwrap_or_default();
+            format!("| {} | {min_effect} | {overall} | {typical} | {worst} |\n", cell(&metric.label))
         });
         items.push(format!(
-            "Smallest detectable change (80 % power):\n\n| Primary metric | minimum effect | median row | noisiest row |\n|---|--:|--:|--:|\n{}\n",
+            "Smallest detectable change (80 % power):\n\n| Primary metric | minimum effect | all cases | median row | noisiest row |\n|---|--:|--:|--:|--:|\n{}\n",
             rows.collect::<String>()
         ));
     }
-    items.push(format!("{}\n", wording::method(comparison).join(" ")));
+    items.push(format!("{}\n", method::method(comparison).join(" ")));
     Some(Block { items, noun: "fact", ..block })
 }
 
@@ -301,21 +337,39 @@ fn skipped_tests(comparison: &Comparison, kind: DocumentKind) -> Option<Block> {
     (!comparison.skipped.is_empty()).then(|| Block { items: items.collect(), noun: "test", ..block })
 }
 
+/// What to do next, at the end.
+fn next_steps(comparison: &Comparison) -> Option<Block> {
+    let steps = next_steps::steps(comparison);
+    let step =
+        |step: &next_steps::Step| format!("{}\n\n{}\n", escape::markdown(&step.purpose), escape::fence(&step.command));
+    (!steps.is_empty()).then(|| Block {
+        open: "#### Next steps\n\n".to_owned(),
+        items: steps.iter().map(step).collect(),
+        noun: "step",
+        ..Block::default()
+    })
+}
+
 /// The opening and closing of a section: a fold, or a heading.
 fn section(title: &str, priority: u8, folded: bool) -> Block {
     let (open, close) = match folded {
         true => (format!("<details><summary>{title}</summary>\n\n"), "\n</details>\n\n".to_owned()),
         false => (format!("#### {title}\n\n"), "\n".to_owned()),
     };
-    Block { priority, open, close, ..Block::default() }
+    Block { priority, open, close, title: title.to_owned(), ..Block::default() }
 }
 
-/// Base, head, change and interval of a row, with non-breaking spaces; missing ones are empty.
+/// Change, interval, base and head of a row, with non-breaking spaces; missing ones are empty.
 fn numbers(row: &Row) -> [String; 4] {
     let [base, head] = super::values(row);
     let change = row.estimate.map(number::change).unwrap_or_default().into();
     let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default().into();
-    [base, head, change, interval].map(|text| escape::markdown(text).replace(' ', "\u{a0}"))
+    [change, interval, base, head].map(unbroken)
+}
+
+/// Text of a cell that keeps its words on one line.
+fn unbroken(text: Untrusted) -> String {
+    escape::markdown(text).replace(' ', "\u{a0}")
 }
 
 /// Text from data in a table cell.
@@ -325,7 +379,7 @@ fn cell(text: impl AsRef<str>) -> String {
 
 fn icon(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Regressed => "🔴",
+        Verdict::Failing | Verdict::Regressed => "🔴",
         Verdict::NotMeasured => "⚪",
         Verdict::Improved => "🟢",
         Verdict::Unchanged | Verdict::Inconclusive => "",
@@ -365,18 +419,18 @@ mod tests {
         let text = comment(&example::comparison(), &links(), "3f9c0a1b2c4d", None).replace('\u{a0}', " ");
         is_whole(&text, COMMENT_BUDGET);
         let (top, folds) = text.split_once("<details>").unwrap();
-        insta::assert_snapshot!(top, @r"
+        insta::assert_snapshot!(top, @"
         <!-- vllm-perf:v1 id=3f9c0a1b2c4d -->
-        ### vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
+        ### vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
 
         `head` [1da94e6](https://github.com/vllm-project/vllm/commit/1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f) against `base` [7f42dc2](https://github.com/vllm-project/vllm/commit/7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b) · 5 interleaved pairs · 52 min · 2026-11-24 10:12 UTC · [report](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5) · [run](https://github.com/vllm-project/vllm/actions/runs/77)
 
-        | | Test | Metric | base | head | change | 95 % interval |
-        |---|---|---|--:|--:|--:|:--:|
-        | 🔴 | llama8B tp1, random 128/2048, c=64 | Output throughput | 412.3 tok/s | 371.9 tok/s | **−9.8 %** | −11.2 … −8.4 |
-        | 🔴 | llama8B tp1, random 128/2048, c=64 | P99 TTFT | 1,206 ms | 1,393 ms | **+15.5 %** | +11.8 … +19.2 |
-        | ⚪ | llama8B tp2, sharegpt, c=200 | all |  | not measured | | server did not start: exit status 1 after 41 s: [log](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5) |
-        | 🟢 | throughput llama8B tp1 | Total token throughput | 2,180 tok/s | 2,311 tok/s | **+6.0 %** | +4.6 … +7.4 |
+        | | What | change | 95 % interval | base | head |
+        |---|---|--:|:--:|--:|--:|
+        | 🔴 | llama8B tp2, sharegpt, c=200: head failed in 5 of 5 repetitions, base in none: out of memory ([log](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5)) | | | | |
+        | 🔴 | llama8B tp1, random 128/2048, c=64: Output throughput | **−9.8 %** | −11.2 … −8.4 | 412.3 tok/s | 372.6 tok/s |
+        | 🔴 | llama8B tp1, random 128/2048, c=64: P99 TTFT | **+15.5 %** | +11.8 … +19.2 | 1,206 ms | 1,395 ms |
+        | 🟢 | throughput llama8B tp1: Total token throughput | **+6.0 %** | +4.6 … +7.4 | 2,180 tok/s | 2,316 tok/s |
 
         Failed runs (excluded):
 
@@ -384,24 +438,24 @@ mod tests {
         ");
         let (_, sure) = folds.split_once("<details><summary>How sure").unwrap();
         let (sure, _) = sure.split_once("<details><summary>1 test").unwrap();
-        insta::assert_snapshot!(sure, @r"
+        insta::assert_snapshot!(sure, @"
          is this?</summary>
 
         Smallest detectable change (80 % power):
 
-        | Primary metric | minimum effect | median row | noisiest row |
-        |---|--:|--:|--:|
-        | Output throughput | 2 % | 1.8 % | 1.8 % |
-        | Median TTFT | 3 % | 2.7 % | 2.7 % |
-        | P99 TTFT | 8 % | 4.8 % | 4.8 % |
-        | Median TPOT | 3 % | 2.7 % | 2.7 % |
-        | P99 TPOT | 8 % | 4.8 % | 4.8 % |
-        | Median latency | 3 % | 2.7 % | 2.7 % |
-        | Cold start | 3 % | 2.7 % | 2.7 % |
-        | Warm start | 3 % | 2.7 % | 2.7 % |
-        | Total token throughput | 2 % | 1.8 % | 1.8 % |
+        | Primary metric | minimum effect | all cases | median row | noisiest row |
+        |---|--:|--:|--:|--:|
+        | Output throughput | 2 % |  | 1.8 % | 1.8 % |
+        | Median TTFT | 3 % |  | 2.7 % | 2.7 % |
+        | P99 TTFT | 8 % |  | 4.8 % | 4.8 % |
+        | Median TPOT | 3 % |  | 2.7 % | 2.7 % |
+        | P99 TPOT | 8 % |  | 4.8 % | 4.8 % |
+        | Median latency | 3 % |  | 2.7 % | 2.7 % |
+        | Cold start | 3 % |  | 2.7 % | 2.7 % |
+        | Warm start | 3 % |  | 2.7 % | 2.7 % |
+        | Total token throughput | 2 % |  | 1.8 % | 1.8 % |
 
-        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg). A row is regressed or improved if its change is significant after this correction and at least the minimum effect. Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124, a fresh server for every repetition. Noise: all rows not calibrated, noise of their own repetitions.
+        False discovery rate 2 % over 39 primary rows (Benjamini-Hochberg). A row is regressed or improved if its change is significant after this correction and at least the minimum effect. Hodges-Lehmann estimates over 5 interleaved pairs, order alternating, base first (seed 20261124), a fresh server for every repetition. Not blocked: the variance inside pairs is 0.93 of that inside sides. Base and head are shown as Hodges-Lehmann means of their repetitions, on the log scale; the change is the estimate of their difference, and can differ from that of the columns. Noise: all rows not calibrated, noise of their own repetitions.
 
         </details>
 
@@ -441,21 +495,22 @@ mod tests {
         let of = |test: &str| rows.iter().copied().filter(|row| row.case.raw().starts_with(test)).collect::<Vec<_>>();
         let serving = test_table(&of("serving_gemma3")[3..7], &labels, true).concat();
         let latency = test_table(&of("latency"), &labels, true).concat();
-        insta::assert_snapshot!(format!("{serving}{latency}").replace('\u{a0}', " "), @r"
+        insta::assert_snapshot!(format!("{serving}{latency}").replace('\u{a0}', " "), @"
+
         **gemma3-4b tp1, random 128/128**
 
-        | Load | Metric | base | head | change | 95 % interval | Verdict |
-        |---|---|--:|--:|--:|:--:|---|
-        | c=12 | Median TPOT | 88.30 ms | 88.65 ms | +0.4 % | −1.7 … +2.5 | unchanged |
-        | c=12 | P99 TPOT | 151.0 ms | 151.6 ms | +0.4 % | −3.3 … +4.1 | unchanged |
-        | c=64 | Output throughput | 1,290 tok/s | 1,294 tok/s | +0.4 % | −1.0 … +1.8 | unchanged |
-        | c=64 | Median TTFT | 173.0 ms | 173.5 ms | +0.4 % | −1.7 … +2.5 | unchanged |
+        | Load | Metric | change | 95 % interval | base | head | Verdict |
+        |---|---|--:|:--:|--:|--:|---|
+        | c=12 | Median TPOT | +0.4 % | −1.7 … +2.5 | 88.30 ms | 88.83 ms | unchanged |
+        | c=12 | P99 TPOT | +0.4 % | −3.3 … +4.1 | 151.0 ms | 151.9 ms | unchanged |
+        | c=64 | Output throughput | +0.4 % | −1.0 … +1.8 | 1,290 tok/s | 1,298 tok/s | unchanged |
+        | c=64 | Median TTFT | +0.4 % | −1.7 … +2.5 | 173.0 ms | 174.0 ms | unchanged |
 
         **latency llama8B tp1**
 
-        | Metric | base | head | change | 95 % interval | Verdict |
-        |---|--:|--:|--:|:--:|---|
-        | Median latency | 8.412 s | 8.446 s | +0.4 % | −1.7 … +2.5 | unchanged |
+        | Metric | change | 95 % interval | base | head | Verdict |
+        |---|--:|:--:|--:|--:|---|
+        | Median latency | +0.4 % | −1.7 … +2.5 | 8.412 s | 8.462 s | unchanged |
         ");
     }
 
@@ -467,12 +522,13 @@ mod tests {
         is_whole(&text, COMMENT_BUDGET);
         assert!(text.len() > COMMENT_BUDGET - 500, "{} bytes leave room for more rows", text.len());
         let kept: Vec<usize> =
-            (0..400).filter(|at| text.contains(&format!("| llama8B tp1, test{at}, c=64 |"))).collect();
+            (0..400).filter(|at| text.contains(&format!("| 🔴 | llama8B tp1, test{at}, c=64 |"))).collect();
         assert!(kept.len() > 50 && kept[0] > 0 && kept.last() == Some(&399), "{kept:?}");
         assert_eq!(kept.len(), 400 - kept[0], "the worst rows are kept");
-        let lines = text.lines().filter(|line| line.starts_with("| 🔴")).count();
+        let (findings, rows) = text.split_once("<details>").unwrap();
+        assert_eq!(findings.lines().filter(|line| line.starts_with("| 🔴")).count(), 5, "one line a metric");
+        let lines = rows.lines().filter(|line| line.starts_with("| 🔴")).count();
         assert!(text.contains(&format!("*{} more rows in the [report](", number::count(2000 - lines))), "{lines}");
-        assert!(text.contains("*2,000 more rows in the [report]("));
         assert!(text.contains("vllm-perf run --base image:"), "the command is never cut");
         for text in [summary(&comparison, &links()), annotation(&comparison, &links())] {
             is_whole(&text, SUMMARY_BUDGET);
@@ -524,7 +580,7 @@ mod tests {
     fn the_headline_of_a_comment_on_an_older_commit_is_marked_outdated() {
         let text = comment(&example::comparison(), &Links::default(), "x", Some("9c1b2aa0f1e2d3c4"));
         let headline = text.lines().nth(1).unwrap();
-        insta::assert_snapshot!(headline, @r"### outdated: measured 1da94e6, head is now 9c1b2aa · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive");
+        insta::assert_snapshot!(headline, @"### outdated: measured 1da94e6, head is now 9c1b2aa · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
     }
 
     #[test]
@@ -570,8 +626,8 @@ mod tests {
         let text = comment(&comparison, &Links::default(), "x", None);
         is_whole(&text, COMMENT_BUDGET);
         let top: Vec<&str> = text.lines().skip(1).take(3).collect();
-        insta::assert_snapshot!(top.join("\n"), @r"
-        ### vLLM performance: 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
+        insta::assert_snapshot!(top.join("\n"), @"
+        ### vLLM performance: regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
 
         `head` `new/results` against `base` `old/results` · 5 pairs
         ");

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use vllm_verdict::statistics;
-use vllm_verdict::v1::Row;
+use vllm_verdict::side::Side;
+use vllm_verdict::v1::{RepetitionValue, Row};
 
 use super::chart::{Curve, Point};
 use super::{number, values};
@@ -31,31 +31,34 @@ fn open(out: &mut String, class: &str, (width, height): (f64, f64), title: &str,
     );
 }
 
-/// The repetitions of a row: base above, head below, a bar at each median, and, if they are `paired` (in the order of the
-/// pairs, with none missing), a line from each base to its head.
+/// The repetitions of a row: base above, head below, a bar at the value that is shown, and, if they are `paired`, a line from each base to its head.
 pub fn strip(row: &Row, paired: bool) -> String {
-    let all = || row.base.iter().chain(&row.head).copied();
+    let [base, head] = [Side::Base, Side::Head].map(|side| row.numbers(side));
+    let all = || base.iter().chain(&head).copied();
     let range = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     if range.0 > range.1 {
         return String::new();
     }
     let x = scale(range, (6.0, STRIP.0 - 6.0));
-    let [base, head] = values(row).map(escape::plain);
+    let [of_base, of_head] = values(row).map(escape::plain);
     let mut out = String::new();
-    let title = format!("{}: base {base}, head {head}", escape::name(&row.label));
-    let description = format!("{} repetitions of base and {} of head", row.base.len(), row.head.len());
+    let title = format!("{}: base {of_base}, head {of_head}", escape::name(&row.label));
+    let description = format!("{} repetitions of base and {} of head", base.len(), head.len());
     open(&mut out, "strip", STRIP, &title, &description);
-    let lanes = [("base", &row.base, 10.0), ("head", &row.head, 24.0)];
+    let shown = |value: &Option<RepetitionValue>| value.as_ref()?.shown();
     for (base, head) in row.base.iter().zip(&row.head).filter(|_| paired) {
-        let _ = write!(out, "<path class=\"pair\" d=\"M{:.1} 10L{:.1} 24\"/>", x(*base), x(*head));
+        if let (Some(base), Some(head)) = (shown(base), shown(head)) {
+            let _ = write!(out, "<path class=\"pair\" d=\"M{:.1} 10L{:.1} 24\"/>", x(base), x(head));
+        }
     }
-    for (class, values, y) in lanes {
+    let lanes = [("base", &base, Side::Base, 10.0), ("head", &head, Side::Head, 24.0)];
+    for (class, values, side, y) in lanes {
         for value in values {
             let _ = write!(out, "<circle class=\"{class}\" cx=\"{:.1}\" cy=\"{y}\" r=\"3.2\"/>", x(*value));
         }
-        if let Some(median) = statistics::median(values) {
-            let (x, top, bottom) = (x(median), y - 7.0, y + 7.0);
-            let _ = write!(out, "<path class=\"median {class}\" d=\"M{x:.1} {top}V{bottom}\"/>");
+        if let Some(centre) = row.centre(side) {
+            let (x, top, bottom) = (x(centre), y - 7.0, y + 7.0);
+            let _ = write!(out, "<path class=\"centre {class}\" d=\"M{x:.1} {top}V{bottom}\"/>");
         }
     }
     out + "</svg>"
@@ -172,22 +175,23 @@ mod tests {
     #[test]
     fn a_row_is_drawn_to_scale() {
         let mut row = example::comparison().rows.remove(0);
-        (row.base, row.head) = (vec![100.0, 110.0], vec![90.0, 100.0]);
+        let values = |values: [f64; 2]| values.map(|value| Some(RepetitionValue::One(value))).to_vec();
+        (row.base, row.head) = (values([100.0, 110.0]), values([90.0, 100.0]));
         (row.estimate, row.low, row.high) = (Some(-0.1), Some(-0.3), Some(0.0));
         insta::assert_snapshot!(strip(&row, true).replace('>', ">\n"), @r#"
         <svg class="strip" viewBox="0 0 140 34" width="140" height="34" role="img">
         <title>
-        Output throughput: base 105.0 tok/s, head 95.0 tok/s</title>
+        Output throughput: base 104.9 tok/s, head 94.9 tok/s</title>
         <desc>
         2 repetitions of base and 2 of head</desc>
         <path class="pair" d="M70.0 10L6.0 24"/>
         <path class="pair" d="M134.0 10L70.0 24"/>
         <circle class="base" cx="70.0" cy="10" r="3.2"/>
         <circle class="base" cx="134.0" cy="10" r="3.2"/>
-        <path class="median base" d="M102.0 3V17"/>
+        <path class="centre base" d="M101.2 3V17"/>
         <circle class="head" cx="6.0" cy="24" r="3.2"/>
         <circle class="head" cx="70.0" cy="24" r="3.2"/>
-        <path class="median head" d="M38.0 17V31"/>
+        <path class="centre head" d="M37.2 17V31"/>
         </svg>
         "#);
         insta::assert_snapshot!(change(&row, 0.02, 0.2).replace('>', ">\n"), @r#"

@@ -5,11 +5,11 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 use vllm_verdict::Untrusted;
 use vllm_verdict::capacity::Capacity;
-use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
+use vllm_verdict::v1::{Comparison, Row, SideFacts};
 
-use super::finding::{self, Finding};
+use super::finding::{self, Detail, Finding};
 use super::label::Labels;
-use super::{number, wording};
+use super::{headline, method, number, wording};
 use crate::escape;
 
 /// Columns of a row: verdict, metric, base, head, change, 95 % interval.
@@ -76,11 +76,11 @@ pub fn verdict(comparison: &Comparison, width: usize) -> String {
 fn headline_and_findings(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
     let mut parts = vec![headline(comparison)];
     parts.extend(wording::notices(comparison).iter().map(escape::plain));
-    let findings = finding::findings(comparison);
+    let findings = finding::findings(comparison, labels);
     if findings.is_empty() {
         parts.push(wording::nothing_found(comparison));
     } else {
-        let lines: Vec<Line> = findings.iter().map(|finding| of_finding(finding, labels)).collect();
+        let lines: Vec<Line> = findings.iter().map(of_finding).collect();
         parts.push(grid(&lines, width));
     }
     parts
@@ -109,15 +109,21 @@ fn headline(comparison: &Comparison) -> String {
     facts.retain(|words| !words.is_empty());
     facts.extend(wording::circumstances(comparison));
     let on = on.unwrap_or_default();
-    format!("vLLM performance{on}: {}\n{}", wording::verdicts(comparison), facts.join(", "))
+    format!("vLLM performance{on}: {}\n{}", escape::plain(headline::headline(comparison)), facts.join(", "))
 }
 
 fn sensitivity(comparison: &Comparison) -> String {
     let sensitivity = wording::sensitivity(comparison);
-    let mut sentences = wording::method(comparison);
+    let mut sentences = method::method(comparison);
     if !sensitivity.is_empty() {
         let metric = |metric: &wording::Sensitivity| {
-            format!("{} {}", escape::plain(&metric.label), number::percent(metric.typical))
+            let overall = metric.overall.map(|size| format!(" (all cases {})", number::percent(size)));
+            format!(
+                "{} {}{}",
+                escape::plain(&metric.label),
+                number::percent(metric.typical),
+                overall.unwrap_or_default()
+            )
         };
         let seen = sensitivity.iter().map(metric).collect::<Vec<_>>().join(", ");
         sentences.insert(0, format!("Smallest detectable change, median row (80 % power): {seen}."));
@@ -131,16 +137,16 @@ struct Line {
     cells: [String; COLUMNS],
 }
 
-fn of_finding(finding: &Finding, labels: &Labels) -> Line {
-    match finding {
-        Finding::Changed(row) => of_row(row, escape::plain(labels.of(&row.case).full())),
-        Finding::Unmeasured(none) => {
-            let [base, head] = [none.base, none.head].map(|missing| if missing { "none" } else { "" }.to_owned());
-            let (verdict, metrics) = (Verdict::NotMeasured.as_str().to_owned(), escape::name(&none.metrics));
-            let heading = format!("{}: {}", escape::plain(labels.of(none.case).full()), escape::sentence(none.reason));
-            Line { heading, cells: [verdict, metrics, base, head, String::new(), String::new()] }
-        }
-    }
+fn of_finding(finding: &Finding) -> Line {
+    let (verdict, metric) = (finding.verdict.as_str().to_owned(), escape::name(&finding.metric));
+    let subject = escape::sentence(&finding.subject);
+    let (change, interval) = (finding.change().unwrap_or_default(), finding.interval().unwrap_or_default());
+    let [base, head] = finding.values().map(escape::plain);
+    let heading = match &finding.detail {
+        Detail::Lost { reason, .. } => format!("{subject}: {}", escape::sentence(reason)),
+        Detail::Overall(_) | Detail::Changed(_) => subject,
+    };
+    Line { heading, cells: [verdict, metric, base, head, change, interval] }
 }
 
 fn of_row(row: &Row, heading: String) -> Line {
@@ -203,18 +209,18 @@ mod tests {
 
     #[test]
     fn the_findings_come_before_all_rows() {
-        insta::assert_snapshot!(table(&example::comparison(), 100), @r"
-        vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): 2 regressed, 1 improved, 5 not measured, 30 unchanged, 1 inconclusive
+        insta::assert_snapshot!(table(&example::comparison(), 100), @"
+        vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
         head 1da94e6 against base 7f42dc2, 5 interleaved pairs, 52 min, 2026-11-24 10:12 UTC
 
-          verdict       metric                         base         head   change  95 % interval
+          verdict    metric                         base         head   change  95 % interval
+        llama8B tp2, sharegpt, c=200: head failed in 5 of 5 repetitions, base in none: out of memory
+          failing    all
         llama8B tp1, random 128/2048, c=64
-          regressed     Output throughput       412.3 tok/s  371.9 tok/s   −9.8 %   −11.2 … −8.4
-          regressed     P99 TTFT                   1,206 ms     1,393 ms  +15.5 %  +11.8 … +19.2
-        llama8B tp2, sharegpt, c=200: server did not start: exit status 1 after 41 s
-          not measured  all                                         none
+          regressed  Output throughput       412.3 tok/s  372.6 tok/s   −9.8 %   −11.2 … −8.4
+          regressed  P99 TTFT                   1,206 ms     1,395 ms  +15.5 %  +11.8 … +19.2
         throughput llama8B tp1
-          improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
+          improved   Total token throughput  2,180 tok/s  2,316 tok/s   +6.0 %    +4.6 … +7.4
 
         Failed runs (excluded):
           gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
@@ -223,59 +229,61 @@ mod tests {
 
           verdict       metric                         base         head   change  95 % interval
         llama8B tp1, random 128/2048, c=12
-          unchanged     Output throughput       128.4 tok/s  128.9 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                210.0 ms     210.8 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                   361.2 ms     362.6 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       128.4 tok/s  129.2 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                210.0 ms     211.3 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   361.2 ms     363.4 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
         llama8B tp1, random 128/2048, c=16
-          unchanged     Output throughput       167.2 tok/s  167.9 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                262.0 ms     263.0 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                   450.6 ms     452.4 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       167.2 tok/s  168.2 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                262.0 ms     263.6 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   450.6 ms     453.3 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
         llama8B tp1, random 128/2048, c=32
-          unchanged     Output throughput       301.3 tok/s  302.5 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                488.0 ms     490.0 ms   +0.4 %    −1.7 … +2.5
-          inconclusive  P99 TTFT                   839.4 ms     890.6 ms   +6.1 %    +2.4 … +9.8
-          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       301.3 tok/s  303.1 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                488.0 ms     490.9 ms   +0.4 %    −1.7 … +2.5
+          inconclusive  P99 TTFT                   839.4 ms     892.3 ms   +6.1 %    +2.4 … +9.8
+          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
         llama8B tp1, random 128/2048, c=64
-          regressed     Output throughput       412.3 tok/s  371.9 tok/s   −9.8 %   −11.2 … −8.4
-          unchanged     Median TTFT                701.0 ms     703.8 ms   +0.4 %    −1.7 … +2.5
-          regressed     P99 TTFT                   1,206 ms     1,393 ms  +15.5 %  +11.8 … +19.2
-          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+          regressed     Output throughput       412.3 tok/s  372.6 tok/s   −9.8 %   −11.2 … −8.4
+          unchanged     Median TTFT                701.0 ms     705.2 ms   +0.4 %    −1.7 … +2.5
+          regressed     P99 TTFT                   1,206 ms     1,395 ms  +15.5 %  +11.8 … +19.2
+          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
         gemma3-4b tp1, random 128/128, c=12
-          unchanged     Output throughput       402.0 tok/s  403.6 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                58.10 ms     58.33 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                    99.9 ms     100.3 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.65 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.6 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       402.0 tok/s  404.4 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                58.10 ms     58.45 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                    99.9 ms     100.5 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
         gemma3-4b tp1, random 128/128, c=64
-          unchanged     Output throughput       1,290 tok/s  1,294 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                173.0 ms     173.5 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                   297.6 ms     298.5 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.56 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.5 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       1,290 tok/s  1,298 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                173.0 ms     174.0 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   297.6 ms     299.3 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
         llama8B tp2, sharegpt, c=200
-          not measured  Output throughput       905.0 tok/s
-          not measured  Median TTFT                1,210 ms
-          not measured  P99 TTFT                   2,081 ms
-          not measured  Median TPOT                88.30 ms
-          not measured  P99 TPOT                   151.0 ms
+          failing       Output throughput       905.0 tok/s
+          failing       Median TTFT                1,210 ms
+          failing       P99 TTFT                   2,081 ms
+          failing       Median TPOT                88.30 ms
+          failing       P99 TPOT                   151.0 ms
         latency llama8B tp1
-          unchanged     Median latency              8.412 s      8.446 s   +0.4 %    −1.7 … +2.5
+          unchanged     Median latency              8.412 s      8.462 s   +0.4 %    −1.7 … +2.5
         startup llama8B tp1
-          unchanged     Cold start                  61.20 s      61.44 s   +0.4 %    −1.7 … +2.5
-          unchanged     Warm start                  34.70 s      34.84 s   +0.4 %    −1.7 … +2.5
+          unchanged     Cold start                  61.20 s      61.57 s   +0.4 %    −1.7 … +2.5
+          unchanged     Warm start                  34.70 s      34.91 s   +0.4 %    −1.7 … +2.5
         throughput llama8B tp1
-          improved      Total token throughput  2,180 tok/s  2,311 tok/s   +6.0 %    +4.6 … +7.4
+          improved      Total token throughput  2,180 tok/s  2,316 tok/s   +6.0 %    +4.6 … +7.4
 
         Smallest detectable change, median row (80 % power): Output throughput 1.8 %, Median TTFT 2.7 %, P99 TTFT 4.8 %, Median TPOT 2.7 %, P99 TPOT 4.8 %, Median latency 2.7 %, Cold start 2.7 %, Warm start 2.7 %, Total token throughput 1.8 %.
-        False discovery rate 5 % over 39 primary rows (Benjamini-Hochberg).
+        False discovery rate 2 % over 39 primary rows (Benjamini-Hochberg).
         A row is regressed or improved if its change is significant after this correction and at least the minimum effect.
-        Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124, a fresh server for every repetition.
+        Hodges-Lehmann estimates over 5 interleaved pairs, order alternating, base first (seed 20261124), a fresh server for every repetition.
+        Not blocked: the variance inside pairs is 0.93 of that inside sides.
+        Base and head are shown as Hodges-Lehmann means of their repetitions, on the log scale; the change is the estimate of their difference, and can differ from that of the columns.
         Noise: all rows not calibrated, noise of their own repetitions.
         ");
     }
@@ -288,13 +296,13 @@ mod tests {
             assert!(rows.iter().all(|line| line.chars().count() <= width), "{text}");
             rows.join("\n")
         };
-        insta::assert_snapshot!(format!("{}\n{}\n{}", of(90), of(75), of(50)), @r"
-          verdict    metric                    base        head   change  95 % interval
+        insta::assert_snapshot!(format!("{}\n{}\n{}", of(90), of(75), of(50)), @"
+          verdict    metric                     base         head   change  95 % interval
         llama8B tp1, test0, c=64
-          regressed  Output throughput  100.0 tok/s  90.0 tok/s  −10.0 %   −11.4 … −8.6
-          verdict    metric                    base        head   change
+          regressed  Output throughput  100.00 tok/s  90.18 tok/s  −10.0 %   −11.4 … −8.6
+          verdict    metric                     base         head   change
         llama8B tp1, test0, c=64
-          regressed  Output throughput  100.0 tok/s  90.0 tok/s  −10.0 %
+          regressed  Output throughput  100.00 tok/s  90.18 tok/s  −10.0 %
           verdict    metric              change
         llama8B tp1, test0, c=64
           regressed  Output throughput  −10.0 %

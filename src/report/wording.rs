@@ -8,41 +8,13 @@ use vllm_verdict::Untrusted;
 use vllm_verdict::side::Side;
 use vllm_verdict::statistics;
 use vllm_verdict::strategy::Strategy;
-use vllm_verdict::v1::{CaseFacts, Comparison, Counts, Device, Problem, Row, SideFacts, Verdict};
+use vllm_verdict::v1::{CaseFacts, Comparison, Device, Problem, Row, SideFacts, Verdict};
 
 use super::label::Labels;
 use super::{finding, number};
 use crate::names::Commit;
 use crate::plan::reproduce;
 use crate::{duration, escape};
-
-/// The verdicts with their numbers of rows, in the order of headlines, without those that did not occur.
-pub fn counts(counts: &Counts) -> Vec<(Verdict, usize)> {
-    let all = [
-        (Verdict::Regressed, counts.regressed),
-        (Verdict::Improved, counts.improved),
-        (Verdict::NotMeasured, counts.not_measured),
-        (Verdict::Unchanged, counts.unchanged),
-        (Verdict::Inconclusive, counts.inconclusive),
-    ];
-    all.into_iter().filter(|(_, number)| *number > 0).collect()
-}
-
-/// `2 regressed, 1 improved, 41 unchanged`.
-pub fn verdicts(comparison: &Comparison) -> String {
-    let counts = counts(&comparison.counts);
-    if counts.is_empty() && comparison.counts.screened == 0 {
-        return "no rows compared".to_owned();
-    }
-    let words = counts.iter().map(|(which, number)| format!("{} {}", number::count(*number), which.as_str()));
-    words.chain(screened(comparison)).collect::<Vec<_>>().join(", ")
-}
-
-/// `38 not repeated (screening saw no change)`: the primary rows that only the screening pass measured.
-fn screened(comparison: &Comparison) -> Option<String> {
-    let rows = comparison.counts.screened;
-    (rows > 0).then(|| format!("{} not repeated (screening saw no change)", number::count(rows)))
-}
 
 /// ` (AMD EPYC 9654 96-Core 96c)`, with the number of accelerators if there are several; empty if the type only repeats
 /// the name.
@@ -91,8 +63,7 @@ pub fn circumstances(comparison: &Comparison) -> Vec<String> {
         }
         Strategy::Paired => pairs(comparison, method.pairs),
         Strategy::Sequential => {
-            let first = method.looks.first().map_or(method.pairs, |look| look.pairs);
-            format!("{first} to {}", pairs(comparison, method.pairs))
+            format!("{} (sequential, at most {})", pairs(comparison, method.pairs), method.planned_pairs)
         }
     };
     let subject = &comparison.subject;
@@ -102,17 +73,17 @@ pub fn circumstances(comparison: &Comparison) -> Vec<String> {
 }
 
 /// Whether vllm-perf ran the repetitions. For a comparison of folders, their origin is unknown.
-fn was_run(comparison: &Comparison) -> bool {
+pub(super) fn was_run(comparison: &Comparison) -> bool {
     comparison.subject.started.is_some()
 }
 
 /// Whether every repetition started a server: a remote server is never restarted.
-fn has_fresh_servers(comparison: &Comparison) -> bool {
+pub(super) fn has_fresh_servers(comparison: &Comparison) -> bool {
     let sides = [&comparison.subject.base, &comparison.subject.head];
     was_run(comparison) && !sides.into_iter().flatten().any(|side| side.target.raw().starts_with("remote:"))
 }
 
-fn pairs(comparison: &Comparison, number: u32) -> String {
+pub(super) fn pairs(comparison: &Comparison, number: u32) -> String {
     number::plural(number as usize, if was_run(comparison) { "interleaved pair" } else { "pair" })
 }
 
@@ -153,9 +124,14 @@ fn inconclusive(rows: usize) -> String {
 /// a finding instead.
 pub fn failures(comparison: &Comparison, labels: &Labels) -> Vec<Untrusted> {
     let measured: HashSet<&Untrusted> =
-        finding::primary(comparison).filter(|row| row.verdict != Verdict::NotMeasured).map(|row| &row.case).collect();
+        finding::primary(comparison).filter(|row| !is_lost(row.verdict)).map(|row| &row.case).collect();
     let cases = comparison.cases.iter().filter(|case| measured.contains(&case.name));
     cases.flat_map(|case| labelled(case, labels, &case.problems)).collect()
+}
+
+/// Whether rows with this verdict are a finding of their case.
+fn is_lost(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Failing | Verdict::NotMeasured)
 }
 
 /// The client's warnings about repetitions that are compared, in the order of the plan: the first of each kind, with the number
@@ -221,6 +197,8 @@ pub struct Sensitivity {
     pub typical: f64,
     /// The same for the noisiest row.
     pub worst: f64,
+    /// The same for the overall row.
+    pub overall: Option<f64>,
 }
 
 /// The sensitivity of each metric with tested primary rows, in the order of the rows.
@@ -237,66 +215,10 @@ pub fn sensitivity(comparison: &Comparison) -> Vec<Sensitivity> {
             min_effect: first.min_effect,
             typical: statistics::median(&sizes)?,
             worst: sizes.iter().copied().fold(0.0, f64::max),
+            overall: comparison.overall.iter().find(|row| row.metric == first.metric).map(|row| row.detectable),
         })
     };
     metrics.into_values().filter_map(of_metric).collect()
-}
-
-/// The method of the verdicts.
-pub fn method(comparison: &Comparison) -> Vec<String> {
-    let method = &comparison.method;
-    let rows = number::plural(finding::primary(comparison).count(), "primary row");
-    let mut sentences = vec![
-        format!("False discovery rate {} over {rows} (Benjamini-Hochberg).", number::percent(method.fdr)),
-        "A row is regressed or improved if its change is significant after this correction and at least the minimum effect.".to_owned(),
-    ];
-    if method.strategy == Strategy::Single || method.pairs == 0 {
-        return sentences;
-    }
-    let seed = if was_run(comparison) { format!(", seed {}", method.seed) } else { String::new() };
-    let fresh = if has_fresh_servers(comparison) { ", a fresh server for every repetition" } else { "" };
-    sentences.push(format!("Hodges-Lehmann estimates over {}{seed}{fresh}.", pairs(comparison, method.pairs)));
-    if let [first, second, ..] = method.looks.as_slice() {
-        sentences.push(format!(
-            "Sequential: {} at a false discovery rate of {}, then {} at {} for the cases that were still inconclusive.",
-            pairs(comparison, first.pairs),
-            number::percent(first.fdr),
-            second.pairs,
-            number::percent(second.fdr),
-        ));
-    }
-    sentences.extend(Some(calibration(comparison)).filter(|words| !words.is_empty()));
-    sentences
-}
-
-/// The source of the noise estimate of a row, as the end of a sentence; empty if the row was not tested.
-pub fn noise(row: &Row) -> String {
-    let from = match (row.calibrated, row.s0) {
-        _ if row.p.is_none() => return String::new(),
-        (true, _) => format!("calibrated with {}", number::plural(row.aa_pairs, "A/A pair")),
-        (false, Some(_)) => "not calibrated: noise pooled over the metric".to_owned(),
-        (false, None) => "not calibrated: noise of its own repetitions".to_owned(),
-    };
-    format!("; {from}")
-}
-
-/// The source of the noise estimates of the primary rows.
-fn calibration(comparison: &Comparison) -> String {
-    let tested: Vec<&Row> = finding::primary(comparison).filter(|row| row.p.is_some()).collect();
-    let (calibrated, others): (Vec<&Row>, Vec<&Row>) = tested.iter().partition(|row| row.calibrated);
-    let pooled = others.iter().filter(|row| row.s0.is_some()).count();
-    let pairs = calibrated.iter().map(|row| row.aa_pairs).min().unwrap_or_default();
-    let kinds = [
-        (calibrated.len(), format!("calibrated with at least {} each", number::plural(pairs, "A/A pair"))),
-        (pooled, "not calibrated, 1.5 times the pooled noise of their metric".to_owned()),
-        (others.len() - pooled, "not calibrated, noise of their own repetitions".to_owned()),
-    ];
-    let of = |(rows, words): &(usize, String)| match *rows == tested.len() {
-        true => format!("all rows {words}"),
-        false => format!("{} {words}", number::plural(*rows, "row")),
-    };
-    let parts: Vec<String> = kinds.iter().filter(|(rows, _)| *rows > 0).map(of).collect();
-    if parts.is_empty() { String::new() } else { format!("Noise: {}.", parts.join("; ")) }
 }
 
 /// What ran on each side: a name with the texts for base and head, without the rows in which both are unknown.
@@ -383,19 +305,6 @@ mod tests {
         let count = format!("(and {} more of this kind, in {cases} cases)", 5 * cases - 1);
         assert!(lines[0].contains("head, repetition 1: ") && lines[0].ends_with(&count), "{}", lines[0]);
         assert!(lines[1].ends_with("base, repetition 2: the client used 97 % of its core"), "{}", lines[1]);
-    }
-
-    #[test]
-    fn servers_and_order_are_only_stated_if_known() {
-        let mut comparison = example::comparison();
-        let sentence = |comparison: &Comparison| method(comparison)[2].clone();
-        let start = "Hodges-Lehmann estimates over 5";
-        let known = format!("{start} interleaved pairs, seed 20261124, a fresh server for every repetition.");
-        assert_eq!(sentence(&comparison), known);
-        comparison.subject.base.as_mut().unwrap().target = "remote:http://127.0.0.1:8000/".into();
-        assert_eq!(sentence(&comparison), format!("{start} interleaved pairs, seed 20261124."));
-        comparison.subject.started = None;
-        assert_eq!(sentence(&comparison), format!("{start} pairs."));
     }
 
     #[test]

@@ -210,6 +210,8 @@ mod tests {
     use vllm_verdict::strategy::Strategy;
     use vllm_verdict::v1::{Row, SideFacts, Verdict};
 
+    use vllm_verdict::side::Side;
+
     use super::*;
 
     const GOLDEN: &str = include_str!("../../tests/data/results/upstream-run/golden/benchmark_results.json");
@@ -247,7 +249,7 @@ mod tests {
         assert_eq!((comparison.method.strategy, comparison.cases.len()), (Strategy::Single, 8));
         assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::Inconclusive && row.estimate == Some(0.0)));
         let latency = row(&comparison, "latency_tinyllama_tp1", "median_latency");
-        assert_eq!((latency.base[0], latency.unit.raw()), (0.2871881804999248, "s"));
+        assert_eq!((latency.numbers(Side::Base)[0], latency.unit.raw()), (0.2871881804999248, "s"));
     }
 
     #[test]
@@ -259,7 +261,7 @@ mod tests {
         let comparison = compared(GOLDEN, &renamed).unwrap();
         assert_eq!(comparison.cases.len(), 9);
         let name = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4";
-        assert_eq!(row(&comparison, name, "request_throughput").head, [53.29659972974467]);
+        assert_eq!(row(&comparison, name, "request_throughput").numbers(Side::Head), [53.29659972974467]);
         for name in ["latency_tinyllama_tp1", "latency_renamed_tp1"] {
             assert_eq!(row(&comparison, name, "median_latency").verdict, Verdict::NotMeasured);
         }
@@ -275,7 +277,7 @@ mod tests {
         };
         let comparison = compared(&file([1.0, 3.0]), &file([4.0, 4.0])).unwrap();
         let row = row(&comparison, "serving_a_qps_1", "median_ttft_ms");
-        assert_eq!((row.base.as_slice(), row.head.as_slice()), ([2.0].as_slice(), [4.0].as_slice()));
+        assert_eq!((row.numbers(Side::Base), row.numbers(Side::Head)), (vec![2.0], vec![4.0]));
     }
 
     #[test]
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(comparisons[0].cases.len(), 6, "serving alone");
         let row =
             row(&comparisons[0], "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4", "request_throughput");
-        assert_eq!((row.base.as_slice(), row.head.as_slice()), ([26.648299864872335].as_slice(), [53.3].as_slice()));
+        assert_eq!((row.numbers(Side::Base), row.numbers(Side::Head)), (vec![26.648299864872335], vec![53.3]));
         for (text, expected) in [(GOLDEN, "every row has the layout TP 1 x PP 1"), ("[]", "no row has a `TP Size`")] {
             let error = of(text).unwrap_err();
             assert_eq!(crate::exit::of(&error), crate::exit::Exit::Mistake);
@@ -328,7 +330,7 @@ mod tests {
         let file = |column: &str| format!(r#"[{{"Test name": "latency_a", "{column}": 2.0}}]"#);
         let comparison = compared(&file("Mean latency (ms)"), &file("Mean latency (s)")).unwrap();
         let row = row(&comparison, "latency_a", "avg_latency");
-        assert_eq!((row.verdict, row.base.as_slice()), (Verdict::NotMeasured, [0.002].as_slice()));
+        assert_eq!((row.verdict, row.numbers(Side::Base)), (Verdict::NotMeasured, vec![0.002]));
         assert_eq!(row.why, "head has no value: `avg_latency` is missing from its results");
     }
 }

@@ -1,12 +1,13 @@
-//! What a run decides from its results so far: which cases a screen has repeated, and which cases an interim analysis of
-//! `sequential` leaves inconclusive.
+//! What a run decides from its results so far: which cases a screen has repeated, and whether a look of `sequential` ends the
+//! run.
 
 use anyhow::Result;
 use vllm_verdict::criteria::VerdictConfig;
+use vllm_verdict::looks;
 use vllm_verdict::metric;
 use vllm_verdict::repetition::{Outcome, Repetition};
 use vllm_verdict::side::Side;
-use vllm_verdict::strategy::{self, Strategy};
+use vllm_verdict::strategy;
 use vllm_verdict::v1::{CaseFacts, Conduct, Look, Subject};
 
 use super::collect;
@@ -30,7 +31,7 @@ pub fn suspicious(session: &Session<'_>, journal: &Journal) -> Result<Vec<String
                 |metric| {
                     let (base, head) =
                         (value(&base, case.name.raw(), metric.id), value(&head, case.name.raw(), metric.id));
-                    let noise = session.noise.prior(case, metric.id, &facts).prior;
+                    let noise = session.noise.of_screen(case, metric.id, &facts);
                     let least = session.verdict.min_effect(metric);
                     // A metric that neither side has (TTFT of an embedding test) has no row.
                     (base.is_some() || head.is_some()) && strategy::suspicious(base, head, noise, least)
@@ -40,8 +41,8 @@ pub fn suspicious(session: &Session<'_>, journal: &Journal) -> Result<Vec<String
     Ok(facts.iter().filter(is_suspicious).map(|case| case.name.raw().to_owned()).collect())
 }
 
-/// The cases that are inconclusive after the pairs so far.
-pub fn undecided(session: &Session<'_>, journal: &Journal, conduct: &Conduct) -> Result<Vec<String>> {
+/// Why a sequential run ends after the pairs so far, if it does.
+pub fn end(session: &Session<'_>, journal: &Journal, conduct: &Conduct) -> Result<Option<looks::End>> {
     let plan = session.plan;
     let input = vllm_verdict::Input {
         subject: Subject::default(),
@@ -55,15 +56,10 @@ pub fn undecided(session: &Session<'_>, journal: &Journal, conduct: &Conduct) ->
         noise: session.noise.clone(),
         looks: looks(plan, session.verdict),
     };
-    let comparison = vllm_verdict::conducted(input, conduct.clone(), None);
-    Ok(vllm_verdict::undecided(&comparison).into_iter().map(str::to_owned).collect())
+    Ok(looks::ends(&vllm_verdict::conducted(input, conduct.clone(), None)))
 }
 
-/// The interim analyses of a plan; none unless it is sequential.
+/// The analyses of a plan.
 pub fn looks(plan: &Plan, verdict: &VerdictConfig) -> Vec<Look> {
-    if plan.strategy != Strategy::Sequential {
-        return Vec::new();
-    }
-    let [first, second] = Look::sequential(verdict.fdr);
-    vec![Look { pairs: plan.pairs, ..first }, Look { pairs: 2 * plan.pairs, ..second }]
+    looks::looks(plan.strategy, plan.pairs, verdict.fdr)
 }

@@ -252,7 +252,7 @@ impl Measure<'_> {
             },
             head: collect::repetitions(plan, out, journal, Side::Head)?,
             skipped: plan.skipped.clone(),
-            planned_pairs: if plan.strategy == Strategy::Sequential { 2 * plan.pairs } else { plan.pairs },
+            planned_pairs: plan.pairs,
             seed: plan.seed,
             verdict: config.verdict.clone(),
             noise: noise.clone(),

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use indexmap::IndexMap;
 use vllm_verdict::Untrusted;
+use vllm_verdict::looks::End;
 use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{self, Pass, Phase, Round, Strategy};
@@ -40,7 +41,9 @@ impl Rounds<'_, '_, '_> {
         self.estimate();
         let mut cases: Vec<String> = plan.cases.iter().map(|case| case.name.clone()).collect();
         let mut last = None;
-        while let Some(round) = strategy::next(plan.strategy, plan.pairs, last, cases) {
+        let looks = interim_analysis::looks(plan, self.session.verdict);
+        let looks: Vec<u32> = looks.iter().map(|look| look.pairs).collect();
+        while let Some(round) = strategy::next(plan.strategy, &looks, last, cases) {
             let ran = self.round(&round).await?;
             let planned = round.pairs.1 + 1 - round.pairs.0;
             if ran < planned && std::mem::take(&mut self.is_out_of_budget) {
@@ -50,10 +53,10 @@ impl Rounds<'_, '_, '_> {
             }
             cases = match (plan.strategy, round.phase) {
                 (Strategy::Screen, Phase::Screen) => self.after_screen(&mut conduct)?,
-                (Strategy::Sequential, Phase::Pairs) if ran == planned => self.after_first_look(&conduct)?,
+                (Strategy::Sequential, _) if ran == planned => self.after_look(&round, &conduct)?,
                 _ => Vec::new(),
             };
-            last = Some(round.phase);
+            last = Some((round.phase, round.pairs.1));
         }
         conduct.notices.extend(self.given_up.iter().map(no_further).map(Untrusted::from));
         // A resumed run with nothing to do has no warm-up; the report names head's image all the same.
@@ -89,17 +92,19 @@ impl Rounds<'_, '_, '_> {
         Ok(suspicious)
     }
 
-    /// The cases that need more pairs.
-    fn after_first_look(&self, conduct: &Conduct) -> Result<Vec<String>> {
-        let plan = self.session.plan;
-        let undecided = interim_analysis::undecided(self.session, self.journal, conduct)?;
-        self.session.progress.say(&format!(
-            "{} of {} inconclusive after {}",
-            undecided.len(),
-            plural(plan.cases.len(), "case"),
-            plural(plan.pairs as usize, "pair"),
-        ));
-        Ok(undecided)
+    /// The cases to measure further: all of them, or none where the look after the round ends the run.
+    fn after_look(&self, round: &Round, conduct: &Conduct) -> Result<Vec<String>> {
+        let end = interim_analysis::end(self.session, self.journal, conduct)?;
+        let found = match end {
+            Some(End::Finding) => "there is a finding",
+            Some(End::Unchanged) => "every row is unchanged",
+            Some(End::Futile) => "no row is near a finding",
+            None => "not decided yet",
+        };
+        let (pairs, all) = (round.pairs.1, self.session.plan.pairs);
+        let more = if end.is_some() && pairs < all { "; the run ends here" } else { "" };
+        self.session.progress.say(&format!("look after {}: {found}{more}", plural(pairs as usize, "pair")));
+        Ok(if end.is_some() { Vec::new() } else { round.cases.clone() })
     }
 
     /// Prints how long a new run may take, and what that is known from.
@@ -113,7 +118,11 @@ impl Rounds<'_, '_, '_> {
         let time = match plan.strategy {
             Strategy::Paired | Strategy::Single => time(plan.pairs),
             Strategy::Screen => format!("{} to {}", time(1), time(plan.pairs + 1)),
-            Strategy::Sequential => format!("{} to {}", time(plan.pairs), time(2 * plan.pairs)),
+            Strategy::Sequential => {
+                let first =
+                    interim_analysis::looks(plan, self.session.verdict).first().map_or(plan.pairs, |look| look.pairs);
+                format!("{} to {}", time(first), time(plan.pairs))
+            }
         };
         let (known, all) = (self.state.costs.known(&plan.cases), plan.cases.len());
         let source = match known {

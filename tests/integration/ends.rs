@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use vllm_verdict::side::Side;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::Comparison;
 
@@ -280,7 +281,7 @@ fn another_program_on_the_port_of_a_server_is_named_and_not_measured() {
     code(&output, 3);
     let named = format!("used by another program: vllm-perf (process {})", other.id());
     assert!(text(&output).contains(&named), "{}", text(&output));
-    assert!(comparison(&out).rows.iter().all(|row| row.head.is_empty()));
+    assert!(comparison(&out).rows.iter().all(|row| row.lacks(Side::Head)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use vllm_verdict::side::Side;
 use vllm_verdict::v1::{Comparison, Verdict};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vllm-perf");
@@ -213,7 +214,8 @@ fn a_client_that_crashes_fails_only_one_case() {
     let values = |concurrency: u64| {
         let case = comparison.cases.iter().find(|case| case.max_concurrency == Some(concurrency)).unwrap();
         let row = comparison.rows.iter().find(|row| row.case == case.name && row.metric == "median_ttft_ms").unwrap();
-        (row.verdict == Verdict::NotMeasured, row.base.len(), row.head.len(), case.problems.len())
+        let [base, head] = [Side::Base, Side::Head].map(|side| row.numbers(side).len());
+        (row.verdict == Verdict::NotMeasured, base, head, case.problems.len())
     };
     assert_eq!(values(1), (false, 2, 2, 0));
     assert_eq!(values(4), (true, 0, 0, 4));

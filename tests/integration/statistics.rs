@@ -9,12 +9,11 @@ use vllm_perf::result;
 use vllm_perf::result::case_files::Folder;
 use vllm_perf::system::results_folder;
 use vllm_verdict::criteria::VerdictConfig;
-use vllm_verdict::metric::Direction;
+use vllm_verdict::looks;
 use vllm_verdict::noise::{AaRun, Noise};
 use vllm_verdict::repetition::Outcome;
-use vllm_verdict::statistics::{self, Prior};
 use vllm_verdict::strategy::Strategy;
-use vllm_verdict::v1::{Comparison, Counts, Device, DeviceName, Look, Row, Subject, Verdict};
+use vllm_verdict::v1::{Comparison, Counts, Device, DeviceName, Row, Subject, Verdict};
 use vllm_verdict::{self, Input};
 
 const A: [&str; 5] = ["run00_A", "run02_A", "run04_A", "run06_A", "run08_A"];
@@ -110,37 +109,37 @@ fn four_sequences_at_once_regress_ttft_at_concurrency_8_and_nothing_at_1() {
     assert_eq!(comparison.verdict, Verdict::Regressed);
     let alarms = |row: &&Row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved);
     assert!(comparison.rows.iter().filter(alarms).all(|row| row.case.raw().ends_with("concurrency_8")));
-    insta::assert_snapshot!(listed(&comparison), @r"
-    256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −26.0 % to +32.9 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
-    256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −57.2 % to +96.1 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    256_16 c=1 P99 TTFT: Inconclusive, −48.8 % (95 % interval −83.4 % to +58.2 %), q = 0.80: more than 1000 pairs are needed to detect a change of 8 %
-    256_16 c=1 Median TPOT: Inconclusive, +3.2 % (95 % interval −96.6 % to +3,006 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    256_16 c=1 P99 TPOT: Inconclusive, −11.5 % (95 % interval −30.8 % to +13.4 %), q = 0.85: about 69 pairs are needed to detect a change of 8 %
-    256_16 c=4 Output throughput: Inconclusive, −0.6 % (95 % interval −35.1 % to +52.4 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
-    256_16 c=4 Median TTFT: Inconclusive, −14.2 % (95 % interval −60.6 % to +87.2 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    256_16 c=4 P99 TTFT: Inconclusive, −12.0 % (95 % interval −78.0 % to +252 %), q = 1.00: more than 1000 pairs are needed to detect a change of 8 %
-    256_16 c=4 Median TPOT: Inconclusive, +3.3 % (95 % interval −96.8 % to +3,204 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    256_16 c=4 P99 TPOT: Inconclusive, −6.7 % (95 % interval −32.5 % to +29.1 %), q = 1.00: about 119 pairs are needed to detect a change of 8 %
-    256_16 c=8 Output throughput: Inconclusive, −22.3 % (95 % interval −48.3 % to +16.6 %), q = 0.80: more than 1000 pairs are needed to detect a change of 2 %
-    256_16 c=8 Median TTFT: Inconclusive, +170 % (95 % interval +18.1 % to +517 %), q = 0.17: more than 1000 pairs are needed to detect a change of 3 %
-    256_16 c=8 P99 TTFT: Inconclusive, +108 % (95 % interval −37.5 % to +594 %), q = 0.80: more than 1000 pairs are needed to detect a change of 8 %
-    256_16 c=8 Median TPOT: Inconclusive, −31.4 % (95 % interval −97.7 % to +1,953 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    256_16 c=8 P99 TPOT: Inconclusive, −23.2 % (95 % interval −38.5 % to −4.0 %), q = 0.17: about 56 pairs are needed to detect a change of 8 %
-    64_32 c=1 Output throughput: Inconclusive, +5.6 % (95 % interval −21.6 % to +42.1 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
-    64_32 c=1 Median TTFT: Inconclusive, −25.4 % (95 % interval −67.1 % to +69.1 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    64_32 c=1 P99 TTFT: Inconclusive, −15.6 % (95 % interval −74.0 % to +175 %), q = 1.00: more than 1000 pairs are needed to detect a change of 8 %
-    64_32 c=1 Median TPOT: Inconclusive, −0.5 % (95 % interval −93.2 % to +1,366 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    64_32 c=1 P99 TPOT: Inconclusive, −13.1 % (95 % interval −33.4 % to +13.3 %), q = 0.83: about 80 pairs are needed to detect a change of 8 %
-    64_32 c=4 Output throughput: Inconclusive, +7.4 % (95 % interval −25.8 % to +55.6 %), q = 1.00: more than 1000 pairs are needed to detect a change of 2 %
-    64_32 c=4 Median TTFT: Inconclusive, −18.2 % (95 % interval −76.2 % to +182 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    64_32 c=4 P99 TTFT: Inconclusive, −19.6 % (95 % interval −72.3 % to +133 %), q = 1.00: more than 1000 pairs are needed to detect a change of 8 %
-    64_32 c=4 Median TPOT: Inconclusive, +6.1 % (95 % interval −98.2 % to +6,093 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    64_32 c=4 P99 TPOT: Inconclusive, +8.5 % (95 % interval −17.5 % to +42.8 %), q = 1.00: about 85 pairs are needed to detect a change of 8 %
-    64_32 c=8 Output throughput: Inconclusive, −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs are needed to detect a change of 2 %
-    64_32 c=8 Median TTFT: Regressed, +429 % (95 % interval +142 % to +1,056 %): worse, q = 0.010, at least the minimum effect of 3 %
-    64_32 c=8 P99 TTFT: Inconclusive, +328 % (95 % interval +5.2 % to +1,641 %), q = 0.26: more than 1000 pairs are needed to detect a change of 8 %
-    64_32 c=8 Median TPOT: Inconclusive, −10.7 % (95 % interval −97.1 % to +2,641 %), q = 1.00: more than 1000 pairs are needed to detect a change of 3 %
-    64_32 c=8 P99 TPOT: Inconclusive, +15.8 % (95 % interval −10.2 % to +49.4 %), q = 0.80: about 74 pairs are needed to detect a change of 8 %
+    insta::assert_snapshot!(listed(&comparison), @"
+    256_16 c=1 Output throughput: Inconclusive, −0.9 % (95 % interval −15.7 % to +16.5 %), q = 1.00: to detect 3 % would need about 555 pairs
+    256_16 c=1 Median TTFT: Inconclusive, −8.4 % (95 % interval −52.6 % to +76.8 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    256_16 c=1 P99 TTFT: Inconclusive, −48.8 % (95 % interval −79.6 % to +28.4 %), q = 0.76: to detect 12 % would need more than 1000 pairs
+    256_16 c=1 Median TPOT: Inconclusive, +3.2 % (95 % interval −95.1 % to +2,068 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    256_16 c=1 P99 TPOT: Inconclusive, −11.5 % (95 % interval −30.1 % to +12.2 %), q = 1.00: to detect 12 % would need about 93 pairs
+    256_16 c=4 Output throughput: Inconclusive, −0.6 % (95 % interval −35.3 % to +52.8 %), q = 1.00: to detect 3 % would need more than 1000 pairs
+    256_16 c=4 Median TTFT: Inconclusive, −14.2 % (95 % interval −56.8 % to +70.6 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    256_16 c=4 P99 TTFT: Inconclusive, −12.0 % (95 % interval −76.7 % to +232 %), q = 1.00: to detect 12 % would need more than 1000 pairs
+    256_16 c=4 Median TPOT: Inconclusive, +3.3 % (95 % interval −95.5 % to +2,286 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    256_16 c=4 P99 TPOT: Inconclusive, −6.7 % (95 % interval −33.8 % to +31.6 %), q = 1.00: to detect 12 % would need about 193 pairs
+    256_16 c=8 Output throughput: Inconclusive, −22.3 % (95 % interval −48.0 % to +16.0 %), q = 0.90: to detect 3 % would need more than 1000 pairs
+    256_16 c=8 Median TTFT: Inconclusive, +170 % (95 % interval +26.2 % to +477 %), q = 0.21: to detect 4.5 % would need more than 1000 pairs
+    256_16 c=8 P99 TTFT: Inconclusive, +108 % (95 % interval −26.9 % to +492 %), q = 0.76: to detect 12 % would need more than 1000 pairs
+    256_16 c=8 Median TPOT: Inconclusive, −31.4 % (95 % interval −96.7 % to +1,328 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    256_16 c=8 P99 TPOT: Inconclusive, −23.2 % (95 % interval −37.0 % to −6.2 %), q = 0.21: to detect 12 % would need about 66 pairs
+    64_32 c=1 Output throughput: Inconclusive, +5.6 % (95 % interval −16.0 % to +32.8 %), q = 1.00: to detect 3 % would need more than 1000 pairs
+    64_32 c=1 Median TTFT: Inconclusive, −25.4 % (95 % interval −64.7 % to +57.5 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    64_32 c=1 P99 TTFT: Inconclusive, −15.6 % (95 % interval −69.1 % to +131 %), q = 1.00: to detect 12 % would need more than 1000 pairs
+    64_32 c=1 Median TPOT: Inconclusive, −0.5 % (95 % interval −36.1 % to +55.1 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    64_32 c=1 P99 TPOT: Inconclusive, −13.1 % (95 % interval −33.3 % to +13.1 %), q = 1.00: to detect 12 % would need about 114 pairs
+    64_32 c=4 Output throughput: Inconclusive, +7.4 % (95 % interval −24.2 % to +52.2 %), q = 1.00: to detect 3 % would need more than 1000 pairs
+    64_32 c=4 Median TTFT: Inconclusive, −18.2 % (95 % interval −83.8 % to +314 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    64_32 c=4 P99 TTFT: Inconclusive, −19.6 % (95 % interval −64.1 % to +80.1 %), q = 1.00: to detect 12 % would need more than 1000 pairs
+    64_32 c=4 Median TPOT: Inconclusive, +6.1 % (95 % interval −98.1 % to +5,867 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    64_32 c=4 P99 TPOT: Inconclusive, +8.5 % (95 % interval −17.6 % to +43.0 %), q = 1.00: to detect 12 % would need about 125 pairs
+    64_32 c=8 Output throughput: Inconclusive, −43.3 % (95 % interval −59.6 % to −20.4 %), q = 0.10: to detect 3 % would need more than 1000 pairs
+    64_32 c=8 Median TTFT: Regressed, +429 % (95 % interval +166 % to +955 %): worse, q = 0.012, at least the minimum effect of 3 %
+    64_32 c=8 P99 TTFT: Inconclusive, +328 % (95 % interval +10.8 % to +1,553 %), q = 0.32: to detect 12 % would need more than 1000 pairs
+    64_32 c=8 Median TPOT: Inconclusive, −10.7 % (95 % interval −95.9 % to +1,833 %), q = 1.00: to detect 4.5 % would need more than 1000 pairs
+    64_32 c=8 P99 TPOT: Inconclusive, +15.8 % (95 % interval −9.6 % to +48.3 %), q = 0.95: to detect 12 % would need about 101 pairs
     ");
 }
 
@@ -171,10 +170,10 @@ fn the_verdict_of_throughput_depends_on_its_noise_estimate() {
         format!("{:?}, s0 = {:.4}, {} A/A pairs: {}", row.verdict, row.s0.unwrap(), row.aa_pairs, row.why.raw())
     };
     insta::assert_snapshot!(
-        [of(Noise::default()), of(noise(&neighbours, &a)), of(noise(&all_pairs(), &a))].join("\n"), @r"
-    Inconclusive, s0 = 0.4001, 0 A/A pairs: −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs are needed to detect a change of 2 %
-    Inconclusive, s0 = 0.3994, 24 A/A pairs: −43.3 % (95 % interval −60.6 % to −18.4 %), q = 0.068: more than 1000 pairs are needed to detect a change of 2 %
-    Regressed, s0 = 0.2024, 10 A/A pairs: −43.3 % (95 % interval −57.1 % to −25.1 %): worse, q = 0.008, at least the minimum effect of 2 %
+        [of(Noise::default()), of(noise(&neighbours, &a)), of(noise(&all_pairs(), &a))].join("\n"), @"
+    Inconclusive, s0 = 0.3185, 0 A/A pairs: −43.3 % (95 % interval −59.6 % to −20.4 %), q = 0.10: to detect 3 % would need more than 1000 pairs
+    Inconclusive, s0 = 0.3185, 4 A/A pairs: −43.3 % (95 % interval −59.6 % to −20.4 %), q = 0.10: to detect 3 % would need more than 1000 pairs
+    Regressed, s0 = 0.2024, 10 A/A pairs: −43.3 % (95 % interval −57.1 % to −25.1 %): worse, q = 0.016, at least the minimum effect of 2 %
     "
     );
 }
@@ -188,73 +187,51 @@ fn on_a_disturbed_host_nothing_is_a_change_and_the_report_states_its_sensitivity
         assert_eq!((comparison.counts.regressed, comparison.counts.improved), (0, 0), "{}", listed(comparison));
     }
     let text = terminal::table(&a_against_b, 100);
-    insta::assert_snapshot!(text.lines().find(|line| line.starts_with("Smallest detectable change")).unwrap(), @"Smallest detectable change, median row (80 % power): Output throughput 774 %, Median TTFT more than 1,000 %, P99 TTFT more than 1,000 %, Median TPOT more than 1,000 %, P99 TPOT 502.6 %.");
-}
-
-/// The verdict of a row, recomputed from the content of `comparison.json`.
-fn recomputed(row: &Row, comparison: &Comparison) -> Verdict {
-    let prior = |row: &Row| row.s0.map(|s0| Prior { n0: row.n0, s0 });
-    let p = |row: &Row| {
-        statistics::shift(&statistics::logs(&row.base), &statistics::logs(&row.head), prior(row)).unwrap().p()
-    };
-    let primary: Vec<&Row> = comparison.rows.iter().filter(|row| row.primary).collect();
-    let adjusted = statistics::benjamini_hochberg(&primary.iter().map(|row| p(row)).collect::<Vec<f64>>());
-    let q = primary.iter().position(|other| std::ptr::eq(*other, row)).map(|at| adjusted[at]);
-    let shift = statistics::shift(&statistics::logs(&row.base), &statistics::logs(&row.head), prior(row)).unwrap();
-    let fdr = comparison.method.looks[row.look as usize - 1].fdr;
-    let (low, high) = shift.interval(0.90);
-    if q.is_some_and(|q| q <= fdr) && shift.estimate.abs() >= row.min_effect.ln_1p() {
-        let worse = (shift.estimate > 0.0) == (row.direction == Direction::Lower);
-        return if worse { Verdict::Regressed } else { Verdict::Improved };
-    }
-    let inside = low > -0.05_f64.ln_1p() && high < 0.05_f64.ln_1p();
-    if inside { Verdict::Unchanged } else { Verdict::Inconclusive }
+    insta::assert_snapshot!(text.lines().find(|line| line.starts_with("Smallest detectable change")).unwrap(), @"Smallest detectable change, median row (80 % power): Output throughput more than 1,000 % (all cases 193.4 %), Median TTFT more than 1,000 % (all cases more than 1,000 %), P99 TTFT more than 1,000 % (all cases more than 1,000 %), Median TPOT more than 1,000 % (all cases more than 1,000 %), P99 TPOT more than 1,000 % (all cases 276 %).");
 }
 
 #[test]
-fn every_verdict_can_be_recomputed_from_the_comparison_alone() {
+fn every_number_and_verdict_follows_from_the_comparison_alone() {
     let (a, b) = (folders(&A), folders(&B));
-    let mut verdicts = Vec::new();
     for noise in [Noise::default(), noise(&all_pairs(), &a)] {
         let text = serde_json::to_string(&vllm_verdict::compare(Input { noise, ..input(&a, &b) })).unwrap();
         let comparison: Comparison = serde_json::from_str(&text).unwrap();
-        for row in &comparison.rows {
-            assert_eq!(recomputed(row, &comparison), row.verdict, "{} {}", row.case.raw(), row.metric.raw());
-            verdicts.push(row.verdict);
-        }
+        vllm_verdict::recheck(&comparison).unwrap();
+        let verdicts: Vec<Verdict> = comparison.rows.iter().map(|row| row.verdict).collect();
+        assert!(verdicts.contains(&Verdict::Regressed) && verdicts.contains(&Verdict::Inconclusive));
+        let mut tampered = comparison;
+        tampered.rows[3].base.swap(0, 1);
+        tampered.rows[3].base[0] = None;
+        assert!(vllm_verdict::recheck(&tampered).is_err());
     }
-    assert!(verdicts.contains(&Verdict::Regressed) && verdicts.contains(&Verdict::Inconclusive));
 }
 
 #[test]
-fn a_case_that_the_first_look_decides_is_finished_and_the_others_continue() {
+fn the_last_look_gives_the_verdicts_of_all_rows_at_its_rate() {
     let (a, b) = (folders(&A), folders(&B));
-    let case = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8";
-    let looks = vec![Look { pairs: 3, fdr: 0.5 }, Look { pairs: 5, fdr: 0.04 }];
-    let noise = noise(&all_pairs(), &a);
-    let first = vllm_verdict::compare(Input { noise: noise.clone(), looks: looks.clone(), ..input(&a[..3], &b[..3]) });
-    assert_eq!((first.method.strategy, first.method.looks.len()), (Strategy::Paired, 1));
-    let open = vllm_verdict::undecided(&first);
-    assert!(!open.contains(&case) && !open.is_empty(), "{open:?}");
-
-    let mut later = input(&a, &b);
-    for repetition in later.base[3..].iter_mut().chain(&mut later.head[3..]) {
-        repetition.retain(|name, _| open.contains(&name.as_str()));
-    }
-    let comparison = vllm_verdict::compare(Input { noise, looks, ..later });
-    assert_eq!((comparison.method.strategy, comparison.counts.not_measured), (Strategy::Sequential, 0));
-    for row in &comparison.rows {
-        let (look, values) = if open.contains(&row.case.raw()) { (2, 5) } else { (1, 3) };
-        assert_eq!((row.look, row.base.len()), (look, values), "{}", row.case.raw());
-    }
-    assert_eq!(row(&comparison, case, "median_ttft_ms").verdict, Verdict::Regressed);
-    assert!(comparison.cases.iter().all(|case| case.problems.is_empty()), "a decided case needs no more repetitions");
+    let looks = looks::looks(Strategy::Sequential, 10, 0.02);
+    let at = |pairs: usize| vllm_verdict::compare(Input { looks: looks.clone(), ..input(&a[..pairs], &b[..pairs]) });
+    let rates = |comparison: &Comparison| {
+        comparison.method.looks.iter().map(|look| (look.pairs, (look.fdr * 1e6).round())).collect::<Vec<_>>()
+    };
+    let (first, second) = (at(3), at(5));
+    assert_eq!(rates(&first), [(3, 1000.0)]);
+    assert_eq!(rates(&second), [(3, 1000.0), (5, 6000.0)]);
+    assert_eq!(rates(&at(4)), [(3, 1000.0), (4, 6000.0)], "the budget ended it");
+    assert_eq!(looks::ends(&first), None, "{}", listed(&first));
+    assert_eq!(looks::ends(&second), None, "{}", listed(&second));
+    let at_once = vllm_verdict::compare(input(&a, &b));
+    assert_eq!(looks::ends(&at_once), Some(looks::End::Finding), "at the whole rate");
+    assert!(second.rows.iter().all(|row| row.look == 2 && row.base.len() == 5));
+    let reversed: Vec<&str> = A.into_iter().rev().collect();
+    let of_one = vllm_verdict::compare(Input { looks: looks.clone(), ..input(&a, &folders(&reversed)) });
+    assert_eq!(looks::ends(&of_one), Some(looks::End::Futile), "no row is near a finding");
 }
 
 #[test]
 fn swapping_base_and_head_only_swaps_regressions_and_improvements() {
     let (a, b) = (folders(&A), folders(&B));
-    let looks = vec![Look { pairs: 3, fdr: 0.5 }, Look { pairs: 5, fdr: 0.04 }];
+    let looks = looks::looks(Strategy::Sequential, 5, 0.02);
     for (noise, looks) in
         [(Noise::default(), Vec::new()), (noise(&all_pairs(), &a), Vec::new()), (Noise::default(), looks)]
     {
@@ -263,7 +240,7 @@ fn swapping_base_and_head_only_swaps_regressions_and_improvements() {
         };
         let (forth, back) = (of(&a, &b), of(&b, &a));
         assert_eq!(forth.rows.len(), back.rows.len());
-        assert!(forth.counts.regressed > 0);
+        assert!(forth.method.looks.len() > 1 || forth.counts.regressed > 0);
         for (forth, back) in forth.rows.iter().zip(&back.rows) {
             let swapped = match forth.verdict {
                 Verdict::Regressed => Verdict::Improved,
@@ -286,18 +263,44 @@ fn a_comparison_is_read_back_unchanged() {
 }
 
 #[test]
-fn a_case_that_failed_on_one_side_is_not_measured_with_the_reason() {
+fn a_case_that_head_alone_fails_is_a_finding_and_one_that_base_fails_is_not_measured() {
     let (a, mut b) = (folders(&A), folders(&B));
     for folder in &mut b {
         let case = folder.cases.get_mut("serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_1").unwrap();
         case.outcome = Outcome::Failed("the client stopped with exit code 1".into());
     }
     let comparison = compared(&a, &b);
-    assert_eq!((comparison.verdict, comparison.counts.not_measured), (Verdict::Regressed, 5));
-    let missing = comparison.rows.iter().find(|row| row.verdict == Verdict::NotMeasured).unwrap();
-    assert_eq!(missing.why, "head has no value: the client stopped with exit code 1 (repetition 1)");
-    let case = comparison.cases.iter().find(|case| case.name == missing.case).unwrap();
+    let Counts { failing, not_measured, .. } = comparison.counts;
+    assert_eq!((comparison.verdict, failing, not_measured), (Verdict::Regressed, 5, 0));
+    let lost = comparison.rows.iter().find(|row| row.verdict == Verdict::Failing).unwrap();
+    let why = "head failed in 5 of 5 repetitions, base in none: the client stopped with exit code 1";
+    assert_eq!((lost.why.raw(), lost.failed.head), (why, 5));
+    let case = comparison.cases.iter().find(|case| case.name == lost.case).unwrap();
     assert_eq!(case.problems.len(), 5);
+
+    let swapped = compared(&b, &a);
+    assert_eq!((swapped.counts.failing, swapped.counts.not_measured), (0, 5));
+    let missing = swapped.rows.iter().find(|row| row.verdict == Verdict::NotMeasured).unwrap();
+    assert_eq!(missing.why, "base has no value: the client stopped with exit code 1 (repetition 1)");
+    vllm_verdict::recheck(&swapped).unwrap();
+}
+
+#[test]
+fn survivors_of_failed_repetitions_are_no_sample() {
+    let (a, mut b) = (folders(&A), folders(&A));
+    let name = "serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_1";
+    let verdict = |failures: usize, b: &mut [Folder]| {
+        for folder in &mut b[..failures] {
+            folder.cases.get_mut(name).unwrap().outcome = Outcome::Failed("out of memory".into());
+        }
+        let comparison = compared(&a, b);
+        vllm_verdict::recheck(&comparison).unwrap();
+        comparison.rows.into_iter().filter(|row| row.case == name && row.primary).map(|row| row.verdict).collect()
+    };
+    let verdicts: Vec<Verdict> = verdict(1, &mut b);
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Inconclusive), "{verdicts:?}");
+    let verdicts: Vec<Verdict> = verdict(3, &mut b);
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Failing), "{verdicts:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use vllm_perf::run::time_spent::Times;
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::noise::{self, AaRow, AaRun, MeasuredOn};
 use vllm_verdict::strategy::{Phase, Strategy};
-use vllm_verdict::v1::{Comparison, Device, DeviceName, Row, Verdict};
+use vllm_verdict::v1::{Comparison, Device, DeviceName, Verdict};
 
 use super::run::{BUSY, SUITE, TWO_CASES, comparison, journal, program, run, text, wait_until};
 use super::store::{keep, known};
@@ -107,27 +107,30 @@ fn a_killed_screen_can_be_resumed() {
 }
 
 #[test]
-fn inconclusive_cases_of_a_first_look_get_more_pairs() {
+fn a_sequential_run_looks_after_three_pairs_and_goes_on_where_nothing_is_decided() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     // A change of 10 % is not `unchanged`, and no run is certain enough for this false discovery rate.
     let config = folder.path().join("strict.yml");
     let strict = fs::read_to_string(BUSY).unwrap() + "verdict: {fdr: 0.0000000001%}\n";
     fs::write(&config, strict).unwrap();
-    let more = ["--only", "_64_16_.*_1$", "--strategy", "sequential", "--pairs", "2"];
+    let more = ["--only", "_64_16_.*_1$", "--strategy", "sequential", "--pairs", "4"];
     let mut sequential = run(&out, "sim:itl=2ms", "sim:itl=2.2ms", &more);
     let output = sequential.env("VLLM_PERF_CONFIG", &config).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert_eq!((ran(&out, Phase::Pairs, ONE), ran(&out, Phase::MorePairs, ONE)), (4, 4));
+    assert_eq!((ran(&out, Phase::Pairs, ONE), ran(&out, Phase::MorePairs, ONE)), (6, 2));
+    assert!(text(&output).contains("look after 3 pairs: not decided yet"), "{}", text(&output));
     let Comparison { method, rows, .. } = comparison(&out);
     let looks: Vec<_> = method.looks.iter().map(|look| look.pairs).collect();
-    assert_eq!((method.strategy, method.pairs, &looks[..]), (Strategy::Sequential, 4, &[2, 4][..]));
-    // A time between tokens that came together is 0, and has no logarithm.
-    let (of_itl, others): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.metric.raw().contains("itl"));
-    let lengths = |rows: Vec<&Row>| rows.iter().map(|row| row.base.len()).collect::<Vec<_>>();
-    let (of_itl, others) = (lengths(of_itl), lengths(others));
-    assert!(others.contains(&4) && others.iter().all(|length| [2, 4].contains(length)), "{others:?}");
-    assert!(of_itl.iter().all(|length| (1..=4).contains(length)), "{of_itl:?}");
+    assert_eq!((method.strategy, method.pairs, &looks[..]), (Strategy::Sequential, 4, &[3, 4][..]));
+    assert!(rows.iter().all(|row| row.base.len() == 4 && row.look == 2));
+
+    let out = folder.path().join("found");
+    let more = ["--only", "_64_16_.*_1$", "--strategy", "sequential"];
+    let output = run(&out, "sim:itl=2ms", "sim:itl=4ms", &more).env("VLLM_PERF_CONFIG", BUSY).output().unwrap();
+    assert!(text(&output).contains("look after 3 pairs: there is a finding; the run ends here"), "{}", text(&output));
+    let found = comparison(&out);
+    assert_eq!((found.verdict, found.method.pairs, found.method.planned_pairs), (Verdict::Regressed, 3, 10));
 }
 
 #[test]

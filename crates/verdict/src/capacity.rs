@@ -7,7 +7,6 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::side::Side;
-use crate::statistics::median;
 use crate::untrusted::Untrusted;
 use crate::v1::{CaseFacts, Comparison, Row};
 
@@ -99,10 +98,7 @@ pub fn capacities(comparison: &Comparison, limits: &Limits) -> Vec<Capacity> {
     let rows: IndexMap<(&str, &str), &Row> =
         comparison.rows.iter().map(|row| ((row.case.raw(), row.metric.raw()), row)).collect();
     let value = |case: &CaseFacts, metric: &str, side: Side| {
-        rows.get(&(case.name.raw(), metric)).and_then(|row| match side {
-            Side::Base => median(&row.base),
-            Side::Head => median(&row.head),
-        })
+        rows.get(&(case.name.raw(), metric)).and_then(|row| row.centre(side))
     };
     let [ttft, tpot] = limits.statistic.metrics();
     let mut tests: IndexMap<(&Untrusted, Option<&Untrusted>), Vec<&CaseFacts>> = IndexMap::new();

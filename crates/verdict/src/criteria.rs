@@ -14,8 +14,25 @@ pub struct VerdictConfig {
     pub direction: IndexMap<&'static str, Direction>,
     /// Which rows are tested.
     pub primary: Primary,
-    /// False discovery rate over the primary rows of a report: 0.05, or 0.01 where a verdict blocks a merge.
+    /// False discovery rate over the primary and overall rows of a report: 0.02, or 0.01 where a verdict blocks a merge.
     pub fdr: f64,
+}
+
+/// The criterion that a metric of a case is judged by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Criterion {
+    pub metric: &'static Metric,
+    pub direction: Direction,
+    pub min_effect: f64,
+    pub primary: bool,
+}
+
+impl Criterion {
+    /// The criterion from the settings.
+    pub fn new(config: &VerdictConfig, case: &str, metric: &'static Metric) -> Self {
+        let (direction, min_effect) = (config.direction(metric), config.min_effect(metric));
+        Self { metric, direction, min_effect, primary: config.is_primary(case, metric) }
+    }
 }
 
 /// Smallest relative change that is reported as `regressed` or `improved`, by the family of the metric.
@@ -93,7 +110,7 @@ impl VerdictConfig {
 
 impl Default for VerdictConfig {
     fn default() -> Self {
-        Self { min_effect: MinEffect::default(), direction: IndexMap::new(), primary: Primary::default(), fdr: 0.05 }
+        Self { min_effect: MinEffect::default(), direction: IndexMap::new(), primary: Primary::default(), fdr: 0.02 }
     }
 }
 

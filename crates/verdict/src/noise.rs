@@ -8,21 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::case::MeasuredBy;
 use crate::metric;
 use crate::repetition::{Repetition, measurement};
-use crate::statistics::{Prior, mean, pair_deviation};
+use crate::rule::CALIBRATED_WEIGHT;
+use crate::statistics::{Prior, pair_deviation};
 use crate::v1::{CaseFacts, Device, DeviceName, SideFacts, Subject};
 
 /// Schema of one A/A run in a store.
 pub const SCHEMA: &str = "vllm-perf/noise/v1";
 
-/// Weight of the noise from A/A runs, in degrees of freedom.
-pub const WEIGHT: f64 = 8.0;
-
-/// Pairs that are needed to estimate a deviation: A/A pairs of the row, which is then calibrated, or of all rows of its
-/// metric.
+/// Pairs that are needed to estimate a deviation: A/A pairs of the row, which is then calibrated, or, for a screen, of all
+/// rows of its metric.
 pub const ENOUGH_PAIRS: usize = 10;
-
-/// Factor on pooled noise, which comes from other rows and may underestimate the row's own.
-const POOLED: f64 = 1.5;
 
 /// The pairs of one A/A run, stored as one object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,17 +120,6 @@ fn pair_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repe
     base.iter().zip(head).filter_map(|(base, head)| Some(value(head)?.ln() - value(base)?.ln())).collect()
 }
 
-/// Log-ratios of the pairs of a comparison minus their mean, which estimate noise whether or not the row changed. They are
-/// scaled to the variance of ratios that were not centred.
-pub(crate) fn centred_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repetition]) -> Vec<f64> {
-    let ratios = pair_ratios(case, metric, base, head);
-    let (number, Some(mean)) = (ratios.len() as f64, mean(&ratios).filter(|_| ratios.len() > 1)) else {
-        return Vec::new();
-    };
-    let scale = (number / (number - 1.0)).sqrt();
-    ratios.into_iter().map(|ratio| scale * (ratio - mean)).collect()
-}
-
 /// The A/A pairs of one device, by client, metric and case.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Noise {
@@ -145,17 +129,6 @@ pub struct Noise {
 
 /// Metric id to case name to log-ratios.
 type Series = HashMap<String, HashMap<String, Vec<f64>>>;
-
-/// The estimated noise of a row.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct NoiseEstimate {
-    /// The prior of the variance; `None` with too few pairs.
-    pub prior: Option<Prior>,
-    /// A/A pairs of the estimate, of the row or of its metric.
-    pub pairs: usize,
-    /// Whether the pairs are of this row.
-    pub calibrated: bool,
-}
 
 /// Each run once: of those with one identity, the one with the most pairs.
 fn once(runs: impl IntoIterator<Item = AaRun>) -> Vec<AaRun> {
@@ -194,29 +167,24 @@ impl Noise {
         series.get(metric).and_then(|cases| cases.get(case.name.raw())).map_or(&[], Vec::as_slice)
     }
 
-    /// The noise of a row in a report of these cases: from its own pairs if there are [`ENOUGH_PAIRS`], else from the pairs of
-    /// all rows of its metric.
-    pub fn prior(&self, case: &CaseFacts, metric: &str, report: &[CaseFacts]) -> NoiseEstimate {
-        self.own(case, metric).unwrap_or_else(|| self.pooled(metric, report, Vec::new()))
-    }
-
     /// The noise of a row from its own pairs; `None` if they are too few.
-    pub fn own(&self, case: &CaseFacts, metric: &str) -> Option<NoiseEstimate> {
-        let ratios = self.ratios(case, metric);
-        let s0 = pair_deviation(ratios).filter(|_| ratios.len() >= ENOUGH_PAIRS)?;
-        Some(NoiseEstimate { prior: Some(Prior { n0: WEIGHT, s0 }), pairs: ratios.len(), calibrated: true })
+    pub fn own(&self, case: &CaseFacts, metric: &str) -> Option<Prior> {
+        estimated(self.ratios(case, metric))
     }
 
-    /// The noise of a metric from the A/A pairs of all its rows in a report, together with the [`centred_ratios`] of the
-    /// report's own pairs.
-    pub(crate) fn pooled(&self, metric: &str, report: &[CaseFacts], own: Vec<f64>) -> NoiseEstimate {
-        let mut ratios = own;
-        let shown = ratios.len();
-        ratios.extend(report.iter().flat_map(|case| self.ratios(case, metric)));
-        let s0 = pair_deviation(&ratios).filter(|_| ratios.len() >= ENOUGH_PAIRS);
-        let prior = s0.map(|s0| Prior { n0: WEIGHT, s0: POOLED * s0 });
-        NoiseEstimate { prior, pairs: ratios.len() - shown, calibrated: false }
+    /// The noise of a row that was measured once, for a screen: from its own pairs, or else from the pairs of all rows of its
+    /// metric in the report.
+    pub fn of_screen(&self, case: &CaseFacts, metric: &str, report: &[CaseFacts]) -> Option<Prior> {
+        self.own(case, metric).or_else(|| {
+            let ratios: Vec<f64> = report.iter().flat_map(|case| self.ratios(case, metric)).copied().collect();
+            estimated(&ratios)
+        })
     }
+}
+
+fn estimated(ratios: &[f64]) -> Option<Prior> {
+    let s0 = pair_deviation(ratios).filter(|_| ratios.len() >= ENOUGH_PAIRS)?;
+    Some(Prior { n0: CALIBRATED_WEIGHT, s0 })
 }
 
 #[cfg(test)]
@@ -329,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_pairs_of_a_row_calibrate_it_and_fewer_are_pooled_over_the_rows_of_the_report() {
+    fn ten_pairs_of_a_row_calibrate_it_and_a_screen_may_pool_those_of_its_metric() {
         let (few, own) = ([0.03, -0.03], [0.01, -0.01, 0.01, -0.01, 0.01, -0.01, 0.01, -0.01, 0.01, -0.01]);
         let noise = noise(vec![
             row("latency_a", MeasuredBy::Vllm, &few),
@@ -337,38 +305,20 @@ mod tests {
             row("latency_elsewhere", MeasuredBy::Vllm, &[0.5; 20]),
         ]);
         let cases = ["latency_a", "latency_b"].map(|name| case(name, MeasuredBy::Vllm));
-        let known = |at: usize| noise.prior(&cases[at], "median_latency", &cases);
-        assert_eq!((known(1).calibrated, known(1).pairs), (true, 10));
-        assert_eq!(known(1).prior, pair_deviation(&own).map(|s0| Prior { n0: 8.0, s0 }));
-        assert_eq!((known(0).calibrated, known(0).pairs), (false, 12));
-        let pooled = pair_deviation(&[few.as_slice(), own.as_slice()].concat()).unwrap();
-        assert_eq!(known(0).prior, Some(Prior { n0: 8.0, s0: 1.5 * pooled }));
-        assert_eq!(noise.prior(&cases[0], "avg_latency", &cases), NoiseEstimate::default());
-        let alone = noise.prior(&cases[0], "median_latency", &cases[..1]);
-        assert_eq!(alone, NoiseEstimate { prior: None, pairs: 2, calibrated: false }, "too few pairs");
-    }
-
-    #[test]
-    fn centred_ratios_estimate_noise_without_the_shift() {
-        let (base, head) = ([1.0, 2.0, 4.0].map(Some), [3.0, 3.0, 15.0].map(Some));
-        let of = |head: &[Option<f64>]| {
-            let facts = case("latency_a", MeasuredBy::Vllm);
-            centred_ratios(&facts, "median_latency", &repetitions(&base), &repetitions(head))
-        };
-        let ratios = of(&head);
-        // d = np.log([3, 1.5, 3.75]); np.var(d, ddof=1)
-        let variance = ratios.iter().map(|ratio| ratio * ratio).sum::<f64>() / 3.0;
-        assert!((variance - 0.22830579).abs() < 1e-8, "{variance}");
-        let doubled = of(&head.map(|value| value.map(|value| 2.0 * value)));
-        assert!(ratios.iter().zip(&doubled).all(|(a, b)| (a - b).abs() < 1e-12));
-        assert_eq!(of(&head[..1]), [0.0; 0]);
+        let prior = |ratios: &[f64]| pair_deviation(ratios).map(|s0| Prior { n0: 8.0, s0 });
+        assert_eq!(noise.own(&cases[1], "median_latency"), prior(&own));
+        assert_eq!(noise.own(&cases[0], "median_latency"), None, "too few pairs");
+        let of_screen = |at: usize, report: &[CaseFacts]| noise.of_screen(&cases[at], "median_latency", report);
+        assert_eq!(of_screen(1, &cases), prior(&own));
+        assert_eq!(of_screen(0, &cases), prior(&[few.as_slice(), own.as_slice()].concat()));
+        assert_eq!(of_screen(0, &cases[..1]), None, "too few pairs");
     }
 
     #[test]
     fn noise_of_one_client_is_not_used_for_the_other() {
         let noise = noise(vec![row("latency_a", MeasuredBy::Native, &[0.01; 10])]);
         let by_vllm = [case("latency_a", MeasuredBy::Vllm)];
-        assert_eq!(noise.prior(&by_vllm[0], "median_latency", &by_vllm), NoiseEstimate::default());
+        assert_eq!(noise.own(&by_vllm[0], "median_latency"), None);
     }
 
     #[test]

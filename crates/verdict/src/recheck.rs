@@ -1,41 +1,43 @@
 //! Recomputes a comparison from an untrusted source from its own values, and rejects numbers and verdicts that do not
 //! follow from them. The values themselves cannot be checked.
 
-use anyhow::{anyhow, ensure};
+use std::collections::HashMap;
 
-use crate::statistics::{self, Prior, Shift, hodges_lehmann, logs, relative, shift};
+use anyhow::{Context, anyhow, ensure};
+
+use crate::case::Kind;
+use crate::counts;
+use crate::noise::ENOUGH_PAIRS;
+use crate::rule::{self, JudgedRow, Numbers, Sample};
+use crate::side::Side;
+use crate::statistics::{hodges_lehmann, relative};
 use crate::strategy::Strategy;
-use crate::v1::{Comparison, Row, Verdict};
-use crate::{noise, rows, rule};
+use crate::untrusted::Untrusted;
+use crate::v1::{Comparison, OverallRow, Row, Verdict};
 
-/// Accepted relative difference between two computations of one number: the quantiles of Student's t come from a
-/// numerical search that is accurate to about a millionth, and its versions differ.
-const TOLERANCE: f64 = 1e-4;
+/// Accepted relative difference between two computations of one number.
+const TOLERANCE: f64 = 1e-6;
 
 /// Checks that every number and verdict of a comparison follows from the values of its rows, its counts from its rows and
-/// its verdict from its counts.
+/// its verdict from both.
 ///
 /// # Errors
 /// The first row or count that does not follow, with the recomputed value.
 pub fn recheck(comparison: &Comparison) -> anyhow::Result<()> {
+    let Comparison { method, conduct, rows, overall, .. } = comparison;
     check_untested(comparison)?;
-    let screened = comparison.conduct.screened();
-    let is_tested = |row: &&Row| !screened.contains(&row.case);
-    let tested: Vec<Option<Shift>> =
-        comparison.rows.iter().map(|row| Some(row).filter(is_tested).and_then(|row| tested(comparison, row))).collect();
-    // With several looks, the p values that an earlier look adjusted together are not all in the file.
-    let family: Vec<f64> = of_family(&comparison.rows, &tested).map(|(_, shift)| shift.p()).collect();
-    let adjusted = statistics::benjamini_hochberg(&family);
-    let one_look = comparison.method.looks.len() == 1;
-    let mut adjusted = adjusted.into_iter();
-    for (row, shift) in comparison.rows.iter().zip(&tested) {
-        let q = if row.primary && shift.is_some() { adjusted.next().filter(|_| one_look) } else { None };
-        check(comparison, row, shift.as_ref(), q)
-            .map_err(|error| anyhow!("{error} (`{}` of `{}`)", brief(row.metric.raw()), brief(row.case.raw())))?;
+    let screened = conduct.screened();
+    let is_paired = method.pairs > 1 && conduct.held.is_none() && method.strategy != Strategy::Single;
+    let (tested, others): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|row| is_paired && !screened.contains(&row.case));
+    for row in &others {
+        check_values(row).and_then(|()| check_other(row)).map_err(|error| of_row(&error, row))?;
     }
-    let counts = rows::count(&comparison.rows, &comparison.conduct);
+    check_tested(comparison, &tested)?;
+    ensure!(is_paired || overall.is_empty(), "it has overall rows without pairs");
+    let counts = counts::count(rows, &screened);
     ensure!(comparison.counts == counts, "its counts do not match its rows");
-    let verdict = rows::overall(&counts, comparison.rows.is_empty());
+    let verdict = counts::of_report(&counts, overall, rows.is_empty());
     let (stated, computed) = (comparison.verdict.as_str(), verdict.as_str());
     ensure!(comparison.verdict == verdict, "its verdict is `{stated}`, but its rows give `{computed}`");
     Ok(())
@@ -47,6 +49,10 @@ fn check_untested(comparison: &Comparison) -> anyhow::Result<()> {
     let Comparison { method, conduct, rows, .. } = comparison;
     ensure!(conduct.held.is_none() || method.strategy == Strategy::Single, "it withholds the verdicts of paired runs");
     ensure!(
+        method.strategy != Strategy::Single || conduct.held.is_some() || method.pairs < 2,
+        "it does not test its pairs"
+    );
+    ensure!(
         conduct.screened.is_empty() || conduct.strategy == Strategy::Screen,
         "it has screened cases without a screen"
     );
@@ -56,67 +62,127 @@ fn check_untested(comparison: &Comparison) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn of_family<'a>(rows: &'a [Row], tested: &'a [Option<Shift>]) -> impl Iterator<Item = (&'a Row, &'a Shift)> {
-    rows.iter().zip(tested).filter(|(row, _)| row.primary).filter_map(|(row, shift)| Some((row, shift.as_ref()?)))
-}
-
-/// The test of a row that is not screened; `None` where the rule does not test it.
-fn tested(comparison: &Comparison, row: &Row) -> Option<Shift> {
-    let conduct = &comparison.conduct;
-    let untested = comparison.method.strategy == Strategy::Single || conduct.held.is_some();
-    let zero = row.base.iter().chain(&row.head).any(|value| *value <= 0.0);
-    if untested || zero {
-        return None;
+/// Checks the rows that are tested together, and the overall rows.
+fn check_tested(comparison: &Comparison, rows: &[&Row]) -> anyhow::Result<()> {
+    let Comparison { method, overall, .. } = comparison;
+    let kinds: HashMap<&Untrusted, Kind> = comparison.cases.iter().map(|case| (&case.name, case.kind)).collect();
+    let look = method.looks.last().context("it lists no look")?;
+    ensure!((0.0..=1.0).contains(&look.fdr), "its false discovery rate is {}", look.fdr);
+    for row in rows {
+        check_values(row).and_then(|()| check_noise(row)).map_err(|error| of_row(&error, row))?;
+        let at = row.look as usize;
+        ensure!(at == method.looks.len(), "its look {at} is not the last one ({})", named(row));
     }
-    let prior = row.s0.map(|s0| Prior { n0: row.n0, s0 });
-    shift(&logs(&row.base), &logs(&row.head), prior)
+    let mut samples = Vec::new();
+    for row in rows {
+        let kind = kinds.get(&row.case).with_context(|| format!("its case is not listed ({})", named(row)))?;
+        samples.push(sample(row, *kind));
+    }
+    let judged = rule::judge(&samples, look.fdr);
+    for (row, computed) in rows.iter().zip(&judged.rows) {
+        check_row(row, computed).map_err(|error| of_row(&error, row))?;
+    }
+    ensure!(overall.len() == judged.overall.len(), "its overall rows do not match its rows");
+    for (row, computed) in overall.iter().zip(&judged.overall) {
+        let first = rows[computed.members[0]];
+        let same = row.metric == first.metric && row.cases == computed.members.len();
+        let same = same && row.direction == first.direction && row.min_effect == first.min_effect;
+        ensure!(same, "an overall row does not match its rows");
+        check_overall(row, &computed.numbers, computed.verdict)
+            .map_err(|error| anyhow!("{error} (overall `{}`)", brief(row.metric.raw())))?;
+    }
+    let same_noise = method.blocked == judged.blocked || rows.is_empty();
+    ensure!(same_noise, "whether its pairs are blocked does not follow from its values");
+    Ok(())
 }
 
-fn check(comparison: &Comparison, row: &Row, shift: Option<&Shift>, q: Option<f64>) -> anyhow::Result<()> {
-    let values = || row.base.iter().chain(&row.head);
-    ensure!(values().all(|value| *value >= 0.0), "a row holds a negative value");
-    ensure!(row.min_effect >= 0.0, "a minimum effect is negative");
-    let weighed = (0.0..=noise::WEIGHT).contains(&row.n0) && row.s0.is_none_or(|s0| s0 >= 0.0);
-    ensure!(weighed, "the weight of its noise is {} degrees of freedom: at most {}", row.n0, noise::WEIGHT);
+/// The row as the rule reads it.
+fn sample<'a>(row: &'a Row, kind: Kind) -> Sample<'a> {
+    Sample {
+        kind,
+        metric: row.metric.raw(),
+        direction: row.direction,
+        min_effect: row.min_effect,
+        primary: row.primary,
+        base: &row.base,
+        head: &row.head,
+        failed: [row.failed.base, row.failed.head],
+        calibrated: row.s0.filter(|_| row.calibrated),
+    }
+}
 
-    let all_zero = values().all(|value| *value == 0.0);
-    let interval = shift.map(|shift| shift.interval(0.95));
-    let estimate = match shift {
-        Some(shift) => Some(shift.estimate),
-        None if all_zero => None,
-        None => hodges_lehmann(&logs(&row.base), &logs(&row.head)),
+fn check_values(row: &Row) -> anyhow::Result<()> {
+    let sides = [&row.base, &row.head];
+    let values = || sides.into_iter().flat_map(|side| side.iter().flatten()).flat_map(|value| value.values());
+    ensure!(values().all(|value| value.is_finite() && value >= 0.0), "a row holds a negative value");
+    ensure!(row.min_effect >= 0.0, "a minimum effect is negative");
+    for (side, failed) in [(Side::Base, row.failed.base), (Side::Head, row.failed.head)] {
+        let holes = row.side(side).iter().filter(|value| value.is_none()).count();
+        ensure!(failed <= holes, "{} failed {failed} times, and {holes} of its values are absent", side.as_str());
+    }
+    Ok(())
+}
+
+fn check_noise(row: &Row) -> anyhow::Result<()> {
+    let weighed = row.n0 >= 0.0 && row.s0.is_none_or(|s0| s0.is_finite() && s0 >= 0.0);
+    let known =
+        !row.calibrated || (row.n0 == rule::CALIBRATED_WEIGHT && row.aa_pairs >= ENOUGH_PAIRS && row.s0.is_some());
+    ensure!(weighed && known, "the weight of its noise, {}, is not one that the rule gives", row.n0);
+    Ok(())
+}
+
+/// Checks a row that was not tested.
+fn check_other(row: &Row) -> anyhow::Result<()> {
+    let (base, head) = (row.numbers(Side::Base), row.numbers(Side::Head));
+    let zero = base.iter().chain(&head).any(|value| *value <= 0.0);
+    let logs = |values: &[f64]| values.iter().map(|value| value.ln()).collect::<Vec<f64>>();
+    let estimate = if zero { None } else { hodges_lehmann(&logs(&base), &logs(&head)) };
+    same("estimate", row.estimate, estimate.map(relative).filter(|_| row.verdict != Verdict::NotMeasured))?;
+    let tested = [row.low, row.high, row.p, row.q, row.deviation, row.detectable];
+    ensure!(tested.iter().all(Option::is_none), "it has numbers of a test that was not done");
+    let possible = match row.verdict {
+        Verdict::Inconclusive => !head.is_empty(),
+        Verdict::NotMeasured => head.is_empty() || base.is_empty(),
+        _ => false,
     };
-    same("estimate", row.estimate, estimate.map(relative))?;
+    ensure!(possible, "its verdict is `{}` without a test", row.verdict.as_str());
+    Ok(())
+}
+
+fn check_row(row: &Row, computed: &JudgedRow) -> anyhow::Result<()> {
+    let numbers = computed.numbers.as_ref();
+    let interval = numbers.map(|numbers| numbers.test.interval(0.95));
+    same("estimate", row.estimate, numbers.map(|numbers| relative(numbers.test.estimate)))?;
     same("low", row.low, interval.map(|(low, _)| relative(low)))?;
     same("high", row.high, interval.map(|(_, high)| relative(high)))?;
-    same("p", row.p, shift.map(Shift::p))?;
-    match q {
-        Some(_) => same("q", row.q, q)?,
-        None => {
-            let p = shift.filter(|_| row.primary).map(Shift::p);
-            let as_tested = row.q.is_some() == p.is_some();
-            // Benjamini-Hochberg gives at least p, and at most p for each row of the family.
-            let family = comparison.rows.iter().filter(|row| row.primary).count() as f64;
-            let range = |p: f64| p * (1.0 - TOLERANCE)..=(p * family).min(1.0) * (1.0 + TOLERANCE);
-            let possible = row.q.zip(p).is_none_or(|(q, p)| range(p).contains(&q));
-            ensure!(as_tested && possible, "its q {} does not follow from its values", shown(row.q));
-        }
-    }
-    let verdict = match shift {
-        Some(shift) => {
-            let look = comparison.method.looks.get((row.look as usize).wrapping_sub(1));
-            let fdr = look.map(|look| look.fdr).ok_or_else(|| anyhow!("its look {} is not listed", row.look))?;
-            ensure!((0.0..=1.0).contains(&fdr), "its false discovery rate is {fdr}");
-            rule::decide(shift, row.q, row.direction, row.min_effect, fdr)
-        }
-        None if row.head.is_empty() => Verdict::NotMeasured,
-        None if row.base.is_empty() && row.verdict == Verdict::NotMeasured => Verdict::NotMeasured,
-        None if all_zero && !row.primary => Verdict::Unchanged,
-        None => Verdict::Inconclusive,
-    };
-    let (stated, computed) = (row.verdict.as_str(), verdict.as_str());
-    ensure!(row.verdict == verdict, "the verdict of a row is `{stated}`, but its values give `{computed}`");
+    same("p", row.p, numbers.map(|numbers| numbers.test.p()))?;
+    same("q", row.q, numbers.and_then(|numbers| numbers.q))?;
+    same("deviation", row.deviation, numbers.map(|numbers| numbers.test.deviation()))?;
+    same("smallest detectable change", row.detectable, numbers.and_then(|numbers| numbers.detectable))?;
+    let (stated, verdict) = (row.verdict.as_str(), computed.verdict.as_str());
+    ensure!(row.verdict == computed.verdict, "the verdict of a row is `{stated}`, but its values give `{verdict}`");
     Ok(())
+}
+
+fn check_overall(row: &OverallRow, numbers: &Numbers, verdict: Verdict) -> anyhow::Result<()> {
+    let (low, high) = numbers.test.interval(0.95);
+    same("estimate", Some(row.estimate), Some(relative(numbers.test.estimate)))?;
+    same("low", Some(row.low), Some(relative(low)))?;
+    same("high", Some(row.high), Some(relative(high)))?;
+    same("p", Some(row.p), Some(numbers.test.p()))?;
+    same("q", Some(row.q), numbers.q)?;
+    same("smallest detectable change", Some(row.detectable), numbers.detectable)?;
+    let (stated, computed) = (row.verdict.as_str(), verdict.as_str());
+    ensure!(row.verdict == verdict, "its verdict is `{stated}`, but its rows give `{computed}`");
+    Ok(())
+}
+
+fn of_row(error: &anyhow::Error, row: &Row) -> anyhow::Error {
+    anyhow!("{error} ({})", named(row))
+}
+
+fn named(row: &Row) -> String {
+    format!("`{}` of `{}`", brief(row.metric.raw()), brief(row.case.raw()))
 }
 
 /// Checks a number of the file against the recomputed one. Numbers that are not finite are omitted from files.
@@ -141,7 +207,7 @@ fn brief(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::Look;
+    use crate::v1::RepetitionValue;
 
     fn real() -> Comparison {
         serde_json::from_str(include_str!("../../../tests/data/comparison/comparison.json")).unwrap()
@@ -174,14 +240,11 @@ mod tests {
                 it.conduct.strategy = conduct;
             })
         };
-        let late = refusal(|it| {
-            it.method.looks = vec![Look { pairs: 5, fdr: 0.01 }, Look { pairs: 10, fdr: 0.04 }];
-            it.rows.iter_mut().for_each(|row| row.q = Some(1.0));
-        });
+        let late = refusal(|it| it.rows.iter_mut().for_each(|row| row.q = Some(1.0)));
         assert_eq!(held, "it withholds the verdicts of paired runs");
         assert_eq!(screened(Strategy::Paired), "it has screened cases without a screen");
         assert_eq!(screened(Strategy::Screen), "a screened case was repeated");
-        assert!(late.contains("its q 1 does not follow from its values"), "{late}");
+        assert!(late.contains("its q is 1, but its values give"), "{late}");
     }
 
     #[test]
@@ -199,27 +262,37 @@ mod tests {
             refusal(|it| it.rows[6].p = None),
             refusal(|it| it.rows[6].estimate = Some(-0.5)),
             refusal(|it| (it.rows[0].q, it.rows[0].verdict) = (Some(0.001), Verdict::Improved)),
-            refusal(|it| it.rows[0].base.iter_mut().for_each(|value| *value /= 2.0)),
-            refusal(|it| (it.rows[0].n0, it.rows[0].s0) = (1e9, Some(1e-9))),
-            refusal(|it| it.rows[0].head[0] = -1.0),
+            refusal(|it| it.rows[0].base.iter_mut().for_each(|value| *value = Some(RepetitionValue::One(1.0)))),
+            refusal(|it| (it.rows[0].calibrated, it.rows[0].n0, it.rows[0].s0) = (true, 1e9, Some(1e-9))),
+            refusal(|it| (it.rows[0].calibrated, it.rows[0].n0, it.rows[0].s0) = (true, 8.0, Some(1e-9))),
+            refusal(|it| it.rows[0].head[0] = Some(RepetitionValue::One(-1.0))),
+            refusal(|it| it.rows[0].failed.head = 3),
             refusal(|it| it.rows[6].head.clear()),
             refusal(|it| it.method.strategy = Strategy::Single),
             refusal(|it| it.rows[6].look = 0),
+            refusal(|it| it.overall[0].verdict = Verdict::Improved),
+            refusal(|it| it.overall.clear()),
+            refusal(|it| it.method.blocked = !it.method.blocked),
         ];
-        insta::assert_snapshot!(refusals.join("\n"), @r"
+        insta::assert_snapshot!(refusals.join("\n"), @"
         its verdict is `improved`, but its rows give `regressed`
         its counts do not match its rows
         the verdict of a row is `improved`, but its values give `inconclusive` (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
         the verdict of a row is `unchanged`, but its values give `regressed` (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
         its p is none, but its values give 0.0004671295108337236 (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
         its estimate is -0.5, but its values give 4.2917347711080005 (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
-        its q is 0.001, but its values give 0.969287129459598 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
-        its estimate is 0.07431776068205743, but its values give 1.148635521364115 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
-        the weight of its noise is 1000000000 degrees of freedom: at most 8 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its q is 0.001, but its values give 1 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its estimate is 0.07431776068205743, but its values give 523.7700104742554 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        the weight of its noise, 1000000000, is not one that the rule gives (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        the weight of its noise, 8, is not one that the rule gives (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
         a row holds a negative value (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
-        its q is 0.9692871294505172, but its values give 0.97748363708904 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
-        its low is -0.2685272553975889, but its values give none (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
-        its look 0 is not listed (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
+        head failed 3 times, and 0 of its values are absent (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its smallest detectable change is 1.6871704445979505, but its values give 1.6496607040818636 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        it does not test its pairs
+        its look 0 is not the last one (`median_ttft_ms` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8`)
+        its verdict is `improved`, but its rows give `inconclusive` (overall `output_throughput`)
+        its overall rows do not match its rows
+        whether its pairs are blocked does not follow from its values
         ");
     }
 }

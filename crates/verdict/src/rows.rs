@@ -1,25 +1,30 @@
-//! Compares repetitions: the rows, and the verdicts of cases and reports.
+//! Compares repetitions: the rows, the overall rows, and the verdict of the report.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use crate::criteria::VerdictConfig;
+use crate::counts;
+use crate::criteria::{Criterion, VerdictConfig};
+use crate::explain;
 use crate::input::Input;
-use crate::metric::{self, Metric};
-use crate::noise::{self, Noise, NoiseEstimate};
-use crate::repetition::{Measurement, Outcome, Repetition, measurement};
-use crate::rule::{self, Criterion, Draft, Evidence};
+use crate::metric;
+use crate::noise::Noise;
+use crate::problems;
+use crate::repetition::{Measurement, Repetition, measurement};
+use crate::rule::{self, Judged, JudgedOverall, JudgedRow, Numbers, Sample};
 use crate::side::Side;
-use crate::statistics;
+use crate::statistics::{hodges_lehmann, relative};
 use crate::strategy::Strategy;
 use crate::untrusted::Untrusted;
-use crate::v1::{CaseFacts, Comparison, Conduct, Counts, Look, Method, Problem, Row, SCHEMA, Verdict};
+use crate::v1::{
+    CaseFacts, Comparison, Conduct, Failed, Look, Method, OverallRow, RepetitionValue, Row, SCHEMA, Verdict,
+};
 
 /// The reason of an inconclusive row whose case ran in the screen alone.
 const SCREENED: &str = "not repeated: the screening pass saw no change";
 
 /// Compares the repetitions of base and head. Rows are in the order of the cases, and of `metric::ALL` within a case. A
 /// metric that no repetition of either side has (TTFT of an embedding test) has no row; a case without any measurement has
-/// its primary rows as `not measured`.
+/// its primary rows as `not measured`. Repetitions beyond those of the other side are not used.
 pub fn compare(input: Input) -> Comparison {
     conducted(input, Conduct::default(), None)
 }
@@ -27,68 +32,60 @@ pub fn compare(input: Input) -> Comparison {
 /// [`compare`] for a run of vllm-perf. `screen` is the screening pass of base and head.
 pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>) -> Comparison {
     let Input { subject, mut cases, base, head, skipped, planned_pairs, seed, verdict, noise, looks } = input;
-    let pairs = base.len().min(head.len()) as u32;
-    let paired = base.len() == head.len() && base.len() > 1 && conduct.held.is_none();
-    let looks = if paired { possible(looks, pairs) } else { Vec::new() };
-    let looks = if looks.is_empty() { vec![Look { pairs, fdr: verdict.fdr }] } else { looks };
+    let pairs = base.len().min(head.len());
+    let paired = pairs > 1 && conduct.held.is_none();
+    let looks = if paired { taken(looks, pairs as u32) } else { Vec::new() };
+    let looks = if looks.is_empty() { vec![Look { pairs: pairs as u32, fdr: verdict.fdr }] } else { looks };
     let strategy = match looks.len() {
         _ if conduct.strategy == Strategy::Screen && conduct.held.is_none() => Strategy::Screen,
         _ if !paired => Strategy::Single,
+        _ if conduct.strategy == Strategy::Sequential => Strategy::Sequential,
         1 => Strategy::Paired,
         _ => Strategy::Sequential,
     };
-
-    let mut judged: HashMap<Untrusted, Vec<Row>> = HashMap::new();
-    let mut keep = |rows: Vec<Row>, number: u32, of: &HashSet<Untrusted>| {
-        judged.retain(|case, _| !of.contains(case));
-        for row in rows {
-            judged.entry(row.case.clone()).or_default().push(Row { look: number, ..row });
-        }
-        let undecided = judged.iter().filter(|(_, rows)| is_undecided(rows));
-        undecided.map(|(case, _)| case.clone()).collect::<HashSet<Untrusted>>()
-    };
-    let all = cases.iter().map(|case| case.name.clone());
+    let until = if paired { pairs } else { usize::MAX };
+    let sides = [&base, &head].map(|side| &side[..side.len().min(until)]);
     let only_screened = conduct.screened();
-    let (screened, mut open): (HashSet<Untrusted>, HashSet<Untrusted>) =
-        all.partition(|case| only_screened.contains(case));
-    if let Some([base, head]) = screen.as_ref().filter(|_| !screened.is_empty()) {
-        let sides = [std::slice::from_ref(base), std::slice::from_ref(head)];
-        add_all_problems(&mut cases, &screened, sides);
-        keep(judge(&cases, &screened, sides, &verdict, &noise, Some(SCREENED)), 1, &screened);
+    let screen_sides = screen.as_ref().map(|[base, head]| [std::slice::from_ref(base), std::slice::from_ref(head)]);
+    let is_screened = |case: &CaseFacts| screen_sides.is_some() && only_screened.contains(&case.name);
+    for case in &mut cases {
+        let screen = screen_sides.filter(|_| is_screened(case));
+        problems::add_all(case, screen.unwrap_or(sides));
     }
-    for (number, look) in (1..).zip(&looks) {
-        let until = if paired { look.pairs as usize } else { usize::MAX };
-        let sides = [&base, &head].map(|side| &side[..side.len().min(until)]);
-        add_all_problems(&mut cases, &open, sides);
-        let config = VerdictConfig { fdr: look.fdr, ..verdict.clone() };
-        let rows = judge(&cases, &open, sides, &config, &noise, conduct.held.as_ref().map(Untrusted::raw));
-        let undecided = keep(rows, number, &open);
-        open.retain(|case| undecided.contains(case));
-    }
-    let rows: Vec<Row> = cases.iter().filter_map(|case| judged.remove(&case.name)).flatten().collect();
+    let (screened, open): (Vec<&CaseFacts>, Vec<&CaseFacts>) = cases.iter().partition(|case| is_screened(case));
+    let open: Vec<Draft<'_>> = open.into_iter().flat_map(|case| drafts_of(case, sides, &verdict, &noise)).collect();
+    let of_screen = screen_sides.into_iter().flat_map(|sides| screened.iter().map(move |case| (*case, sides)));
+    let screened: Vec<Draft<'_>> =
+        of_screen.flat_map(|(case, sides)| drafts_of(case, sides, &verdict, &noise)).collect();
+    let rate = looks.last().map_or(verdict.fdr, |look| look.fdr);
+    let Rows { mut rows, overall, judged } = if paired {
+        tested(&open, looks.len() as u32, rate)
+    } else {
+        let held = conduct.held.as_ref().map(Untrusted::raw);
+        Rows { rows: untested(&open, held), ..Rows::default() }
+    };
+    rows.extend(untested(&screened, Some(SCREENED)));
+    in_order_of(&cases, &mut rows);
 
-    let counts = count(&rows, &conduct);
+    let counts = counts::count(&rows, &only_screened);
+    let (blocked, ratio, rho) = judged.unwrap_or_default();
+    let pairs = pairs as u32;
     Comparison {
         schema: SCHEMA.to_owned(),
-        verdict: overall(&counts, rows.is_empty()),
+        verdict: counts::of_report(&counts, &overall, rows.is_empty()),
         counts,
         subject,
-        method: Method { strategy, pairs, planned_pairs, seed, fdr: looks.iter().map(|look| look.fdr).sum(), looks },
+        method: Method { strategy, pairs, planned_pairs, seed, fdr: verdict.fdr, looks, blocked, ratio, rho },
         cases,
         rows,
+        overall,
         skipped,
         conduct,
     }
 }
 
-/// The cases that are still `inconclusive`, in order.
-pub fn undecided(comparison: &Comparison) -> Vec<&str> {
-    let of_cases = comparison.rows.chunk_by(|a, b| a.case == b.case);
-    of_cases.filter(|rows| is_undecided(rows)).map(|rows| rows[0].case.raw()).collect()
-}
-
-/// The looks that are possible with this number of pairs: none after the first one that includes all of them.
-fn possible(planned: Vec<Look>, pairs: u32) -> Vec<Look> {
+/// The looks that were taken with this number of pairs: none after the first one that includes all of them.
+fn taken(planned: Vec<Look>, pairs: u32) -> Vec<Look> {
     let mut looks: Vec<Look> = Vec::new();
     for look in planned {
         if looks.last().is_some_and(|before| before.pairs >= pairs) {
@@ -99,57 +96,57 @@ fn possible(planned: Vec<Look>, pairs: u32) -> Vec<Look> {
     looks
 }
 
-/// The rows of the open cases with their verdicts, as one family of tests. With `held`, nothing is tested, and `held` is
-/// the reason.
-fn judge(
-    cases: &[CaseFacts],
-    open: &HashSet<Untrusted>,
-    [base, head]: [&[Repetition]; 2],
-    config: &VerdictConfig,
-    noise: &Noise,
-    held: Option<&str>,
-) -> Vec<Row> {
-    let mut pooled: HashMap<&str, NoiseEstimate> = HashMap::new();
-    let mut known = |case: &CaseFacts, metric: &'static Metric| {
-        noise.own(case, metric.id).unwrap_or_else(|| {
-            *pooled.entry(metric.id).or_insert_with(|| {
-                let own = cases.iter().flat_map(|case| noise::centred_ratios(case, metric.id, base, head));
-                noise.pooled(metric.id, cases, own.collect())
-            })
-        })
-    };
-    let drafts: Vec<Draft> = cases
-        .iter()
-        .filter(|case| open.contains(&case.name))
-        .flat_map(|case| rows_of(case, base, head, config).map(move |criterion| (case, criterion)))
-        .map(|(case, criterion)| Draft::new(case, criterion, base, head, known(case, criterion.metric)))
-        .map(|draft| match held {
-            Some(held) => draft.held(held),
-            None => draft,
-        })
-        .collect();
+/// A row before its verdict.
+struct Draft<'a> {
+    case: &'a CaseFacts,
+    criterion: Criterion,
+    sides: [&'a [Repetition]; 2],
+    base: Vec<Option<RepetitionValue>>,
+    head: Vec<Option<RepetitionValue>>,
+    failed: Failed,
+    calibrated: Option<f64>,
+    aa_pairs: usize,
+}
 
-    let tested = |draft: &Draft| match draft.evidence {
-        Evidence::Tested(shift) if draft.criterion.primary => Some(shift.p()),
-        _ => None,
-    };
-    let p: Vec<f64> = drafts.iter().filter_map(tested).collect();
-    let mut adjusted = statistics::benjamini_hochberg(&p).into_iter();
-    let judged = |draft: Draft| {
-        let q = tested(&draft).and_then(|_| adjusted.next());
-        rule::judge(draft, q, p.len(), config.fdr)
-    };
-    drafts.into_iter().map(judged).collect()
+fn drafts_of<'a>(
+    case: &'a CaseFacts,
+    sides: [&'a [Repetition]; 2],
+    config: &'a VerdictConfig,
+    noise: &'a Noise,
+) -> impl Iterator<Item = Draft<'a>> {
+    let failed = problems::failed(case, sides);
+    let ran = ran(case, sides);
+    criteria_of(case, sides, config).map(move |criterion| {
+        let id = criterion.metric.id;
+        let [base, head] = sides.map(|side| {
+            let values = side.iter().enumerate().filter(|(at, _)| ran.contains(at));
+            values.map(|(_, repetition)| value(case, id, repetition)).collect()
+        });
+        let own = noise.own(case, id);
+        let aa_pairs = noise.ratios(case, id).len();
+        Draft { case, criterion, sides, base, head, failed, calibrated: own.map(|prior| prior.s0), aa_pairs }
+    })
+}
+
+/// The pairs in which a case ran on a side. A case that was given up has no later ones.
+fn ran(case: &CaseFacts, [base, head]: [&[Repetition]; 2]) -> HashSet<usize> {
+    let has = |side: &[Repetition], at: usize| side.get(at).is_some_and(|one| one.contains_key(case.name.raw()));
+    (0..base.len().max(head.len())).filter(|at| has(base, *at) || has(head, *at)).collect()
+}
+
+/// The value of a metric of a case in a repetition. A negative one is none: no metric can be.
+fn value(case: &CaseFacts, metric: &str, repetition: &Repetition) -> Option<RepetitionValue> {
+    let value = measurement(repetition, case.name.raw())?.metrics.get(metric).copied()?;
+    (value.is_finite() && value >= 0.0).then_some(RepetitionValue::One(value))
 }
 
 /// The metrics that have a row: those of any repetition, the primary ones that one should have and lacks, or all primary
 /// ones if no repetition has a measurement.
-fn rows_of<'a>(
+fn criteria_of<'a>(
     case: &'a CaseFacts,
-    base: &'a [Repetition],
-    head: &'a [Repetition],
+    [base, head]: [&'a [Repetition]; 2],
     config: &'a VerdictConfig,
-) -> impl Iterator<Item = Criterion> {
+) -> impl Iterator<Item = Criterion> + use<'a> {
     let measured: Vec<_> =
         base.iter().chain(head).filter_map(|repetition| measurement(repetition, case.name.raw())).collect();
     metric::of(case.kind).map(|metric| Criterion::new(config, case.name.raw(), metric)).filter(move |criterion| {
@@ -162,118 +159,194 @@ fn rows_of<'a>(
     })
 }
 
-/// Adds the failures of the repetitions of a side, and their warnings, unless the case already lists them.
-pub(super) fn add_problems(case: &mut CaseFacts, side: Side, repetitions: &[Repetition]) {
-    for (number, repetition) in (1..).zip(repetitions) {
-        let reason = match repetition.get(case.name.raw()) {
-            Some(Outcome::Measured(measurement)) => {
-                for reason in &measurement.warnings {
-                    let warning = Problem { side, repetition: number, reason: reason.as_str().into() };
-                    if !case.warnings.contains(&warning) {
-                        case.warnings.push(warning);
-                    }
-                }
-                continue;
+/// The rows and overall rows of a report, and what was found on the way: whether it is blocked, the ratio of variances, rho.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    overall: Vec<OverallRow>,
+    judged: Option<(bool, Option<f64>, f64)>,
+}
+
+/// The rows of pairs, as one family of tests.
+fn tested(drafts: &[Draft<'_>], look: u32, fdr: f64) -> Rows {
+    let samples: Vec<Sample<'_>> = drafts.iter().map(Draft::sample).collect();
+    let Judged { rows: judged, overall, blocked, ratio, rho } = rule::judge(&samples, fdr);
+    let overall = overall.iter().map(|row| overall_row(&drafts[row.members[0]], row, fdr)).collect();
+    let row = |(draft, judged): (&Draft<'_>, &JudgedRow)| Row { look, ..draft.row(judged, fdr) };
+    let rows = drafts.iter().zip(&judged).map(row).collect();
+    Rows { rows, overall, judged: Some((blocked, ratio, rho)) }
+}
+
+/// The rows of values without a test, for the reason `held`, if there is one.
+fn untested(drafts: &[Draft<'_>], held: Option<&str>) -> Vec<Row> {
+    drafts
+        .iter()
+        .map(|draft| {
+            let none = draft.lacks(Side::Head) || (draft.lacks(Side::Base) && !draft.base.is_empty());
+            let none = none || (draft.lacks(Side::Base) && !draft.sides[0].is_empty());
+            if none {
+                return draft.blank(Verdict::NotMeasured, explain::missing(draft.case, &draft.criterion, draft.sides));
             }
-            Some(Outcome::Failed(reason)) => reason.as_str(),
-            None => "there is no result",
+            let why = match held {
+                Some(held) => held.to_owned(),
+                None if draft.sides[0].is_empty() => "there is no base to compare with".to_owned(),
+                None => explain::untested(&draft.shown(Side::Base), &draft.shown(Side::Head)),
+            };
+            let row = draft.blank(Verdict::Inconclusive, why);
+            let logs = |side| row.numbers(side).into_iter().map(f64::ln).collect::<Vec<f64>>();
+            let (base, head) = (logs(Side::Base), logs(Side::Head));
+            let finite = base.iter().chain(&head).all(|log| log.is_finite());
+            Row { estimate: hodges_lehmann(&base, &head).filter(|_| finite).map(relative), ..row }
+        })
+        .collect()
+}
+
+impl Draft<'_> {
+    fn sample(&self) -> Sample<'_> {
+        Sample {
+            kind: self.case.kind,
+            metric: self.criterion.metric.id,
+            direction: self.criterion.direction,
+            min_effect: self.criterion.min_effect,
+            primary: self.criterion.primary,
+            base: &self.base,
+            head: &self.head,
+            failed: [self.failed.base, self.failed.head],
+            calibrated: self.calibrated,
+        }
+    }
+
+    fn side(&self, side: Side) -> &[Option<RepetitionValue>] {
+        match side {
+            Side::Base => &self.base,
+            Side::Head => &self.head,
+        }
+    }
+
+    fn lacks(&self, side: Side) -> bool {
+        self.side(side).iter().all(Option::is_none)
+    }
+
+    /// One number for each repetition, where it has a value.
+    fn shown(&self, side: Side) -> Vec<Option<f64>> {
+        self.side(side).iter().map(|value| value.as_ref()?.shown()).collect()
+    }
+
+    fn row(&self, judged: &JudgedRow, fdr: f64) -> Row {
+        let (base, head) = (self.shown(Side::Base), self.shown(Side::Head));
+        let why = match (judged.verdict, &judged.numbers) {
+            (Verdict::Failing, _) => explain::failing(self.case, self.failed, base.len().max(head.len())),
+            (Verdict::NotMeasured, _) => explain::missing(self.case, &self.criterion, self.sides),
+            (_, None) => explain::untested(&base, &head),
+            (verdict, Some(numbers)) => {
+                let survivors = verdict == Verdict::Inconclusive && self.failed.head > self.failed.base;
+                let why = explain::tested(numbers, verdict, self.criterion.min_effect, fdr);
+                if survivors { format!("head failed more often than base; {why}") } else { why }
+            }
         };
-        if !case.problems.iter().any(|known| (known.side, known.repetition) == (side, number)) {
-            case.problems.push(Problem { side, repetition: number, reason: reason.into() });
+        let holes = if judged.verdict == Verdict::Failing { String::new() } else { explain::holes(&base, &head) };
+        let row = self.blank(judged.verdict, why + &holes);
+        let prior = judged.prior;
+        let has_prior = prior.weight > 0.0;
+        let row = Row {
+            s0: has_prior.then(|| (2.0 * prior.variance).sqrt()),
+            n0: prior.weight,
+            calibrated: self.calibrated.is_some() && judged.numbers.is_some(),
+            ..row
+        };
+        match &judged.numbers {
+            Some(numbers) => with_numbers(row, numbers),
+            None => row,
+        }
+    }
+
+    /// The row without any number but its values.
+    fn blank(&self, verdict: Verdict, why: String) -> Row {
+        let Criterion { metric, direction, min_effect, primary } = self.criterion;
+        Row {
+            case: self.case.name.clone(),
+            metric: metric.id.into(),
+            label: metric.label.into(),
+            unit: metric.unit.into(),
+            direction,
+            min_effect,
+            primary,
+            calibrated: false,
+            aa_pairs: self.aa_pairs,
+            s0: None,
+            n0: 0.0,
+            look: 1,
+            base: self.base.clone(),
+            head: self.head.clone(),
+            failed: self.failed,
+            estimate: None,
+            deviation: None,
+            freedom: None,
+            low: None,
+            high: None,
+            p: None,
+            q: None,
+            detectable: None,
+            needed: None,
+            verdict,
+            why: why.into(),
         }
     }
 }
 
-fn add_all_problems(cases: &mut [CaseFacts], of: &HashSet<Untrusted>, [base, head]: [&[Repetition]; 2]) {
-    for case in cases.iter_mut().filter(|case| of.contains(&case.name)) {
-        add_problems(case, Side::Base, base);
-        add_problems(case, Side::Head, head);
-        add_other_work(case, [base, head]);
+fn with_numbers(row: Row, numbers: &Numbers) -> Row {
+    let test = &numbers.test;
+    let (low, high) = test.interval(0.95);
+    Row {
+        estimate: Some(relative(test.estimate)),
+        deviation: Some(test.deviation()),
+        freedom: Some(test.freedom),
+        low: Some(relative(low)),
+        high: Some(relative(high)),
+        p: Some(test.p()),
+        q: numbers.q,
+        detectable: numbers.detectable,
+        needed: numbers.needed,
+        ..row
     }
 }
 
-/// Output tokens of the sides that differ by a larger share are different amounts of work.
-const SAME_WORK: f64 = 0.01;
-
-/// Adds a warning where the answers of the sides have different numbers of tokens: rates and times are then those of
-/// different work.
-fn add_other_work(case: &mut CaseFacts, [base, head]: [&[Repetition]; 2]) {
-    let of = |side: &[Repetition]| {
-        let tokens = side.iter().filter_map(|repetition| measurement(repetition, case.name.raw())?.output_tokens);
-        let tokens: Vec<f64> = tokens.map(|tokens| tokens as f64).collect();
-        statistics::mean(&tokens)
-    };
-    let (Some(base), Some(head)) = (of(base), of(head)) else { return };
-    if (base - head).abs() <= SAME_WORK * base.max(head) {
-        return;
-    }
-    let reason = format!(
-        "its answers have {head:.0} tokens on average over the repetitions, those of base {base:.0}: the sides did different work"
-    );
-    let warning = Problem { side: Side::Head, repetition: 1, reason: reason.into() };
-    if !case.warnings.contains(&warning) {
-        case.warnings.push(warning);
-    }
-}
-
-/// Primary rows by verdict.
-pub(super) fn count(rows: &[Row], conduct: &Conduct) -> Counts {
-    let only_screened = conduct.screened();
-    let screened = |row: &Row| row.verdict == Verdict::Inconclusive && only_screened.contains(&row.case);
-    let primary = || rows.iter().filter(|row| row.primary);
-    let of = |verdict: Verdict| primary().filter(|row| row.verdict == verdict && !screened(row)).count();
-    Counts {
-        screened: primary().filter(|row| screened(row)).count(),
-        regressed: of(Verdict::Regressed),
-        improved: of(Verdict::Improved),
-        unchanged: of(Verdict::Unchanged),
-        inconclusive: of(Verdict::Inconclusive),
-        not_measured: of(Verdict::NotMeasured),
+fn overall_row(first: &Draft<'_>, judged: &JudgedOverall, fdr: f64) -> OverallRow {
+    let Criterion { metric, direction, min_effect, .. } = first.criterion;
+    let (numbers, test) = (&judged.numbers, &judged.numbers.test);
+    let (low, high) = test.interval(0.95);
+    OverallRow {
+        kind: first.case.kind,
+        metric: metric.id.into(),
+        label: metric.label.into(),
+        direction,
+        min_effect,
+        cases: judged.members.len(),
+        estimate: relative(test.estimate),
+        deviation: test.deviation(),
+        freedom: test.freedom,
+        low: relative(low),
+        high: relative(high),
+        p: test.p(),
+        q: numbers.q.unwrap_or(1.0),
+        detectable: numbers.detectable.unwrap_or_default(),
+        needed: numbers.needed,
+        verdict: judged.verdict,
+        why: explain::tested(numbers, judged.verdict, min_effect, fdr).into(),
     }
 }
 
-/// Whether more pairs could decide a case.
-fn is_undecided(rows: &[Row]) -> bool {
-    let counts = count(rows, &Conduct::default());
-    counts.inconclusive > 0 && overall(&counts, false) == Verdict::Inconclusive
-}
-
-/// The verdict of a report, by precedence: one regressed row makes it `regressed`; else one row that was not measured makes
-/// it `not measured`, because it may hide a regression; else one improved row makes it `improved`, although other rows may
-/// be inconclusive; else one inconclusive row makes it `inconclusive`, because `unchanged` is a statement about every row.
-/// With secondary rows alone (embedding tests) it is `inconclusive`; without any row it is `not measured`.
-pub(super) fn overall(counts: &Counts, no_rows: bool) -> Verdict {
-    match counts {
-        Counts { regressed: 1.., .. } => Verdict::Regressed,
-        Counts { not_measured: 1.., .. } => Verdict::NotMeasured,
-        Counts { improved: 1.., .. } => Verdict::Improved,
-        Counts { inconclusive: 1.., .. } | Counts { screened: 1.., .. } => Verdict::Inconclusive,
-        Counts { unchanged: 1.., .. } => Verdict::Unchanged,
-        _ if no_rows => Verdict::NotMeasured,
-        _ => Verdict::Inconclusive,
-    }
+/// Sorts the rows by the order of the cases.
+fn in_order_of(cases: &[CaseFacts], rows: &mut [Row]) {
+    let order: std::collections::HashMap<&Untrusted, usize> =
+        cases.iter().enumerate().map(|(at, case)| (&case.name, at)).collect();
+    rows.sort_by_key(|row| order.get(&row.case).copied());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_verdict_of_a_report_follows_the_precedence_of_its_rows() {
-        let mut counts =
-            Counts { regressed: 1, improved: 1, unchanged: 1, inconclusive: 1, not_measured: 1, screened: 0 };
-        let mut verdicts = vec![overall(&counts, false)];
-        counts.regressed = 0;
-        verdicts.push(overall(&counts, false));
-        counts.not_measured = 0;
-        verdicts.push(overall(&counts, false));
-        counts.improved = 0;
-        verdicts.push(overall(&counts, false));
-        counts.inconclusive = 0;
-        verdicts.push(overall(&counts, false));
-        use Verdict::{Improved, Inconclusive, NotMeasured, Regressed, Unchanged};
-        assert_eq!(verdicts, [Regressed, NotMeasured, Improved, Inconclusive, Unchanged]);
-    }
+    use crate::repetition::Outcome;
 
     #[test]
     fn a_metric_that_a_result_lacks_loses_its_own_row_alone() {
@@ -308,35 +381,5 @@ mod tests {
             assert!(row.why.raw().starts_with(why) && row.why.raw().contains("`median_latency` is missing"), "{row:?}");
             assert_ne!(compared.rows[1].verdict, Verdict::NotMeasured);
         }
-    }
-
-    #[test]
-    fn answers_of_different_lengths_are_told_as_different_work() {
-        let warnings = |base: [u64; 2], head: [u64; 2]| {
-            let mut case = CaseFacts::named("serving_a", crate::case::Kind::Serving);
-            let side = |tokens: [u64; 2]| {
-                tokens.map(|tokens| -> Repetition {
-                    let measured = Measurement {
-                        output_tokens: Some(tokens),
-                        ..Measurement::new(case.kind, [("output_throughput".to_owned(), 1.0)].into_iter().collect())
-                    };
-                    [("serving_a".to_owned(), Outcome::Measured(measured))].into_iter().collect()
-                })
-            };
-            let (base, head) = (side(base), side(head));
-            for _ in 0..2 {
-                add_other_work(&mut case, [&base, &head]);
-            }
-            case.warnings.iter().map(|warning| warning.reason.raw().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(warnings([256, 256], [256, 255]), Vec::<String>::new());
-        let expected = "its answers have 64 tokens on average over the repetitions, those of base 256: the sides did different work";
-        assert_eq!(warnings([256, 256], [64, 64]), [expected]);
-    }
-
-    #[test]
-    fn a_report_without_primary_rows_is_inconclusive_and_one_without_rows_is_not_measured() {
-        assert_eq!(overall(&Counts::default(), false), Verdict::Inconclusive);
-        assert_eq!(overall(&Counts::default(), true), Verdict::NotMeasured);
     }
 }

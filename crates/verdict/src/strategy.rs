@@ -3,19 +3,18 @@
 use std::str::FromStr;
 
 use anyhow::Context;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::side::Side;
 use crate::statistics::Prior;
+use crate::student::Student;
 
 /// Two-sided p value below which a screened row is repeated.
 const SUSPICIOUS: f64 = 0.1;
+/// Pairs of a run that takes no looks, where nobody says how many.
+pub const DEFAULT_PAIRS: u32 = 5;
 /// Largest number of pairs of a `sequential` run.
 pub const MOST_PAIRS: u32 = 10;
-
 /// How the repetitions are arranged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,7 +24,7 @@ pub enum Strategy {
     Paired,
     /// One screening pass over every case, then interleaved pairs of the cases whose screening suggests a change.
     Screen,
-    /// Interleaved pairs of every case, then as many again of the cases that are still inconclusive.
+    /// Interleaved pairs of every case, with looks at 3, 5, 7 and 10: the first one with a reason ends the run.
     Sequential,
     /// No pairs: values are shown without a verdict.
     Single,
@@ -33,6 +32,11 @@ pub enum Strategy {
 
 impl Strategy {
     pub const ALL: [Self; 4] = [Self::Paired, Self::Screen, Self::Sequential, Self::Single];
+
+    /// Pairs where nobody says how many: a sequential run may end before its last look.
+    pub fn default_pairs(self) -> u32 {
+        if self == Self::Sequential { MOST_PAIRS } else { DEFAULT_PAIRS }
+    }
 
     /// The name in flags, files and texts.
     pub fn as_str(self) -> &'static str {
@@ -66,7 +70,7 @@ pub enum Phase {
     /// Pairs, or repetitions of head alone.
     #[default]
     Pairs,
-    /// The pairs after the first look of `sequential`.
+    /// The pairs after the first look of a `sequential` run.
     MorePairs,
 }
 
@@ -113,25 +117,22 @@ impl Round {
     }
 }
 
-/// The round after the phase `last` (`None` before the first round), for `pairs` pairs. `remaining` are the cases to
-/// measure: all of them at the start, the [`suspicious`] ones after a screen, the undecided ones after a first look.
-pub fn next(strategy: Strategy, pairs: u32, last: Option<Phase>, remaining: Vec<String>) -> Option<Round> {
-    let (phase, pairs) = match (strategy, last) {
-        (Strategy::Screen, None) => (Phase::Screen, (1, 1)),
-        (Strategy::Screen, Some(Phase::Screen)) | (_, None) => (Phase::Pairs, (1, pairs)),
-        (Strategy::Sequential, Some(Phase::Pairs)) => (Phase::MorePairs, (pairs + 1, 2 * pairs)),
-        _ => return None,
-    };
-    (!remaining.is_empty()).then_some(Round { phase, pairs, cases: remaining })
+/// The round after the one that ended with the phase and the pair `last` (`None` before the first round), up to the next
+/// of the `looks`, which are numbers of pairs. `remaining` are the cases to measure: all of them at the start, the [`suspicious`] ones after a screen, none where
+/// a look ends the run.
+pub fn next(strategy: Strategy, looks: &[u32], last: Option<(Phase, u32)>, remaining: Vec<String>) -> Option<Round> {
+    if strategy == Strategy::Screen && last.is_none() {
+        return (!remaining.is_empty()).then_some(Round { phase: Phase::Screen, pairs: (1, 1), cases: remaining });
+    }
+    let done = last.filter(|(phase, _)| *phase != Phase::Screen).map_or(0, |(_, pair)| pair);
+    let until = looks.iter().copied().find(|pairs| *pairs > done)?;
+    let phase = if done == 0 { Phase::Pairs } else { Phase::MorePairs };
+    (!remaining.is_empty()).then_some(Round { phase, pairs: (done + 1, until), cases: remaining })
 }
 
-/// The order of the sides in a pass: random, and determined by the seed and the pass alone.
+/// The order of the sides in a pass. It alternates, so that neither is first more often; bit 0 of the seed gives the first.
 pub fn order(seed: u64, pass: Pass) -> [Side; 2] {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    // Pairs and more pairs are one sequence; a screen is another.
-    random.set_stream(u64::from(pass.phase == Phase::Screen));
-    let draws = pass.pair.max(1);
-    let base_first = (0..draws).map(|_| random.random_bool(0.5)).last().unwrap_or_default();
+    let base_first = (seed ^ u64::from(pass.pair.max(1))) & 1 == 1;
     if base_first { [Side::Base, Side::Head] } else { [Side::Head, Side::Base] }
 }
 
@@ -143,8 +144,8 @@ pub fn suspicious(base: Option<f64>, head: Option<f64>, noise: Option<Prior>, mi
     if !change.is_finite() {
         return true;
     }
-    match noise.and_then(|noise| Some((noise.s0, StudentsT::new(0.0, 1.0, noise.n0).ok()?))) {
-        Some((s0, distribution)) => 2.0 * distribution.sf(change / s0) < SUSPICIOUS,
+    match noise {
+        Some(Prior { n0, s0 }) => 2.0 * Student::new(n0).tail(change / s0) < SUSPICIOUS,
         None => change > min_effect.ln_1p(),
     }
 }
@@ -166,19 +167,25 @@ mod tests {
     #[test]
     fn each_strategy_runs_its_rounds_in_order() {
         use Strategy::{Paired, Screen, Sequential, Single};
-        let step = |strategy, last, left: &[&str]| shown(next(strategy, 5, last, names(left)));
+        let step = |strategy, pairs: u32, last, left: &[&str]| {
+            let looks = if strategy == Sequential { vec![3.min(pairs), 5.min(pairs), 7, 10] } else { vec![pairs] };
+            shown(next(strategy, &looks, last, names(left)))
+        };
         insta::assert_snapshot!([
-            step(Paired, None, &["a", "b"]),
-            step(Paired, Some(Phase::Pairs), &["a", "b"]),
-            step(Single, None, &["a"]),
-            step(Screen, None, &["a", "b"]),
-            step(Screen, Some(Phase::Screen), &["b"]),
-            step(Screen, Some(Phase::Screen), &[]),
-            step(Screen, Some(Phase::Pairs), &["b"]),
-            step(Sequential, None, &["a", "b"]),
-            step(Sequential, Some(Phase::Pairs), &["a"]),
-            step(Sequential, Some(Phase::Pairs), &[]),
-            step(Sequential, Some(Phase::MorePairs), &["a"]),
+            step(Paired, 5, None, &["a", "b"]),
+            step(Paired, 5, Some((Phase::Pairs, 5)), &["a", "b"]),
+            step(Single, 5, None, &["a"]),
+            step(Screen, 5, None, &["a", "b"]),
+            step(Screen, 5, Some((Phase::Screen, 1)), &["b"]),
+            step(Screen, 5, Some((Phase::Screen, 1)), &[]),
+            step(Screen, 5, Some((Phase::Pairs, 5)), &["b"]),
+            step(Sequential, 10, None, &["a", "b"]),
+            step(Sequential, 10, Some((Phase::Pairs, 3)), &["a", "b"]),
+            step(Sequential, 10, Some((Phase::MorePairs, 7)), &["a", "b"]),
+            step(Sequential, 10, Some((Phase::MorePairs, 7)), &[]),
+            step(Sequential, 10, Some((Phase::MorePairs, 10)), &["a"]),
+            step(Sequential, 4, Some((Phase::Pairs, 3)), &["a"]),
+            step(Sequential, 2, None, &["a"]),
         ].join("\n"), @r"
         pairs (1, 5): a b
         end
@@ -187,22 +194,26 @@ mod tests {
         pairs (1, 5): b
         end
         end
-        pairs (1, 5): a b
-        more pairs (6, 10): a
+        pairs (1, 3): a b
+        more pairs (4, 5): a b
+        more pairs (8, 10): a b
         end
         end
+        more pairs (4, 4): a
+        pairs (1, 2): a
         ");
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_order_and_both_orders_occur() {
+    fn the_order_alternates_and_a_bit_of_the_seed_says_who_is_first() {
         let firsts =
-            |seed| -> Vec<Side> { (1..=10).map(|pair| order(seed, Pass { phase: Phase::Pairs, pair })[0]).collect() };
-        assert_eq!(firsts(1), firsts(1));
-        assert_ne!(firsts(1), firsts(2));
-        assert!(firsts(1).contains(&Side::Base) && firsts(1).contains(&Side::Head));
-        let later = order(1, Pass { phase: Phase::MorePairs, pair: 7 });
-        assert_eq!(later[0], firsts(1)[6], "a second look continues the sequence of the first");
+            |seed| -> Vec<Side> { (1..=5).map(|pair| order(seed, Pass { phase: Phase::Pairs, pair })[0]).collect() };
+        use Side::{Base, Head};
+        assert_eq!(firsts(6), [Base, Head, Base, Head, Base]);
+        assert_eq!(firsts(7), [Head, Base, Head, Base, Head]);
+        let later = order(6, Pass { phase: Phase::MorePairs, pair: 4 });
+        assert_eq!(later[0], Head, "the pairs after a look continue those before it");
+        order(u64::MAX, Pass { phase: Phase::WarmUp, pair: 0 });
     }
 
     #[test]

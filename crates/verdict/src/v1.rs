@@ -3,10 +3,12 @@
 
 mod comparison;
 mod conduct;
+mod row;
 mod subject;
 
-pub use comparison::{CaseFacts, Comparison, Counts, Look, Method, Problem, Row, SCHEMA, Skipped, Verdict};
+pub use comparison::{CaseFacts, Comparison, Counts, Look, Method, Problem, SCHEMA, Skipped};
 pub use conduct::{Conduct, Found, PhaseTime, SideTime};
+pub use row::{Failed, OverallRow, RepetitionValue, Row, Verdict};
 pub use subject::{Device, DeviceName, Event, Host, LabelsSource, Provider, SideFacts, Subject};
 
 #[cfg(test)]
@@ -36,9 +38,10 @@ mod tests {
     fn the_keys_of_comparison_v1_are_frozen() {
         let mut found = Vec::new();
         paths(&serde_json::to_value(filled()).unwrap(), "", &mut found);
-        insta::assert_snapshot!(found.join("\n"), @r"
+        insta::assert_snapshot!(found.join("\n"), @"
         .schema: string
         .verdict: string
+        .counts.failing: number
         .counts.regressed: number
         .counts.improved: number
         .counts.unchanged: number
@@ -92,6 +95,9 @@ mod tests {
         .method.fdr: number
         .method.looks[].pairs: number
         .method.looks[].fdr: number
+        .method.blocked: boolean
+        .method.ratio: number
+        .method.rho: number
         .cases[].name: string
         .cases[].kind: string
         .cases[].test: string
@@ -119,15 +125,36 @@ mod tests {
         .rows[].look: number
         .rows[].base[]: number
         .rows[].head[]: number
+        .rows[].failed.base: number
+        .rows[].failed.head: number
         .rows[].estimate: number
         .rows[].deviation: number
+        .rows[].freedom: number
         .rows[].low: number
         .rows[].high: number
         .rows[].p: number
         .rows[].q: number
         .rows[].detectable: number
+        .rows[].needed: number
         .rows[].verdict: string
         .rows[].why: string
+        .overall[].kind: string
+        .overall[].metric: string
+        .overall[].label: string
+        .overall[].direction: string
+        .overall[].min_effect: number
+        .overall[].cases: number
+        .overall[].estimate: number
+        .overall[].deviation: number
+        .overall[].freedom: number
+        .overall[].low: number
+        .overall[].high: number
+        .overall[].p: number
+        .overall[].q: number
+        .overall[].detectable: number
+        .overall[].needed: number
+        .overall[].verdict: string
+        .overall[].why: string
         .skipped[].name: string
         .skipped[].reason: string
         .conduct.strategy: string

@@ -31,7 +31,7 @@ impl KnownNoise {
             metric::of(case.kind).filter(move |metric| verdict.is_primary(case.name.raw(), metric))
         };
         let row = |(case, metric): (&CaseFacts, &metric::Metric)| {
-            let s0 = noise.own(case, metric.id).and_then(|known| known.prior).map(|prior| prior.s0);
+            let s0 = noise.own(case, metric.id).map(|prior| prior.s0);
             (format!("{} of {}", metric.label, escape::name(&case.name)), noise.ratios(case, metric.id).len(), s0)
         };
         let all = cases.iter().flat_map(|case| primary(case).map(move |metric| (case, metric)));

@@ -34,7 +34,7 @@ images:
   rocm:         docker.io/rocm/vllm-ci
   wait: 90m
 suite: .buildkite/performance-benchmarks/tests
-verdict: {min_effect: {throughput: 2%, median: 3%, p99: 8%}, fdr: 0.05}
+verdict: {min_effect: {throughput: 2%, median: 3%, p99: 8%}, fdr: 0.02}
 store: s3://ossci-benchmarks
 "#;
 

@@ -90,7 +90,7 @@ mod tests {
         verdict.min_effect.p99 = 7% (File("vllm-perf.yml"))
         verdict.primary.metrics = output_throughput, median_ttft_ms, p99_ttft_ms, median_tpot_ms, p99_tpot_ms, median_latency, tokens_per_second, avg_cold_startup_time, avg_warm_startup_time (Default)
         verdict.primary.cases = all (Default)
-        verdict.fdr = 0.05 (Default)
+        verdict.fdr = 0.02 (Default)
         store = none (Default)
         records.collision = highest (Default)
         records.failed_share = 0% (Default)

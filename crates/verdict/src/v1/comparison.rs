@@ -2,45 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conduct, Subject};
+use super::{Conduct, OverallRow, Row, Subject, Verdict};
 use crate::case::{Kind, MeasuredBy};
-use crate::metric::Direction;
 use crate::side::Side;
 use crate::strategy::Strategy;
 use crate::untrusted::Untrusted;
 
 /// Schema of `comparison.json`.
 pub const SCHEMA: &str = "vllm-perf/comparison/v1";
-
-/// The verdict of a row or of a report, in order of importance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Worse: significant after correction and at least the minimum effect.
-    Regressed,
-    /// A side has no value.
-    #[serde(rename = "not measured")]
-    NotMeasured,
-    /// Better, by the same rule.
-    Improved,
-    /// The 90 % interval is within ±5 %.
-    Unchanged,
-    /// None of the above.
-    Inconclusive,
-}
-
-impl Verdict {
-    /// The name in files and texts.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Regressed => "regressed",
-            Self::NotMeasured => "not measured",
-            Self::Improved => "improved",
-            Self::Unchanged => "unchanged",
-            Self::Inconclusive => "inconclusive",
-        }
-    }
-}
 
 /// The comparison of base and head, the content of `comparison.json`. All renderings are made from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +25,9 @@ pub struct Comparison {
     pub cases: Vec<CaseFacts>,
     /// One row for each metric of each case; the rows of a case are adjacent.
     pub rows: Vec<Row>,
+    /// One row for all cases of a metric, where at least half of them are whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overall: Vec<OverallRow>,
     /// Tests that were not run, and why.
     pub skipped: Vec<Skipped>,
     /// How the run was conducted; empty for a comparison of folders.
@@ -66,6 +38,9 @@ pub struct Comparison {
 /// Primary rows by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
+    /// Rows of cases that fail on head and not on base. A report with one is `regressed`.
+    #[serde(default)]
+    pub failing: usize,
     pub regressed: usize,
     pub improved: usize,
     pub unchanged: usize,
@@ -74,56 +49,6 @@ pub struct Counts {
     #[serde(default)]
     pub screened: usize,
     pub not_measured: usize,
-}
-
-/// One metric of one case, base against head.
-// 23 fields: the keys of a row in `comparison/v1`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// Name of the case.
-    pub case: Untrusted,
-    /// Metric id.
-    pub metric: Untrusted,
-    /// Display name of the metric.
-    pub label: Untrusted,
-    /// Unit of `base` and `head`.
-    pub unit: Untrusted,
-    pub direction: Direction,
-    /// Smallest relative change that is reported as `regressed` or `improved`: 0.03 is 3 % in either direction.
-    pub min_effect: f64,
-    /// Whether the row counts in the verdict of the report.
-    pub primary: bool,
-    /// Whether its noise was estimated from A/A pairs of this row.
-    pub calibrated: bool,
-    /// A/A pairs of the noise estimate, of this row or of its metric.
-    pub aa_pairs: usize,
-    /// Prior standard deviation of the log-ratios of A/A pairs, if one was used.
-    pub s0: Option<f64>,
-    /// Weight of `s0`, in degrees of freedom; 0 without one.
-    pub n0: f64,
-    /// The look that decided the row, as an index into the looks of the method, from 1.
-    pub look: u32,
-    /// Values of the repetitions.
-    pub base: Vec<f64>,
-    /// Values of the repetitions.
-    pub head: Vec<f64>,
-    /// Relative change, Hodges-Lehmann: 0.05 is +5 %.
-    pub estimate: Option<f64>,
-    /// Standard deviation of the logarithm of one repetition, moderated towards `s0`.
-    pub deviation: Option<f64>,
-    /// Lower end of the 95 % interval of the relative change.
-    pub low: Option<f64>,
-    /// Upper end of the 95 % interval of the relative change.
-    pub high: Option<f64>,
-    /// Two-sided p value.
-    pub p: Option<f64>,
-    /// Benjamini-Hochberg adjusted p value over the primary rows of the same look; primary rows only.
-    pub q: Option<f64>,
-    /// Smallest relative change that is detected with 80 % power if no other row changes; primary rows only.
-    pub detectable: Option<f64>,
-    pub verdict: Verdict,
-    /// The reason of the verdict, one sentence.
-    pub why: Untrusted,
 }
 
 /// The properties of a case.
@@ -191,29 +116,30 @@ pub struct Method {
     pub pairs: u32,
     /// Repetitions of each side that were planned.
     pub planned_pairs: u32,
-    /// Seed of the order inside each pair.
+    /// Its bit 0 gives the side that is first in the first pair; the order alternates.
     pub seed: u64,
-    /// False discovery rate over the primary rows: the sum over the looks.
+    /// False discovery rate over the report. A sequential run spends parts of it at its looks.
     pub fdr: f64,
-    /// The analyses, in order; one unless the run was sequential.
+    /// The analyses, in order; one unless the run was sequential. The last one gives the verdicts, at its rate.
     pub looks: Vec<Look>,
+    /// Whether differences inside pairs were tested, because the pairs share much of their noise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
+    /// The variance inside pairs in parts of that inside sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+    /// Mean correlation between the cases of a metric over the repetitions.
+    #[serde(default)]
+    pub rho: f64,
 }
 
-/// One analysis of a run: cases that it decides are finished.
+/// One analysis of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Look {
     /// Number of repetitions of each side, counted from the first.
     pub pairs: u32,
-    /// False discovery rate over the primary rows of this look.
+    /// False discovery rate of this look.
     pub fdr: f64,
-}
-
-impl Look {
-    /// The looks of a sequential run: at 5 pairs with a fifth of the false discovery rate, and at 10 pairs with the rest for
-    /// the cases that were inconclusive at the first.
-    pub fn sequential(fdr: f64) -> [Self; 2] {
-        [Self { pairs: 5, fdr: fdr / 5.0 }, Self { pairs: 10, fdr: fdr * 4.0 / 5.0 }]
-    }
 }
 
 /// A test or a kind of tests that was not run.
