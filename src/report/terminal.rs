@@ -1,7 +1,7 @@
 //! Plain text for a terminal: the headline, the findings, all primary rows. Verdicts are words, without colours.
 
 use tabled::builder::Builder;
-use tabled::settings::object::Columns;
+use tabled::settings::object::Columns as TableColumns;
 use tabled::settings::{Alignment, Padding, Style};
 use vllm_verdict::Untrusted;
 use vllm_verdict::capacity::Capacity;
@@ -12,13 +12,34 @@ use super::label::Labels;
 use super::{number, wording};
 use crate::escape;
 
-/// Columns of a row: verdict, metric, base, head, change, 95 % interval.
 const COLUMNS: usize = 6;
-/// The columns that a narrow terminal omits, in this order: interval, base, head. `report.html` has all of them.
-const EXPENDABLE: [usize; 3] = [5, 2, 3];
 
-/// The comparison for a terminal of `width` columns, ending in a newline. Tables omit columns until they fit; the terminal
-/// wraps sentences.
+/// The columns of a table, and what it does without in a narrow terminal.
+struct Columns {
+    heads: [&'static str; COLUMNS],
+    /// The columns that are omitted until the table fits, in this order.
+    expendable: [usize; 3],
+    /// The column whose texts are cut if that is not enough.
+    shortened: usize,
+}
+
+/// The rows of a comparison. `report.html` has all columns.
+const ROWS: Columns = Columns {
+    heads: ["verdict", "metric", "base", "head", "change", "95 % interval"],
+    expendable: [5, 2, 3],
+    shortened: 1,
+};
+
+const CAPACITIES: Columns =
+    Columns { heads: ["within", "side", "concurrency", "output", "TTFT", "TPOT"], expendable: [3, 5, 4], shortened: 0 };
+
+/// Longest text in the column of metrics, in characters: that of the longest label.
+const LONGEST_LABEL: usize = 30;
+/// Shortest, with the sign that it was cut.
+const SHORTEST_LABEL: usize = 8;
+
+/// The comparison for a terminal of `width` columns, ending in a newline. Tables omit columns, then cut the names of metrics,
+/// until they fit; numbers are whole, and the terminal wraps sentences.
 pub fn table(comparison: &Comparison, width: usize) -> String {
     let labels = Labels::new(&comparison.cases);
     let mut parts = headline_and_findings(comparison, &labels, width);
@@ -33,17 +54,15 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
     let rows: Vec<Line> =
         finding::primary(comparison).map(|row| of_row(row, escape::plain(labels.of(&row.case).full()))).collect();
     if !rows.is_empty() {
-        parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
+        parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&ROWS, rows, width)));
         parts.push(sensitivity(comparison));
     }
     parts.join("\n\n") + "\n"
 }
 
-/// The largest concurrencies within latency limits, as a table ending in a newline.
-pub fn capacity(capacities: &[Capacity]) -> String {
-    let mut builder = Builder::default();
-    builder.push_record(["within", "side", "concurrency", "output", "TTFT", "TPOT"]);
-    let mut headings = Vec::new();
+/// The largest concurrencies within latency limits, as a table for a terminal of `width` columns, ending in a newline.
+pub fn capacity(capacities: &[Capacity], width: usize) -> String {
+    let mut lines = Vec::new();
     for capacity in capacities {
         let rate = capacity.request_rate.as_ref().filter(|rate| **rate != "inf").map(escape::name);
         let rate = rate.map(|rate| format!(", {rate} req/s")).unwrap_or_default();
@@ -53,19 +72,18 @@ pub fn capacity(capacities: &[Capacity]) -> String {
                     .map(|value| format!("{} {unit}", number::value(value, number::decimals([value]))))
                     .unwrap_or_default()
             };
-            headings.push(format!("{}{rate}", escape::sentence(&capacity.test)));
-            builder.push_record([
+            let cells = [
                 capacity.within.to_owned(),
                 side.to_owned(),
                 reached.map_or("none".to_owned(), |reached| reached.concurrency.to_string()),
                 show(reached.and_then(|reached| reached.output_throughput), "tok/s"),
                 show(reached.and_then(|reached| reached.ttft_ms), "ms"),
                 show(reached.and_then(|reached| reached.tpot_ms), "ms"),
-            ]);
+            ];
+            lines.push(Line { heading: format!("{}{rate}", escape::sentence(&capacity.test)), cells });
         }
     }
-    let rows = plain(builder);
-    format!("Largest concurrency within the limits\n\n{}\n", under(headings.iter().map(String::as_str), &rows))
+    format!("Largest concurrency within the limits\n\n{}\n", grid(&CAPACITIES, lines, width))
 }
 
 /// The headline and the findings.
@@ -81,7 +99,7 @@ fn headline_and_findings(comparison: &Comparison, labels: &Labels, width: usize)
         parts.push(wording::nothing_found(comparison));
     } else {
         let lines: Vec<Line> = findings.iter().map(|finding| of_finding(finding, labels)).collect();
-        parts.push(grid(&lines, width));
+        parts.push(grid(&ROWS, lines, width));
     }
     parts
 }
@@ -137,7 +155,11 @@ fn of_finding(finding: &Finding, labels: &Labels) -> Line {
         Finding::Unmeasured(none) => {
             let [base, head] = [none.base, none.head].map(|missing| if missing { "none" } else { "" }.to_owned());
             let (verdict, metrics) = (Verdict::NotMeasured.as_str().to_owned(), escape::name(&none.metrics));
-            let heading = format!("{}: {}", escape::plain(labels.of(none.case).full()), escape::sentence(none.reason));
+            let (case, reason) = (escape::plain(labels.of(none.case).full()), escape::sentence(none.reason));
+            let (heading, metrics) = match metrics.chars().count() > LONGEST_LABEL {
+                true => (format!("{case}, {metrics}: {reason}"), "several".to_owned()),
+                false => (format!("{case}: {reason}"), metrics),
+            };
             Line { heading, cells: [verdict, metrics, base, head, String::new(), String::new()] }
         }
     }
@@ -151,18 +173,35 @@ fn of_row(row: &Row, heading: String) -> Line {
     Line { heading, cells: [verdict, metric, base, head, change, interval] }
 }
 
-/// The lines under their headings, with as many columns as fit into `width`.
-fn grid(lines: &[Line], width: usize) -> String {
-    let mut columns: Vec<usize> = (0..COLUMNS).collect();
-    let mut rows = aligned(lines, &columns);
-    for expendable in EXPENDABLE {
-        if rows.iter().all(|row| row.chars().count() <= width) {
+/// The lines under their headings, as wide as `width` allows.
+fn grid(columns: &Columns, mut lines: Vec<Line>, width: usize) -> String {
+    let widest = |rows: &[String]| rows.iter().map(|row| row.chars().count()).max().unwrap_or_default();
+    let mut kept: Vec<usize> = (0..COLUMNS).collect();
+    let mut rows = aligned(columns, &lines, &kept);
+    for expendable in columns.expendable {
+        if widest(&rows) <= width {
             break;
         }
-        columns.retain(|&column| column != expendable);
-        rows = aligned(lines, &columns);
+        kept.retain(|&column| column != expendable);
+        rows = aligned(columns, &lines, &kept);
+    }
+    let excess = widest(&rows).saturating_sub(width);
+    if excess > 0 {
+        shorten(&mut lines, columns.shortened, excess);
+        rows = aligned(columns, &lines, &kept);
     }
     under(lines.iter().map(|line| line.heading.as_str()), &rows)
+}
+
+/// Cuts the texts of a column so that it needs `excess` characters less.
+fn shorten(lines: &mut [Line], column: usize, excess: usize) {
+    let longest = lines.iter().map(|line| line.cells[column].chars().count()).max().unwrap_or_default();
+    let length = longest.saturating_sub(excess).max(SHORTEST_LABEL);
+    for cell in lines.iter_mut().map(|line| &mut line.cells[column]) {
+        if cell.chars().count() > length {
+            *cell = cell.chars().take(length - 1).chain(['…']).collect();
+        }
+    }
 }
 
 /// The head and the rows of a table, with each heading before its first row.
@@ -179,25 +218,22 @@ fn under<'a>(headings: impl IntoIterator<Item = &'a str>, rows: &'a [String]) ->
     out.join("\n")
 }
 
-/// One string for the head and for every line, the chosen columns aligned, indented by two.
-fn aligned(lines: &[Line], columns: &[usize]) -> Vec<String> {
-    let head = ["verdict", "metric", "base", "head", "change", "95 % interval"].map(str::to_owned);
+/// One string for the head and for every line, the kept columns aligned, numbers to the right, indented by two.
+fn aligned(columns: &Columns, lines: &[Line], kept: &[usize]) -> Vec<String> {
+    let heads = columns.heads.map(str::to_owned);
     let mut builder = Builder::default();
-    for cells in std::iter::once(&head).chain(lines.iter().map(|line| &line.cells)) {
-        builder.push_record(columns.iter().map(|&column| cells[column].as_str()));
+    for cells in std::iter::once(&heads).chain(lines.iter().map(|line| &line.cells)) {
+        builder.push_record(kept.iter().map(|&column| cells[column].as_str()));
     }
-    plain(builder)
-}
-
-/// The lines of a table without rules, indented by two, with numbers aligned right.
-fn plain(builder: Builder) -> Vec<String> {
     let mut table = builder.build();
-    table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(Columns::new(2..), Alignment::right());
+    table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(TableColumns::new(2..), Alignment::right());
     table.to_string().lines().map(|line| format!("  {}", line.trim_end())).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::capacity::Reached;
+
     use super::*;
     use crate::report::example;
 
@@ -281,14 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_omits_columns_and_never_breaks_a_number() {
+    fn a_narrow_terminal_omits_columns_then_cuts_labels_and_never_breaks_a_number() {
         let of = |width| {
             let text = table(&example::many(1), width);
             let rows: Vec<&str> = text.lines().skip(3).take(3).collect();
             assert!(rows.iter().all(|line| line.chars().count() <= width), "{text}");
             rows.join("\n")
         };
-        insta::assert_snapshot!(format!("{}\n{}\n{}", of(90), of(75), of(50)), @r"
+        insta::assert_snapshot!([90, 75, 50, 35].map(of).join("\n"), @r"
           verdict    metric                    base        head   change  95 % interval
         llama8B tp1, test0, c=64
           regressed  Output throughput  100.0 tok/s  90.0 tok/s  −10.0 %   −11.4 … −8.6
@@ -298,6 +334,58 @@ mod tests {
           verdict    metric              change
         llama8B tp1, test0, c=64
           regressed  Output throughput  −10.0 %
+          verdict    metric          change
+        llama8B tp1, test0, c=64
+          regressed  Output throu…  −10.0 %
+        ");
+    }
+
+    #[test]
+    fn every_table_fits_into_every_usual_terminal() {
+        let mut comparison = example::comparison();
+        comparison.rows[0].label = "A metric with a very long name that nobody expects".into();
+        for width in [40, 60, 80, 100, 120, 200] {
+            let text = table(&comparison, width);
+            let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("  ") && !line.contains(':')).collect();
+            assert!(rows.len() > 39, "{text}");
+            for row in rows {
+                assert!(row.chars().count() <= width, "{width}: {row}");
+                assert!(
+                    row.contains(" %") || row.contains("not measured") || row.contains("verdict"),
+                    "{width}: {row}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_of_capacities_omits_columns() {
+        let reached =
+            Reached { concurrency: 64, output_throughput: Some(12_412.3), ttft_ms: Some(1206.1), tpot_ms: Some(88.3) };
+        let capacity =
+            Capacity { test: "llama8B".into(), request_rate: None, within: "both", base: Some(reached), head: None };
+        let of = |width| super::capacity(std::slice::from_ref(&capacity), width);
+        insta::assert_snapshot!([80, 60, 40].map(of).join("\n"), @r"
+        Largest concurrency within the limits
+
+          within  side  concurrency        output      TTFT      TPOT
+        llama8B
+          both    base           64  12,412 tok/s  1,206 ms  88.30 ms
+          both    head         none
+
+        Largest concurrency within the limits
+
+          within  side  concurrency      TTFT      TPOT
+        llama8B
+          both    base           64  1,206 ms  88.30 ms
+          both    head         none
+
+        Largest concurrency within the limits
+
+          within  side  concurrency      TTFT
+        llama8B
+          both    base           64  1,206 ms
+          both    head         none
         ");
     }
 
