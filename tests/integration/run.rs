@@ -112,6 +112,7 @@ fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
         "report.html",
         "results/benchmark_results.json",
         "results/benchmark_results.md",
+        "results/environment.json",
         "base/03/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4.json",
         "head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1.commands",
         "head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1.pytorch.json",
@@ -119,6 +120,8 @@ fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
+    let results = fs::read_to_string(out.join("results/benchmark_results.md")).unwrap();
+    assert!(results.contains("## Platform Information"), "this machine measured: {results}");
     assert!(!out.join("base/00").exists(), "the results of the warm-up are not kept");
     assert_eq!(journal(&out).len(), 12);
 }
