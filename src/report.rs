@@ -9,11 +9,13 @@ pub mod finding;
 pub mod html;
 pub mod label;
 pub mod markdown;
+pub mod one_side;
 pub mod ran;
 pub mod records;
 pub mod svg;
 pub mod terminal;
 pub mod upstream_files;
+pub mod values_page;
 pub mod wording;
 
 use vllm_verdict::v1::Row;

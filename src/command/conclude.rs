@@ -14,7 +14,7 @@ use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
-use crate::report::{Links, html, markdown, ran, terminal, upstream_files};
+use crate::report::{Links, html, markdown, one_side, ran, terminal, upstream_files, values_page};
 use crate::result::case_files::Folder;
 use crate::run::collect;
 use crate::run::fingerprint::{self, Conditions, Fingerprint, Surroundings};
@@ -113,13 +113,15 @@ pub fn write_reports(ci: &CiRun, comparison: &Comparison, out: &OutputFolder, sh
     let subject = &comparison.subject;
     let id = publish::comment_id(ci, subject.device.as_ref(), subject.event.as_ref());
     let comment = markdown::comment(comparison, &links, &id, None);
+    let page = if one_side::is_alone(comparison) { values_page::page } else { html::page };
+    let page = page(comparison, &links);
     let json = serde_json::to_string_pretty(comparison).context("cannot write the comparison")?;
     for (name, text) in [
         ("comparison.json", json.as_str()),
         ("comment.md", &comment),
         ("summary.md", &markdown::summary(comparison, &links)),
         ("annotation.md", &markdown::annotation(comparison, &links)),
-        ("report.html", &html::page(comparison, &links)),
+        ("report.html", &page),
     ] {
         output::write(&out.file(name), text.as_bytes()).world()?;
     }

@@ -11,7 +11,7 @@ use vllm_verdict::v1::{SideFacts, Subject};
 
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
-use crate::report::{Links, html, upstream_files};
+use crate::report::{Links, upstream_files, values_page};
 use crate::run::collect;
 use crate::run::fingerprint::Fingerprint;
 use crate::system::shell::Shell;
@@ -59,7 +59,7 @@ pub(super) fn report(arguments: &ReportArgs, shell: &Shell) -> Result<Exit> {
     let files = [
         ("benchmark_results.json", upstream_files::json(&folder).context("cannot write the report")?),
         ("benchmark_results.md", upstream_files::markdown(&folder, host.as_ref()).context("cannot write the report")?),
-        ("report.html", html::page(&comparison, &Links::default())),
+        ("report.html", values_page::page(&comparison, &Links::default())),
     ];
     for (name, text) in files {
         let path = arguments.results.join(name);

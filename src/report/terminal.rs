@@ -9,29 +9,39 @@ use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 
 use super::finding::{self, Finding};
 use super::label::Labels;
-use super::{number, wording};
+use super::{number, one_side, wording};
 use crate::escape;
-
-const COLUMNS: usize = 6;
 
 /// The columns of a table, and what it does without in a narrow terminal.
 struct Columns {
-    heads: [&'static str; COLUMNS],
+    heads: &'static [&'static str],
     /// The columns that are omitted until the table fits, in this order.
-    expendable: [usize; 3],
+    expendable: &'static [usize],
     /// The column whose texts are cut if that is not enough.
     shortened: usize,
+    /// The first column of numbers.
+    numbers: usize,
 }
 
 /// The rows of a comparison. `report.html` has all columns.
 const ROWS: Columns = Columns {
-    heads: ["verdict", "metric", "base", "head", "change", "95 % interval"],
-    expendable: [5, 2, 3],
+    heads: &["verdict", "metric", "base", "head", "change", "95 % interval"],
+    expendable: &[5, 2, 3],
     shortened: 1,
+    numbers: 2,
 };
 
-const CAPACITIES: Columns =
-    Columns { heads: ["within", "side", "concurrency", "output", "TTFT", "TPOT"], expendable: [3, 5, 4], shortened: 0 };
+/// The values of one side, repeated or not.
+const REPEATED_VALUES: Columns =
+    Columns { heads: &["metric", "median", "lowest … highest"], expendable: &[2], shortened: 0, numbers: 1 };
+const VALUES: Columns = Columns { heads: &["metric", "value"], expendable: &[], shortened: 0, numbers: 1 };
+
+const CAPACITIES: Columns = Columns {
+    heads: &["within", "side", "concurrency", "output", "TTFT", "TPOT"],
+    expendable: &[3, 5, 4],
+    shortened: 0,
+    numbers: 2,
+};
 
 /// Longest text in the column of metrics, in characters: that of the longest label.
 const LONGEST_LABEL: usize = 30;
@@ -43,13 +53,10 @@ const SHORTEST_LABEL: usize = 8;
 pub fn table(comparison: &Comparison, width: usize) -> String {
     let labels = Labels::new(&comparison.cases);
     let mut parts = headline_and_findings(comparison, &labels, width);
-    let failures = wording::failures(comparison, &labels);
-    if !failures.is_empty() {
-        parts.push(format!("Failed runs (excluded):\n  {}", lines(&failures)));
-    }
-    let warnings = wording::warnings(comparison, &labels);
-    if !warnings.is_empty() {
-        parts.push(format!("Warnings:\n  {}", lines(&warnings)));
+    parts.extend(excluded_and_warnings(comparison, &labels));
+    if one_side::is_alone(comparison) {
+        parts.push(values(comparison, &labels, width));
+        return parts.join("\n\n") + "\n";
     }
     let rows: Vec<Line> =
         finding::primary(comparison).map(|row| of_row(row, escape::plain(labels.of(&row.case).full()))).collect();
@@ -58,6 +65,35 @@ pub fn table(comparison: &Comparison, width: usize) -> String {
         parts.push(sensitivity(comparison));
     }
     parts.join("\n\n") + "\n"
+}
+
+/// The repetitions that do not count, and the warnings about the others.
+fn excluded_and_warnings(comparison: &Comparison, labels: &Labels) -> Vec<String> {
+    let mut parts = Vec::new();
+    let failures = wording::failures(comparison, labels);
+    if !failures.is_empty() {
+        parts.push(format!("Failed runs (excluded):\n  {}", lines(&failures)));
+    }
+    let warnings = wording::warnings(comparison, labels);
+    if !warnings.is_empty() {
+        parts.push(format!("Warnings:\n  {}", lines(&warnings)));
+    }
+    parts
+}
+
+/// The values of the primary metrics of the only side.
+fn values(comparison: &Comparison, labels: &Labels, width: usize) -> String {
+    let line = |row: &Row| {
+        let label = escape::plain(labels.of(&row.case).full());
+        let heading = match one_side::missing(row) {
+            Some(why) => format!("{label}: {why}"),
+            None => label,
+        };
+        let [value, range] = one_side::value(row).map(escape::plain);
+        Line { heading, cells: vec![escape::name(&row.label), value, range] }
+    };
+    let columns = if one_side::repetitions(comparison) > 1 { REPEATED_VALUES } else { VALUES };
+    grid(&columns, finding::primary(comparison).map(line).collect(), width)
 }
 
 /// The largest concurrencies within latency limits, as a table for a terminal of `width` columns, ending in a newline.
@@ -72,7 +108,7 @@ pub fn capacity(capacities: &[Capacity], width: usize) -> String {
                     .map(|value| format!("{} {unit}", number::value(value, number::decimals([value]))))
                     .unwrap_or_default()
             };
-            let cells = [
+            let cells = vec![
                 capacity.within.to_owned(),
                 side.to_owned(),
                 reached.map_or("none".to_owned(), |reached| reached.concurrency.to_string()),
@@ -93,6 +129,11 @@ pub fn verdict(comparison: &Comparison, width: usize) -> String {
 
 fn headline_and_findings(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
     let mut parts = vec![headline(comparison)];
+    if one_side::is_alone(comparison) {
+        parts.extend(comparison.conduct.notices.iter().map(escape::sentence));
+        parts.push(one_side::LEAD.to_owned());
+        return parts;
+    }
     parts.extend(wording::notices(comparison).iter().map(escape::plain));
     let findings = finding::findings(comparison);
     if findings.is_empty() {
@@ -115,6 +156,11 @@ fn headline(comparison: &Comparison) -> String {
         .device
         .as_ref()
         .map(|device| format!(" on {}{}", device.name, escape::plain(wording::device_type(device))));
+    let on = on.unwrap_or_default();
+    if one_side::is_alone(comparison) {
+        let facts: Vec<String> = one_side::facts(comparison).iter().map(escape::plain).collect();
+        return format!("vLLM performance{on}: values of one run\n{}", facts.join(", "));
+    }
     let side = |word: &str, facts: &Option<SideFacts>| {
         facts.as_ref().map(|facts| {
             let arguments =
@@ -126,7 +172,6 @@ fn headline(comparison: &Comparison) -> String {
     let mut facts = vec![sides.into_iter().flatten().collect::<Vec<_>>().join(" against ")];
     facts.retain(|words| !words.is_empty());
     facts.extend(wording::circumstances(comparison));
-    let on = on.unwrap_or_default();
     format!("vLLM performance{on}: {}\n{}", wording::verdicts(comparison), facts.join(", "))
 }
 
@@ -146,7 +191,7 @@ fn sensitivity(comparison: &Comparison) -> String {
 /// A row of a table with its heading.
 struct Line {
     heading: String,
-    cells: [String; COLUMNS],
+    cells: Vec<String>,
 }
 
 fn of_finding(finding: &Finding, labels: &Labels) -> Line {
@@ -160,7 +205,7 @@ fn of_finding(finding: &Finding, labels: &Labels) -> Line {
                 true => (format!("{case}, {metrics}: {reason}"), "several".to_owned()),
                 false => (format!("{case}: {reason}"), metrics),
             };
-            Line { heading, cells: [verdict, metrics, base, head, String::new(), String::new()] }
+            Line { heading, cells: vec![verdict, metrics, base, head, String::new(), String::new()] }
         }
     }
 }
@@ -170,15 +215,15 @@ fn of_row(row: &Row, heading: String) -> Line {
     let change = row.estimate.map(number::change).unwrap_or_default();
     let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default();
     let (verdict, metric) = (row.verdict.as_str().to_owned(), escape::name(&row.label));
-    Line { heading, cells: [verdict, metric, base, head, change, interval] }
+    Line { heading, cells: vec![verdict, metric, base, head, change, interval] }
 }
 
 /// The lines under their headings, as wide as `width` allows.
 fn grid(columns: &Columns, mut lines: Vec<Line>, width: usize) -> String {
     let widest = |rows: &[String]| rows.iter().map(|row| row.chars().count()).max().unwrap_or_default();
-    let mut kept: Vec<usize> = (0..COLUMNS).collect();
+    let mut kept: Vec<usize> = (0..columns.heads.len()).collect();
     let mut rows = aligned(columns, &lines, &kept);
-    for expendable in columns.expendable {
+    for &expendable in columns.expendable {
         if widest(&rows) <= width {
             break;
         }
@@ -220,13 +265,14 @@ fn under<'a>(headings: impl IntoIterator<Item = &'a str>, rows: &'a [String]) ->
 
 /// One string for the head and for every line, the kept columns aligned, numbers to the right, indented by two.
 fn aligned(columns: &Columns, lines: &[Line], kept: &[usize]) -> Vec<String> {
-    let heads = columns.heads.map(str::to_owned);
     let mut builder = Builder::default();
-    for cells in std::iter::once(&heads).chain(lines.iter().map(|line| &line.cells)) {
+    builder.push_record(kept.iter().map(|&column| columns.heads[column]));
+    for Line { cells, .. } in lines {
         builder.push_record(kept.iter().map(|&column| cells[column].as_str()));
     }
     let mut table = builder.build();
-    table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(TableColumns::new(2..), Alignment::right());
+    let numbers = TableColumns::new(columns.numbers..);
+    table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(numbers, Alignment::right());
     table.to_string().lines().map(|line| format!("  {}", line.trim_end())).collect()
 }
 
@@ -314,6 +360,43 @@ mod tests {
         Hodges-Lehmann estimates over 5 interleaved pairs, seed 20261124, a fresh server for every repetition.
         Noise: all rows not calibrated, noise of their own repetitions.
         ");
+    }
+
+    #[test]
+    fn one_side_alone_has_values_and_no_verdicts() {
+        insta::assert_snapshot!(table(&example::alone(), 100).lines().take(16).collect::<Vec<_>>().join("\n"), @r"
+        vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): values of one run
+        head 1da94e6, 5 repetitions, 52 min, 2026-11-24 10:12 UTC
+
+        These are the values of one run. Nothing is compared with them.
+
+        Failed runs (excluded):
+          gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
+
+          metric                       median  lowest … highest
+        llama8B tp1, random 128/2048, c=12
+          Output throughput       128.9 tok/s     128.0 … 130.3
+          Median TTFT                210.8 ms     209.4 … 213.2
+          P99 TTFT                   362.6 ms     360.1 … 366.6
+          Median TPOT                88.65 ms     88.03 … 89.63
+          P99 TPOT                   151.6 ms     150.5 … 153.3
+        llama8B tp1, random 128/2048, c=16
+        ");
+        let mut once = example::many(1);
+        once.subject.base = None;
+        for row in &mut once.rows {
+            row.base.clear();
+            row.head.truncate(1);
+        }
+        insta::assert_snapshot!(table(&once, 100).lines().skip(5).take(3).collect::<Vec<_>>().join("\n"), @r"
+          metric                   value
+        llama8B tp1, test0, c=64
+          Output throughput  89.82 tok/s
+        ");
+        let shown = table(&example::alone(), 100) + &verdict(&example::alone(), 100);
+        for word in ["inconclusive", "pairs", "95 %", "discovery", "verdict"] {
+            assert!(!shown.contains(word), "{word}: {shown}");
+        }
     }
 
     #[test]

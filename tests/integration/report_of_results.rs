@@ -25,6 +25,18 @@ fn report(environment: Option<&str>) -> [String; 2] {
 }
 
 #[test]
+fn a_report_of_one_folder_has_values_and_no_words_of_a_comparison() {
+    let [_, page] = report(None);
+    let tags = regex::Regex::new("(?s)<style>.*</style>|<[^>]*>").unwrap();
+    let seen = tags.replace_all(&page, " ");
+    assert!(seen.contains("These are the values of one run. Nothing is compared with them."), "{seen}");
+    assert!(seen.contains("Output throughput") && seen.contains(" tok/s"), "{seen}");
+    for word in ["pairs", "inconclusive", "discovery", "Verdict", "base", "interval"] {
+        assert!(!seen.contains(word), "{word}: {seen}");
+    }
+}
+
+#[test]
 fn a_report_describes_the_machine_that_measured_and_otherwise_none() {
     let fingerprint = Fingerprint {
         cpu: "Quartz 9000".into(),
