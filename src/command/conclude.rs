@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
-use vllm_verdict::v1::{Comparison, Provider, Skipped};
+use vllm_verdict::v1::{Comparison, Skipped};
 
 use crate::ci::event::CiRun;
 use crate::command::head_records;
@@ -24,16 +24,23 @@ use crate::system::shell::Shell;
 use crate::system::{results_folder, step_files};
 use crate::{publish, result};
 
+/// A run whose measurements have ended.
+pub(super) struct EndedRun<'a> {
+    pub plan: &'a Plan,
+    pub comparison: &'a Comparison,
+    pub out: &'a OutputFolder,
+    pub journal: &'a Journal,
+}
+
 /// Writes the reports and the results, prints the table, and exits by whether everything was measured.
 pub(super) async fn conclude(
+    run: &EndedRun<'_>,
     ci: &CiRun,
     config: &Config,
-    plan: &Plan,
-    comparison: &Comparison,
-    out: &OutputFolder,
-    journal: &Journal,
+    prints_comment: bool,
     shell: &Shell,
 ) -> Result<Exit> {
+    let EndedRun { plan, comparison, out, journal } = *run;
     print_times(comparison, shell);
     let comment = write_reports(ci, comparison, out, shell)?;
     let written = match write_results(out, journal) {
@@ -41,11 +48,8 @@ pub(super) async fn conclude(
         Err(error) => Err(error),
     };
     shell.print(&terminal::table(comparison, shell.width));
-    if plan.event.provider == Provider::Local {
-        shell.print(&format!(
-            "The comment that `vllm-perf publish` would post (`{}`):\n\n{comment}",
-            out.file("comment.md").display()
-        ));
+    if prints_comment {
+        shell.print(&comment);
     }
     if let Some(path) = &ci.output {
         write_outputs(path, ci, plan, comparison, out)?;
