@@ -329,7 +329,12 @@ fn main() {
                             of_verdicts(&world, &comparison, shift),
                         );
                     }
-                    let comparison = world.compare(&pairs, 10, noise, vllm_verdict::looks::looks(vllm_verdict::strategy::Strategy::Sequential, 10, 0.02));
+                    let comparison = world.compare(
+                        &pairs,
+                        10,
+                        noise,
+                        vllm_verdict::looks::looks(vllm_verdict::strategy::Strategy::Sequential, 10, 0.02),
+                    );
                     add(format!("vllm-perf, sequential 5 to 10, {words}"), at, of_verdicts(&world, &comparison, shift));
                 }
                 for (name, outcomes) in others.results(&world, shift, &mut random) {

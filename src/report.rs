@@ -12,11 +12,13 @@ pub mod label;
 pub mod markdown;
 pub mod method;
 pub mod next_steps;
+pub mod one_side;
 pub mod ran;
 pub mod records;
 pub mod svg;
 pub mod terminal;
 pub mod upstream_files;
+pub mod values_page;
 pub mod wording;
 
 use vllm_verdict::side::Side;

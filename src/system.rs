@@ -39,5 +39,6 @@ pub mod step_files;
 pub mod store;
 pub mod suite_files;
 pub mod suite_folder;
+pub mod terminal_width;
 pub mod uploader;
 pub mod work_tree;

@@ -64,7 +64,7 @@ pub(super) async fn compare(arguments: &CompareArgs, shell: &Shell) -> Result<Ex
             for Printed { comparison, capacity } in all {
                 shell.print(&terminal::table(comparison, shell.width));
                 if !capacity.is_empty() {
-                    shell.print(&terminal::capacity(capacity));
+                    shell.print(&terminal::capacity(capacity, shell.width));
                 }
             }
         }

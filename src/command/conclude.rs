@@ -1,12 +1,12 @@
 //! The end of a run: the reports, the results, the step's outputs and the exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
-use vllm_verdict::v1::{Comparison, Provider, Skipped};
+use vllm_verdict::v1::{Comparison, Skipped};
 
 use crate::ci::event::CiRun;
 use crate::command::head_records;
@@ -14,25 +14,33 @@ use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
 use crate::plan::config::Config;
-use crate::report::{Links, html, markdown, ran, terminal, upstream_files};
+use crate::report::{Links, html, markdown, one_side, ran, terminal, upstream_files, values_page};
 use crate::result::case_files::Folder;
 use crate::run::collect;
+use crate::run::fingerprint::{self, Conditions, Fingerprint, Surroundings};
 use crate::run::journal::{Entry, Journal};
 use crate::system::output::{self, OutputFolder};
 use crate::system::shell::Shell;
-use crate::system::{host, results_folder, step_files};
+use crate::system::{results_folder, step_files};
 use crate::{publish, result};
+
+/// A run whose measurements have ended.
+pub(super) struct EndedRun<'a> {
+    pub plan: &'a Plan,
+    pub comparison: &'a Comparison,
+    pub out: &'a OutputFolder,
+    pub journal: &'a Journal,
+}
 
 /// Writes the reports and the results, prints the table, and exits by whether everything was measured.
 pub(super) async fn conclude(
+    run: &EndedRun<'_>,
     ci: &CiRun,
     config: &Config,
-    plan: &Plan,
-    comparison: &Comparison,
-    out: &OutputFolder,
-    journal: &Journal,
+    prints_comment: bool,
     shell: &Shell,
 ) -> Result<Exit> {
+    let EndedRun { plan, comparison, out, journal } = *run;
     print_times(comparison, shell);
     let comment = write_reports(ci, comparison, out, shell)?;
     let written = match write_results(out, journal) {
@@ -40,11 +48,8 @@ pub(super) async fn conclude(
         Err(error) => Err(error),
     };
     shell.print(&terminal::table(comparison, shell.width));
-    if plan.event.provider == Provider::Local {
-        shell.print(&format!(
-            "The comment that `vllm-perf publish` would post (`{}`):\n\n{comment}",
-            out.file("comment.md").display()
-        ));
+    if prints_comment {
+        shell.print(&comment);
     }
     if let Some(path) = &ci.output {
         write_outputs(path, ci, plan, comparison, out)?;
@@ -112,13 +117,15 @@ pub fn write_reports(ci: &CiRun, comparison: &Comparison, out: &OutputFolder, sh
     let subject = &comparison.subject;
     let id = publish::comment_id(ci, subject.device.as_ref(), subject.event.as_ref());
     let comment = markdown::comment(comparison, &links, &id, None);
+    let page = if one_side::is_alone(comparison) { values_page::page } else { html::page };
+    let page = page(comparison, &links);
     let json = serde_json::to_string_pretty(comparison).context("cannot write the comparison")?;
     for (name, text) in [
         ("comparison.json", json.as_str()),
         ("comment.md", &comment),
         ("summary.md", &markdown::summary(comparison, &links)),
         ("annotation.md", &markdown::annotation(comparison, &links)),
-        ("report.html", &html::page(comparison, &links)),
+        ("report.html", &page),
     ] {
         output::write(&out.file(name), text.as_bytes()).world()?;
     }
@@ -128,27 +135,43 @@ pub fn write_reports(ci: &CiRun, comparison: &Comparison, out: &OutputFolder, sh
 
 /// Writes `results/`: head's results, merged over the repetitions, in upstream's layout.
 fn write_results(out: &OutputFolder, journal: &Journal) -> Result<Folder> {
-    let mut folders = Vec::new();
-    for pass in collect::passes(journal, Side::Head) {
-        folders.push(results_folder::read_folder(&out.pass(Side::Head, pass))?);
-    }
+    let passes = collect::passes(journal, Side::Head);
+    let mut paths: Vec<PathBuf> = passes.into_iter().map(|pass| out.pass(Side::Head, pass)).collect();
+    let mut folders = paths.iter().map(|path| results_folder::read_folder(path)).collect::<Result<Vec<Folder>>>()?;
     let screen = out.pass(Side::Head, Pass { phase: Phase::Screen, pair: 1 });
     if screen.is_dir() {
         // A case that was not repeated has only the result of the screen.
-        let mut screen = results_folder::read_folder(&screen)?;
-        screen.cases.retain(|name, _| !folders.iter().any(|folder| folder.cases.contains_key(name)));
-        folders.push(screen);
+        let mut results = results_folder::read_folder(&screen)?;
+        results.cases.retain(|name, _| !folders.iter().any(|folder| folder.cases.contains_key(name)));
+        folders.push(results);
+        paths.push(screen);
     }
     let merged = result::merge(&folders);
+    let fingerprint = collect::shared_fingerprint(&paths);
     let mut files = merged.files()?;
     files.push((
         "benchmark_results.json".to_owned(),
         upstream_files::json(&merged).context("cannot write the results")?,
     ));
+    let host = fingerprint.as_ref().and_then(Fingerprint::host);
     files.push((
         "benchmark_results.md".to_owned(),
-        upstream_files::markdown(&merged, host::host().ok().as_ref()).context("cannot write the results")?,
+        upstream_files::markdown(&merged, host.as_ref()).context("cannot write the results")?,
     ));
+    // The conditions are those of a repetition: merged results have none.
+    let surroundings = fingerprint.map(|fingerprint| Surroundings {
+        schema: fingerprint::SCHEMA.to_owned(),
+        fingerprint,
+        conditions: Conditions::default(),
+    });
+    match surroundings {
+        Some(surroundings) => {
+            let text = serde_json::to_string_pretty(&surroundings).context("cannot write the results")?;
+            files.push((collect::ENVIRONMENT.to_owned(), text));
+        }
+        // That of an earlier part of a run that was resumed on another machine.
+        None => output::delete(&out.results().join(collect::ENVIRONMENT)).world()?,
+    }
     for (name, text) in files {
         output::write(&out.results().join(name), text.as_bytes()).world()?;
     }

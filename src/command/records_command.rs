@@ -17,6 +17,8 @@ use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::plan::device;
 use crate::report::records::{self, Identity, Records};
+use crate::run::collect;
+use crate::run::fingerprint::Fingerprint;
 use crate::system::shell::Shell;
 use crate::system::store::{Added, Store};
 use crate::system::{output, probe, regular_file, results_folder};
@@ -74,14 +76,37 @@ async fn own(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<
         Provider::Local => None,
         _ => Some(arguments.event.read(&[], environment).await?.0),
     };
-    let device = device(arguments, config, shell).await?;
-    identity(&arguments.identity, event.as_ref(), device, &config.records, environment).await
+    let fingerprint = collect::fingerprint(&arguments.results);
+    let probe = probe::probe(environment).await;
+    let device = device(&arguments.device, fingerprint.as_ref(), config, &probe)?;
+    let mut identity = identity(&arguments.identity, event.as_ref(), device, &config.records, environment).await?;
+    if let Some(host) = fingerprint.as_ref().and_then(Fingerprint::host) {
+        (identity.runner.cpu_count, identity.runner.avail_mem_in_gb) = (host.cores, host.memory_gib as u32);
+    }
+    Ok(identity)
 }
 
-async fn device(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Result<Device> {
-    let said = &arguments.device;
-    let probe = probe::probe(&shell.environment).await;
-    device::resolve(said.name.0, said.device_type.as_deref(), said.device_count, &config.devices, &probe)
+/// The device of the flags, or else the one that measured, where that is known, or else this machine's.
+fn device(
+    flags: &DeviceArgs,
+    measured: Option<&Fingerprint>,
+    config: &Config,
+    probe: &device::Probe,
+) -> Result<Device> {
+    let Some(Fingerprint { device_type, device_count, .. }) = measured.filter(|known| known.device_count > 0) else {
+        let device_type = flags.device_type.as_deref();
+        return device::resolve(flags.name.0, device_type, flags.device_count, &config.devices, probe);
+    };
+    let is_here = probe.found.iter().find(|found| found.device_type == *device_type).map(|found| found.name);
+    let Some(name) = flags.name.0.or(is_here) else {
+        return Err(anyhow!(
+            "{} beside the results names `{device_type}`, which this machine does not have: pass --device NAME",
+            collect::ENVIRONMENT
+        ))
+        .mistake();
+    };
+    let (device_type, count) = (flags.device_type.as_ref().unwrap_or(device_type), *device_count);
+    device::resolve(Some(name), Some(device_type), flags.device_count.or(Some(count)), &config.devices, probe)
 }
 
 /// The records of github-action-benchmark's data.js.
@@ -93,7 +118,8 @@ async fn import(arguments: &RecordsArgs, config: &Config, shell: &Shell) -> Resu
     let cannot = || format!("cannot import `{}`", arguments.results.display());
     let text = read(&arguments.results).with_context(cannot).mistake()?;
     // Commit, date and numbers are the file's; the current machine is not the one that measured.
-    let (device, environment) = (device(arguments, config, shell).await?, Environment::default());
+    let (probe, environment) = (probe::probe(&shell.environment).await, Environment::default());
+    let device = device(flags, None, config, &probe)?;
     let mut base = identity(&arguments.identity, None, device, &config.records, &environment).await?;
     (base.runner.cpu_info, base.runner.cpu_count, base.runner.avail_mem_in_gb) = Default::default();
     records::import(&text, &base, arguments.model.as_deref(), config.records.rules.collision)
@@ -133,4 +159,37 @@ pub struct RecordsArgs {
     /// Config file, instead of vllm-perf.yml
     #[arg(long, env = "VLLM_PERF_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use vllm_verdict::v1::DeviceName;
+
+    use super::*;
+    use crate::command::shared_flags::DeviceChoice;
+
+    #[test]
+    fn records_name_the_device_that_measured_and_not_that_of_this_machine() {
+        let found = |name, device_type: &str| device::ProbedDevice { name, device_type: device_type.into(), count: 1 };
+        let probe = device::Probe { found: vec![found(DeviceName::Cpu, "AMD_EPYC_2c")], ..device::Probe::default() };
+        let of = |name: Option<DeviceName>, measured: Option<(&str, u32)>| {
+            let flags = DeviceArgs { name: DeviceChoice(name), device_type: None, device_count: None };
+            let measured = measured.map(|(device_type, device_count)| Fingerprint {
+                device_type: device_type.into(),
+                device_count,
+                ..Fingerprint::default()
+            });
+            let device = device(&flags, measured.as_ref(), &Config::default(), &probe);
+            device.map(|device| (device.name, device.device_type, device.count))
+        };
+        assert_eq!(of(None, None).unwrap(), (DeviceName::Cpu, "AMD_EPYC_2c".into(), 1));
+        assert_eq!(of(None, Some(("AMD_EPYC_2c", 2))).unwrap(), (DeviceName::Cpu, "AMD_EPYC_2c".into(), 2));
+        let h100 = (DeviceName::Cuda, "NVIDIA H100".to_owned(), 8);
+        assert_eq!(of(Some(DeviceName::Cuda), Some(("NVIDIA H100", 8))).unwrap(), h100);
+        let error = of(None, Some(("NVIDIA H100", 8))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "environment.json beside the results names `NVIDIA H100`, which this machine does not have: pass --device NAME"
+        );
+    }
 }

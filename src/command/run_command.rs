@@ -8,6 +8,7 @@ use vllm_verdict::number::plural;
 use super::prepare::{self, Prepared};
 use super::{base_fallback, conclude, hub_token, plan_output, preflight};
 use crate::command::announcement::Announcement;
+use crate::command::conclude::EndedRun;
 use crate::command::planning_flags::Planning;
 use crate::command::reproduction::made_with;
 use crate::command::run_flags::Timeouts;
@@ -124,7 +125,8 @@ async fn measure(
             shell.say(&format!("{error:#}"));
         }
     })?;
-    let exit = conclude::conclude(&ci, &config, plan, &measured.comparison, out, journal, shell).await?;
+    let ended = EndedRun { plan, comparison: &measured.comparison, out, journal };
+    let exit = conclude::conclude(&ended, &ci, &config, arguments.print_comment, shell).await?;
     match measured.not_stored {
         Some(error) => Err(error).world(),
         None => Ok(exit),
@@ -156,6 +158,9 @@ pub struct RunArgs {
     /// Print the plan and stop
     #[arg(long, env = "VLLM_PERF_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
+    /// Print the comment, too, that `publish` would post (`comment.md` in the output folder)
+    #[arg(hide_short_help = true, long, env = "VLLM_PERF_PRINT_COMMENT", value_parser = BoolishValueParser::new())]
+    pub print_comment: bool,
     /// Resume an interrupted run in the same output folder
     #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,

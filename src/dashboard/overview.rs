@@ -1,5 +1,7 @@
 //! The data of the overview: a summary of every page, and the recent changes.
 
+use std::collections::BTreeSet;
+
 use vllm_verdict::metric::Direction;
 use vllm_verdict::statistics::benjamini_hochberg;
 
@@ -14,11 +16,14 @@ const DAY: i64 = 86_400;
 /// The overview of the pages. Days are counted back from the newest commit rather than from today, so that the same store
 /// gives the same site.
 pub fn site(pages: &[Page], setting: &Setting) -> Site {
+    let metrics: BTreeSet<String> =
+        pages.iter().flat_map(|page| &page.series).map(|series| series.metric.clone()).collect();
     Site {
         newest: pages.iter().filter_map(|page| page.commits.last()).map(|it| it.date.clone()).max().unwrap_or_default(),
         repository: setting.repository.clone(),
         branch: setting.branch.clone(),
         pages: pages.iter().map(summary).collect(),
+        metrics: metrics.into_iter().collect(),
         moved: recent_changes(pages),
     }
 }
@@ -149,6 +154,7 @@ mod tests {
         assert_eq!(lines, [("a", 2, 62), ("b", 1, 62)]);
         assert_eq!(site.pages[0].last.sha, sha(61));
         assert_eq!(site.newest, site.pages[0].last.date);
+        assert_eq!(site.metrics, ["median_ttft_ms", "output_throughput"]);
         assert_eq!(super::site(&[], &setting()).pages, []);
     }
 }

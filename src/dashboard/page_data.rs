@@ -19,6 +19,8 @@ pub struct Site {
     pub branch: String,
     /// Sorted by model, device and device type.
     pub pages: Vec<Summary>,
+    /// The metrics of all pages, sorted: a filter by one that did not change is valid.
+    pub metrics: Vec<String>,
     /// Changes of the last 30 days: regressions first, then by size.
     pub moved: Vec<Move>,
 }

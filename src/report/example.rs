@@ -142,6 +142,25 @@ pub fn many(tests: usize) -> Comparison {
     comparison
 }
 
+/// Head of the comparison without its base.
+pub fn alone() -> Comparison {
+    let mut comparison = comparison();
+    comparison.subject.base = None;
+    comparison.subject.reproduce = Some("vllm-perf run --device cpu".into());
+    comparison.method.strategy = Strategy::Single;
+    comparison.cases.iter_mut().for_each(|case| case.problems.retain(|problem| problem.side == Side::Head));
+    for row in &mut comparison.rows {
+        row.base.clear();
+        (row.estimate, row.low, row.high, row.p, row.q) = Default::default();
+        if !row.head.is_empty() {
+            (row.verdict, row.why) = (Verdict::Inconclusive, "there is no base to compare with".into());
+        }
+    }
+    comparison.counts = count(&comparison.rows);
+    comparison.verdict = Verdict::NotMeasured;
+    comparison
+}
+
 fn serving(test: &str, concurrency: u64) -> CaseFacts {
     let name = format!("{test}_qps_inf_concurrency_{concurrency}");
     facts(Kind::Serving, test, &name, Some("inf"), Some(concurrency))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use vllm_verdict::v1::{Comparison, Counts, OverallRow, Row, Verdict};
 use vllm_verdict::{Untrusted, number};
 
-use super::finding;
+use super::{finding, one_side};
 use crate::escape;
 
 /// Most overall rows in a headline.
@@ -13,6 +13,9 @@ const MOST_OVERALL: usize = 3;
 
 /// `regressed. All 12 serving cases: output throughput −13.0 % (−17.0 … −9.0). 1 case fails on head, 4 rows regressed, ...`
 pub fn headline(comparison: &Comparison) -> Untrusted {
+    if one_side::is_alone(comparison) {
+        return "values of head alone".into();
+    }
     let overall = overall(comparison).map(|words| format!("{words}. ")).unwrap_or_default();
     let verdict = comparison.verdict.as_str();
     let lead = if overall.is_empty() { format!("{verdict}: ") } else { format!("{verdict}. {overall}") };

@@ -7,7 +7,7 @@ use vllm_verdict::v1::{Comparison, Row, SideFacts, Verdict};
 use super::budget::{Block, fit};
 use super::finding::{self, Detail, Finding};
 use super::label::Labels;
-use super::{Links, chart, headline, method, next_steps, number, ran, wording};
+use super::{Links, chart, headline, method, next_steps, number, one_side, ran, wording};
 use crate::escape;
 use crate::names::Commit;
 
@@ -101,7 +101,11 @@ fn outdated_note(comparison: &Comparison, links: &Links, now: &str) -> String {
 fn document(comparison: &Comparison, links: &Links, top: String, kind: DocumentKind, budget: usize) -> String {
     let labels = Labels::new(&comparison.cases);
     let mut blocks = vec![Block { open: top, ..Block::default() }];
-    blocks.push(findings_table(comparison, links, &labels));
+    let is_alone = one_side::is_alone(comparison);
+    blocks.push(match is_alone {
+        true => Block { open: format!("{}\n\n", one_side::LEAD), ..Block::default() },
+        false => findings_table(comparison, links, &labels),
+    });
     blocks.extend(problem_list("Failed runs (excluded)", "failure", wording::failures(comparison, &labels)));
     blocks.extend(problem_list("Warnings", "warning", wording::warnings(comparison, &labels)));
     blocks.extend(changed_rows(comparison, &labels, kind));
@@ -109,7 +113,7 @@ fn document(comparison: &Comparison, links: &Links, top: String, kind: DocumentK
     if kind != DocumentKind::Annotation {
         blocks.extend(charts(comparison, &labels, kind));
     }
-    blocks.extend(certainty(comparison, kind));
+    blocks.extend(certainty(comparison, kind).filter(|_| !is_alone));
     blocks.push(reproduction(comparison, kind));
     blocks.extend(skipped_tests(comparison, kind));
     blocks.extend(every_row(comparison, &labels, kind, false));
@@ -143,7 +147,11 @@ fn top(comparison: &Comparison, links: &Links, outdated: Option<String>) -> Stri
         escape::markdown(headline::headline(comparison)),
         facts.join(" · "),
     );
-    for notice in wording::notices(comparison) {
+    let notices = match one_side::is_alone(comparison) {
+        true => comparison.conduct.notices.iter().map(|notice| escape::sentence(notice).into()).collect(),
+        false => wording::notices(comparison),
+    };
+    for notice in notices {
         top.push_str(&format!("> {}\n\n", escape::markdown(notice)));
     }
     top
@@ -251,7 +259,8 @@ fn every_row(comparison: &Comparison, labels: &Labels, kind: DocumentKind, prima
         false => format!("{count} secondary rows (not part of the verdict)"),
     };
     let tests = rows.chunk_by(|a, b| labels.of(&a.case).test == labels.of(&b.case).test);
-    let items = tests.flat_map(|rows| test_table(rows, labels, primary)).collect();
+    let verdicts = primary && !one_side::is_alone(comparison);
+    let items = tests.flat_map(|rows| test_table(rows, labels, verdicts)).collect();
     let folded = kind != DocumentKind::Summary || !primary;
     Some(Block { items, noun: "row", ..section(&title, if primary { 3 } else { 5 }, folded) })
 }

@@ -110,7 +110,8 @@ fn clients(comparison: &Comparison) -> String {
     format!("Client: native; vllm bench for {}. ", whom.join(", "))
 }
 
-fn host(host: &Host) -> String {
+/// The sentence about a machine.
+pub(super) fn host(host: &Host) -> String {
     let mut parts = vec![
         escape::name(&host.cpu),
         number::plural(host.cores as usize, "logical processor"),

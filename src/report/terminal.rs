@@ -1,7 +1,7 @@
 //! Plain text for a terminal: the headline, the findings, all primary rows. Verdicts are words, without colours.
 
 use tabled::builder::Builder;
-use tabled::settings::object::Columns;
+use tabled::settings::object::Columns as TableColumns;
 use tabled::settings::{Alignment, Padding, Style};
 use vllm_verdict::Untrusted;
 use vllm_verdict::capacity::Capacity;
@@ -9,41 +9,96 @@ use vllm_verdict::v1::{Comparison, Row, SideFacts};
 
 use super::finding::{self, Detail, Finding};
 use super::label::Labels;
-use super::{headline, method, number, wording};
+use super::{headline, method, number, one_side, wording};
 use crate::escape;
 
-/// Columns of a row: verdict, metric, base, head, change, 95 % interval.
-const COLUMNS: usize = 6;
-/// The columns that a narrow terminal omits, in this order: interval, base, head. `report.html` has all of them.
-const EXPENDABLE: [usize; 3] = [5, 2, 3];
+/// The columns of a table, and what it does without in a narrow terminal.
+struct Columns {
+    heads: &'static [&'static str],
+    /// The columns that are omitted until the table fits, in this order.
+    expendable: &'static [usize],
+    /// The column whose texts are cut if that is not enough.
+    shortened: usize,
+    /// The first column of numbers.
+    numbers: usize,
+}
 
-/// The comparison for a terminal of `width` columns, ending in a newline. Tables omit columns until they fit; the terminal
-/// wraps sentences.
+/// The rows of a comparison. `report.html` has all columns.
+const ROWS: Columns = Columns {
+    heads: &["verdict", "metric", "base", "head", "change", "95 % interval"],
+    expendable: &[5, 2, 3],
+    shortened: 1,
+    numbers: 2,
+};
+
+/// The values of one side, repeated or not.
+const REPEATED_VALUES: Columns =
+    Columns { heads: &["metric", "median", "lowest … highest"], expendable: &[2], shortened: 0, numbers: 1 };
+const VALUES: Columns = Columns { heads: &["metric", "value"], expendable: &[], shortened: 0, numbers: 1 };
+
+const CAPACITIES: Columns = Columns {
+    heads: &["within", "side", "concurrency", "output", "TTFT", "TPOT"],
+    expendable: &[3, 5, 4],
+    shortened: 0,
+    numbers: 2,
+};
+
+/// Longest text in the column of metrics, in characters: that of the longest label.
+const LONGEST_LABEL: usize = 30;
+/// Shortest, with the sign that it was cut.
+const SHORTEST_LABEL: usize = 8;
+
+/// The comparison for a terminal of `width` columns, ending in a newline. Tables omit columns, then cut the names of metrics,
+/// until they fit; numbers are whole, and the terminal wraps sentences.
 pub fn table(comparison: &Comparison, width: usize) -> String {
     let labels = Labels::new(&comparison.cases);
     let mut parts = headline_and_findings(comparison, &labels, width);
-    let failures = wording::failures(comparison, &labels);
-    if !failures.is_empty() {
-        parts.push(format!("Failed runs (excluded):\n  {}", lines(&failures)));
-    }
-    let warnings = wording::warnings(comparison, &labels);
-    if !warnings.is_empty() {
-        parts.push(format!("Warnings:\n  {}", lines(&warnings)));
+    parts.extend(excluded_and_warnings(comparison, &labels));
+    if one_side::is_alone(comparison) {
+        parts.push(values(comparison, &labels, width));
+        return parts.join("\n\n") + "\n";
     }
     let rows: Vec<Line> =
         finding::primary(comparison).map(|row| of_row(row, escape::plain(labels.of(&row.case).full()))).collect();
     if !rows.is_empty() {
-        parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&rows, width)));
+        parts.push(format!("All {}\n\n{}", number::plural(rows.len(), "primary row"), grid(&ROWS, rows, width)));
         parts.push(sensitivity(comparison));
     }
     parts.join("\n\n") + "\n"
 }
 
-/// The largest concurrencies within latency limits, as a table ending in a newline.
-pub fn capacity(capacities: &[Capacity]) -> String {
-    let mut builder = Builder::default();
-    builder.push_record(["within", "side", "concurrency", "output", "TTFT", "TPOT"]);
-    let mut headings = Vec::new();
+/// The repetitions that do not count, and the warnings about the others.
+fn excluded_and_warnings(comparison: &Comparison, labels: &Labels) -> Vec<String> {
+    let mut parts = Vec::new();
+    let failures = wording::failures(comparison, labels);
+    if !failures.is_empty() {
+        parts.push(format!("Failed runs (excluded):\n  {}", lines(&failures)));
+    }
+    let warnings = wording::warnings(comparison, labels);
+    if !warnings.is_empty() {
+        parts.push(format!("Warnings:\n  {}", lines(&warnings)));
+    }
+    parts
+}
+
+/// The values of the primary metrics of the only side.
+fn values(comparison: &Comparison, labels: &Labels, width: usize) -> String {
+    let line = |row: &Row| {
+        let label = escape::plain(labels.of(&row.case).full());
+        let heading = match one_side::missing(row) {
+            Some(why) => format!("{label}: {why}"),
+            None => label,
+        };
+        let [value, range] = one_side::value(row).map(escape::plain);
+        Line { heading, cells: vec![escape::name(&row.label), value, range] }
+    };
+    let columns = if one_side::repetitions(comparison) > 1 { REPEATED_VALUES } else { VALUES };
+    grid(&columns, finding::primary(comparison).map(line).collect(), width)
+}
+
+/// The largest concurrencies within latency limits, as a table for a terminal of `width` columns, ending in a newline.
+pub fn capacity(capacities: &[Capacity], width: usize) -> String {
+    let mut lines = Vec::new();
     for capacity in capacities {
         let rate = capacity.request_rate.as_ref().filter(|rate| **rate != "inf").map(escape::name);
         let rate = rate.map(|rate| format!(", {rate} req/s")).unwrap_or_default();
@@ -53,19 +108,18 @@ pub fn capacity(capacities: &[Capacity]) -> String {
                     .map(|value| format!("{} {unit}", number::value(value, number::decimals([value]))))
                     .unwrap_or_default()
             };
-            headings.push(format!("{}{rate}", escape::sentence(&capacity.test)));
-            builder.push_record([
+            let cells = vec![
                 capacity.within.to_owned(),
                 side.to_owned(),
                 reached.map_or("none".to_owned(), |reached| reached.concurrency.to_string()),
                 show(reached.and_then(|reached| reached.output_throughput), "tok/s"),
                 show(reached.and_then(|reached| reached.ttft_ms), "ms"),
                 show(reached.and_then(|reached| reached.tpot_ms), "ms"),
-            ]);
+            ];
+            lines.push(Line { heading: format!("{}{rate}", escape::sentence(&capacity.test)), cells });
         }
     }
-    let rows = plain(builder);
-    format!("Largest concurrency within the limits\n\n{}\n", under(headings.iter().map(String::as_str), &rows))
+    format!("Largest concurrency within the limits\n\n{}\n", grid(&CAPACITIES, lines, width))
 }
 
 /// The headline and the findings.
@@ -75,13 +129,18 @@ pub fn verdict(comparison: &Comparison, width: usize) -> String {
 
 fn headline_and_findings(comparison: &Comparison, labels: &Labels, width: usize) -> Vec<String> {
     let mut parts = vec![headline(comparison)];
+    if one_side::is_alone(comparison) {
+        parts.extend(comparison.conduct.notices.iter().map(escape::sentence));
+        parts.push(one_side::LEAD.to_owned());
+        return parts;
+    }
     parts.extend(wording::notices(comparison).iter().map(escape::plain));
     let findings = finding::findings(comparison, labels);
     if findings.is_empty() {
         parts.push(wording::nothing_found(comparison));
     } else {
         let lines: Vec<Line> = findings.iter().map(of_finding).collect();
-        parts.push(grid(&lines, width));
+        parts.push(grid(&ROWS, lines, width));
     }
     parts
 }
@@ -97,6 +156,11 @@ fn headline(comparison: &Comparison) -> String {
         .device
         .as_ref()
         .map(|device| format!(" on {}{}", device.name, escape::plain(wording::device_type(device))));
+    let on = on.unwrap_or_default();
+    if one_side::is_alone(comparison) {
+        let facts: Vec<String> = one_side::facts(comparison).iter().map(escape::plain).collect();
+        return format!("vLLM performance{on}: values of one run\n{}", facts.join(", "));
+    }
     let side = |word: &str, facts: &Option<SideFacts>| {
         facts.as_ref().map(|facts| {
             let arguments =
@@ -108,7 +172,6 @@ fn headline(comparison: &Comparison) -> String {
     let mut facts = vec![sides.into_iter().flatten().collect::<Vec<_>>().join(" against ")];
     facts.retain(|words| !words.is_empty());
     facts.extend(wording::circumstances(comparison));
-    let on = on.unwrap_or_default();
     format!("vLLM performance{on}: {}\n{}", escape::plain(headline::headline(comparison)), facts.join(", "))
 }
 
@@ -134,7 +197,7 @@ fn sensitivity(comparison: &Comparison) -> String {
 /// A row of a table with its heading.
 struct Line {
     heading: String,
-    cells: [String; COLUMNS],
+    cells: Vec<String>,
 }
 
 fn of_finding(finding: &Finding) -> Line {
@@ -142,11 +205,14 @@ fn of_finding(finding: &Finding) -> Line {
     let subject = escape::sentence(&finding.subject);
     let (change, interval) = (finding.change().unwrap_or_default(), finding.interval().unwrap_or_default());
     let [base, head] = finding.values().map(escape::plain);
+    let is_long = metric.chars().count() > LONGEST_LABEL;
     let heading = match &finding.detail {
+        Detail::Lost { reason, .. } if is_long => format!("{subject}, {metric}: {}", escape::sentence(reason)),
         Detail::Lost { reason, .. } => format!("{subject}: {}", escape::sentence(reason)),
         Detail::Overall(_) | Detail::Changed(_) => subject,
     };
-    Line { heading, cells: [verdict, metric, base, head, change, interval] }
+    let metric = if is_long { "several".to_owned() } else { metric };
+    Line { heading, cells: vec![verdict, metric, base, head, change, interval] }
 }
 
 fn of_row(row: &Row, heading: String) -> Line {
@@ -154,21 +220,38 @@ fn of_row(row: &Row, heading: String) -> Line {
     let change = row.estimate.map(number::change).unwrap_or_default();
     let interval = row.low.zip(row.high).map(|(low, high)| number::interval(low, high)).unwrap_or_default();
     let (verdict, metric) = (row.verdict.as_str().to_owned(), escape::name(&row.label));
-    Line { heading, cells: [verdict, metric, base, head, change, interval] }
+    Line { heading, cells: vec![verdict, metric, base, head, change, interval] }
 }
 
-/// The lines under their headings, with as many columns as fit into `width`.
-fn grid(lines: &[Line], width: usize) -> String {
-    let mut columns: Vec<usize> = (0..COLUMNS).collect();
-    let mut rows = aligned(lines, &columns);
-    for expendable in EXPENDABLE {
-        if rows.iter().all(|row| row.chars().count() <= width) {
+/// The lines under their headings, as wide as `width` allows.
+fn grid(columns: &Columns, mut lines: Vec<Line>, width: usize) -> String {
+    let widest = |rows: &[String]| rows.iter().map(|row| row.chars().count()).max().unwrap_or_default();
+    let mut kept: Vec<usize> = (0..columns.heads.len()).collect();
+    let mut rows = aligned(columns, &lines, &kept);
+    for &expendable in columns.expendable {
+        if widest(&rows) <= width {
             break;
         }
-        columns.retain(|&column| column != expendable);
-        rows = aligned(lines, &columns);
+        kept.retain(|&column| column != expendable);
+        rows = aligned(columns, &lines, &kept);
+    }
+    let excess = widest(&rows).saturating_sub(width);
+    if excess > 0 {
+        shorten(&mut lines, columns.shortened, excess);
+        rows = aligned(columns, &lines, &kept);
     }
     under(lines.iter().map(|line| line.heading.as_str()), &rows)
+}
+
+/// Cuts the texts of a column so that it needs `excess` characters less.
+fn shorten(lines: &mut [Line], column: usize, excess: usize) {
+    let longest = lines.iter().map(|line| line.cells[column].chars().count()).max().unwrap_or_default();
+    let length = longest.saturating_sub(excess).max(SHORTEST_LABEL);
+    for cell in lines.iter_mut().map(|line| &mut line.cells[column]) {
+        if cell.chars().count() > length {
+            *cell = cell.chars().take(length - 1).chain(['…']).collect();
+        }
+    }
 }
 
 /// The head and the rows of a table, with each heading before its first row.
@@ -185,25 +268,23 @@ fn under<'a>(headings: impl IntoIterator<Item = &'a str>, rows: &'a [String]) ->
     out.join("\n")
 }
 
-/// One string for the head and for every line, the chosen columns aligned, indented by two.
-fn aligned(lines: &[Line], columns: &[usize]) -> Vec<String> {
-    let head = ["verdict", "metric", "base", "head", "change", "95 % interval"].map(str::to_owned);
+/// One string for the head and for every line, the kept columns aligned, numbers to the right, indented by two.
+fn aligned(columns: &Columns, lines: &[Line], kept: &[usize]) -> Vec<String> {
     let mut builder = Builder::default();
-    for cells in std::iter::once(&head).chain(lines.iter().map(|line| &line.cells)) {
-        builder.push_record(columns.iter().map(|&column| cells[column].as_str()));
+    builder.push_record(kept.iter().map(|&column| columns.heads[column]));
+    for Line { cells, .. } in lines {
+        builder.push_record(kept.iter().map(|&column| cells[column].as_str()));
     }
-    plain(builder)
-}
-
-/// The lines of a table without rules, indented by two, with numbers aligned right.
-fn plain(builder: Builder) -> Vec<String> {
     let mut table = builder.build();
-    table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(Columns::new(2..), Alignment::right());
+    let numbers = TableColumns::new(columns.numbers..);
+    table.with(Style::blank()).with(Padding::new(0, 1, 0, 0)).modify(numbers, Alignment::right());
     table.to_string().lines().map(|line| format!("  {}", line.trim_end())).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::capacity::Reached;
+
     use super::*;
     use crate::report::example;
 
@@ -289,15 +370,52 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_omits_columns_and_never_breaks_a_number() {
+    fn one_side_alone_has_values_and_no_verdicts() {
+        insta::assert_snapshot!(table(&example::alone(), 100).lines().take(16).collect::<Vec<_>>().join("\n"), @r"
+        vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): values of one run
+        head 1da94e6, 5 repetitions, 52 min, 2026-11-24 10:12 UTC
+
+        These are the values of one run. Nothing is compared with them.
+
+        Failed runs (excluded):
+          gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
+
+          metric                       median  lowest … highest
+        llama8B tp1, random 128/2048, c=12
+          Output throughput       128.9 tok/s     128.0 … 130.3
+          Median TTFT                210.8 ms     209.4 … 213.2
+          P99 TTFT                   362.6 ms     360.1 … 366.6
+          Median TPOT                88.65 ms     88.03 … 89.63
+          P99 TPOT                   151.6 ms     150.5 … 153.3
+        llama8B tp1, random 128/2048, c=16
+        ");
+        let mut once = example::many(1);
+        once.subject.base = None;
+        for row in &mut once.rows {
+            row.base.clear();
+            row.head.truncate(1);
+        }
+        insta::assert_snapshot!(table(&once, 100).lines().skip(5).take(3).collect::<Vec<_>>().join("\n"), @r"
+          metric                   value
+        llama8B tp1, test0, c=64
+          Output throughput  89.82 tok/s
+        ");
+        let shown = table(&example::alone(), 100) + &verdict(&example::alone(), 100);
+        for word in ["inconclusive", "pairs", "95 %", "discovery", "verdict"] {
+            assert!(!shown.contains(word), "{word}: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_narrow_terminal_omits_columns_then_cuts_labels_and_never_breaks_a_number() {
         let of = |width| {
             let text = table(&example::many(1), width);
             let rows: Vec<&str> = text.lines().skip(3).take(3).collect();
             assert!(rows.iter().all(|line| line.chars().count() <= width), "{text}");
             rows.join("\n")
         };
-        insta::assert_snapshot!(format!("{}\n{}\n{}", of(90), of(75), of(50)), @"
-          verdict    metric                     base         head   change  95 % interval
+        insta::assert_snapshot!([90, 75, 50, 35].map(of).join("\n"), @r"
+          verdict    metric                    base        head   change  95 % interval
         llama8B tp1, test0, c=64
           regressed  Output throughput  100.00 tok/s  90.18 tok/s  −10.0 %   −11.4 … −8.6
           verdict    metric                     base         head   change
@@ -306,6 +424,58 @@ mod tests {
           verdict    metric              change
         llama8B tp1, test0, c=64
           regressed  Output throughput  −10.0 %
+          verdict    metric          change
+        llama8B tp1, test0, c=64
+          regressed  Output throu…  −10.0 %
+        ");
+    }
+
+    #[test]
+    fn every_table_fits_into_every_usual_terminal() {
+        let mut comparison = example::comparison();
+        comparison.rows[0].label = "A metric with a very long name that nobody expects".into();
+        for width in [40, 60, 80, 100, 120, 200] {
+            let text = table(&comparison, width);
+            let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("  ") && !line.contains(':')).collect();
+            assert!(rows.len() > 39, "{text}");
+            for row in rows {
+                assert!(row.chars().count() <= width, "{width}: {row}");
+                assert!(
+                    row.contains(" %") || row.contains("not measured") || row.contains("verdict"),
+                    "{width}: {row}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_of_capacities_omits_columns() {
+        let reached =
+            Reached { concurrency: 64, output_throughput: Some(12_412.3), ttft_ms: Some(1206.1), tpot_ms: Some(88.3) };
+        let capacity =
+            Capacity { test: "llama8B".into(), request_rate: None, within: "both", base: Some(reached), head: None };
+        let of = |width| super::capacity(std::slice::from_ref(&capacity), width);
+        insta::assert_snapshot!([80, 60, 40].map(of).join("\n"), @r"
+        Largest concurrency within the limits
+
+          within  side  concurrency        output      TTFT      TPOT
+        llama8B
+          both    base           64  12,412 tok/s  1,206 ms  88.30 ms
+          both    head         none
+
+        Largest concurrency within the limits
+
+          within  side  concurrency      TTFT      TPOT
+        llama8B
+          both    base           64  1,206 ms  88.30 ms
+          both    head         none
+
+        Largest concurrency within the limits
+
+          within  side  concurrency      TTFT
+        llama8B
+          both    base           64  1,206 ms
+          both    head         none
         ");
     }
 

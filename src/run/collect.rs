@@ -1,6 +1,6 @@
 //! The results so far, from the journal and the result files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use vllm_verdict::case::Kind;
@@ -82,6 +82,13 @@ pub fn fingerprint(folder: &Path) -> Option<Fingerprint> {
     surroundings(folder).map(|surroundings| surroundings.fingerprint)
 }
 
+/// The fingerprint of results that are merged from these folders; `None` where one is not known, or they differ.
+pub fn shared_fingerprint(folders: &[PathBuf]) -> Option<Fingerprint> {
+    let all: Vec<Fingerprint> = folders.iter().map(|folder| fingerprint(folder)).collect::<Option<_>>()?;
+    let (first, others) = all.split_first()?;
+    others.iter().all(|other| first.difference(other).is_none()).then(|| first.clone())
+}
+
 /// The conditions of the repetition in `folder`, where they are known.
 pub fn conditions(folder: &Path) -> Option<Conditions> {
     surroundings(folder).map(|surroundings| surroundings.conditions)
@@ -90,4 +97,37 @@ pub fn conditions(folder: &Path) -> Option<Conditions> {
 fn surroundings(folder: &Path) -> Option<Surroundings> {
     let text = regular_file::text(&folder.join(ENVIRONMENT), RESULT_LIMIT).ok()?;
     serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::fingerprint::SCHEMA;
+
+    #[test]
+    fn merged_results_have_a_machine_only_if_one_machine_measured_all_of_them() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str, cores: Option<u32>| {
+            let folder = root.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            if let Some(cores) = cores {
+                let fingerprint = Fingerprint { cpu: "A".into(), cores, ..Fingerprint::default() };
+                let conditions = Conditions::default();
+                let written = Surroundings { schema: SCHEMA.into(), fingerprint, conditions };
+                let text = serde_json::to_vec(&written).unwrap();
+                crate::system::output::write(&folder.join(ENVIRONMENT), &text).unwrap();
+            }
+            folder
+        };
+        let [one, same] = [folder("01", Some(8)), folder("02", Some(8))];
+        let cores = |folders: &[&PathBuf]| {
+            let folders: Vec<PathBuf> = folders.iter().map(|folder| (*folder).clone()).collect();
+            shared_fingerprint(&folders)?.host().map(|host| host.cores)
+        };
+        assert_eq!(cores(&[&one, &same]), Some(8));
+        assert_eq!(cores(&[&one, &folder("03", Some(9))]), None);
+        assert_eq!(cores(&[&one, &folder("04", None)]), None);
+        assert_eq!(cores(&[]), None);
+        assert_eq!(Fingerprint::default().host(), None, "a machine that could not be read");
+    }
 }

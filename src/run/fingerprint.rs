@@ -2,7 +2,9 @@
 //! different fingerprints get no verdict.
 
 use serde::{Deserialize, Serialize};
+use vllm_verdict::Untrusted;
 use vllm_verdict::side::Side;
+use vllm_verdict::v1::Host;
 
 /// Schema of `environment.json`.
 pub const SCHEMA: &str = "vllm-perf/environment/v1";
@@ -67,6 +69,18 @@ pub struct Conditions {
 }
 
 impl Fingerprint {
+    /// The machine; `None` where its processors are not known.
+    pub fn host(&self) -> Option<Host> {
+        (self.cores > 0).then(|| Host {
+            cpu: self.cpu.as_str().into(),
+            cores: self.cores,
+            memory_gib: self.memory_gib,
+            numa_nodes: self.numa_nodes,
+            kernel: self.kernel.as_str().into(),
+            governor: self.governor.as_deref().map(Untrusted::from),
+        })
+    }
+
     /// The differences between two repetitions, in words; `None` where they are comparable.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());

@@ -44,6 +44,19 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
     place(path, content, false)
 }
 
+/// Deletes a file, if it is there.
+///
+/// # Errors
+/// When it cannot be deleted.
+pub fn delete(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot delete `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Waits until the names in a folder are on disk. A file system that cannot do that for folders is not an error.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::environment::Environment;
 use crate::system::sink::Sink;
+use crate::system::terminal_width;
 
 /// The environment and the terminal of this process.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct Shell {
     pub program: PathBuf,
     /// Whether standard error is a terminal, outside CI.
     pub terminal: bool,
-    /// Columns of standard output.
+    /// Columns of a table on standard output.
     pub width: usize,
 }
 
@@ -30,7 +31,7 @@ impl Shell {
     pub fn new(environment: Environment) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find the path of this program")?;
         let terminal = std::io::stderr().is_terminal() && environment.get("CI").is_none();
-        let width = environment.get("COLUMNS").and_then(|text| text.parse().ok()).unwrap_or(120);
+        let width = terminal_width::of(&environment, &std::io::stdout());
         let sink = Sink::new(&environment);
         Ok(Self { environment, sink, program, terminal, width })
     }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag};
 use regex::Regex;
 use serde_json::Value;
-use vllm_perf::report::{Links, html, markdown, terminal};
+use vllm_perf::report::{Links, html, markdown, terminal, values_page};
 use vllm_verdict::v1::Comparison;
 
 /// A comparison in which every field has a value.
@@ -138,7 +138,7 @@ fn check_markdown(leaf: &str, text: &str) {
 fn no_field_of_a_comparison_becomes_html() {
     let tag = Regex::new(r"<[^>]*>").unwrap();
     let taken = each_leaf(|leaf, comparison| {
-        let page = html::page(comparison, &links());
+        let page = html::page(comparison, &links()) + &values_page::page(comparison, &links());
         for found in tag.find_iter(&page) {
             assert!(!found.as_str().contains("canary"), "{leaf}: {}", found.as_str());
         }
@@ -153,7 +153,11 @@ fn no_field_of_a_comparison_becomes_html() {
 #[test]
 fn no_field_of_a_comparison_reaches_a_terminal_as_anything_but_text() {
     let taken = each_leaf(|leaf, comparison| {
-        for text in [terminal::table(comparison, 100), terminal::verdict(comparison, 100)] {
+        let mut alone = comparison.clone();
+        alone.subject.base = None;
+        alone.rows.iter_mut().for_each(|row| row.base.clear());
+        let tables = [comparison, &alone].map(|comparison| terminal::table(comparison, 100));
+        for text in tables.into_iter().chain([terminal::verdict(comparison, 100)]) {
             let invisible =
                 text.chars().find(|c| c.is_control() && *c != '\n' || ('\u{202a}'..='\u{202e}').contains(c));
             assert_eq!(invisible, None, "{leaf}: {text:?}");

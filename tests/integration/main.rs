@@ -21,6 +21,7 @@ mod matrix;
 mod mistakes;
 mod publish;
 mod pull_request_suite;
+mod report_of_results;
 mod run;
 mod secrets;
 mod statistics;

@@ -94,13 +94,13 @@ fn under_way(out: &Path, seed: &str) -> Child {
 }
 
 #[test]
-fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
+fn a_run_leaves_a_whole_output_folder_and_prints_the_table() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let output = run(&out, "sim:itl=4ms", "sim:itl=6ms", &["--pairs", "3", "--only", TWO_CASES]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(printed.contains("<!-- vllm-perf:v1 id="), "{printed}");
+    assert!(printed.contains("\nAll 10 primary rows\n") && !printed.contains("<!--"), "{printed}");
 
     let comparison = comparison(&out);
     let tpot: Vec<_> = comparison.rows.iter().filter(|row| row.metric == "median_tpot_ms").collect();
@@ -113,6 +113,7 @@ fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
         "report.html",
         "results/benchmark_results.json",
         "results/benchmark_results.md",
+        "results/environment.json",
         "base/03/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_4.json",
         "head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1.commands",
         "head/01/serving_tinyllama_tp1_random_64_16_qps_inf_concurrency_1.pytorch.json",
@@ -120,8 +121,22 @@ fn a_run_leaves_a_whole_output_folder_and_prints_the_comment() {
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
+    let results = fs::read_to_string(out.join("results/benchmark_results.md")).unwrap();
+    assert!(results.contains("## Platform Information"), "this machine measured: {results}");
     assert!(!out.join("base/00").exists(), "the results of the warm-up are not kept");
     assert_eq!(journal(&out).len(), 12);
+}
+
+#[test]
+fn the_comment_is_printed_after_the_table_where_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = run(&folder.path().join("out"), "none", "sim:itl=1ms", &["--pairs", "1", "--only", "^latency"]);
+    let output = command.env("VLLM_PERF_PRINT_COMMENT", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (table, comment) = printed.split_once("<!-- vllm-perf:v1 id=").unwrap();
+    assert!(table.contains("These are the values of one run.") && table.contains("Median latency"), "{table}");
+    assert!(comment.contains("### vLLM performance"), "{comment}");
 }
 
 /// With results of real vLLM, a build and a slower one, so that the load of this machine does not matter.

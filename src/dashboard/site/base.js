@@ -176,29 +176,74 @@ const address = {
   },
 };
 
+/* The keys of the address that a page reads, each as {initial, meaning, unknown}: what is shown without the key, what a value
+   selects (undefined if it names nothing that exists), and the notice for a value that names nothing. */
+const keys = new Map();
+
+/* What a key of the address selects; `initial` if it is absent or names nothing that exists. */
+function chosen(key) {
+  const {initial, meaning} = keys.get(key);
+  const value = address.read().get(key);
+  return value ? meaning(value) ?? initial : initial;
+}
+
+const quoted = (text) => element("code", {}, short(text));
+
+/* The full hash of the one commit of a page that begins with `text`. */
+function commitOf(page, text) {
+  const found = page.commits.filter((commit) => commit.sha.startsWith(text.toLowerCase()));
+  return found.length === 1 ? found[0].sha : undefined;
+}
+
+/* Why no commit of a page is meant by `text`. */
+function noCommit(page, text) {
+  const several = page.commits.some((commit) => commit.sha.startsWith(text.toLowerCase()));
+  return [quoted(text), several ? " is the beginning of more than one commit" : " was not measured on this model and device"];
+}
+
+const UNKNOWN = 8;
+
+/* Shows what the address names and this page does not have, and what is shown instead. */
+function showUnknown() {
+  const wrong = [...address.read()].filter(([key, value]) => value && (!keys.has(key) || keys.get(key).meaning(value) === undefined));
+  const words = ([key, value]) => keys.get(key)?.unknown(value) ?? ["This page has no setting ", quoted(key), ": it is ignored."];
+  if (!byId("unknown")) byId("main").prepend(element("div", {id: "unknown", role: "status"}));
+  const remove = element("button", {type: "button", id: "remove-unknown"}, "Remove from the address");
+  remove.addEventListener("click", () => address.write(Object.fromEntries(wrong.map(([key]) => [key, null]))));
+  byId("unknown").replaceChildren(...wrong.slice(0, UNKNOWN).map((pair) => element("p", {class: "notice"}, words(pair))), wrong.length ? remove : "");
+}
+
 /* Connects a control to one key of the state. */
-function control(made, key, {replace = false, initial = ""} = {}) {
+function control(made, key, {replace = false, initial = "", meaning = (value) => value, unknown} = {}) {
   const box = made.type === "checkbox";
-  made.addEventListener(replace ? "input" : "change", () => address.write({[key]: box ? made.checked !== Boolean(initial) && (initial ? "0" : "1") : made.value === initial ? "" : made.value}, replace));
+  keys.set(key, {initial, meaning, unknown});
+  made.addEventListener(replace ? "input" : "change", () => address.write({[key]: box ? made.checked !== initial && (initial ? "0" : "1") : made.value === initial ? "" : made.value}, replace));
   const follow = () => {
-    const value = address.read().get(key);
-    if (box) made.checked = value === null ? Boolean(initial) : value === "1";
-    else if (made.value !== (value ?? initial)) made.value = value ?? initial;
+    if (box) made.checked = chosen(key);
+    else if (made.value !== chosen(key)) made.value = chosen(key);
   };
   follow();
   addEventListener("hashchange", follow);
   return made;
 }
 
-/* A labelled selection of [value, text] options. */
-function choice(key, label, options, initial = "") {
+/* A labelled selection of [value, text] options; `meaning` and `unknown` as in `keys`, by default for the options alone. */
+function choice(key, label, options, initial = "", {meaning, unknown} = {}) {
   const select = element("select", {id: "choice-" + key}, options.map(([value, words]) => element("option", {value}, words)));
-  return element("div", {class: "field"}, element("label", {for: "choice-" + key}, label), control(select, key, {initial}));
+  const option = (value) => options.find((option) => option[0] === value);
+  const facts = {
+    initial,
+    meaning: meaning || ((value) => option(value)?.[0]),
+    unknown: unknown || ((value) => [quoted(value), " is not one of the choices of “" + label + "”: “" + option(initial)[1] + "” is shown instead."]),
+  };
+  return element("div", {class: "field"}, element("label", {for: "choice-" + key}, label), control(select, key, facts));
 }
 
 function check(key, label, initial = false, title = null) {
   const box = element("input", {type: "checkbox", id: "check-" + key});
-  return element("label", {class: "check", for: "check-" + key, title}, control(box, key, {initial}), label);
+  const meaning = (value) => (value === "1" ? true : value === "0" ? false : undefined);
+  const unknown = (value) => [quoted(value), " is neither 1 nor 0: “" + label + "” is " + (initial ? "on." : "off.")];
+  return element("label", {class: "check", for: "check-" + key, title}, control(box, key, {initial, meaning, unknown}), label);
 }
 
 /* Light, dark or system colours, stored in the browser if it allows storage for files. */

@@ -13,11 +13,12 @@ views.compare = async () => {
   byId("filters").append(sides);
   let shown = null;
   const render = async () => {
-    const wanted = address.read().get("page") || pages[0].id;
-    const page = await pageData(pages.some((page) => page.id === wanted) ? wanted : pages[0].id);
-    if (wanted !== (address.read().get("page") || pages[0].id)) return;
+    const wanted = chosen("page");
+    const page = await pageData(wanted);
+    if (wanted !== chosen("page")) return;
     if (shown !== page.id) pick(sides, page);
     shown = page.id;
+    showUnknown();
     const [base, head] = ends(page);
     out.replaceChildren(...comparison(page, base, head));
     performance.mark("usable");
@@ -26,21 +27,17 @@ views.compare = async () => {
   await render();
 };
 
-/* The two commits of the address, by default the last two. */
-function ends(page) {
-  const last = page.commits.length - 1;
-  const place = (key, otherwise) => {
-    const wanted = address.read().get(key);
-    const found = wanted ? page.commits.findIndex((commit) => commit.sha.startsWith(wanted)) : -1;
-    return found < 0 ? Math.max(otherwise, 0) : found;
-  };
-  return [place("base", last - 1), place("head", last)];
-}
+/* The places of the two commits of the address, by default those of the last two. */
+const ends = (page) => ["base", "head"].map((key) => page.commits.findIndex((commit) => commit.sha === chosen(key)));
 
 function pick(sides, page) {
   const options = page.commits.map((commit) => [commit.sha, sha(commit.sha) + "  " + moment(commit.date)]).reverse();
   const last = page.commits.length - 1;
-  const initial = (at) => page.commits[Math.max(at, 0)].sha;
+  const side = (key, at) => {
+    const initial = page.commits[Math.max(at, 0)].sha;
+    const unknown = (value) => [key + ": ", ...noCommit(page, value), "; ", quoted(sha(initial)), " is shown instead."];
+    return choice(key, key, options, initial, {meaning: (value) => commitOf(page, value), unknown});
+  };
   const swap = element("button", {type: "button", id: "swap"}, "⇄ Swap");
   swap.addEventListener("click", () => {
     const [base, head] = ends(page);
@@ -48,7 +45,7 @@ function pick(sides, page) {
   });
   const metrics = [...new Set(page.series.map((series) => series.metric))].sort(byMetric);
   sides.replaceChildren(
-    choice("base", "base", options, initial(last - 1)), swap, choice("head", "head", options, initial(last)),
+    side("base", last - 1), swap, side("head", last),
     choice("metric", "Metric", [["", "all"], ...metrics.map((name) => [name, metricName(name)])]),
     choice("least", "Changes of at least", [["", "any size"], ["0.02", "2 %"], ["0.05", "5 %"], ["0.1", "10 %"]]),
   );
@@ -62,17 +59,16 @@ function typicalChange(values) {
 }
 
 function comparison(page, base, head) {
-  const state = address.read();
   const [a, b] = [page.commits[base], page.commits[head]];
   const side = (word, commit) => element("p", {}, element("b", {}, word + " "), link(commit.url, element("code", {}, sha(commit.sha))),
     element("span", {class: "quiet"}, " " + moment(commit.date)), commit.run ? element("span", {}, " · ", link(commit.run, "run")) : "");
   const rows = page.series
-    .filter((series) => !state.get("metric") || series.metric === state.get("metric"))
+    .filter((series) => !chosen("metric") || series.metric === chosen("metric"))
     .map((series) => ({series, before: series.values[base], after: series.values[head]}))
     .map((row) => ({...row, relative: row.before > 0 && row.after !== null ? row.after / row.before - 1 : NaN}));
   const size = (row) => (Number.isNaN(row.relative) ? -1 : Math.abs(Math.log1p(row.relative)));
   const measured = rows.filter((row) => row.before !== null || row.after !== null);
-  const least = parseFloat(state.get("least")) || 0;
+  const least = parseFloat(chosen("least")) || 0;
   const kept = measured.filter((row) => !least || Math.abs(row.relative) >= least).sort((x, y) => size(y) - size(x));
   const none = rows.length - measured.length;
   const row = ({series, before, after, relative}) => {

@@ -12,25 +12,27 @@ views.overview = async () => {
     element("div", {class: "field"}, element("label", {for: "choice-model"}, "Model"), control(search, "model", {replace: true})),
     choice("device", "Device", [["", "all"], ...values("device").map((name) => [name, short(name, 40)])]),
     choice("type", "Device type", [["", "all"], ...values("type").map((name) => [name, short(name, 50)])]),
-    choice("metric", "Metric", [["", "all"], ...[...new Set(site.moved.map((move) => move.metric))].sort(byMetric).map((name) => [name, metricName(name)])]),
+    choice("metric", "Metric", [["", "all"], ...[...site.metrics].sort(byMetric).map((name) => [name, metricName(name)])]),
     choice("days", "Changes in the last", [["7", "7 days"], ["30", "30 days"]], "7"),
     choice("show", "Show", [["", "all changes"], ["worse", "worse only"], ["better", "better only"]]),
   );
   let all = false;
   const render = () => {
-    const state = address.read();
+    showUnknown();
     const fits = (page) => page
-      && clean(page.model).toLowerCase().includes((state.get("model") || "").trim().toLowerCase())
-      && (!state.get("device") || page.device === state.get("device"))
-      && (!state.get("type") || page.type === state.get("type"));
-    const days = state.get("days") === "30" ? 30 : 7;
+      && clean(page.model).toLowerCase().includes(chosen("model").trim().toLowerCase())
+      && (!chosen("device") || page.device === chosen("device"))
+      && (!chosen("type") || page.type === chosen("type"));
+    const days = parseInt(chosen("days"), 10);
     const wanted = (move) => fits(pages.get(move.page))
-      && (!state.get("metric") || move.metric === state.get("metric"))
-      && (!state.get("show") || move.better === (state.get("show") === "better"));
+      && (!chosen("metric") || move.metric === chosen("metric"))
+      && (!chosen("show") || move.better === (chosen("show") === "better"));
     const moved = within(site.moved, days).filter(wanted);
     const later = days === 7 && !moved.length ? within(site.moved, 30).filter(wanted).length : 0;
     byId("moved").replaceChildren(...movedRows(moved, days, pages, all));
-    if (later) byId("moved").firstChild.append(" ", element("a", {href: address.of(new URLSearchParams([...state, ["days", "30"]]))}, later + " in the last 30 days"));
+    const state = address.read();
+    state.set("days", "30");
+    if (later) byId("moved").firstChild.append(" ", element("a", {href: address.of(state)}, later + " in the last 30 days"));
     const more = byId("moved").querySelector("button");
     if (more) more.addEventListener("click", () => { all = true; render(); });
     byId("pages").replaceChildren(pageRows(site.pages.filter(fits), within(site.moved, 30)));

@@ -19,7 +19,8 @@ views.page = async () => {
     choice("last", "Commits", WINDOWS),
     element("div", {class: "checks"}, check("log", "Log scale"), check("levels", "Levels and changes", true)),
   );
-  const board = new Board(page, varied);
+  for (const name of names.filter((name) => !varied.includes(name))) readFixed(page, name);
+  const board = new Board(page, names);
   addEventListener("hashchange", () => board.render());
   addEventListener("theme", () => board.refresh());
   board.render();
@@ -28,6 +29,13 @@ views.page = async () => {
 
 /* The distinct values of a parameter, in order. */
 const valuesOf = (all, name) => [...new Set(all.map((series) => series.parameters[name] || ""))].filter(Boolean).sort(byValue);
+
+/* Reads a parameter with one value from the address: a link from when it had several may name another. */
+function readFixed(page, name) {
+  const [only] = valuesOf(page.series, name);
+  const unknown = (value) => [parameterName(name) + ": ", quoted(value), " was not measured: every series is shown instead."];
+  keys.set("p." + name, {initial: "", meaning: (value) => (value === only ? value : undefined), unknown});
+}
 
 function facts(page, fixed, last) {
   const parts = [element("span", {}, short(page.device, 40) + " · " + short(page.type, 120))];
@@ -39,49 +47,59 @@ function facts(page, fixed, last) {
 
 /* The charts for the current state. */
 class Board {
-  constructor(page, varied) {
-    Object.assign(this, {page, varied, charts: [], shape: null});
+  constructor(page, names) {
+    Object.assign(this, {page, names, charts: [], shape: null});
+    this.readKeys();
     this.watcher = new IntersectionObserver((seen) => {
       for (const {target, isIntersecting} of seen) if (isIntersecting) target.chart.draw();
     }, {rootMargin: "300px"});
   }
 
-  /* The commits in view: the range of the address, or the last ones. */
-  view() {
-    const state = address.read();
-    const end = this.page.commits.length - 1;
-    const place = (key, otherwise) => {
-      const found = state.get(key) ? this.page.commits.findIndex((commit) => commit.sha.startsWith(state.get(key))) : -1;
-      return found < 0 ? otherwise : found;
-    };
-    const count = parseInt(state.get("last"), 10);
-    const low = place("from", count > 1 ? Math.max(0, end - count + 1) : 0);
-    return {low, high: Math.max(place("to", end), low), log: state.get("log") === "1", levels: state.get("levels") !== "0", zoomed: state.has("from") || state.has("to")};
+  /* Reads the keys of the address that have no control: one series, and a range of commits. */
+  readKeys() {
+    const {page} = this;
+    keys.set("series", {
+      initial: "", meaning: (value) => page.series.find((series) => series.id === value)?.id,
+      unknown: (value) => ["This page has no series ", quoted(value), ": every series is shown instead."],
+    });
+    for (const [key, words, end] of [["from", "begins", "low"], ["to", "ends", "high"]]) {
+      const unknown = (value) => [...noCommit(page, value), "; the range " + words + " at ", quoted(sha(page.commits[this.view()[end]].sha)), " instead."];
+      keys.set(key, {initial: "", meaning: (value) => commitOf(page, value), unknown});
+    }
   }
 
-  chosen() {
-    const state = address.read();
+  /* The commits in view: the range of the address, or the last ones. */
+  view() {
+    const end = this.page.commits.length - 1;
+    const place = (key, otherwise) => (chosen(key) ? this.page.commits.findIndex((commit) => commit.sha === chosen(key)) : otherwise);
+    const count = parseInt(chosen("last"), 10);
+    const places = [place("from", count > 1 ? Math.max(0, end - count + 1) : 0), place("to", end)];
+    return {low: Math.min(...places), high: Math.max(...places), log: chosen("log"), levels: chosen("levels"), zoomed: Boolean(chosen("from") || chosen("to"))};
+  }
+
+  series() {
     return this.page.series.filter((series) =>
-      (!state.get("series") || series.id === state.get("series"))
-      && (!state.get("metric") || series.metric === state.get("metric"))
-      && this.varied.every((name) => !state.get("p." + name) || series.parameters[name] === state.get("p." + name)));
+      (!chosen("series") || series.id === chosen("series"))
+      && (!chosen("metric") || series.metric === chosen("metric"))
+      && this.names.every((name) => !chosen("p." + name) || series.parameters[name] === chosen("p." + name)));
   }
 
   render() {
-    const chosen = this.chosen();
-    const split = address.read().get("split") === "series";
-    const shape = split + chosen.map((series) => series.id).join();
+    const series = this.series();
+    const split = chosen("split") === "series";
+    const shape = split + series.map((one) => one.id).join();
     const view = this.view();
+    showUnknown();
     this.zoomNotice(view);
-    byId("changes").replaceChildren(...changesRows(this.page, chosen, view));
+    byId("changes").replaceChildren(...changesRows(this.page, series, view));
     if (shape === this.shape) return void this.charts.forEach((chart) => chart.show(view));
     this.shape = shape;
     this.watcher.disconnect();
     for (const chart of this.charts) if (chart.box.classList.contains("drawn")) Plotly.purge(chart.plot);
     this.charts = [];
-    const groups = grouped(chosen, split ? 1 : LINES);
+    const groups = grouped(series, split ? 1 : LINES);
     byId("charts").replaceChildren(...groups.map((group, at) => this.figure(group, at, view)));
-    byId("shown").textContent = chosen.length + " of " + this.page.series.length + " series in " + groups.length + (groups.length === 1 ? " chart" : " charts");
+    byId("shown").textContent = series.length + " of " + this.page.series.length + " series in " + groups.length + (groups.length === 1 ? " chart" : " charts");
     if (!groups.length) byId("charts").append(element("p", {class: "empty"}, "No series matches these filters."));
     for (const chart of this.charts) this.watcher.observe(chart.box);
   }
@@ -91,7 +109,7 @@ class Board {
   }
 
   zoomNotice(view) {
-    const only = address.read().get("series");
+    const only = chosen("series");
     const reset = (key, words, changes) => {
       const button = element("button", {type: "button", id: key}, words);
       button.addEventListener("click", () => address.write(changes));
@@ -123,9 +141,9 @@ class Board {
 }
 
 /* Groups series by metric, at most `most` in a chart. `words` are the parameters that differ within a chart. */
-function grouped(chosen, most) {
+function grouped(all, most) {
   const metrics = new Map();
-  for (const series of chosen) metrics.set(series.metric, [...(metrics.get(series.metric) || []), series]);
+  for (const series of all) metrics.set(series.metric, [...(metrics.get(series.metric) || []), series]);
   return [...metrics].flatMap(([metric, all]) => parted(all, most).map((series) => {
     const names = [...new Set(series.flatMap((one) => Object.keys(one.parameters)))];
     const differ = names.filter((name) => new Set(series.map((one) => one.parameters[name])).size > 1);
@@ -172,8 +190,8 @@ function numbersTable(page, group, title) {
 const CHANGES = 12;
 
 /* The changes of the displayed series, newest first. */
-function changesRows(page, chosen, view) {
-  const all = chosen.flatMap((series) => series.changes.filter((change) => change.at >= view.low && change.at <= view.high).map((change) => ({series, change})))
+function changesRows(page, shown, view) {
+  const all = shown.flatMap((series) => series.changes.filter((change) => change.at >= view.low && change.at <= view.high).map((change) => ({series, change})))
     .sort((a, b) => b.change.at - a.change.at || a.change.p - b.change.p);
   if (!all.length) return [element("p", {class: "empty"}, "No changes in these commits.")];
   const row = ({series, change}) => {

@@ -27,7 +27,7 @@ pub fn walk(chromium: &Path, site: &Path, screenshots: &Path) -> Result<()> {
     fs::create_dir_all(screenshots).context("cannot make the folder of the screenshots")?;
     let site = &site.canonicalize().with_context(|| format!("{} does not exist", site.display()))?;
     let walk = Walk { window: Window::open(chromium)?, root: format!("file://{}/", site.display()), site, screenshots };
-    let steps: [(&str, Step<'_>); 10] = [
+    let steps: [(&str, Step<'_>); 11] = [
         ("the overview lists changes, regressions first, and filters them", Walk::overview),
         ("a change links to its series, and from there to all series", Walk::series),
         ("charts show commit, date and values, and open the commit", Walk::hover),
@@ -35,6 +35,7 @@ pub fn walk(chromium: &Path, site: &Path, screenshots: &Path) -> Result<()> {
         ("a chart can be read with the keyboard alone", Walk::keyboard),
         ("tables, labels and headings are accessible to screen readers", Walk::structure),
         ("two commits can be compared, largest changes first", Walk::compare),
+        ("an address that names what does not exist gets a notice, and what is shown instead", Walk::unknown),
         ("light and dark mode, by the system and by choice", Walk::dark),
         ("hostile names stay text", Walk::hostile),
         ("many charts, with times", Walk::many),
@@ -212,6 +213,49 @@ impl Walk<'_> {
         Ok(())
     }
 
+    fn unknown(&self) -> Result<()> {
+        let window = &self.window;
+        let file = self.model()?;
+        let page = file.trim_end_matches(".html");
+        let notices = "[...document.querySelectorAll('#unknown .notice')].map(notice => notice.textContent).join('\\n')";
+        let last = &store::sha(store::COMMITS - 2)[..7];
+        let (low, high) = (&store::sha(0)[..7], &store::sha(store::STEP)[..7]);
+        let cases = [
+            (
+                format!("compare.html#page={page}&base=feedbeef&metric=speed"),
+                format!(
+                    "base: feedbeef was not measured on this model and device; {last} is shown instead.\n\
+                     speed is not one of the choices of “Metric”: “all” is shown instead."
+                ),
+            ),
+            (
+                "index.html#days=9&device=abacus&levels=1".to_owned(),
+                "9 is not one of the choices of “Changes in the last”: “7 days” is shown instead.\n\
+                 abacus is not one of the choices of “Device”: “all” is shown instead.\n\
+                 This page has no setting levels: it is ignored."
+                    .to_owned(),
+            ),
+            (
+                format!("{file}#series=gone&from=feedbeef&to={high}&log=maybe"),
+                format!(
+                    "This page has no series gone: every series is shown instead.\n\
+                     feedbeef was not measured on this model and device; the range begins at {low} instead.\n\
+                     maybe is neither 1 nor 0: “Log scale” is off."
+                ),
+            ),
+        ];
+        for (address, wanted) in cases {
+            self.open(&address)?;
+            self.same(notices, &wanted)?;
+            window.click("#remove-unknown")?;
+            window.until("!document.querySelector('#unknown .notice')")?;
+        }
+        self.same("location.hash", &format!("#to={high}"))?;
+        self.open(&format!("compare.html#page={page}&base={}", &store::sha(store::STEP)[..12]))?;
+        self.same("document.getElementById('choice-base').value", &store::sha(store::STEP))?;
+        self.same(notices, "")
+    }
+
     fn dark(&self) -> Result<()> {
         let window = &self.window;
         let file = self.model()?;
@@ -282,7 +326,7 @@ impl Walk<'_> {
                 "{file}#series={}&metric=%3Cimg%20src=x%20onerror=window.harm=3%3E&from=../&log=%00",
                 "x".repeat(3000)
             ))?;
-            window.until("!!document.querySelector('#charts .empty')")?;
+            window.until("document.querySelectorAll('#unknown .notice').length === 4")?;
         }
         self.open("compare.html#page=../../../etc/passwd&base=%3Cscript%3E")?;
         ensure!(window.holds("window.harm === undefined")?, "a name was executed");
