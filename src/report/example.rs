@@ -152,9 +152,11 @@ pub fn alone() -> Comparison {
     for row in &mut comparison.rows {
         row.base.clear();
         (row.estimate, row.low, row.high, row.p, row.q) = Default::default();
-        if !row.head.is_empty() {
-            (row.verdict, row.why) = (Verdict::Inconclusive, "there is no base to compare with".into());
-        }
+        let (verdict, why) = match row.lacks(Side::Head) {
+            true => (Verdict::NotMeasured, "head has no value: server did not start"),
+            false => (Verdict::Inconclusive, "there is no base to compare with"),
+        };
+        (row.verdict, row.why) = (verdict, why.into());
     }
     comparison.counts = count(&comparison.rows);
     comparison.verdict = Verdict::NotMeasured;
