@@ -10,6 +10,7 @@ use serde::Serialize;
 use vllm_verdict::capacity::{self, Capacity, Limits, Statistic};
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::noise::{MeasuredOn, Noise};
+use vllm_verdict::number::plural_noun;
 use vllm_verdict::side::Side;
 use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, Device, SideFacts, Subject};
 use vllm_verdict::{Input, Untrusted};
@@ -106,8 +107,10 @@ fn tables(base: &Path, head: &Path, config: &Config) -> Result<Comparison> {
 /// Two output folders, results folders, or folders of repetitions.
 async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &Shell) -> Result<Comparison> {
     let base = arguments.base.as_path();
-    let base_folders = results_folder::repetitions(base)?;
-    let head_folders = results_folder::repetitions(head)?;
+    let mut base_folders = results_folder::numbered_repetitions(base)?;
+    let mut head_folders = results_folder::numbered_repetitions(head)?;
+    let counterparts = counterparts(&mut base_folders, &mut head_folders);
+    let [base_folders, head_folders] = [base_folders, head_folders].map(unnumbered);
     let planned_pairs = u32::try_from(base_folders.len().max(head_folders.len())).unwrap_or(u32::MAX);
     let repetitions = |folders: &[Folder]| folders.iter().map(Folder::repetition).collect::<Vec<_>>();
     let plans = [base, head].map(|folder| {
@@ -121,7 +124,13 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
     unlike.extend(other_clients(&plans));
     let mut of_base = repetitions(&base_folders);
     identity::keep_apart(&mut of_base, &unlike);
-    let held = fingerprint::mismatch(&fingerprints(base, head)?).map(Untrusted::from);
+    let mismatch = fingerprint::mismatch(&fingerprints(base, head)?);
+    let (notice, held) = match counterparts {
+        Counterparts::Some(left_out) => (left_out, mismatch),
+        Counterparts::None => (None, Some(mismatch.unwrap_or_else(|| NO_PAIR.to_owned()))),
+    };
+    let notices = notice.into_iter().map(Untrusted::from).collect();
+    let conduct = Conduct { held: held.map(Untrusted::from), notices, ..Conduct::default() };
     let subject =
         Subject { device: device(arguments, &plans)?, ..subject([base, head].map(|path| path.display().to_string())) };
     let measured_on = subject.device.as_ref().map(|device| MeasuredOn::new(device, is_simulated(&plans)));
@@ -137,14 +146,49 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
         verdict: config.verdict.clone(),
         looks: Vec::new(),
     };
-    Ok(vllm_verdict::conducted(input, Conduct { held, ..Conduct::default() }, None))
+    Ok(vllm_verdict::conducted(input, conduct, None))
+}
+
+/// Why nothing is tested where no repetition has a counterpart.
+const NO_PAIR: &str = "no repetition of base has the number of one of head";
+
+/// Whether repetitions have a counterpart on the other side: two are a pair by their number.
+enum Counterparts {
+    /// Some have; the sentence says which have none and were left out.
+    Some(Option<String>),
+    None,
+}
+
+/// Leaves out the repetitions whose number the other side does not have, where the sides have any in common.
+fn counterparts(base: &mut Vec<(u32, Folder)>, head: &mut Vec<(u32, Folder)>) -> Counterparts {
+    let numbers = |side: &[(u32, Folder)]| side.iter().map(|(number, _)| *number).collect::<Vec<u32>>();
+    let (of_base, of_head) = (numbers(base), numbers(head));
+    if !of_base.iter().any(|number| of_head.contains(number)) {
+        return Counterparts::None;
+    }
+    let lone = |side: &str, own: &[u32], other: &[u32]| {
+        let lone: Vec<String> =
+            own.iter().filter(|number| !other.contains(number)).map(|number| format!("{number:02}")).collect();
+        let noun = plural_noun(lone.len(), "repetition");
+        (!lone.is_empty()).then(|| format!("{noun} {} of {side}", lone.join(", ")))
+    };
+    let left_out = [lone("base", &of_base, &of_head), lone("head", &of_head, &of_base)];
+    base.retain(|(number, _)| of_head.contains(number));
+    head.retain(|(number, _)| of_base.contains(number));
+    let left_out: Vec<String> = left_out.into_iter().flatten().collect();
+    let sentence = format!("no pair, and not compared: {}", left_out.join("; "));
+    Counterparts::Some((!left_out.is_empty()).then_some(sentence))
+}
+
+fn unnumbered(folders: Vec<(u32, Folder)>) -> Vec<Folder> {
+    folders.into_iter().map(|(_, folder)| folder).collect()
 }
 
 /// The fingerprints of the repetitions of both folders, where they have one.
 fn fingerprints(base: &Path, head: &Path) -> Result<Vec<(Side, u32, Fingerprint)>> {
     let mut found = Vec::new();
     for (side, folder) in [(Side::Base, base), (Side::Head, head)] {
-        for (number, path) in (1..).zip(results_folder::paths(folder)?) {
+        for (number, path) in results_folder::numbered(folder)? {
             found.extend(collect::fingerprint(&path).map(|fingerprint| (side, number, fingerprint)));
         }
     }

@@ -62,15 +62,21 @@ pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
 /// Reads the repetitions of a folder: its `01/ 02/ ...` in order, or else the folder itself as the only one. Of an
 /// output folder, those of head. A folder without a single result is the user's mistake.
 pub fn repetitions(dir: &Path) -> anyhow::Result<Vec<Folder>> {
-    let folders = paths(dir)?.iter().map(|path| read_folder(path)).collect::<anyhow::Result<Vec<Folder>>>()?;
-    if folders.iter().all(|folder| folder.cases.is_empty()) {
+    Ok(numbered_repetitions(dir)?.into_iter().map(|(_, folder)| folder).collect())
+}
+
+/// The same with their numbers.
+pub fn numbered_repetitions(dir: &Path) -> anyhow::Result<Vec<(u32, Folder)>> {
+    let read = |(number, path): (u32, PathBuf)| Ok((number, read_folder(&path)?));
+    let folders = numbered(dir)?.into_iter().map(read).collect::<anyhow::Result<Vec<(u32, Folder)>>>()?;
+    if folders.iter().all(|(_, folder)| folder.cases.is_empty()) {
         return Err(no_results(dir)).mistake();
     }
     Ok(folders)
 }
 
-/// The folders of [`repetitions`].
-pub fn paths(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// The folders of [`repetitions`] with their numbers; 1 for a folder that is the only one.
+pub fn numbered(dir: &Path) -> anyhow::Result<Vec<(u32, PathBuf)>> {
     let head = dir.join("head");
     let dir = if head.is_dir() { &head } else { dir };
     let mut numbered: Vec<(u32, PathBuf)> = Vec::new();
@@ -80,8 +86,8 @@ pub fn paths(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     numbered.sort();
     Ok(match numbered.is_empty() {
-        true => vec![dir.to_owned()],
-        false => numbered.into_iter().map(|(_, path)| path).collect(),
+        true => vec![(1, dir.to_owned())],
+        false => numbered,
     })
 }
 

@@ -1,5 +1,6 @@
 //! `vllm-perf compare` on results of real runs: folders of repetitions, upstream's tables, and noise from a store.
 
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -21,7 +22,7 @@ fn data(path: &str) -> PathBuf {
 fn repetitions(folder: &Path) -> [PathBuf; 2] {
     ["A", "B"].map(|side| {
         let dir = folder.join(side);
-        std::fs::create_dir(&dir).unwrap();
+        fs::create_dir(&dir).unwrap();
         for number in 0..5 {
             let run = format!("run{:02}_{side}", 2 * number + usize::from(side == "B"));
             symlink(data("repeats").join(run), dir.join(format!("{:02}", number + 1))).unwrap();
@@ -77,6 +78,26 @@ fn numbered_folders_are_pairs_and_a_store_calibrates_their_rows() {
 }
 
 #[test]
+fn repetitions_are_pairs_by_their_number_and_those_without_a_counterpart_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = repetitions(folder.path());
+    let b_path = b.as_path();
+    fs::rename(b_path.join("02"), b_path.join("07")).unwrap();
+    let words = text(&compare(&[&a, &b], &[]));
+    assert!(words.contains("No pair, and not compared: repetition 02 of base; repetition 07 of head"), "{words}");
+    let compared = json(&compare(&[&a, &b], &["--format", "json"]));
+    assert_eq!((compared.method.pairs, compared.rows[0].base.len()), (4, 4));
+
+    for number in ["01", "03", "04", "05"] {
+        fs::rename(b_path.join(number), b_path.join(format!("1{number}"))).unwrap();
+    }
+    let words = text(&compare(&[&a, &b], &[]));
+    assert!(words.contains("No repetition of base has the number of one of head"), "{words}");
+    let compared = json(&compare(&[&a, &b], &["--format", "json"]));
+    assert!(compared.rows.iter().all(|row| row.verdict == Verdict::Inconclusive), "{words}");
+}
+
+#[test]
 fn an_unusable_store_is_an_error_on_the_command_line_and_ignored_in_the_config() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b] = repetitions(folder.path());
@@ -95,7 +116,7 @@ fn an_unusable_store_is_an_error_on_the_command_line_and_ignored_in_the_config()
     );
 
     let config = folder.path().join("config.yml");
-    std::fs::write(&config, "store: s3://bucket\n").unwrap();
+    fs::write(&config, "store: s3://bucket\n").unwrap();
     let output = compare(&[&a, &b], &[&["--config", config.to_str().unwrap()], device.as_slice()].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(text(&output).contains("uncalibrated: cannot read the noise of A/A runs"), "{}", text(&output));
@@ -138,11 +159,11 @@ fn the_largest_concurrency_within_limits_is_reported_for_both_sides() {
 fn one_table_is_split_by_parallel_layout_and_two_are_compared() {
     let folder = tempfile::tempdir().unwrap();
     let golden = data("upstream-run/golden/benchmark_results.json");
-    let one = std::fs::read_to_string(&golden).unwrap();
+    let one = fs::read_to_string(&golden).unwrap();
     let two = one.replace(r#""TP Size": 1"#, r#""TP Size": 2"#);
     let both = folder.path().join("both.json");
     let rows = |text: &str| text.trim().trim_matches(['[', ']']).to_owned();
-    std::fs::write(&both, format!("[{},{}]", rows(&one), rows(&two))).unwrap();
+    fs::write(&both, format!("[{},{}]", rows(&one), rows(&two))).unwrap();
     let output = compare(&[&both], &["--format", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let split: Vec<Comparison> = serde_json::from_slice(&output.stdout).unwrap();

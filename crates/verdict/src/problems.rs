@@ -37,11 +37,20 @@ pub(crate) fn add_all(case: &mut CaseFacts, [base, head]: [&[Repetition]; 2]) {
     add_other_work(case, [base, head]);
 }
 
-/// In how many repetitions a case failed. One that did not run has not failed.
-pub(crate) fn failed(case: &CaseFacts, sides: [&[Repetition]; 2]) -> Failed {
-    let failed = |repetition: &&Repetition| matches!(repetition.get(case.name.raw()), Some(Outcome::Failed(_)));
-    let [base, head] = sides.map(|side| side.iter().filter(failed).count());
-    Failed { base, head }
+/// In how many repetitions a case failed. One without a result has failed where the other side ran the case, unless this side
+/// never did: a test that one side does not have is no failure.
+pub(crate) fn failed(case: &CaseFacts, [base, head]: [&[Repetition]; 2]) -> Failed {
+    let of = |side: &[Repetition], other: &[Repetition]| {
+        let outcome = |side: &[Repetition], at: usize| side.get(at).and_then(|one| one.get(case.name.raw())).cloned();
+        let ever_ran = (0..side.len()).any(|at| outcome(side, at).is_some());
+        let failed = |at: &usize| match outcome(side, *at) {
+            Some(Outcome::Failed(_)) => true,
+            Some(Outcome::Measured(_)) => false,
+            None => ever_ran && outcome(other, *at).is_some(),
+        };
+        (0..side.len()).filter(failed).count()
+    };
+    Failed { base: of(base, head), head: of(head, base) }
 }
 
 /// Adds a warning where the answers of the sides have different numbers of tokens: rates and times are then those of
