@@ -60,15 +60,23 @@ impl Links {
     }
 }
 
-/// The displayed values of base and head: the Hodges-Lehmann mean of the logarithms of their repetitions, in the row's unit,
-/// with equal decimals; empty without repetitions. Units are never converted, so that the numbers match `comparison.json`.
+/// The displayed values of base and head in the row's unit, with equal decimals; empty without repetitions. Of a row that was
+/// tested they are apart by the estimated change, so that the columns agree. Units are never converted, so that the numbers match `comparison.json`.
 fn values(row: &Row) -> [Untrusted; 2] {
-    let centres = [Side::Base, Side::Head].map(|side| row.centre(side));
+    let centres = level(row).unwrap_or_else(|| [Side::Base, Side::Head].map(|side| row.centre(side)));
     let decimals = number::decimals(centres.into_iter().flatten());
     let unit = escape::name(&row.unit);
     centres.map(|centre| {
         centre.map(|centre| format!("{} {unit}", number::value(centre, decimals))).unwrap_or_default().into()
     })
+}
+
+/// The values of a tested row: the geometric mean of both sides, half of the estimated change below and above it.
+fn level(row: &Row) -> Option<[Option<f64>; 2]> {
+    let (base, head) = (row.centre(Side::Base)?, row.centre(Side::Head)?);
+    let change = row.estimate.filter(|_| row.p.is_some())?;
+    let (level, half) = ((base * head).sqrt(), (1.0 + change).max(f64::MIN_POSITIVE).sqrt());
+    Some([Some(level / half), Some(level * half)])
 }
 
 #[cfg(test)]
@@ -86,6 +94,18 @@ mod tests {
             [comment, terminal::table(comparison, 100), html::page(comparison, &links)]
         };
         assert_eq!(render(&comparison), render(&read));
+    }
+
+    #[test]
+    fn the_values_of_a_tested_row_agree_with_its_change() {
+        let mut row = example::comparison().rows[0].clone();
+        row.estimate = Some(0.21);
+        let [base, head] = level(&row).unwrap().map(Option::unwrap);
+        assert!((head / base - 1.21).abs() < 1e-12);
+        let centre = |side| row.centre(side).unwrap();
+        assert!((base * head / centre(Side::Base) / centre(Side::Head) - 1.0).abs() < 1e-12);
+        row.p = None;
+        assert_eq!(level(&row), None);
     }
 
     #[test]

@@ -57,8 +57,13 @@ fn in_sentence(label: &Untrusted) -> String {
 
 /// `1 case fails on head, 2 rows regressed, 1 improved, 41 unchanged`.
 pub fn verdicts(comparison: &Comparison) -> String {
-    let mut words: Vec<String> =
-        counts(comparison).iter().map(|(number, words)| format!("{} {words}", number::count(*number))).collect();
+    let mut words: Vec<String> = Vec::new();
+    for (number, which) in counts(comparison) {
+        // The first number of rows says that it is one.
+        let is_first_of_rows = !which.contains("fail") && words.iter().all(|word| word.contains("fail"));
+        let number = if is_first_of_rows { number::plural(number, "row") } else { number::count(number) };
+        words.push(format!("{number} {which}"));
+    }
     words.extend(failed_runs(comparison));
     if words.is_empty() { "no rows compared".to_owned() } else { words.join(", ") }
 }
@@ -101,13 +106,13 @@ mod tests {
     #[test]
     fn the_headline_begins_with_the_verdict_and_the_overall_rows() {
         let mut comparison = example::comparison();
-        insta::assert_snapshot!(headline(&comparison).raw(), @"regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
+        insta::assert_snapshot!(headline(&comparison).raw(), @"regressed: 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
         comparison.overall = vec![
             example::overall("output_throughput", -0.13, Verdict::Regressed),
             example::overall("p99_ttft_ms", 0.2, Verdict::Regressed),
             example::overall("median_tpot_ms", 0.01, Verdict::Unchanged),
         ];
-        insta::assert_snapshot!(headline(&comparison).raw(), @"regressed. All 12 serving cases: output throughput −13.0 % (−17.0 … −9.0), P99 TTFT +20.0 % (+16.0 … +24.0). 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
+        insta::assert_snapshot!(headline(&comparison).raw(), @"regressed. All 12 serving cases: output throughput −13.0 % (−17.0 … −9.0), P99 TTFT +20.0 % (+16.0 … +24.0). 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
         comparison.rows.clear();
         comparison.overall.clear();
         comparison.counts = Counts::default();
@@ -120,6 +125,6 @@ mod tests {
         for row in &mut comparison.rows {
             row.failed.head = 1;
         }
-        insta::assert_snapshot!(verdicts(&comparison), @"1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 10 of 50 runs of head failed (base: 0)");
+        insta::assert_snapshot!(verdicts(&comparison), @"1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 10 of 50 runs of head failed (base: 0)");
     }
 }

@@ -357,7 +357,7 @@ impl Page<'_> {
 
 const LEGEND: &str = "<p class=\"legend\"><span><i class=\"base\"></i>base</span><span><i></i>head</span></p>\n";
 
-const REPETITIONS: &str = "<p class=\"quiet small\">Repetitions: one point each, a bar at the value that is shown, and a line from base to head for each pair.</p>\n";
+const REPETITIONS: &str = "<p class=\"quiet small\">Repetitions: one point each, a bar at the centre, and a line from base to head for each pair.</p>\n";
 
 /// A table head; `#` before a title marks a column of numbers.
 pub(super) fn head(titles: &[&str]) -> String {
@@ -434,8 +434,8 @@ mod tests {
         let drawing = regex::Regex::new("<svg class=\"([a-z]+)[^>]*>.*?</svg>").unwrap();
         insta::assert_snapshot!(drawing.replace_all(row, "[$1]").replace("</td>", "</td>\n"), @r#"
         <tr><th scope="row">Output throughput<small>the 90 % interval is within ±5 %; minimum effect 2 %; not calibrated: noise of its own repetitions</small></th><td><span class="verdict unchanged">unchanged</span></td>
-        <td class="number">301.3 tok/s</td>
-        <td class="number">303.1 tok/s</td>
+        <td class="number">301.6 tok/s</td>
+        <td class="number">302.8 tok/s</td>
         <td>[strip]</td>
         <td class="number"><strong>+0.4 %</strong></td>
         <td class="number">−1.0 … +1.8<small>p 0.61, q 0.88</small></td>

@@ -59,7 +59,9 @@ impl<'a> Labels<'a> {
         };
         let cases = number::plural(all.len(), "case");
         let words = if all.iter().all(|label| label.test == first.test) {
-            format!("{}, {} … {} ({cases})", first.test.raw(), first.load.raw(), last.load.raw())
+            let (from, to) = (first.load.raw(), last.load.raw());
+            let to = if from.contains(',') { to } else { to.trim_start_matches("c=") };
+            format!("{}, {from} … {to} ({cases})", first.test.raw())
         } else if all.iter().all(|label| label.model() == first.model()) {
             format!("{} ({cases})", first.model())
         } else {

@@ -430,16 +430,16 @@ mod tests {
         let (top, folds) = text.split_once("<details>").unwrap();
         insta::assert_snapshot!(top, @"
         <!-- vllm-perf:v1 id=3f9c0a1b2c4d -->
-        ### vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
+        ### vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
 
         `head` [1da94e6](https://github.com/vllm-project/vllm/commit/1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f) against `base` [7f42dc2](https://github.com/vllm-project/vllm/commit/7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b) · 5 interleaved pairs · 52 min · 2026-11-24 10:12 UTC · [report](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5) · [run](https://github.com/vllm-project/vllm/actions/runs/77)
 
         | | What | change | 95 % interval | base | head |
         |---|---|--:|:--:|--:|--:|
         | 🔴 | llama8B tp2, sharegpt, c=200: head failed in 5 of 5 repetitions, base in none: out of memory ([log](https://github.com/vllm-project/vllm/actions/runs/77/artifacts/5)) | | | | |
-        | 🔴 | llama8B tp1, random 128/2048, c=64: Output throughput | **−9.8 %** | −11.2 … −8.4 | 412.3 tok/s | 372.6 tok/s |
-        | 🔴 | llama8B tp1, random 128/2048, c=64: P99 TTFT | **+15.5 %** | +11.8 … +19.2 | 1,206 ms | 1,395 ms |
-        | 🟢 | throughput llama8B tp1: Total token throughput | **+6.0 %** | +4.6 … +7.4 | 2,180 tok/s | 2,316 tok/s |
+        | 🔴 | llama8B tp1, random 128/2048, c=64: Output throughput | **−9.8 %** | −11.2 … −8.4 | 412.7 tok/s | 372.3 tok/s |
+        | 🔴 | llama8B tp1, random 128/2048, c=64: P99 TTFT | **+15.5 %** | +11.8 … +19.2 | 1,207 ms | 1,394 ms |
+        | 🟢 | throughput llama8B tp1: Total token throughput | **+6.0 %** | +4.6 … +7.4 | 2,183 tok/s | 2,313 tok/s |
 
         Failed runs (excluded):
 
@@ -464,7 +464,7 @@ mod tests {
         | Warm start | 3 % |  | 2.7 % | 2.7 % |
         | Total token throughput | 2 % |  | 1.8 % | 1.8 % |
 
-        False discovery rate 2 % over 39 primary rows (Benjamini-Hochberg). A row is regressed or improved if its change is significant after this correction and at least the minimum effect. Hodges-Lehmann estimates over 5 interleaved pairs, order alternating, base first (seed 20261124), a fresh server for every repetition. Not blocked: the variance inside pairs is 0.93 of that inside sides. Base and head are shown as Hodges-Lehmann means of their repetitions, on the log scale; the change is the estimate of their difference, and can differ from that of the columns. Noise: all rows not calibrated, noise of their own repetitions.
+        False discovery rate 2 % over 39 primary rows (Benjamini-Hochberg). A row is regressed or improved if its change is significant after this correction and at least the minimum effect. Hodges-Lehmann estimates over 5 interleaved pairs, order alternating, base first (seed 20261124), a fresh server for every repetition. Not blocked: the variance inside pairs is 0.93 of that inside sides. Base and head are shown around the geometric mean of both, apart by the estimated change. Noise: all rows not calibrated, noise of their own repetitions.
 
         </details>
 
@@ -510,16 +510,16 @@ mod tests {
 
         | Load | Metric | change | 95 % interval | base | head | Verdict |
         |---|---|--:|:--:|--:|--:|---|
-        | c=12 | Median TPOT | +0.4 % | −1.7 … +2.5 | 88.30 ms | 88.83 ms | unchanged |
-        | c=12 | P99 TPOT | +0.4 % | −3.3 … +4.1 | 151.0 ms | 151.9 ms | unchanged |
-        | c=64 | Output throughput | +0.4 % | −1.0 … +1.8 | 1,290 tok/s | 1,298 tok/s | unchanged |
-        | c=64 | Median TTFT | +0.4 % | −1.7 … +2.5 | 173.0 ms | 174.0 ms | unchanged |
+        | c=12 | Median TPOT | +0.4 % | −1.7 … +2.5 | 88.39 ms | 88.74 ms | unchanged |
+        | c=12 | P99 TPOT | +0.4 % | −3.3 … +4.1 | 151.1 ms | 151.8 ms | unchanged |
+        | c=64 | Output throughput | +0.4 % | −1.0 … +1.8 | 1,291 tok/s | 1,296 tok/s | unchanged |
+        | c=64 | Median TTFT | +0.4 % | −1.7 … +2.5 | 173.2 ms | 173.9 ms | unchanged |
 
         **latency llama8B tp1**
 
         | Metric | change | 95 % interval | base | head | Verdict |
         |---|--:|:--:|--:|--:|---|
-        | Median latency | +0.4 % | −1.7 … +2.5 | 8.412 s | 8.462 s | unchanged |
+        | Median latency | +0.4 % | −1.7 … +2.5 | 8.420 s | 8.454 s | unchanged |
         ");
     }
 
@@ -589,7 +589,7 @@ mod tests {
     fn the_headline_of_a_comment_on_an_older_commit_is_marked_outdated() {
         let text = comment(&example::comparison(), &Links::default(), "x", Some("9c1b2aa0f1e2d3c4"));
         let headline = text.lines().nth(1).unwrap();
-        insta::assert_snapshot!(headline, @"### outdated: measured 1da94e6, head is now 9c1b2aa · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
+        insta::assert_snapshot!(headline, @"### outdated: measured 1da94e6, head is now 9c1b2aa · vLLM performance on `cpu` (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
     }
 
     #[test]
@@ -636,7 +636,7 @@ mod tests {
         is_whole(&text, COMMENT_BUDGET);
         let top: Vec<&str> = text.lines().skip(1).take(3).collect();
         insta::assert_snapshot!(top.join("\n"), @"
-        ### vLLM performance: regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
+        ### vLLM performance: regressed: 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
 
         `head` `new/results` against `base` `old/results` · 5 pairs
         ");

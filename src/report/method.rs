@@ -33,11 +33,8 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
     ));
     sentences.extend(looks(comparison));
     sentences.extend(blocked(comparison));
-    sentences.push(
-        "Base and head are shown as Hodges-Lehmann means of their repetitions, on the log scale; the change is the estimate of \
-         their difference, and can differ from that of the columns."
-            .to_owned(),
-    );
+    sentences
+        .push("Base and head are shown around the geometric mean of both, apart by the estimated change.".to_owned());
     sentences.extend(Some(calibration(comparison)).filter(|words| !words.is_empty()));
     sentences
 }

@@ -181,7 +181,7 @@ mod tests {
         insta::assert_snapshot!(strip(&row, true).replace('>', ">\n"), @r#"
         <svg class="strip" viewBox="0 0 140 34" width="140" height="34" role="img">
         <title>
-        Output throughput: base 104.9 tok/s, head 94.9 tok/s</title>
+        Output throughput: base 105.1 tok/s, head 94.6 tok/s</title>
         <desc>
         2 repetitions of base and 2 of head</desc>
         <path class="pair" d="M70.0 10L6.0 24"/>

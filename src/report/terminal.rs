@@ -291,17 +291,17 @@ mod tests {
     #[test]
     fn the_findings_come_before_all_rows() {
         insta::assert_snapshot!(table(&example::comparison(), 100), @"
-        vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
+        vLLM performance on cpu (AMD EPYC 9654 96-Core 96c): regressed: 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)
         head 1da94e6 against base 7f42dc2, 5 interleaved pairs, 52 min, 2026-11-24 10:12 UTC
 
           verdict    metric                         base         head   change  95 % interval
         llama8B tp2, sharegpt, c=200: head failed in 5 of 5 repetitions, base in none: out of memory
           failing    all
         llama8B tp1, random 128/2048, c=64
-          regressed  Output throughput       412.3 tok/s  372.6 tok/s   −9.8 %   −11.2 … −8.4
-          regressed  P99 TTFT                   1,206 ms     1,395 ms  +15.5 %  +11.8 … +19.2
+          regressed  Output throughput       412.7 tok/s  372.3 tok/s   −9.8 %   −11.2 … −8.4
+          regressed  P99 TTFT                   1,207 ms     1,394 ms  +15.5 %  +11.8 … +19.2
         throughput llama8B tp1
-          improved   Total token throughput  2,180 tok/s  2,316 tok/s   +6.0 %    +4.6 … +7.4
+          improved   Total token throughput  2,183 tok/s  2,313 tok/s   +6.0 %    +4.6 … +7.4
 
         Failed runs (excluded):
           gemma3-4b tp1, random 128/128, c=64: head, repetition 3: 2 of 200 requests failed: connection reset by peer
@@ -310,41 +310,41 @@ mod tests {
 
           verdict       metric                         base         head   change  95 % interval
         llama8B tp1, random 128/2048, c=12
-          unchanged     Output throughput       128.4 tok/s  129.2 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                210.0 ms     211.3 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                   361.2 ms     363.4 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       128.5 tok/s  129.0 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                210.2 ms     211.0 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   361.6 ms     363.0 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.39 ms     88.74 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.1 ms     151.8 ms   +0.4 %    −3.3 … +4.1
         llama8B tp1, random 128/2048, c=16
-          unchanged     Output throughput       167.2 tok/s  168.2 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                262.0 ms     263.6 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                   450.6 ms     453.3 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       167.4 tok/s  168.0 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                262.3 ms     263.3 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   451.1 ms     452.9 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.39 ms     88.74 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.1 ms     151.8 ms   +0.4 %    −3.3 … +4.1
         llama8B tp1, random 128/2048, c=32
-          unchanged     Output throughput       301.3 tok/s  303.1 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                488.0 ms     490.9 ms   +0.4 %    −1.7 … +2.5
-          inconclusive  P99 TTFT                   839.4 ms     892.3 ms   +6.1 %    +2.4 … +9.8
-          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       301.6 tok/s  302.8 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                488.5 ms     490.4 ms   +0.4 %    −1.7 … +2.5
+          inconclusive  P99 TTFT                   840.2 ms     891.4 ms   +6.1 %    +2.4 … +9.8
+          unchanged     Median TPOT                88.39 ms     88.74 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.1 ms     151.8 ms   +0.4 %    −3.3 … +4.1
         llama8B tp1, random 128/2048, c=64
-          regressed     Output throughput       412.3 tok/s  372.6 tok/s   −9.8 %   −11.2 … −8.4
-          unchanged     Median TTFT                701.0 ms     705.2 ms   +0.4 %    −1.7 … +2.5
-          regressed     P99 TTFT                   1,206 ms     1,395 ms  +15.5 %  +11.8 … +19.2
-          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
+          regressed     Output throughput       412.7 tok/s  372.3 tok/s   −9.8 %   −11.2 … −8.4
+          unchanged     Median TTFT                701.7 ms     704.5 ms   +0.4 %    −1.7 … +2.5
+          regressed     P99 TTFT                   1,207 ms     1,394 ms  +15.5 %  +11.8 … +19.2
+          unchanged     Median TPOT                88.39 ms     88.74 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.1 ms     151.8 ms   +0.4 %    −3.3 … +4.1
         gemma3-4b tp1, random 128/128, c=12
-          unchanged     Output throughput       402.0 tok/s  404.4 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                58.10 ms     58.45 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                    99.9 ms     100.5 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       402.4 tok/s  404.0 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                58.16 ms     58.39 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   100.0 ms     100.4 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.39 ms     88.74 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.1 ms     151.8 ms   +0.4 %    −3.3 … +4.1
         gemma3-4b tp1, random 128/128, c=64
-          unchanged     Output throughput       1,290 tok/s  1,298 tok/s   +0.4 %    −1.0 … +1.8
-          unchanged     Median TTFT                173.0 ms     174.0 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TTFT                   297.6 ms     299.3 ms   +0.4 %    −3.3 … +4.1
-          unchanged     Median TPOT                88.30 ms     88.83 ms   +0.4 %    −1.7 … +2.5
-          unchanged     P99 TPOT                   151.0 ms     151.9 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Output throughput       1,291 tok/s  1,296 tok/s   +0.4 %    −1.0 … +1.8
+          unchanged     Median TTFT                173.2 ms     173.9 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TTFT                   297.9 ms     299.0 ms   +0.4 %    −3.3 … +4.1
+          unchanged     Median TPOT                88.39 ms     88.74 ms   +0.4 %    −1.7 … +2.5
+          unchanged     P99 TPOT                   151.1 ms     151.8 ms   +0.4 %    −3.3 … +4.1
         llama8B tp2, sharegpt, c=200
           failing       Output throughput       905.0 tok/s
           failing       Median TTFT                1,210 ms
@@ -352,19 +352,19 @@ mod tests {
           failing       Median TPOT                88.30 ms
           failing       P99 TPOT                   151.0 ms
         latency llama8B tp1
-          unchanged     Median latency              8.412 s      8.462 s   +0.4 %    −1.7 … +2.5
+          unchanged     Median latency              8.420 s      8.454 s   +0.4 %    −1.7 … +2.5
         startup llama8B tp1
-          unchanged     Cold start                  61.20 s      61.57 s   +0.4 %    −1.7 … +2.5
-          unchanged     Warm start                  34.70 s      34.91 s   +0.4 %    −1.7 … +2.5
+          unchanged     Cold start                  61.26 s      61.50 s   +0.4 %    −1.7 … +2.5
+          unchanged     Warm start                  34.73 s      34.87 s   +0.4 %    −1.7 … +2.5
         throughput llama8B tp1
-          improved      Total token throughput  2,180 tok/s  2,316 tok/s   +6.0 %    +4.6 … +7.4
+          improved      Total token throughput  2,183 tok/s  2,313 tok/s   +6.0 %    +4.6 … +7.4
 
         Smallest detectable change, median row (80 % power): Output throughput 1.8 %, Median TTFT 2.7 %, P99 TTFT 4.8 %, Median TPOT 2.7 %, P99 TPOT 4.8 %, Median latency 2.7 %, Cold start 2.7 %, Warm start 2.7 %, Total token throughput 1.8 %.
         False discovery rate 2 % over 39 primary rows (Benjamini-Hochberg).
         A row is regressed or improved if its change is significant after this correction and at least the minimum effect.
         Hodges-Lehmann estimates over 5 interleaved pairs, order alternating, base first (seed 20261124), a fresh server for every repetition.
         Not blocked: the variance inside pairs is 0.93 of that inside sides.
-        Base and head are shown as Hodges-Lehmann means of their repetitions, on the log scale; the change is the estimate of their difference, and can differ from that of the columns.
+        Base and head are shown around the geometric mean of both, apart by the estimated change.
         Noise: all rows not calibrated, noise of their own repetitions.
         ");
     }
@@ -415,12 +415,12 @@ mod tests {
             rows.join("\n")
         };
         insta::assert_snapshot!([90, 75, 50, 35].map(of).join("\n"), @"
-          verdict    metric                     base         head   change  95 % interval
+          verdict    metric                    base        head   change  95 % interval
         llama8B tp1, test0, c=64
-          regressed  Output throughput  100.00 tok/s  90.18 tok/s  −10.0 %   −11.4 … −8.6
-          verdict    metric                     base         head   change
+          regressed  Output throughput  100.1 tok/s  90.1 tok/s  −10.0 %   −11.4 … −8.6
+          verdict    metric                    base        head   change
         llama8B tp1, test0, c=64
-          regressed  Output throughput  100.00 tok/s  90.18 tok/s  −10.0 %
+          regressed  Output throughput  100.1 tok/s  90.1 tok/s  −10.0 %
           verdict    metric              change
         llama8B tp1, test0, c=64
           regressed  Output throughput  −10.0 %
