@@ -43,7 +43,7 @@ impl Finding<'_> {
             Detail::Changed(rows) => range(rows.iter().filter_map(|row| row.estimate))?,
             Detail::Lost { .. } => return None,
         };
-        match least == most {
+        match number::change(least) == number::change(most) {
             true => Some(number::change(least)),
             false => Some(format!("{} %", number::interval(least, most))),
         }
@@ -138,6 +138,7 @@ fn groups<'a>(comparison: &'a Comparison, labels: &Labels<'_>, verdict: Verdict)
     for row in worst_first(comparison, verdict) {
         groups.entry((labels.of(&row.case).model().to_owned(), &row.metric)).or_default().push(row);
     }
+    groups.retain(|(_, metric), _| !is_of_all_cases(comparison, verdict, metric));
     let order = places(comparison);
     let finding = |rows: Vec<&'a Row>| {
         let mut cases: Vec<&Untrusted> = rows.iter().map(|row| &row.case).collect();
@@ -146,6 +147,12 @@ fn groups<'a>(comparison: &'a Comparison, labels: &Labels<'_>, verdict: Verdict)
         Finding { verdict, subject: labels.of_all(&cases), metric, detail: Detail::Changed(rows) }
     };
     groups.into_values().map(finding).collect()
+}
+
+/// Whether an overall row already says it: the metric changed in every case, and over all cases.
+fn is_of_all_cases(comparison: &Comparison, verdict: Verdict, metric: &Untrusted) -> bool {
+    let changed = primary(comparison).filter(|row| row.verdict == verdict && row.metric == *metric).count();
+    comparison.overall.iter().any(|row| row.verdict == verdict && row.metric == *metric && row.cases == changed)
 }
 
 /// The place of every case in the plan.
@@ -224,6 +231,17 @@ mod tests {
         regressed | llama8B tp1 (120 cases) | P99 TTFT | +10.0 … +59.6 %
         regressed | llama8B tp1 (120 cases) | P99 TPOT | +10.0 … +59.6 %
         ");
+    }
+
+    #[test]
+    fn a_metric_that_changed_in_every_case_is_its_overall_row() {
+        let mut comparison = example::many(12);
+        comparison.overall = vec![example::overall("median_ttft_ms", 0.3, Verdict::Regressed)];
+        let lines = listed(&comparison);
+        assert_eq!(lines.lines().filter(|line| line.contains("Median TTFT")).count(), 1, "{lines}");
+        assert!(lines.starts_with("regressed | All 12 serving cases | Median TTFT | +30.0 %"), "{lines}");
+        comparison.rows[1].verdict = Verdict::Unchanged;
+        assert_eq!(listed(&comparison).lines().filter(|line| line.contains("Median TTFT")).count(), 2);
     }
 
     #[test]

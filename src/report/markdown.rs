@@ -236,11 +236,13 @@ fn changed_rows(comparison: &Comparison, labels: &Labels, kind: DocumentKind) ->
     Some(Block { items, noun: "row", ..section(&title, 2, kind != DocumentKind::Summary) })
 }
 
-/// Whether a finding is more than one row, or not all of them are shown: the changed rows then have a table of their own.
+/// Whether not every changed row is a finding that is shown: the changed rows then have a table of their own.
 fn has_changed_rows(comparison: &Comparison, labels: &Labels) -> bool {
     let findings = finding::findings(comparison, labels);
-    let is_group = |finding: &Finding| matches!(&finding.detail, Detail::Changed(rows) if rows.len() > 1);
-    findings.iter().any(is_group) || findings.len() > MAX_FINDINGS
+    let is_alone = |finding: &Finding| matches!(&finding.detail, Detail::Changed(rows) if rows.len() == 1);
+    let changed =
+        finding::primary(comparison).filter(|row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved));
+    findings.iter().take(MAX_FINDINGS).filter(|finding| is_alone(finding)).count() < changed.count()
 }
 
 fn every_row(comparison: &Comparison, labels: &Labels, kind: DocumentKind, primary: bool) -> Option<Block> {
