@@ -1,4 +1,4 @@
-//! Time to compare a report of 500 primary rows with five pairs: `cargo bench --bench compare`.
+//! Time to compare reports of 500 and of 10,000 primary rows with five pairs: `cargo bench --bench compare`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
@@ -11,25 +11,27 @@ use vllm_verdict::repetition::{Measurement, Outcome, Repetition};
 use vllm_verdict::v1::{CaseFacts, Subject};
 use vllm_verdict::{Input, metric};
 
-const CASES: usize = 100;
+const CASES: [usize; 2] = [100, 2000];
 const PAIRS: usize = 5;
-const RUNS: usize = 30;
+const RUNS: usize = 20;
 
 fn main() {
-    let mut times: Vec<Duration> = (0..RUNS).map(|_| compared()).collect();
-    times.sort();
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    println!(
-        "compare: {CASES} cases, {} primary rows of {PAIRS} pairs: median {:.1} ms, fastest {:.1} ms, slowest {:.1} ms of {RUNS} runs",
-        CASES * 5,
-        milliseconds(times[RUNS / 2]),
-        milliseconds(times[0]),
-        milliseconds(times[RUNS - 1]),
-    );
+    for cases in CASES {
+        let mut times: Vec<Duration> = (0..RUNS).map(|_| compared(cases)).collect();
+        times.sort();
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        println!(
+            "compare: {cases} cases, {} primary rows of {PAIRS} pairs: median {:.1} ms, fastest {:.1} ms, slowest {:.1} ms of {RUNS} runs",
+            cases * 5,
+            milliseconds(times[RUNS / 2]),
+            milliseconds(times[0]),
+            milliseconds(times[RUNS - 1]),
+        );
+    }
 }
 
-fn compared() -> Duration {
-    let cases: Vec<CaseFacts> = (0..CASES)
+fn compared(number_of_cases: usize) -> Duration {
+    let cases: Vec<CaseFacts> = (0..number_of_cases)
         .map(|number| CaseFacts::named(&format!("serving_test{number}_qps_inf_concurrency_8"), Kind::Serving))
         .collect();
     let side = |from: usize| (from..from + PAIRS).map(|at| repetition(&cases, at)).collect::<Vec<Repetition>>();
@@ -48,7 +50,7 @@ fn compared() -> Duration {
     let begun = Instant::now();
     let comparison = vllm_verdict::compare(input);
     let time = begun.elapsed();
-    assert_eq!(comparison.rows.iter().filter(|row| row.primary && row.p.is_some()).count(), CASES * 5);
+    assert_eq!(comparison.rows.iter().filter(|row| row.primary && row.p.is_some()).count(), number_of_cases * 5);
     time
 }
 
