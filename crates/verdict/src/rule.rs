@@ -19,8 +19,14 @@ mod decision;
 mod family;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod oracle;
 mod overall;
 mod prior;
+#[cfg(test)]
+mod random_reports;
+#[cfg(test)]
+mod reference;
 mod row_numbers;
 mod sample;
 mod shift;

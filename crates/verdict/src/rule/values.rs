@@ -11,7 +11,7 @@ pub(super) struct Values {
     base: Vec<Option<f64>>,
     head: Vec<Option<f64>>,
     pub has_zero: bool,
-    /// Whether each side has any value, 0 included.
+    /// Whether each side has any value, 0 included. A repetition in which most slices failed has none.
     pub has_base: bool,
     pub has_head: bool,
     whole: Option<(Vec<f64>, Vec<f64>)>,
@@ -19,8 +19,9 @@ pub(super) struct Values {
 
 impl Values {
     pub fn new(base: &[Option<RepetitionValue>], head: &[Option<RepetitionValue>]) -> Self {
-        let has_zero = base.iter().chain(head).flatten().any(has_zero);
-        let any = |side: &[Option<RepetitionValue>]| side.iter().any(Option::is_some);
+        let has_zero = base.iter().chain(head).flatten().any(is_zero);
+        let is_value = |value: &RepetitionValue| is_zero(value) || reduced(value).is_some();
+        let any = |side: &[Option<RepetitionValue>]| side.iter().flatten().any(is_value);
         let (has_base, has_head) = (any(base), any(head));
         let logs = |side: &[Option<RepetitionValue>]| -> Vec<Option<f64>> {
             side.iter().map(|value| reduced(value.as_ref()?)).collect()
@@ -58,7 +59,7 @@ fn reduced(value: &RepetitionValue) -> Option<f64> {
     (2 * logs.len() >= value.slices()).then(|| walsh(&logs)).flatten()
 }
 
-fn has_zero(value: &RepetitionValue) -> bool {
+fn is_zero(value: &RepetitionValue) -> bool {
     value.values().any(|value| value <= 0.0)
 }
 
@@ -91,5 +92,14 @@ mod tests {
         let hole = row(&[1.5, 1.0, 2.0], &[Some(1.0), None, Some(3.0)]);
         assert!(hole.sides().is_none() && hole.shift(false).is_some());
         assert!(row(&[1.0, 1.0], &[Some(1.0), Some(2.0)]).sides().is_some());
+    }
+
+    #[test]
+    fn a_side_without_a_repetition_of_enough_slices_has_no_value() {
+        let one = [Some(RepetitionValue::One(1.0))];
+        let slices = |values: &[Option<f64>]| Values::new(&[Some(RepetitionValue::Slices(values.to_vec()))], &one);
+        assert!(!slices(&[Some(1.0), None, None]).has_base && !slices(&[None]).has_base);
+        assert!(slices(&[Some(1.0), None]).has_base);
+        assert!(slices(&[Some(0.0), None, None]).has_base, "a 0 is a value");
     }
 }
