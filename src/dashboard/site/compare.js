@@ -58,6 +58,9 @@ function typicalChange(values) {
   return steps.length < 5 ? null : Math.expm1(steps[Math.floor(steps.length / 2)]);
 }
 
+/* A change above so many typical changes is called better or worse. */
+const CLEAR = 3;
+
 function comparison(page, base, head) {
   const [a, b] = [page.commits[base], page.commits[head]];
   const side = (word, commit) => element("p", {}, element("b", {}, word + " "), link(commit.url, element("code", {}, sha(commit.sha))),
@@ -73,9 +76,12 @@ function comparison(page, base, head) {
   const none = rows.length - measured.length;
   const row = ({series, before, after, relative}) => {
     const step = typicalChange(series.values);
+    // What may be noise has no colour and is called neither better nor worse.
+    const isClear = step !== null && Math.abs(relative) > CLEAR * step;
+    const change = isClear || !Number.isFinite(relative) ? changed(relative, series.direction) : element("span", {class: "change quiet"}, percent(relative));
     return [
       element("a", {href: page.id + ".html#series=" + encodeURIComponent(series.id)}, metricName(series.metric), element("small", {}, parameters(series))),
-      withUnit(before, series.unit), withUnit(after, series.unit), changed(relative, series.direction),
+      withUnit(before, series.unit), withUnit(after, series.unit), change,
       step === null ? element("span", {class: "quiet"}, "unknown") : "±" + percent(step).slice(1),
       element("span", {class: "quiet"}, directionWords(series.direction)),
     ];
@@ -83,7 +89,7 @@ function comparison(page, base, head) {
   const heads = ["Metric", "#base", "#head", "#Change", "#Typical commit-to-commit change", "Direction"];
   return [
     element("div", {class: "sides"}, side("base", a), side("head", b)),
-    element("p", {class: "notice"}, "This is not a verdict: each commit has one measurement. Changes up to a few times the typical commit-to-commit change may be noise."),
+    element("p", {class: "notice"}, "This is not a verdict: each commit has one measurement. Changes up to " + CLEAR + " times the typical commit-to-commit change may be noise."),
     kept.length ? table("All series at both commits, largest changes first", heads, kept.map(row), {id: "comparison-table"})
       : element("p", {class: "empty"}, base === head ? "These are the same commit." : "No series has a change of that size."),
     none ? element("p", {class: "quiet"}, none + " of " + rows.length + " series were not measured at either commit.") : "",

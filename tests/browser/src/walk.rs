@@ -200,6 +200,9 @@ impl Walk<'_> {
             window.text("document.querySelector('#comparison-table tbody tr').textContent")?.contains("worse"),
             "a slower commit is not marked as worse"
         );
+        let quiet = "[...document.querySelectorAll('#comparison-table .change.quiet')]";
+        self.same(&format!("String({quiet}.length > 40)"), "true")?;
+        self.same(&format!("String({quiet}.some(cell => /better|worse/.test(cell.textContent)))"), "false")?;
         self.shot("compare")?;
         let address = window.text("location.hash")?;
         window.reload()?;
