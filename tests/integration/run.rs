@@ -162,7 +162,7 @@ fn the_verdict_of_recorded_runs_exits_by_the_worst_row() {
 
     let compared = compare("base", "head");
     assert_eq!(compared.status.code(), Some(0), "{}", text(&compared));
-    assert!(text(&compared).contains("1 regressed"), "{}", text(&compared));
+    assert!(text(&compared).contains("1 row regressed"), "{}", text(&compared));
     assert_eq!(["regressed", "inconclusive", "never"].map(exit), [Some(1), Some(1), Some(0)]);
     compare("head", "base");
     assert_eq!(["regressed", "inconclusive", "never"].map(exit), [Some(0), Some(1), Some(0)]);
