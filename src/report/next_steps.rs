@@ -4,6 +4,7 @@ use vllm_verdict::v1::{Comparison, Verdict};
 use vllm_verdict::{Untrusted, number};
 
 use super::{finding, wording};
+use crate::plan::reproduce;
 
 /// Most cases that a command to measure again names.
 const MOST_CASES: usize = 5;
@@ -42,7 +43,7 @@ fn again(comparison: &Comparison, words: &[String]) -> Option<Step> {
     let pattern =
         format!("^({})$", cases[..shown].iter().map(|case| regex::escape(case)).collect::<Vec<_>>().join("|"));
     let command = with(words, &[("--only", &pattern), ("--pairs", "10")]);
-    Some(Step { purpose, command: shell_words::join(command).into() })
+    Some(Step { purpose, command: reproduce::quoted(&shell_words::join(command))?.into() })
 }
 
 /// Calibrate where rows are inconclusive that are not calibrated.
@@ -68,10 +69,16 @@ fn calibrate(comparison: &Comparison, words: &[String]) -> Option<Step> {
         ("--only", "--only"),
         ("--client", "--client"),
     ];
-    let flag = |(from, to): (&str, &str)| Some(format!("{to}={}", value(words, from)?));
-    command.extend(kept.into_iter().filter_map(flag));
+    for (from, to) in kept {
+        match value(words, from) {
+            // A value that begins with a dash is not taken for a flag.
+            Some(value) if value.starts_with('-') => command.push(format!("{to}={value}")),
+            Some(value) => command.extend([to.to_owned(), value]),
+            None => {}
+        }
+    }
     command.extend(["--store", "STORE"].map(str::to_owned));
-    Some(Step { purpose, command: shell_words::join(command).into() })
+    Some(Step { purpose, command: reproduce::quoted(&shell_words::join(command))?.into() })
 }
 
 /// The value of a flag in a command.
@@ -114,8 +121,18 @@ mod tests {
         Measure 3 cases again, with 10 pairs:
         vllm-perf run --base image:public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b-cpu --head image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:1da94e6c0d2b7a8f9e1c3b5a7d9f0e2c4a6b8d0f-cpu --device cpu --only '^(serving_llama8B_tp2_sharegpt_qps_inf_concurrency_200|serving_llama8B_tp1_random_128_2048_qps_inf_concurrency_64|serving_llama8B_tp1_random_128_2048_qps_inf_concurrency_32)$' --pairs 10
         1 row is inconclusive and not calibrated: A/A runs of base on this machine make smaller changes detectable:
-        vllm-perf calibrate '--head=image:public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b-cpu' '--device=cpu' '--only=llama8B_tp1' --store STORE
+        vllm-perf calibrate --head image:public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:7f42dc25b1f0c1a5e6d2a9b3c4d5e6f708192a3b-cpu --device cpu --only llama8B_tp1 --store STORE
         ");
+    }
+
+    #[test]
+    fn a_variable_before_the_command_stays_one() {
+        let mut comparison = example::comparison();
+        let command = "VLLM_NO_USAGE_STATS=1 vllm-perf run --base local --head local --only 'a b'";
+        comparison.subject.reproduce = Some(command.into());
+        for Step { command, .. } in steps(&comparison) {
+            assert!(command.raw().starts_with("VLLM_NO_USAGE_STATS=1 vllm-perf "), "{}", command.raw());
+        }
     }
 
     #[test]
