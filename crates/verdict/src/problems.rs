@@ -41,14 +41,14 @@ pub(crate) fn add_all(case: &mut CaseFacts, [base, head]: [&[Repetition]; 2]) {
 /// never did: a test that one side does not have is no failure.
 pub(crate) fn failed(case: &CaseFacts, [base, head]: [&[Repetition]; 2]) -> Failed {
     let of = |side: &[Repetition], other: &[Repetition]| {
-        let outcome = |side: &[Repetition], at: usize| side.get(at).and_then(|one| one.get(case.name.raw())).cloned();
-        let ever_ran = (0..side.len()).any(|at| outcome(side, at).is_some());
-        let failed = |at: &usize| match outcome(side, *at) {
+        let has_run = |repetition: &Repetition| repetition.contains_key(case.name.raw());
+        let ever_ran = side.iter().any(has_run);
+        let failed = |(at, repetition): &(usize, &Repetition)| match repetition.get(case.name.raw()) {
             Some(Outcome::Failed(_)) => true,
             Some(Outcome::Measured(_)) => false,
-            None => ever_ran && outcome(other, *at).is_some(),
+            None => ever_ran && other.get(*at).is_some_and(has_run),
         };
-        (0..side.len()).filter(failed).count()
+        side.iter().enumerate().filter(failed).count()
     };
     Failed { base: of(base, head), head: of(head, base) }
 }

@@ -91,8 +91,10 @@ fn check_tested(comparison: &Comparison, rows: &[&Row]) -> anyhow::Result<()> {
         check_overall(row, &computed.numbers, computed.verdict)
             .map_err(|error| anyhow!("{error} (overall `{}`)", brief(row.metric.raw())))?;
     }
-    let same_noise = method.blocked == judged.blocked || rows.is_empty();
-    ensure!(same_noise, "whether its pairs are blocked does not follow from its values");
+    if !rows.is_empty() {
+        ensure!(method.blocked == judged.blocked, "whether its pairs are blocked does not follow from its values");
+        same("ratio of variances", method.ratio, judged.ratio)?;
+    }
     Ok(())
 }
 
@@ -158,6 +160,14 @@ fn check_row(row: &Row, computed: &JudgedRow) -> anyhow::Result<()> {
     same("p", row.p, numbers.map(|numbers| numbers.test.p()))?;
     same("q", row.q, numbers.and_then(|numbers| numbers.q))?;
     same("deviation", row.deviation, numbers.map(|numbers| numbers.test.deviation()))?;
+    same("degrees of freedom", row.freedom, numbers.map(|numbers| numbers.test.freedom))?;
+    ensure!(
+        row.needed == numbers.and_then(|numbers| numbers.needed),
+        "its number of needed pairs does not follow from its values"
+    );
+    same("weight of the noise", Some(row.n0), Some(computed.prior.weight))?;
+    let s0 = (computed.prior.weight > 0.0).then(|| (2.0 * computed.prior.variance).sqrt());
+    same("noise", row.s0, s0)?;
     same("smallest detectable change", row.detectable, numbers.and_then(|numbers| numbers.detectable))?;
     let (stated, verdict) = (row.verdict.as_str(), computed.verdict.as_str());
     ensure!(row.verdict == computed.verdict, "the verdict of a row is `{stated}`, but its values give `{verdict}`");
@@ -171,6 +181,9 @@ fn check_overall(row: &OverallRow, numbers: &Numbers, verdict: Verdict) -> anyho
     same("high", Some(row.high), Some(relative(high)))?;
     same("p", Some(row.p), Some(numbers.test.p()))?;
     same("q", Some(row.q), numbers.q)?;
+    same("deviation", Some(row.deviation), Some(numbers.test.deviation()))?;
+    same("degrees of freedom", Some(row.freedom), Some(numbers.test.freedom))?;
+    ensure!(row.needed == numbers.needed, "its number of needed pairs does not follow from its rows");
     same("smallest detectable change", Some(row.detectable), numbers.detectable)?;
     let (stated, computed) = (row.verdict.as_str(), verdict.as_str());
     ensure!(row.verdict == verdict, "its verdict is `{stated}`, but its rows give `{computed}`");
@@ -273,6 +286,11 @@ mod tests {
             refusal(|it| it.overall[0].verdict = Verdict::Improved),
             refusal(|it| it.overall.clear()),
             refusal(|it| it.method.blocked = !it.method.blocked),
+            refusal(|it| it.method.ratio = Some(0.1)),
+            refusal(|it| it.rows[0].needed = Some(2)),
+            refusal(|it| it.rows[0].freedom = Some(1000.0)),
+            refusal(|it| it.rows[0].s0 = Some(0.001)),
+            refusal(|it| it.overall[0].deviation = 0.001),
         ];
         insta::assert_snapshot!(refusals.join("\n"), @"
         its verdict is `improved`, but its rows give `regressed`
@@ -293,6 +311,11 @@ mod tests {
         its verdict is `improved`, but its rows give `inconclusive` (overall `output_throughput`)
         its overall rows do not match its rows
         whether its pairs are blocked does not follow from its values
+        its ratio of variances is 0.1, but its values give 0.6205620060260643
+        its number of needed pairs does not follow from its values (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its degrees of freedom is 1000, but its values give 8 (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its noise is 0.001, but its values give none (`output_throughput` of `serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_4`)
+        its deviation is 0.001, but its values give 0.20778457696692085 (overall `output_throughput`)
         ");
     }
 }

@@ -58,7 +58,7 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
     let screened: Vec<Draft<'_>> =
         of_screen.flat_map(|(case, sides)| drafts_of(case, sides, &verdict, &noise)).collect();
     let rate = looks.last().map_or(verdict.fdr, |look| look.fdr);
-    let Rows { mut rows, overall, judged } = if paired {
+    let Rows { mut rows, overall, blocked, ratio, rho } = if paired {
         tested(&open, looks.len() as u32, rate)
     } else {
         let held = conduct.held.as_ref().map(Untrusted::raw);
@@ -68,7 +68,6 @@ pub fn conducted(input: Input, conduct: Conduct, screen: Option<[Repetition; 2]>
     in_order_of(&cases, &mut rows);
 
     let counts = counts::count(&rows, &only_screened);
-    let (blocked, ratio, rho) = judged.unwrap_or_default();
     let pairs = pairs as u32;
     Comparison {
         schema: SCHEMA.to_owned(),
@@ -159,12 +158,14 @@ fn criteria_of<'a>(
     })
 }
 
-/// The rows and overall rows of a report, and what was found on the way: whether it is blocked, the ratio of variances, rho.
+/// The rows and overall rows of a report, with what [`Method`] says of their noise.
 #[derive(Default)]
 struct Rows {
     rows: Vec<Row>,
     overall: Vec<OverallRow>,
-    judged: Option<(bool, Option<f64>, f64)>,
+    blocked: bool,
+    ratio: Option<f64>,
+    rho: f64,
 }
 
 /// The rows of pairs, as one family of tests.
@@ -174,7 +175,7 @@ fn tested(drafts: &[Draft<'_>], look: u32, fdr: f64) -> Rows {
     let overall = overall.iter().map(|row| overall_row(&drafts[row.members[0]], row, fdr)).collect();
     let row = |(draft, judged): (&Draft<'_>, &JudgedRow)| Row { look, ..draft.row(judged, fdr) };
     let rows = drafts.iter().zip(&judged).map(row).collect();
-    Rows { rows, overall, judged: Some((blocked, ratio, rho)) }
+    Rows { rows, overall, blocked, ratio, rho }
 }
 
 /// The rows of values without a test, for the reason `held`, if there is one.
@@ -182,14 +183,13 @@ fn untested(drafts: &[Draft<'_>], held: Option<&str>) -> Vec<Row> {
     drafts
         .iter()
         .map(|draft| {
-            let none = draft.lacks(Side::Head) || (draft.lacks(Side::Base) && !draft.base.is_empty());
-            let none = none || (draft.lacks(Side::Base) && !draft.sides[0].is_empty());
-            if none {
+            let has_base = !draft.sides[0].is_empty();
+            if draft.lacks(Side::Head) || (has_base && draft.lacks(Side::Base)) {
                 return draft.blank(Verdict::NotMeasured, explain::missing(draft.case, &draft.criterion, draft.sides));
             }
             let why = match held {
                 Some(held) => held.to_owned(),
-                None if draft.sides[0].is_empty() => "there is no base to compare with".to_owned(),
+                None if !has_base => "there is no base to compare with".to_owned(),
                 None => explain::untested(&draft.shown(Side::Base), &draft.shown(Side::Head)),
             };
             let row = draft.blank(Verdict::Inconclusive, why);
@@ -264,32 +264,16 @@ impl Draft<'_> {
     fn blank(&self, verdict: Verdict, why: String) -> Row {
         let Criterion { metric, direction, min_effect, primary } = self.criterion;
         Row {
-            case: self.case.name.clone(),
-            metric: metric.id.into(),
-            label: metric.label.into(),
-            unit: metric.unit.into(),
             direction,
             min_effect,
             primary,
-            calibrated: false,
             aa_pairs: self.aa_pairs,
-            s0: None,
-            n0: 0.0,
-            look: 1,
             base: self.base.clone(),
             head: self.head.clone(),
             failed: self.failed,
-            estimate: None,
-            deviation: None,
-            freedom: None,
-            low: None,
-            high: None,
-            p: None,
-            q: None,
-            detectable: None,
-            needed: None,
             verdict,
             why: why.into(),
+            ..Row::empty(&self.case.name, metric)
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::case::Kind;
-use crate::metric::Direction;
+use crate::metric::{Direction, Metric};
 use crate::side::Side;
 use crate::statistics::{median, walsh};
 use crate::untrusted::Untrusted;
@@ -139,6 +139,38 @@ pub struct Failed {
 }
 
 impl Row {
+    /// The row of a metric that has no values, with a minimum effect of 0 and no reason yet.
+    pub fn empty(case: &Untrusted, metric: &Metric) -> Self {
+        Self {
+            case: case.clone(),
+            metric: metric.id.into(),
+            label: metric.label.into(),
+            unit: metric.unit.into(),
+            direction: metric.direction,
+            min_effect: 0.0,
+            primary: metric.primary,
+            calibrated: false,
+            aa_pairs: 0,
+            s0: None,
+            n0: 0.0,
+            look: 1,
+            base: Vec::new(),
+            head: Vec::new(),
+            failed: Failed::default(),
+            estimate: None,
+            deviation: None,
+            freedom: None,
+            low: None,
+            high: None,
+            p: None,
+            q: None,
+            detectable: None,
+            needed: None,
+            verdict: Verdict::NotMeasured,
+            why: Untrusted::default(),
+        }
+    }
+
     /// The values of a side.
     pub fn side(&self, side: Side) -> &[Option<RepetitionValue>] {
         match side {
