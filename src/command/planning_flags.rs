@@ -89,7 +89,7 @@ pub struct RunsArgs {
     /// Start no further pair that would end after this time (45s, 90m, 2h)
     #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = limit)]
     pub budget: Option<Duration>,
-    /// Order inside each pair: base is first in odd pairs if it is even (number; default: from the head commit)
+    /// Who is first in odd pairs: base if the seed is even, else head (number; default: from the head commit)
     #[arg(hide_short_help = true, long, env = "VLLM_PERF_SEED", value_name = "N")]
     pub seed: Option<u64>,
 }

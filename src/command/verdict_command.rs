@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use vllm_verdict::v1::{Comparison, Counts, Row, Verdict};
+use vllm_verdict::v1::{Comparison, Counts, OverallRow, Row, Verdict};
 
 use crate::command::conclude;
 use crate::command::shared_flags::Format;
@@ -21,6 +21,8 @@ use crate::system::shell::Shell;
 struct Printed<'a> {
     verdict: Verdict,
     counts: Counts,
+    /// The overall rows that changed.
+    overall: Vec<&'a OverallRow>,
     rows: Vec<&'a Row>,
 }
 
@@ -33,6 +35,7 @@ pub(super) fn verdict(arguments: &VerdictArgs, shell: &Shell) -> Result<Exit> {
         Format::Json => shell.print_json(&Printed {
             verdict: comparison.verdict,
             counts: comparison.counts,
+            overall: comparison.overall.iter().filter(|row| row.verdict <= Verdict::Improved).collect(),
             rows: finding::primary(&comparison).filter(|row| row.verdict <= Verdict::Improved).collect(),
         })?,
     }

@@ -271,34 +271,8 @@ pub fn overall(id: &str, estimate: f64, verdict: Verdict) -> OverallRow {
 }
 
 fn empty(case: &CaseFacts, metric: &Metric) -> Row {
-    Row {
-        case: case.name.clone(),
-        metric: metric.id.into(),
-        label: metric.label.into(),
-        unit: metric.unit.into(),
-        direction: metric.direction,
-        min_effect: VerdictConfig::default().min_effect(metric),
-        primary: metric.primary,
-        calibrated: false,
-        aa_pairs: 0,
-        s0: None,
-        n0: 0.0,
-        look: 1,
-        base: Vec::new(),
-        head: Vec::new(),
-        failed: Failed::default(),
-        estimate: None,
-        deviation: None,
-        freedom: None,
-        low: None,
-        high: None,
-        p: None,
-        q: None,
-        detectable: None,
-        needed: None,
-        verdict: Verdict::NotMeasured,
-        why: "head has no value".into(),
-    }
+    let min_effect = VerdictConfig::default().min_effect(metric);
+    Row { min_effect, why: "head has no value".into(), ..Row::empty(&case.name, metric) }
 }
 
 fn subject() -> Subject {

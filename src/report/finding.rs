@@ -2,7 +2,7 @@
 //! first; cases that were not measured; overall rows and rows that improved, best first. Rows of one model and metric with the
 //! same verdict are one finding.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 use vllm_verdict::side::Side;
@@ -138,7 +138,8 @@ fn groups<'a>(comparison: &'a Comparison, labels: &Labels<'_>, verdict: Verdict)
     for row in worst_first(comparison, verdict) {
         groups.entry((labels.of(&row.case).model().to_owned(), &row.metric)).or_default().push(row);
     }
-    groups.retain(|(_, metric), _| !is_of_all_cases(comparison, verdict, metric));
+    let said = said_by_overall_rows(comparison, verdict);
+    groups.retain(|(_, metric), _| !said.contains(metric));
     let order = places(comparison);
     let finding = |rows: Vec<&'a Row>| {
         let mut cases: Vec<&Untrusted> = rows.iter().map(|row| &row.case).collect();
@@ -149,10 +150,13 @@ fn groups<'a>(comparison: &'a Comparison, labels: &Labels<'_>, verdict: Verdict)
     groups.into_values().map(finding).collect()
 }
 
-/// Whether an overall row already says it: the metric changed in every case, and over all cases.
-fn is_of_all_cases(comparison: &Comparison, verdict: Verdict, metric: &Untrusted) -> bool {
-    let changed = primary(comparison).filter(|row| row.verdict == verdict && row.metric == *metric).count();
-    comparison.overall.iter().any(|row| row.verdict == verdict && row.metric == *metric && row.cases == changed)
+/// The metrics that changed in every case and over all cases: their overall row says it already.
+fn said_by_overall_rows(comparison: &Comparison, verdict: Verdict) -> HashSet<&Untrusted> {
+    let of_all_cases = |row: &&OverallRow| {
+        let changed = primary(comparison).filter(|one| one.verdict == verdict && one.metric == row.metric).count();
+        row.verdict == verdict && row.cases == changed
+    };
+    comparison.overall.iter().filter(of_all_cases).map(|row| &row.metric).collect()
 }
 
 /// The place of every case in the plan.

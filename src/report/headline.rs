@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
+use indexmap::IndexMap;
+use vllm_verdict::case::Kind;
 use vllm_verdict::v1::{Comparison, Counts, OverallRow, Row, Verdict};
 use vllm_verdict::{Untrusted, number};
 
 use super::{finding, one_side};
 use crate::escape;
 
-/// Most overall rows in a headline.
+/// Most overall rows of a verdict in a headline.
 const MOST_OVERALL: usize = 3;
 
 /// `regressed. All 12 serving cases: output throughput −13.0 % (−17.0 … −9.0). 1 case fails on head, 4 rows regressed, ...`
@@ -22,25 +24,34 @@ pub fn headline(comparison: &Comparison) -> Untrusted {
     format!("{lead}{}", verdicts(comparison)).into()
 }
 
-/// The overall rows that changed, the greatest change first.
+/// The overall rows that changed: `All 12 serving cases: output throughput −13.0 % (...); improved: P99 TPOT −22.1 % (...)`.
 fn overall(comparison: &Comparison) -> Option<String> {
-    let changed = |verdict: Verdict| comparison.overall.iter().filter(move |row| row.verdict == verdict);
-    let rows: Vec<&OverallRow> = changed(Verdict::Regressed).chain(changed(Verdict::Improved)).collect();
-    let mut parts = Vec::new();
-    let kinds = rows.chunk_by(|a, b| (a.kind, a.cases) == (b.kind, b.cases));
-    for rows in kinds {
-        let change = |row: &&OverallRow| {
-            let (label, interval) = (in_sentence(&row.label), number::interval(row.low, row.high));
-            format!("{label} {} ({interval})", number::change(row.estimate))
-        };
-        let mut words: Vec<String> = rows.iter().take(MOST_OVERALL).map(change).collect();
-        if rows.len() > MOST_OVERALL {
-            words.push(format!("and {} more", rows.len() - MOST_OVERALL));
+    let mut kinds: IndexMap<(Kind, usize), [Vec<&OverallRow>; 2]> = IndexMap::new();
+    for (at, verdict) in [Verdict::Regressed, Verdict::Improved].into_iter().enumerate() {
+        for row in comparison.overall.iter().filter(|row| row.verdict == verdict) {
+            kinds.entry((row.kind, row.cases)).or_default()[at].push(row);
         }
-        let first = rows.first()?;
-        parts.push(format!("All {} {} cases: {}", first.cases, first.kind.as_str(), words.join(", ")));
     }
-    (!parts.is_empty()).then(|| parts.join("; "))
+    let words = |((kind, cases), [regressed, improved]): (&(Kind, usize), &[Vec<&OverallRow>; 2])| {
+        let improved = changes(improved).map(|words| format!("improved: {words}"));
+        let parts: Vec<String> = changes(regressed).into_iter().chain(improved).collect();
+        format!("All {cases} {} cases: {}", kind.as_str(), parts.join("; "))
+    };
+    let parts: Vec<String> = kinds.iter().map(words).collect();
+    (!parts.is_empty()).then(|| parts.join(". "))
+}
+
+/// `output throughput −13.0 % (−17.0 … −9.0), and 4 more`; none without rows.
+fn changes(rows: &[&OverallRow]) -> Option<String> {
+    let change = |row: &&OverallRow| {
+        let (label, interval) = (in_sentence(&row.label), number::interval(row.low, row.high));
+        format!("{label} {} ({interval})", number::change(row.estimate))
+    };
+    let mut words: Vec<String> = rows.iter().take(MOST_OVERALL).map(change).collect();
+    if rows.len() > MOST_OVERALL {
+        words.push(format!("and {} more", rows.len() - MOST_OVERALL));
+    }
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// A label of a metric inside a sentence: `output throughput`, `P99 TTFT`.
@@ -111,8 +122,9 @@ mod tests {
             example::overall("output_throughput", -0.13, Verdict::Regressed),
             example::overall("p99_ttft_ms", 0.2, Verdict::Regressed),
             example::overall("median_tpot_ms", 0.01, Verdict::Unchanged),
+            example::overall("p99_tpot_ms", -0.22, Verdict::Improved),
         ];
-        insta::assert_snapshot!(headline(&comparison).raw(), @"regressed. All 12 serving cases: output throughput −13.0 % (−17.0 … −9.0), P99 TTFT +20.0 % (+16.0 … +24.0). 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
+        insta::assert_snapshot!(headline(&comparison).raw(), @"regressed. All 12 serving cases: output throughput −13.0 % (−17.0 … −9.0), P99 TTFT +20.0 % (+16.0 … +24.0); improved: P99 TPOT −22.0 % (−26.0 … −18.0). 1 case fails on head, 2 rows regressed, 1 improved, 30 unchanged, 1 inconclusive, 6 of 50 runs of head failed (base: 0)");
         comparison.rows.clear();
         comparison.overall.clear();
         comparison.counts = Counts::default();

@@ -102,21 +102,25 @@ fn document(comparison: &Comparison, links: &Links, top: String, kind: DocumentK
     let labels = Labels::new(&comparison.cases);
     let mut blocks = vec![Block { open: top, ..Block::default() }];
     let is_alone = one_side::is_alone(comparison);
+    let findings = finding::findings(comparison, &labels);
+    let has_changed_rows = has_changed_rows(comparison, &findings);
     blocks.push(match is_alone {
         true => Block { open: format!("{}\n\n", one_side::LEAD), ..Block::default() },
-        false => findings_table(comparison, links, &labels),
+        false => findings_table(comparison, &findings, links),
     });
     blocks.extend(problem_list("Failed runs (excluded)", "failure", wording::failures(comparison, &labels)));
     blocks.extend(problem_list("Warnings", "warning", wording::warnings(comparison, &labels)));
-    blocks.extend(changed_rows(comparison, &labels, kind));
-    blocks.extend(every_row(comparison, &labels, kind, true));
+    if has_changed_rows {
+        blocks.extend(changed_rows(comparison, &labels, kind));
+    }
+    blocks.extend(primary_rows(comparison, &labels, kind, has_changed_rows));
     if kind != DocumentKind::Annotation {
         blocks.extend(charts(comparison, &labels, kind));
     }
     blocks.extend(certainty(comparison, kind).filter(|_| !is_alone));
     blocks.push(reproduction(comparison, kind));
     blocks.extend(skipped_tests(comparison, kind));
-    blocks.extend(every_row(comparison, &labels, kind, false));
+    blocks.extend(secondary_rows(comparison, &labels));
     blocks.extend(next_steps(comparison));
     let elsewhere = match links.artifact() {
         Some(url) => format!("in the [report]({url})."),
@@ -169,8 +173,7 @@ fn commit(sha: &str, links: &Links) -> String {
     links.commit(sha).map_or(words.clone(), |url| format!("[{words}]({url})"))
 }
 
-fn findings_table(comparison: &Comparison, links: &Links, labels: &Labels) -> Block {
-    let findings = finding::findings(comparison, labels);
+fn findings_table(comparison: &Comparison, findings: &[Finding], links: &Links) -> Block {
     if findings.is_empty() {
         return Block { open: format!("{}\n\n", wording::nothing_found(comparison)), ..Block::default() };
     }
@@ -218,11 +221,8 @@ fn problem_list(title: &str, noun: &'static str, sentences: Vec<Untrusted>) -> O
     })
 }
 
-/// The rows that the findings summarize, one by one, where a finding is more than one row.
+/// The changed rows, one by one.
 fn changed_rows(comparison: &Comparison, labels: &Labels, kind: DocumentKind) -> Option<Block> {
-    if !has_changed_rows(comparison, labels) {
-        return None;
-    }
     let verdicts = [Verdict::Regressed, Verdict::Improved];
     let rows: Vec<&Row> = verdicts.iter().flat_map(|verdict| finding::worst_first(comparison, *verdict)).collect();
     let title = format!("All {} changed rows, the greatest change first", number::count(rows.len()));
@@ -237,34 +237,39 @@ fn changed_rows(comparison: &Comparison, labels: &Labels, kind: DocumentKind) ->
 }
 
 /// Whether not every changed row is a finding that is shown: the changed rows then have a table of their own.
-fn has_changed_rows(comparison: &Comparison, labels: &Labels) -> bool {
-    let findings = finding::findings(comparison, labels);
-    let is_alone = |finding: &Finding| matches!(&finding.detail, Detail::Changed(rows) if rows.len() == 1);
-    let changed =
-        finding::primary(comparison).filter(|row| matches!(row.verdict, Verdict::Regressed | Verdict::Improved));
-    findings.iter().take(MAX_FINDINGS).filter(|finding| is_alone(finding)).count() < changed.count()
+fn has_changed_rows(comparison: &Comparison, findings: &[Finding]) -> bool {
+    let is_one_row = |finding: &&Finding| matches!(&finding.detail, Detail::Changed(rows) if rows.len() == 1);
+    let shown = findings.iter().take(MAX_FINDINGS).filter(is_one_row).count();
+    shown < finding::primary(comparison).filter(|row| is_changed(row)).count()
 }
 
-fn every_row(comparison: &Comparison, labels: &Labels, kind: DocumentKind, primary: bool) -> Option<Block> {
-    let apart = primary && has_changed_rows(comparison, labels);
-    let is_apart = |row: &&Row| apart && matches!(row.verdict, Verdict::Regressed | Verdict::Improved);
-    let rows: Vec<&Row> =
-        comparison.rows.iter().filter(|row| row.primary == primary).filter(|row| !is_apart(row)).collect();
-    if rows.is_empty() {
-        return None;
-    }
-    let count = number::count(rows.len());
-    let title = match primary {
-        true if apart => format!("The other {}", number::plural(rows.len(), "primary row")),
-        true if rows.len() == 1 => "The primary row".to_owned(),
-        true => format!("All {count} primary rows"),
-        false => format!("{count} secondary rows (not part of the verdict)"),
+fn is_changed(row: &Row) -> bool {
+    matches!(row.verdict, Verdict::Regressed | Verdict::Improved)
+}
+
+/// The primary rows, without those that changed where these have a table of their own.
+fn primary_rows(comparison: &Comparison, labels: &Labels, kind: DocumentKind, without_changed: bool) -> Option<Block> {
+    let rows: Vec<&Row> = finding::primary(comparison).filter(|row| !(without_changed && is_changed(row))).collect();
+    let title = match rows.len() {
+        others if without_changed => format!("The other {}", number::plural(others, "primary row")),
+        1 => "The primary row".to_owned(),
+        all => format!("All {} primary rows", number::count(all)),
     };
+    let verdicts = !one_side::is_alone(comparison);
+    row_tables(&rows, labels, verdicts, section(&title, 3, kind != DocumentKind::Summary))
+}
+
+fn secondary_rows(comparison: &Comparison, labels: &Labels) -> Option<Block> {
+    let rows: Vec<&Row> = comparison.rows.iter().filter(|row| !row.primary).collect();
+    let title = format!("{} secondary rows (not part of the verdict)", number::count(rows.len()));
+    row_tables(&rows, labels, false, section(&title, 5, true))
+}
+
+/// A table for each test; none without rows.
+fn row_tables(rows: &[&Row], labels: &Labels, verdicts: bool, section: Block) -> Option<Block> {
     let tests = rows.chunk_by(|a, b| labels.of(&a.case).test == labels.of(&b.case).test);
-    let verdicts = primary && !one_side::is_alone(comparison);
     let items = tests.flat_map(|rows| test_table(rows, labels, verdicts)).collect();
-    let folded = kind != DocumentKind::Summary || !primary;
-    Some(Block { items, noun: "row", ..section(&title, if primary { 3 } else { 5 }, folded) })
+    (!rows.is_empty()).then(|| Block { items, noun: "row", ..section })
 }
 
 /// The table of one test. The heading and the table head are part of its first row, so that they are cut together.

@@ -1,6 +1,7 @@
 //! What a reader can do next, at the end of a report: measure the cases of interest again, and calibrate.
 
-use vllm_verdict::v1::{Comparison, Verdict};
+use indexmap::IndexSet;
+use vllm_verdict::v1::{Comparison, Row, Verdict};
 use vllm_verdict::{Untrusted, number};
 
 use super::{finding, wording};
@@ -26,12 +27,8 @@ pub fn steps(comparison: &Comparison) -> Vec<Step> {
 /// Measure the cases again that changed, fail, or are inconclusive.
 fn again(comparison: &Comparison, words: &[String]) -> Option<Step> {
     let order = [Verdict::Failing, Verdict::Regressed, Verdict::NotMeasured, Verdict::Inconclusive];
-    let mut cases: Vec<&str> = Vec::new();
-    for row in order.iter().flat_map(|verdict| finding::worst_first(comparison, *verdict)) {
-        if !cases.contains(&row.case.raw()) {
-            cases.push(row.case.raw());
-        }
-    }
+    let rows = order.iter().flat_map(|verdict| finding::worst_first(comparison, *verdict));
+    let cases: IndexSet<&str> = rows.map(|row| row.case.raw()).collect();
     if cases.is_empty() || cases.len() == comparison.cases.len() {
         return None;
     }
@@ -41,15 +38,14 @@ fn again(comparison: &Comparison, words: &[String]) -> Option<Step> {
         false => format!("Measure the first {shown} of {all} cases again, with 10 pairs:"),
     };
     let pattern =
-        format!("^({})$", cases[..shown].iter().map(|case| regex::escape(case)).collect::<Vec<_>>().join("|"));
+        format!("^({})$", cases.iter().take(shown).map(|case| regex::escape(case)).collect::<Vec<_>>().join("|"));
     let command = with(words, &[("--only", &pattern), ("--pairs", "10")]);
     Some(Step { purpose, command: reproduce::quoted(&shell_words::join(command))?.into() })
 }
 
 /// Calibrate where rows are inconclusive that are not calibrated.
 fn calibrate(comparison: &Comparison, words: &[String]) -> Option<Step> {
-    let is_open =
-        |row: &&vllm_verdict::v1::Row| row.verdict == Verdict::Inconclusive && !row.calibrated && row.p.is_some();
+    let is_open = |row: &&Row| row.verdict == Verdict::Inconclusive && !row.calibrated && row.p.is_some();
     let open = finding::primary(comparison).filter(is_open).count();
     let at = words.iter().position(|word| word == "run").filter(|_| open > 0)?;
     let rows = if open == 1 { "1 row is" } else { "rows are" };

@@ -2,6 +2,7 @@
 //! page of a comparison.
 
 use vllm_verdict::Untrusted;
+use vllm_verdict::side::Side;
 use vllm_verdict::v1::{Comparison, Row, Skipped};
 
 use super::html::{document, head, heading};
@@ -76,7 +77,7 @@ fn case(comparison: &Comparison, labels: &Labels, rows: &[&Row]) -> String {
     let titles: &[&str] =
         if is_repeated { &["Metric", "#Median", "#Lowest … highest", "#Repetitions"] } else { &["Metric", "#Value"] };
     // The problems say already why a case has no value at all.
-    let is_explained = !problems.is_empty() && rows.iter().all(|row| row.head.is_empty());
+    let is_explained = !problems.is_empty() && rows.iter().all(|row| row.lacks(Side::Head));
     let line = |row: &&&Row| self::row(row, is_repeated, is_explained);
     let (primary, secondary): (Vec<&&Row>, Vec<&&Row>) = rows.iter().partition(|row| row.primary);
     let others = match secondary.as_slice() {
@@ -99,7 +100,10 @@ fn row(row: &Row, is_repeated: bool, is_explained: bool) -> String {
     let missing =
         one_side::missing(row).filter(|_| !is_explained).map(|why| format!("<small>{}</small>", escape::html(why)));
     let repeated = match is_repeated {
-        true => format!("<td class=\"number\">{range}</td><td class=\"number\">{}</td>", number::count(row.head.len())),
+        true => format!(
+            "<td class=\"number\">{range}</td><td class=\"number\">{}</td>",
+            number::count(row.numbers(Side::Head).len())
+        ),
         false => String::new(),
     };
     format!(
@@ -179,6 +183,10 @@ mod tests {
         Other metrics
         Request throughput 1.007 req/s 1.000 … 1.018 5
         ");
+        let failed_once =
+            seen(&page).lines().filter(|line| line.starts_with("Output throughput") && line.ends_with(" 4")).count();
+        assert_eq!(failed_once, 1, "a repetition that failed is not counted");
+        assert_eq!(seen(&page).matches("server did not start").count(), 1, "a case without values says why once");
         for word in ["base", "pairs", "inconclusive", "erdict", "discovery", "nterval", "minimum effect", "against"] {
             assert!(!seen(&page).contains(word), "{word}: {}", seen(&page));
         }
