@@ -10,6 +10,7 @@ pub mod headline;
 pub mod html;
 pub mod label;
 pub mod markdown;
+mod markdown_tables;
 pub mod method;
 pub mod next_steps;
 pub mod one_side;
