@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod base_commit;
 pub mod base_fallback;
 pub mod base_settings;
+pub mod build_choice;
 pub mod calibrate_command;
 pub mod client_choice;
 pub mod compare_command;

@@ -2,9 +2,11 @@
 //! `make_plan` makes it, `plan_text` shows it.
 
 pub mod base;
+pub mod build;
 pub mod concurrency_search;
 pub mod config;
 pub mod device;
+pub mod estimate;
 pub mod image;
 pub mod make_plan;
 pub mod plan_text;
@@ -12,6 +14,9 @@ pub mod reproduce;
 pub mod serve_flags;
 pub mod suite;
 pub mod target;
+pub mod tier;
+pub mod wheel;
+pub mod wheel_name;
 
 use std::path::PathBuf;
 
@@ -22,8 +27,10 @@ use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{Device, Event, Skipped};
 
 use crate::plan::concurrency_search::Search;
+use crate::plan::estimate::Expected;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
+use crate::plan::tier::TierName;
 
 /// Schema of `plan.json`. Its structs ignore unknown fields: a newer minor version may add some.
 pub const SCHEMA: &str = "vllm-perf/plan/v1";
@@ -53,22 +60,24 @@ impl Sides {
         sides.into_iter().filter_map(|(side, plan)| plan.as_ref().map(|plan| (side, plan)))
     }
 
-    /// References of the images that are needed, base first; one where both sides are the same image.
-    pub fn images(&self) -> Vec<String> {
-        let images = self.present().filter_map(|(_, side)| match &side.target {
-            Target::Image(reference) => Some(reference.clone()),
-            _ => None,
-        });
-        let mut images: Vec<String> = images.collect();
-        images.dedup();
-        images
+    /// The images and wheels that are needed, base first; one where both sides are the same.
+    pub fn builds(&self) -> Vec<&Target> {
+        let is_build = |target: &&Target| matches!(target, Target::Image(_) | Target::Wheel(_));
+        let mut builds: Vec<&Target> = self.present().map(|(_, side)| &side.target).filter(is_build).collect();
+        builds.dedup();
+        builds
+    }
+
+    /// Whether a side is an image.
+    pub fn has_image(&self) -> bool {
+        self.present().any(|(_, side)| matches!(side.target, Target::Image(_)))
     }
 }
 
-/// The base that replaces the wanted one, whose image is missing.
+/// The base that replaces the wanted one, whose image or wheel is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
-    /// The commit whose image is missing.
+    /// The commit whose image or wheel is missing.
     pub wanted: String,
     /// The commit that is base instead.
     pub used: String,
@@ -85,7 +94,7 @@ pub struct Trigger {
 }
 
 /// Schema `vllm-perf/plan/v1`.
-// 15 fields: the top-level keys of the schema.
+// 19 fields: the top-level keys of the schema.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Always [`SCHEMA`].
@@ -99,10 +108,13 @@ pub struct Plan {
     pub recorded_base: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// Why commits are measured as images or as wheels, where a side is named by its commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_reason: Option<String>,
     /// Sentences for the reader of the report about how the plan was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
-    /// State of the images in the registry, where it was asked: by reference, the text that `plan` prints.
+    /// State of the images and wheels where it was asked: by name, the text that `plan` prints.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub images: IndexMap<String, String>,
     /// In the order in which they are measured.
@@ -111,6 +123,15 @@ pub struct Plan {
     /// The search for the largest concurrency, where it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
+    /// The selection of cases; `None` where all of them were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<TierName>,
+    /// Longest time of the run, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
+    /// The expected time, from the suite alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
     #[serde(default)]
     pub strategy: Strategy,
     /// Repetitions a side: of all cases, of those that the screen selects, or up to the first look.

@@ -1,12 +1,12 @@
 //! Measuring: rounds, passes, servers and cases, the journal, and progress output.
 
+pub mod build_fetch;
 pub mod case_run;
 pub mod child_environment;
 pub mod collect;
 pub mod container_options;
 pub mod cost;
 pub mod fingerprint;
-pub mod image_fetch;
 pub mod interim_analysis;
 pub mod journal;
 pub mod kept_results;

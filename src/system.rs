@@ -1,5 +1,6 @@
 //! Input and output: files, processes, containers, git, registries, stores, GitHub and Buildkite.
 
+pub mod availability;
 pub mod bounded_body;
 pub mod bounded_log;
 pub mod buildkite_agent;
@@ -17,7 +18,6 @@ pub mod github_transport;
 pub mod guard;
 pub mod host;
 pub mod host_variables;
-pub mod image_wait;
 pub mod interrupt;
 pub mod model_folder;
 pub mod noise_store;
@@ -33,6 +33,7 @@ pub mod registry;
 pub mod regular_file;
 pub mod results_folder;
 pub mod retry_policy;
+pub mod retrying_http;
 pub mod shell;
 pub mod sink;
 pub mod step_files;
@@ -41,4 +42,9 @@ pub mod suite_files;
 pub mod suite_folder;
 pub mod terminal_width;
 pub mod uploader;
+pub mod uv;
+pub mod wheel_cache;
+pub mod wheel_environment;
+pub mod wheel_index;
+pub mod wheel_overlay;
 pub mod work_tree;

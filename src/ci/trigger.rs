@@ -21,12 +21,13 @@ pub fn decide(
     event: &Event,
     config: &TriggerConfig,
     devices: &IndexMap<DeviceName, DeviceConfig>,
+    tier_labels: &[&str],
 ) -> anyhow::Result<Trigger> {
     if event.provider == Provider::Local {
         return Ok(run("it is a local run.".to_owned()));
     }
     match event.name.as_str() {
-        "pull_request" => Ok(pull_request(event, config, devices)),
+        "pull_request" => Ok(pull_request(event, config, devices, tier_labels)),
         "pull_request_target" => refuse_pull_request_target(),
         "push" => Ok(push(event, config)),
         "schedule" => Ok(requested(event, config, "a schedule")),
@@ -43,7 +44,12 @@ pub fn narrowed(event: &Event, devices: &IndexMap<DeviceName, DeviceConfig>) -> 
     if chosen.is_empty() { devices.keys().copied().collect() } else { chosen }
 }
 
-fn pull_request(event: &Event, config: &TriggerConfig, devices: &IndexMap<DeviceName, DeviceConfig>) -> Trigger {
+fn pull_request(
+    event: &Event,
+    config: &TriggerConfig,
+    devices: &IndexMap<DeviceName, DeviceConfig>,
+    tier_labels: &[&str],
+) -> Trigger {
     let action = event.action.as_deref();
     if action == Some("closed") {
         return skip("the pull request is closed. Reopen it to run it.".to_owned());
@@ -60,7 +66,8 @@ fn pull_request(event: &Event, config: &TriggerConfig, devices: &IndexMap<Device
     }
     let changed = event.changed_label.as_deref();
     let starts = |label: &str| {
-        config.labels.iter().chain(devices.values().filter_map(|device| device.label.as_ref())).any(|l| l == label)
+        let of_devices = devices.values().filter_map(|device| device.label.as_ref());
+        config.labels.iter().chain(of_devices).any(|known| known == label) || tier_labels.contains(&label)
     };
     match (action, changed) {
         (Some("unlabeled"), _) => {
@@ -68,7 +75,7 @@ fn pull_request(event: &Event, config: &TriggerConfig, devices: &IndexMap<Device
             skip(format!("{label} was removed, which does not start a benchmark. Push a commit to run it."))
         }
         (Some("labeled"), Some(label)) if !starts(label) => skip(format!(
-            "the label `{label}` was added, which is neither a trigger label nor the label of a device. Push a commit to run it."
+            "the label `{label}` was added, which is neither a trigger label nor the label of a device or of a tier. Push a commit to run it."
         )),
         _ if present.is_empty() => run("pull requests need no label in this repository.".to_owned()),
         _ => run(format!("the pull request has {}.", names(&present))),
@@ -178,7 +185,7 @@ mod tests {
 
     fn decided(event: &Event) -> String {
         let config = Config::default();
-        let trigger = decide(event, &config.trigger, &config.devices).unwrap();
+        let trigger = decide(event, &config.trigger, &config.devices, &["perf-full"]).unwrap();
         format!("{}: {}", if trigger.run { "run" } else { "skip" }, trigger.reason)
     }
 
@@ -216,11 +223,12 @@ mod tests {
     #[test]
     fn an_unrelated_label_starts_nothing() {
         let all = ["perf-benchmarks", "ready", "perf-cpu", "bug"];
-        let unrelated =
-            "was added, which is neither a trigger label nor the label of a device. Push a commit to run it.";
+        let unrelated = "was added, which is neither a trigger label nor the label of a device or of a tier. Push a commit to run it.";
         assert_eq!(decided(&labeled(&all, "bug")), format!("skip: the label `bug` {unrelated}"));
         assert_eq!(decided(&labeled(&all, "🐛 bug")), format!("skip: the label `? bug` {unrelated}"));
-        assert!(decided(&labeled(&all, "perf-cpu")).starts_with("run: "));
+        for label in ["perf-cpu", "perf-full"] {
+            assert!(decided(&labeled(&all, label)).starts_with("run: "), "{label}");
+        }
     }
 
     #[test]
@@ -288,7 +296,7 @@ mod tests {
     fn pull_request_target_is_refused_with_an_explanation() {
         let config = Config::default();
         let event = github("pull_request_target", LABELED);
-        let error = decide(&event, &config.trigger, &config.devices).unwrap_err();
+        let error = decide(&event, &config.trigger, &config.devices, &[]).unwrap_err();
         assert_eq!(exit::of(&error), Exit::Mistake);
         assert!(error.to_string().contains("use `on: pull_request`"), "{error}");
     }
@@ -296,7 +304,7 @@ mod tests {
     #[test]
     fn a_config_without_labels_or_branches_has_grammatical_reasons() {
         let none = TriggerConfig { labels: Vec::new(), branches: Vec::new(), ..TriggerConfig::default() };
-        let decide = |event: &Event| decide(event, &none, &IndexMap::new()).unwrap();
+        let decide = |event: &Event| decide(event, &none, &IndexMap::new(), &[]).unwrap();
         let opened = github("pull_request", &LABELED.replace("\"labeled\"", "\"opened\""));
         assert_eq!(decide(&opened).reason, "pull requests need no label in this repository.");
         let reason = "`delete` events are not benchmarked. Open a pull request, or run with `--provider local`.";

@@ -159,7 +159,7 @@ impl Calibration<'_> {
             plan: &folder.plan,
             config,
             limits: timeouts.limits(budget, config),
-            image_wait: timeouts.wait.unwrap_or(config.images.wait),
+            wait: timeouts.wait.unwrap_or(config.images.wait),
             is_store_required: planning.store.is_some(),
             reproduce: plan.reproduce(&made_with(planning, timeouts, &plan.event, config, self.shell)),
             out: &out,

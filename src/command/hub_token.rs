@@ -18,7 +18,10 @@ pub fn check(plan: &Plan, environment: &Environment) -> Result<()> {
     if token.is_some_and(|token| !token.starts_with("hf_")) {
         return Err(anyhow!("HF_TOKEN is not a Hugging Face token: it must begin with `hf_`"));
     }
-    let loads = plan.sides.present().any(|(_, side)| matches!(side.target, Target::Image(_) | Target::Local(_)));
+    let loads = plan
+        .sides
+        .present()
+        .any(|(_, side)| matches!(side.target, Target::Image(_) | Target::Wheel(_) | Target::Local(_)));
     let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| environment.get(name) == Some("1"));
     let from_hub = plan.cases.iter().find(|case| !Path::new(&case.model).is_dir());
     match from_hub {

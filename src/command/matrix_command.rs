@@ -18,12 +18,15 @@ use crate::command::event_flags::{EventArgs, refresh_labels};
 use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::Trigger;
-use crate::plan::config::Config;
-use crate::plan::image::{self, Pipeline};
+use crate::plan::build::Build;
+use crate::plan::config::{CommitSides, Config};
+use crate::plan::image::Pipeline;
 use crate::plan::suite;
+use crate::plan::target::Target;
+use crate::plan::tier;
+use crate::system::availability::{Availability, Published};
 use crate::system::git::Git;
 use crate::system::github::Github;
-use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 use crate::system::store::object_key::RecordKey;
@@ -43,7 +46,8 @@ pub(super) async fn matrix(arguments: &MatrixArgs, shell: &Shell) -> Result<Exit
     if let Some(github) = &github {
         refresh_labels(&mut event, github, shell).await;
     }
-    let mut decision = trigger::decide(&event, &config.trigger, &config.devices)?;
+    let mut decision =
+        trigger::decide(&event, &config.trigger, &config.devices, &tier::labels(&config.tiers).collect::<Vec<_>>())?;
     if let (true, Consent::Refused(reason) | Consent::Unknown(reason)) =
         (decision.run, consent(&event, &ci.proposal, &config, github.as_ref()).await)
     {
@@ -137,7 +141,7 @@ fn step_template(arguments: &MatrixArgs) -> Result<StepTemplate> {
     Ok(StepTemplate { plugin: arguments.steps.plugin.clone(), options })
 }
 
-/// The jobs, each with the newest of the commits that has an image and no records. A job without such a commit is left
+/// The jobs, each with the newest of the commits that has an image, or a wheel where the config says so, and no records. A job without such a commit is left
 /// out, with a message.
 async fn unbenchmarked(
     jobs: Vec<MatrixJob>,
@@ -146,7 +150,7 @@ async fn unbenchmarked(
     config: &Config,
     shell: &Shell,
 ) -> Result<Vec<MatrixJob>> {
-    let mut images = HashMap::new();
+    let mut known = HashMap::new();
     let mut remaining = Vec::new();
     for mut job in jobs {
         let device_type = job.device_type.clone().with_context(|| {
@@ -156,14 +160,16 @@ async fn unbenchmarked(
             )
         });
         let device_type = device_type.mistake()?;
-        let registry = Registry::new(registry::PAUSE, registry::architecture(job.device), &shell.environment)?;
+        let availability = Availability::new(&config.wheels.url()?, job.device, &shell.environment)?;
         for commit in commits {
-            let image = reference(&job, commit, config)?;
-            let exists = match images.get(&image) {
+            let target = target(&job, commit, config)?;
+            // The same wheel address can stand for several devices.
+            let key = (job.device, target.to_string());
+            let exists = match known.get(&key) {
                 Some(exists) => *exists,
-                None => registry.find(&image).await? == ImageState::Present,
+                None => availability.find(&target).await? == Published::Yes,
             };
-            images.insert(image, exists);
+            known.insert(key, exists);
             if exists && !records.exist(commit, &device_type, &job.model).await? {
                 job.commit = Some(commit.clone());
                 break;
@@ -175,7 +181,10 @@ async fn unbenchmarked(
             remaining.push(job);
         } else {
             let (count, branch) = (commits.len(), &records.branch);
-            shell.say(&format!("{place}: none of the {count} newest commits of {branch} has an image and no records"));
+            let what = build(config).as_str();
+            let a = if what == "image" { "an" } else { "a" };
+            shell
+                .say(&format!("{place}: none of the {count} newest commits of {branch} has {a} {what} and no records"));
         }
     }
     Ok(remaining)
@@ -210,11 +219,16 @@ impl Records {
     }
 }
 
-/// The image of a commit of main for a job.
-fn reference(job: &MatrixJob, commit: &str, config: &Config) -> Result<String> {
+/// What the jobs measure a commit as. What this machine has says nothing of theirs: `auto` is images.
+fn build(config: &Config) -> Build {
+    if config.sides == CommitSides::Wheel { Build::Wheel } else { Build::Image }
+}
+
+/// The build of a commit of main for a job.
+fn target(job: &MatrixJob, commit: &str, config: &Config) -> Result<Target> {
     let image_suffix = config.device(job.device).image_suffix;
     let device = Device { name: job.device, device_type: String::new(), count: 1, image_suffix };
-    image::reference(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images)
+    build(config).target(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images)
 }
 
 /// At most `most` commits of a branch, newest first: from git, or from GitHub if this clone has fewer.

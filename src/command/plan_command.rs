@@ -3,29 +3,38 @@
 use anyhow::{Result, anyhow};
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use indexmap::IndexMap;
 
 use crate::command::planning_flags::Planning;
+use crate::command::prepare::{self, Prepared};
 use crate::command::shared_flags::Format;
-use crate::command::{plan_output, preflight, prepare};
+use crate::command::{plan_output, preflight};
 use crate::exit::{Classify, Exit};
-use crate::system::registry::{self, ImageState, Registry};
+use crate::plan::target::Target;
+use crate::system::availability::{Availability, Published};
 use crate::system::shell::Shell;
 
-/// Prints the plan. An image that the registry lacks is an external failure (exit 4).
+/// Prints the plan. An image that the registry lacks, or a wheel that the index lacks, is an external failure (exit 4).
 pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
-    let mut plan = prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?.plan;
-    let mut missing = Vec::new();
+    let Prepared { mut plan, config, .. } =
+        prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?;
+    let (mut missing, mut states) = (Vec::new(), IndexMap::new());
     if arguments.check_images {
-        let architecture = registry::architecture(plan.device.name);
-        let registry = Registry::new(registry::PAUSE, architecture, &shell.environment)?;
-        for reference in plan.sides.images() {
-            let state = registry.find(&reference).await?;
-            if state != ImageState::Present {
-                missing.push(reference.clone());
+        let index = config.wheels.url()?;
+        let availability = Availability::new(&index, plan.device.name, &shell.environment)?;
+        for target in plan.sides.builds() {
+            let name = match target {
+                Target::Image(reference) => reference.clone(),
+                other => other.to_string(),
+            };
+            let state = availability.find(target).await?;
+            if let Published::Missing { what, .. } = &state {
+                missing.push(format!("{what} missing: {name}"));
             }
-            plan.images.insert(reference, state.to_string());
+            states.insert(name, state.to_string());
         }
     }
+    plan.images = states;
     plan_output::print(&plan, arguments.format, shell)?;
     let mut reasons: Vec<String> = preflight::missing_data_sets(&plan).into_iter().map(|(_, reason)| reason).collect();
     reasons.dedup();
@@ -33,7 +42,7 @@ pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
     if missing.is_empty() {
         return Ok(Exit::Done);
     }
-    Err(anyhow!("image missing: {}: `run` waits for it, as long as --wait allows", missing.join(", "))).world()
+    Err(anyhow!("{}: `run` waits for it, as long as --wait allows", missing.join(", "))).world()
 }
 
 /// `vllm-perf plan`.
@@ -47,7 +56,7 @@ pub struct PlanArgs {
     /// text or json
     #[arg(long, env = "VLLM_PERF_FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
     pub format: Format,
-    /// Check that the images exist in the registry
+    /// Check that the images exist in the registry, and the wheels in the index
     #[arg(long, env = "VLLM_PERF_CHECK_IMAGES", value_parser = BoolishValueParser::new())]
     pub check_images: bool,
     /// Ask GitHub's API for the current labels (needs GITHUB_TOKEN)

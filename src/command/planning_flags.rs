@@ -9,6 +9,8 @@ use vllm_verdict::strategy::Strategy;
 
 use crate::command::event_flags::EventArgs;
 use crate::command::shared_flags::{DeviceArgs, limit};
+use crate::plan::config::CommitSides;
+use crate::plan::tier::TierName;
 
 /// Flags of every command that makes a plan, in the order of `--help`.
 #[derive(Debug, Args)]
@@ -54,9 +56,19 @@ pub struct SideArgs {
     /// Base: a full commit, a branch, a target, results:DIR (output folder of an earlier run), or `none`
     #[arg(long, env = "VLLM_PERF_BASE", value_name = "SIDE")]
     pub base: Option<String>,
-    /// Head: a full commit, or image:REF, local[:PATH], remote:URL, sim[:key=value,...]
+    /// Head: a full commit, or image:REF, wheel:COMMIT, local[:PATH], remote:URL, sim[:key=value,...]
     #[arg(long, env = "VLLM_PERF_HEAD", value_name = "SIDE")]
     pub head: Option<String>,
+    /// What a commit is measured as, in place of the config's: auto, image or wheel
+    #[arg(
+        hide_short_help = true,
+        long,
+        env = "VLLM_PERF_SIDES",
+        value_enum,
+        value_name = "KIND",
+        hide_possible_values = true
+    )]
+    pub sides: Option<CommitSides>,
     /// Arguments appended to base's server command
     #[arg(
         hide_short_help = true,
@@ -86,6 +98,9 @@ pub struct RunsArgs {
     /// Repetitions per side, interleaved; sequential: at most (number, 1 to 10; default: 5, sequential: 10)
     #[arg(long, env = "VLLM_PERF_PAIRS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
     pub pairs: Option<u32>,
+    /// Part of the suite, and its time: pr or full (default: by the event)
+    #[arg(long, env = "VLLM_PERF_TIER", value_enum, value_name = "TIER", hide_possible_values = true)]
+    pub tier: Option<TierName>,
     /// Start no further pair that would end after this time (45s, 90m, 2h)
     #[arg(long, env = "VLLM_PERF_BUDGET", value_name = "TIME", value_parser = limit)]
     pub budget: Option<Duration>,

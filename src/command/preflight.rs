@@ -14,6 +14,7 @@ use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::side::Side;
 use vllm_verdict::v1::Skipped;
 
+use crate::ci::event::is_proposal;
 use crate::environment::{Environment, NOT_UTF8};
 use crate::exit::Classify;
 use crate::plan::Plan;
@@ -21,7 +22,11 @@ use crate::plan::suite::Case;
 use crate::plan::suite::client_flags::{is_flag, values};
 use crate::plan::suite::data_set_file::data_set_file;
 use crate::plan::target::Target;
+use crate::plan::wheel::Wheel;
+use crate::plan::wheel_name::WheelName;
+use crate::run::build_fetch;
 use crate::system::shell::Shell;
+use crate::system::wheel_cache::WheelCache;
 use crate::system::{docker, program_path, regular_file};
 
 /// Least free space of the output folder's disk, in bytes: about the size of a large suite's plan, which is written first.
@@ -61,14 +66,38 @@ pub async fn check(plan: &Plan, out: &Path, shell: &Shell) -> Result<()> {
                     format!("--{}: `{name}` is measured by `vllm bench serve` on this machine", side.as_str())
                 })
                 .mistake()?,
+            (Target::Wheel(wheel), _) => self::wheel(side, wheel, plan, shell).await?,
             (Target::Image(_), _) => engine(side, path, environment).await.mistake()?,
             (Target::Remote(_) | Target::Sim(_), _) => {}
         }
     }
-    let is_here = |target: &Target| matches!(target, Target::Local(_));
+    let is_here = |target: &Target| matches!(target, Target::Local(_) | Target::Wheel(_));
     if plan.sides.present().any(|(_, side)| is_here(&side.target)) {
         models(plan).mistake()?;
     }
+    Ok(())
+}
+
+/// Checks that a wheel can be installed here, and its checkout put over it.
+async fn wheel(side: Side, wheel: &Wheel, plan: &Plan, shell: &Shell) -> Result<()> {
+    let flag = || format!("--{} wheel:{wheel}", side.as_str());
+    if let Wheel::File(path) = wheel {
+        wheel_file(path).with_context(flag).mistake()?;
+    }
+    wheel.folder(plan.device.name).with_context(flag).mistake()?;
+    WheelCache::of(&shell.environment)?;
+    // Only the checkout of a pull request has to be of its head.
+    let head = plan.event.head_sha.as_deref().filter(|_| is_proposal(&plan.event) && side == Side::Head);
+    build_fetch::check_checkout(wheel, head, plan.device.name, shell).await.with_context(flag)
+}
+
+/// Checks that a wheel is there and that this machine can run it.
+fn wheel_file(path: &Path) -> Result<()> {
+    ensure!(path.is_file(), "there is no file `{}`", path.display());
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let name: WheelName = file.parse()?;
+    let here = std::env::consts::ARCH;
+    ensure!(name.fits(here), "the wheel is for {}, and this machine is Linux on {here}", name.platform());
     Ok(())
 }
 
@@ -181,7 +210,8 @@ pub fn leave_out_data_sets(plan: &mut Plan) -> Result<()> {
 /// The cases whose data sets are read on this machine and are not there, each with the reason. What a container reads may
 /// be in its image.
 pub fn missing_data_sets(plan: &Plan) -> Vec<(String, String)> {
-    let runs_here = plan.sides.present().any(|(_, side)| matches!(side.target, Target::Local(_) | Target::Remote(_)));
+    let is_here = |target: &Target| matches!(target, Target::Wheel(_) | Target::Local(_) | Target::Remote(_));
+    let runs_here = plan.sides.present().any(|(_, side)| is_here(&side.target));
     let reads_here = |case: &&Case| case.measured_by == MeasuredBy::Native || runs_here;
     let missing = |case: &Case| {
         let file = data_set_file(case).filter(|file| !file.is_file())?;

@@ -1,8 +1,8 @@
 //! From flags and the environment to a plan, for every command that makes one.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use regex::Regex;
 use vllm_verdict::side::Side;
-use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::{Device, Event, Provider, Skipped};
 
 use crate::ci::event::{CiRun, is_proposal};
@@ -11,14 +11,15 @@ use crate::command::consent::{Consent, consent};
 use crate::command::event_flags::refresh_labels;
 use crate::command::planning_flags::{Planning, SideArgs};
 use crate::command::shared_flags::DeviceArgs;
-use crate::command::{base_commit, base_settings, client_choice, identity_flags};
+use crate::command::{base_commit, base_settings, build_choice, client_choice, identity_flags};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::base::{Base, NamedSide};
 use crate::plan::concurrency_search::Search;
 use crate::plan::config::Config;
-use crate::plan::make_plan::{self, Inputs, SideInputs};
+use crate::plan::make_plan::{self, Arrangement, Inputs, SideInputs};
 use crate::plan::suite::{self, Case, Selection};
+use crate::plan::tier::{self, Tier, TierName};
 use crate::plan::{Plan, Trigger, device};
 use crate::publish;
 use crate::system::git::Git;
@@ -45,23 +46,17 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     let environment = &shell.environment;
     identity_flags::check_variables(environment)?;
     let (base, head) = named_sides(&planning.sides, environment);
-    let (mut event, ci) = planning.event.read(&planning.labels, environment).await?;
-    event.configuration = configuration(planning, &event, &ci, environment);
-    let github = planning.event.github(&ci, environment)?;
-    let (config, mut notices) = settings(planning, &event, github.as_ref(), environment).await?;
-    if let (true, Some(github)) = (fetch_labels, &github) {
-        refresh_labels(&mut event, github, shell).await;
-    }
-    let (mut trigger, device) = decide(&event, &planning.device, &config, environment).await?;
-    if trigger.run {
-        let consent = consent(&event, &ci.proposal, &config, github.as_ref()).await;
-        notices.extend(apply(consent, head.as_deref(), &mut trigger));
-    }
+    let decided = decided(planning, fetch_labels, head.as_deref(), shell).await?;
+    let Decided { event, ci, github, config, trigger, device, notices } = decided;
+    let tier = planning.runs.tier.or_else(|| TierName::of(&event, &config.tiers));
+    let tier = tier.map(|name| name.tier(&config.tiers, config.strategy));
     let (cases, skipped) = match trigger.run {
         true => {
             let remote = [&base, &head].into_iter().flatten().any(|text| text.starts_with("remote:"));
             let allowed = SuiteFiles::of_event(&event, &config.suite, &config.allowed_folders, environment)?;
-            cases(planning.only.as_deref(), remote, &config, &device, &allowed, environment)?
+            let only = planning.only.as_deref();
+            let of_tier = tier.as_ref().and_then(|tier| tier.only.as_deref());
+            cases((only, of_tier), remote, &config, &device, &allowed, environment)?
         }
         false => Default::default(),
     };
@@ -76,7 +71,12 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         (&Git::new(environment), github.as_ref()),
     )
     .await?;
-    let strategy = planning.runs.strategy.or(of_comparison(&config, base.as_ref()));
+    let named = (base.as_ref(), head.as_ref());
+    let build = match trigger.run {
+        true => build_choice::choose(planning.sides.sides, &config, named, &event, environment).await,
+        false => None,
+    };
+    let runs = arrangement(planning, tier.as_ref(), &config, base.as_ref(), ci.number);
     let mut plan = make_plan::make(Inputs {
         event,
         trigger,
@@ -84,6 +84,7 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         images: &config.images,
         sides: SideInputs {
             base,
+            build,
             head,
             base_server_args: planning.sides.base_server_args.as_deref(),
             head_server_args: planning.sides.head_server_args.as_deref(),
@@ -91,20 +92,65 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         cases,
         skipped,
         search: Search::read(environment)?,
-        strategy,
-        pairs: planning.runs.pairs,
-        seed: planning.runs.seed,
-        run: ci.number,
+        runs,
     })?;
-    notices.iter().for_each(|notice| shell.say(notice));
     plan.notices.splice(0..0, notices);
+    plan.notices.iter().for_each(|notice| shell.say(notice));
     client_choice::choose(&mut plan, planning.client, environment).mistake()?;
     Ok(Prepared { plan, config, ci })
 }
 
-/// The config's strategy, which is for comparisons: a run without base ignores it.
-fn of_comparison(config: &Config, base: Option<&Base>) -> Option<Strategy> {
-    config.strategy.filter(|_| base.is_none_or(Base::runs))
+/// What is decided before the suite is read.
+struct Decided {
+    event: Event,
+    ci: CiRun,
+    github: Option<Github>,
+    config: Config,
+    trigger: Trigger,
+    device: Device,
+    /// For the report.
+    notices: Vec<String>,
+}
+
+/// The event, the settings, and whether and where it is benchmarked.
+async fn decided(planning: &Planning, fetch_labels: bool, head: Option<&str>, shell: &Shell) -> Result<Decided> {
+    let environment = &shell.environment;
+    let (mut event, ci) = planning.event.read(&planning.labels, environment).await?;
+    event.configuration = configuration(planning, &event, &ci, environment);
+    let github = planning.event.github(&ci, environment)?;
+    let (config, mut notices) = settings(planning, &event, github.as_ref(), environment).await?;
+    if let (true, Some(github)) = (fetch_labels, &github) {
+        refresh_labels(&mut event, github, shell).await;
+    }
+    let (mut trigger, device) = decide(&event, &planning.device, &config, environment).await?;
+    if trigger.run {
+        let consent = consent(&event, &ci.proposal, &config, github.as_ref()).await;
+        notices.extend(apply(consent, head, &mut trigger));
+    }
+    Ok(Decided { event, ci, github, config, trigger, device, notices })
+}
+
+/// How the runs are arranged: by the flags, the tier and the config.
+fn arrangement(
+    planning: &Planning,
+    tier: Option<&Tier>,
+    config: &Config,
+    base: Option<&Base>,
+    run: Option<u64>,
+) -> Arrangement {
+    let flags = &planning.runs;
+    // A strategy of the config is for comparisons: a run without base ignores it.
+    let of_config = tier.map_or(config.strategy, |tier| tier.strategy).filter(|_| base.is_none_or(Base::runs));
+    Arrangement {
+        tier: tier.map(|tier| tier.name),
+        budget: flags.budget.or(tier.and_then(|tier| tier.budget)),
+        // A time limit alone ends a run, and selects nothing.
+        is_fitted: tier.is_some_and(|tier| tier.budget.is_some()),
+        strategy: flags.strategy.or(of_config),
+        pairs: flags.pairs.or(tier.and_then(|tier| tier.pairs)),
+        seed: flags.seed,
+        run,
+    }
 }
 
 /// The texts of `--base` and `--head`. Upstream's `REMOTE_HOST` and `REMOTE_PORT` are a running head that is compared with
@@ -187,7 +233,8 @@ async fn decide(
     config: &Config,
     environment: &Environment,
 ) -> Result<(Trigger, Device)> {
-    let mut trigger = trigger::decide(event, &config.trigger, &config.devices)?;
+    let starting: Vec<&str> = tier::labels(&config.tiers).collect();
+    let mut trigger = trigger::decide(event, &config.trigger, &config.devices, &starting)?;
     let device = device(flags, config, trigger.run, environment).await?;
     let wanted = trigger::narrowed(event, &config.devices);
     if trigger.run && !wanted.is_empty() && !wanted.contains(&device.name) && event.provider != Provider::Local {
@@ -212,7 +259,7 @@ async fn device(flags: &DeviceArgs, config: &Config, runs: bool, environment: &E
 /// The cases to measure, and what is left out. `remote`: a side is a server on another machine. `allowed`: where their files
 /// may lie.
 fn cases(
-    only: Option<&str>,
+    (only, of_tier): (Option<&str>, Option<&str>),
     remote: bool,
     config: &Config,
     device: &Device,
@@ -224,6 +271,10 @@ fn cases(
     selection.remote |= remote;
     let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
     skipped.extend(left_out);
+    if let Some(pattern) = of_tier.map(Regex::new).transpose().context("`only` of the tier").mistake()? {
+        let others = cases.extract_if(.., |case| !pattern.is_match(&case.name));
+        skipped.extend(others.map(|case| Skipped::new(case.name, format!("does not match `{pattern}` of the tier"))));
+    }
     let file_of =
         |case: &Case| files.iter().find(|file| file.kind == case.kind).map_or("", |file| &file.path).to_owned();
     allowed.leave_out(&mut cases, &mut skipped, selection.remote, file_of);

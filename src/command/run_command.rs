@@ -13,12 +13,13 @@ use crate::command::planning_flags::Planning;
 use crate::command::reproduction::made_with;
 use crate::command::run_flags::Timeouts;
 use crate::command::shared_flags::Format;
+use crate::duration;
 use crate::exit::{Classify, Exit};
 use crate::report::markdown;
 use crate::run::measure::Measure;
 use crate::run::run_folder::{self, RunFolder};
+use crate::system::availability::NotPublished;
 use crate::system::exchange;
-use crate::system::image_wait::ImageMissing;
 use crate::system::interrupt::until_signal;
 use crate::system::output::OutputFolder;
 use crate::system::process::{Processes, left_behind};
@@ -82,8 +83,8 @@ async fn work(arguments: &RunArgs, processes: &Processes, underway: &mut Underwa
     hub_token::check(&prepared.plan, &shell.environment).mistake()?;
     if !arguments.resume {
         let github = arguments.planning.event.github(&prepared.ci, &shell.environment)?;
-        let images = &prepared.config.images;
-        base_fallback::fall_back(&mut prepared.plan, arguments.base_fallback, images, github.as_ref(), shell).await?;
+        let config = &prepared.config;
+        base_fallback::fall_back(&mut prepared.plan, arguments.base_fallback, config, github.as_ref(), shell).await?;
     }
     measure(arguments, prepared, processes, underway, shell).await
 }
@@ -108,8 +109,8 @@ async fn measure(
     let measure = Measure {
         plan,
         config: &config,
-        limits: timeouts.limits(planning.runs.budget, &config),
-        image_wait: timeouts.wait.unwrap_or(config.images.wait),
+        limits: timeouts.limits(plan.budget.map(duration::of_seconds), &config),
+        wait: timeouts.wait.unwrap_or(config.images.wait),
         is_store_required: planning.store.is_some(),
         reproduce: plan.reproduce(&made_with(planning, timeouts, &plan.event, &config, shell)),
         out,
@@ -118,8 +119,8 @@ async fn measure(
         shell,
     };
     let measured = measure.run(journal).await.inspect_err(|error| {
-        // There is no report: without this the author of a pull request would not see that there was no image.
-        if let (Some(missing), Some(path)) = (error.downcast_ref::<ImageMissing>(), &ci.step_summary)
+        // There is no report: without this the author of a pull request would not see that there was no build.
+        if let (Some(missing), Some(path)) = (error.downcast_ref::<NotPublished>(), &ci.step_summary)
             && let Err(error) = step_files::append_summary(path, &markdown::skipped(&missing.to_string()))
         {
             shell.say(&format!("{error:#}"));
@@ -164,7 +165,7 @@ pub struct RunArgs {
     /// Resume an interrupted run in the same output folder
     #[arg(long, env = "VLLM_PERF_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
-    /// Where base's image is missing, take one of so many commits before it (number, 0 to 99)
+    /// Where base's image or wheel is missing, take one of so many commits before it (number, 0 to 99)
     #[arg(hide_short_help = true, long, env = "VLLM_PERF_BASE_FALLBACK", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=99))]
     pub base_fallback: u32,
     /// Time limits.

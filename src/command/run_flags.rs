@@ -22,7 +22,7 @@ pub struct Timeouts {
     /// How long one case may take (90s, 60m)
     #[arg(long, env = "VLLM_PERF_CASE_TIMEOUT", value_name = "TIME", default_value = "60m", value_parser = limit)]
     pub case_timeout: Duration,
-    /// How long to wait for an image that does not exist yet, in place of the config's (0s, 90m)
+    /// How long to wait for an image or a wheel that does not exist yet, in place of the config's (0s, 90m)
     #[arg(long, env = "VLLM_PERF_WAIT", value_name = "TIME", value_parser = span)]
     pub wait: Option<Duration>,
 }

@@ -71,17 +71,22 @@ impl NamedSide {
         read().mistake()
     }
 
-    /// The commit, where the user named one.
+    /// The commit, where the user named one, alone or as a wheel.
     pub fn commit(&self) -> Option<&Commit> {
         match self {
             Self::Commit(commit) => Some(commit),
+            Self::Target(Target::Wheel(wheel)) => wheel.commit(),
             Self::Target(_) => None,
         }
     }
 
-    /// Whether no image is measured, so that no commit is known to compare it with.
+    /// Whether no build of a known commit is measured, so that no commit is known to compare it with.
     pub fn is_without_commit(&self) -> bool {
-        matches!(self, Self::Target(Target::Local(_) | Target::Remote(_) | Target::Sim(_)))
+        match self {
+            Self::Commit(_) => false,
+            Self::Target(Target::Wheel(wheel)) => wheel.commit().is_none(),
+            Self::Target(target) => !matches!(target, Target::Image(_)),
+        }
     }
 }
 
@@ -137,7 +142,7 @@ mod tests {
         insta::assert_snapshot!(errors.join("\n"), @"
         --head none: head is what is measured; only --base may be `none`
         cannot use --base 1da94e6: images are tagged by full hashes in lower case: pass all 40 digits (git rev-parse 1da94e6)
-        cannot use --base docker:x: `docker:x` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]; did you mean `image:x`?
+        cannot use --base docker:x: `docker:x` is not a target: expected image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim[:key=value,...]; did you mean `image:x`?
         cannot use --base image:A B: `A B` is not an image reference: expected [HOST/]REPOSITORY[:TAG][@sha256:DIGEST]
         ");
     }

@@ -12,17 +12,21 @@ pub mod records_config;
 mod scalar;
 mod section;
 pub mod settings_table;
+pub mod sides_config;
+pub mod tiers_config;
 pub mod trigger_config;
 mod value_kinds;
 mod verdict_keys;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use url::Url;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::DeviceName;
 
+use crate::duration;
 use device_config::DEVICE;
 use scalar::{SHARE, Scalar, Schema, one_of, valid};
 use section::{Keys, Section, Walk};
@@ -36,18 +40,24 @@ pub use images_config::ImagesConfig;
 pub use matrix_config::{MatrixConfig, Sizes};
 pub use records_config::RecordsConfig;
 pub use settings_table::{Setting, Source, settings};
+pub use sides_config::{CommitSides, WheelsConfig};
+pub use tiers_config::{TierConfig, TiersConfig};
 pub use trigger_config::{Forks, TriggerConfig};
 pub use vllm_verdict::criteria::{CasePattern, MinEffect, Primary, VerdictConfig};
 
 /// All settings of the config file.
+// 15 fields: the top-level keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub trigger: TriggerConfig,
     pub devices: IndexMap<DeviceName, DeviceConfig>,
     pub images: ImagesConfig,
+    pub sides: CommitSides,
+    pub wheels: WheelsConfig,
     pub container: ContainerConfig,
     pub suite: PathBuf,
     pub allowed_folders: Vec<PathBuf>,
+    pub tiers: TiersConfig,
     pub strategy: Option<Strategy>,
     pub environment: EnvironmentConfig,
     pub verdict: VerdictConfig,
@@ -75,9 +85,12 @@ impl Default for Config {
             trigger: TriggerConfig::default(),
             devices: devices.into_iter().map(|name| (name, DeviceConfig::of(name))).collect(),
             images: ImagesConfig::default(),
+            sides: CommitSides::default(),
+            wheels: WheelsConfig::default(),
             container: ContainerConfig::default(),
             suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
             allowed_folders: Vec::new(),
+            tiers: TiersConfig::default(),
             strategy: None,
             environment: EnvironmentConfig::default(),
             verdict: VerdictConfig::default(),
@@ -110,6 +123,13 @@ impl Section for Config {
             },
         );
         walk.section("images", "Repositories of images, without tags.", &mut self.images);
+        walk.key(
+            "sides",
+            "What a commit that is named alone is measured as: `image`, `wheel`, or `auto`: images where a container engine answers, else wheels.",
+            &mut self.sides,
+            sides_config::COMMIT_SIDES,
+        );
+        walk.section("wheels", "Where the wheels of commits and releases are.", &mut self.wheels);
         walk.section("container", "What a container may use of this machine.", &mut self.container);
         walk.key("suite", "Folder of the test files.", &mut self.suite, FOLDER);
         walk.key(
@@ -118,6 +138,7 @@ impl Section for Config {
             &mut self.allowed_folders,
             ListOf { of: FOLDER, item: None },
         );
+        walk.section("tiers", "What pull requests and main measure, in which time.", &mut self.tiers);
         walk.key(
             "strategy",
             "How the runs are arranged; by default `paired`, or `single` without a base.",
@@ -167,6 +188,18 @@ const FOLDER: Scalar<PathBuf> = Scalar {
         valid(folder, text, "a folder: expected a path").map(PathBuf::from)
     },
     show: |folder| folder.display().to_string(),
+};
+
+/// A time above 0.
+const DURATION: Scalar<Duration> = Scalar {
+    expecting: "a duration such as `45m`",
+    numbers: false,
+    schema: Schema::Pattern(r"^\s*([0-9.]+\s*(h|m|min|s|ms)\s*)+$"),
+    read: |text| match duration::parse(text)? {
+        Duration::ZERO => Err(scalar::not(text, "a time above 0, such as `45m`")),
+        limit => Ok(limit),
+    },
+    show: |limit| duration::setting(*limit),
 };
 
 const STRATEGY: Scalar<Strategy> = Scalar {

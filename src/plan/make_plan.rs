@@ -1,5 +1,8 @@
 //! Joins everything that was decided into a plan, and checks it.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use anyhow::{Context, anyhow, ensure};
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
@@ -12,11 +15,15 @@ use crate::escape;
 use crate::exit::Classify;
 use crate::names::Commit;
 use crate::plan::base::{Base, NamedSide};
+use crate::plan::build::{Build, ChosenBuild};
 use crate::plan::concurrency_search::Search;
 use crate::plan::config::ImagesConfig;
+use crate::plan::estimate::Estimates;
 use crate::plan::image::{self, Pipeline};
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
+use crate::plan::tier::{self, TierName};
+use crate::plan::wheel::Wheel;
 use crate::plan::{Plan, SCHEMA, SidePlan, Sides, Trigger};
 
 /// Everything that a plan is made of.
@@ -33,6 +40,17 @@ pub struct Inputs<'a> {
     /// What it left out.
     pub skipped: Vec<Skipped>,
     pub search: Option<Search>,
+    pub runs: Arrangement,
+}
+
+/// How the runs are arranged.
+#[derive(Debug, Clone, Default)]
+pub struct Arrangement {
+    pub tier: Option<TierName>,
+    /// Longest time of the run. Cases that are not expected to fit are left out.
+    pub budget: Option<Duration>,
+    /// Whether the cases are selected by the budget, as a tier does. Without, it only ends the run.
+    pub is_fitted: bool,
     /// By default `paired`, or `single` without a base that runs.
     pub strategy: Option<Strategy>,
     /// Repetitions a side; by default 5, or 10 where the run may end earlier.
@@ -48,6 +66,8 @@ pub struct Inputs<'a> {
 pub struct SideInputs<'a> {
     /// `None`: neither the user nor the event names one.
     pub base: Option<Base>,
+    /// What commits are measured as, where a side is named by its commit.
+    pub build: Option<ChosenBuild>,
     /// `None`: the event's commit. The image of a commit is looked for where the event's is: for a pull request in the
     /// pull requests' repository, else in main's.
     pub head: Option<NamedSide>,
@@ -73,8 +93,20 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         check(&inputs, &sides)?;
     }
     let default = if sides.base.is_some() { Strategy::Paired } else { Strategy::Single };
-    let strategy = inputs.strategy.unwrap_or(default);
-    let seed = inputs.seed.unwrap_or_else(|| seed(&sides, &inputs.event, inputs.run));
+    let strategy = inputs.runs.strategy.unwrap_or(default);
+    let seed = inputs.runs.seed.unwrap_or_else(|| seed(&sides, &inputs.event, inputs.runs.run));
+    let pairs = inputs.runs.pairs.unwrap_or_else(|| strategy.default_pairs());
+    let instant = sides.present().map(|(_, side)| side.target.is_instant()).collect();
+    let estimates = Estimates::new(instant, strategy, pairs);
+    let Inputs { mut cases, mut skipped, .. } = inputs;
+    let mut notices = Vec::new();
+    let Arrangement { tier, budget, .. } = inputs.runs;
+    if let Some(budget) = budget.filter(|_| inputs.runs.is_fitted) {
+        let left_out = tier::fit(&mut cases, budget, tier, &estimates);
+        notices.extend(tier::sentence(left_out.len(), tier, budget));
+        skipped.extend(left_out);
+    }
+    let expected = estimates.expected(&cases, budget.map(|budget| budget.as_secs_f64()));
     let recorded_base = match inputs.sides.base {
         Some(Base::Recorded(folder)) => Some(folder),
         _ => None,
@@ -87,13 +119,17 @@ fn join(inputs: Inputs<'_>) -> anyhow::Result<Plan> {
         device: inputs.device,
         sides,
         recorded_base,
+        build_reason: inputs.sides.build.map(|chosen| chosen.reason),
         fallback: None,
-        notices: Vec::new(),
+        notices,
         images: IndexMap::new(),
-        cases: inputs.cases,
-        skipped: inputs.skipped,
+        expected: (!cases.is_empty()).then_some(expected),
+        cases,
+        skipped,
+        tier,
+        budget: budget.map(|budget| budget.as_secs_f64()),
         search: inputs.search,
-        pairs: inputs.pairs.unwrap_or_else(|| strategy.default_pairs()),
+        pairs,
         seed,
     })
 }
@@ -113,10 +149,10 @@ fn seed(sides: &Sides, event: &Event, run: Option<u64>) -> u64 {
 fn check(inputs: &Inputs<'_>, sides: &Sides) -> anyhow::Result<()> {
     ensure!(sides.head.is_some(), missing(Side::Head, inputs.event.provider));
     ensure!(inputs.sides.base.is_some(), missing(Side::Base, inputs.event.provider));
-    ensure!(inputs.pairs != Some(0), "--pairs 0: at least 1 is needed");
-    let strategy = inputs.strategy.unwrap_or_default();
+    ensure!(inputs.runs.pairs != Some(0), "--pairs 0: at least 1 is needed");
+    let strategy = inputs.runs.strategy.unwrap_or_default();
     ensure!(
-        strategy == Strategy::Single || inputs.strategy.is_none() || sides.base.is_some(),
+        strategy == Strategy::Single || inputs.runs.strategy.is_none() || sides.base.is_some(),
         "--strategy {} needs two sides that run, and no base does: name another --base, or leave the strategy out",
         strategy.as_str()
     );
@@ -128,7 +164,7 @@ fn check(inputs: &Inputs<'_>, sides: &Sides) -> anyhow::Result<()> {
 
 fn missing(side: Side, provider: Provider) -> String {
     let flag = side.as_str();
-    let targets = "a commit, image:REF, local[:PATH], remote:URL or sim";
+    let targets = "a commit, image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim";
     match (side, provider) {
         (Side::Head, Provider::Local) => format!("--{flag} is missing: a local run needs {targets}"),
         (Side::Base, Provider::Local) => format!("--{flag} is missing: a local run needs {targets}, or `none`"),
@@ -158,35 +194,42 @@ fn no_case(skipped: &[Skipped]) -> anyhow::Error {
     }
 }
 
-/// The sides. The commit of an image is the one in its tag; that of any other head is the event's; that of any other base
+/// The sides. The commit of an image is the one in its tag, and that of a wheel its own; that of any other head is the event's; that of any other base
 /// is not known.
 fn sides(inputs: &Inputs<'_>) -> anyhow::Result<Sides> {
     let Inputs { event, device, images, sides: named, .. } = inputs;
     let pull_request = event.pull_request.is_some() || event.name.starts_with("pull_request");
     let head_pipeline = if pull_request { Pipeline::PullRequest } else { Pipeline::Main };
-    let of_image = |side: Side, commit: &Commit, pipeline| -> anyhow::Result<_> {
-        let reference = image::reference(device, commit, pipeline, images)
-            .with_context(|| format!("cannot plan {}", side.as_str()))?;
-        Ok(Some((Target::Image(reference), Some(commit.to_string()))))
+    let build = named.build.as_ref().map(|chosen| chosen.build).unwrap_or_default();
+    let of_commit = |side: Side, commit: &Commit, pipeline| -> anyhow::Result<_> {
+        let target = build.target(device, commit, pipeline, images);
+        Ok(Some((target.with_context(|| format!("cannot plan {}", side.as_str()))?, Some(commit.to_string()))))
     };
     let of_target = |target: &Target, other: Option<&str>| {
         let commit = match target {
             Target::Image(reference) => image::commit_of(reference),
+            Target::Wheel(wheel) => wheel.commit().map(Commit::as_str),
             _ => other,
         };
         Some((target.clone(), commit.map(str::to_owned)))
     };
     let base = match &named.base {
-        Some(Base::Commit(commit)) => of_image(Side::Base, commit, Pipeline::Main)?,
+        Some(Base::Commit(commit)) => of_commit(Side::Base, commit, Pipeline::Main)?,
         Some(Base::Target(target)) => of_target(target, None),
         Some(Base::None | Base::Recorded(_)) | None => None,
     };
     let head = match (&named.head, event.head_sha.as_deref()) {
-        (Some(NamedSide::Commit(commit)), _) => of_image(Side::Head, commit, head_pipeline)?,
+        (Some(NamedSide::Commit(commit)), _) => of_commit(Side::Head, commit, head_pipeline)?,
         (Some(NamedSide::Target(target)), event_commit) => of_target(target, event_commit),
         (None, Some(commit)) => {
-            let commit = commit.parse().context("cannot plan head")?;
-            of_image(Side::Head, &commit, head_pipeline)?
+            let commit: Commit = commit.parse().context("cannot plan head")?;
+            match (&named.base, build) {
+                // There are wheels of main alone.
+                (Some(Base::Commit(base)), Build::Wheel) if pull_request => {
+                    Some((over(base), Some(commit.to_string())))
+                }
+                _ => of_commit(Side::Head, &commit, head_pipeline)?,
+            }
         }
         (None, None) => None,
     };
@@ -194,6 +237,11 @@ fn sides(inputs: &Inputs<'_>) -> anyhow::Result<Sides> {
         base: with_server_args(Side::Base, base, named.base_server_args)?,
         head: with_server_args(Side::Head, head, named.head_server_args)?,
     })
+}
+
+/// The wheel of a commit of main with the Python files of the current folder over it.
+fn over(base: &Commit) -> Target {
+    Target::Wheel(Wheel::Commit { commit: base.clone(), variant: None, checkout: Some(PathBuf::from(".")) })
 }
 
 fn with_server_args(
@@ -297,10 +345,7 @@ mod tests {
             ],
             skipped: vec![Skipped::new("startup", "no file `startup-tests-cpu.json`")],
             search: None,
-            strategy: None,
-            pairs: None,
-            seed: Some(1),
-            run: None,
+            runs: Arrangement { seed: Some(1), ..Arrangement::default() },
         }
     }
 
@@ -346,8 +391,8 @@ mod tests {
         given.sides = SideInputs {
             base: base(&format!("image:localhost:5000/vllm:{BASE}-cpu")),
             head: head("sim:itl=10ms"),
-            base_server_args: None,
             head_server_args: Some("--max-num-seqs 4 --x 'a b'"),
+            ..SideInputs::default()
         };
         let sides = make(given).unwrap().sides;
         assert_eq!(sides.base.unwrap().commit.as_deref(), Some(BASE));
@@ -360,7 +405,7 @@ mod tests {
     fn a_side_that_is_not_named_is_an_error() {
         let images = images();
         let with = |base, head, head_server_args| Inputs {
-            sides: SideInputs { base, head, base_server_args: None, head_server_args },
+            sides: SideInputs { base, head, head_server_args, ..SideInputs::default() },
             ..inputs(Provider::Local, &images)
         };
         let alone = || with(base("none"), head("local"), None);
@@ -372,14 +417,14 @@ mod tests {
             mistake(with(base("none"), head("remote:http://h:1"), Some("--a"))),
             mistake(Inputs { sides: SideInputs::default(), ..inputs(Provider::Github, &images) }),
             mistake(Inputs { cases: Vec::new(), ..alone() }),
-            mistake(Inputs { pairs: Some(0), ..alone() }),
+            mistake(Inputs { runs: Arrangement { pairs: Some(0), ..Arrangement::default() }, ..alone() }),
         ];
         insta::assert_snapshot!(errors.join("\n"), @"
-        --head is missing: a local run needs a commit, image:REF, local[:PATH], remote:URL or sim
-        --base is missing: a local run needs a commit, image:REF, local[:PATH], remote:URL or sim, or `none`
+        --head is missing: a local run needs a commit, image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim
+        --base is missing: a local run needs a commit, image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim, or `none`
         cannot split --head-server-args `'a` into words: missing closing quote
         --head-server-args cannot reach `remote:http://h:1/`: that server runs already
-        the commit to measure against is not known: fetch the history (`fetch-depth: 0`), or pass --base (a commit, image:REF, local[:PATH], remote:URL or sim, or `none`)
+        the commit to measure against is not known: fetch the history (`fetch-depth: 0`), or pass --base (a commit, image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim, or `none`)
         no case to measure: left out were startup (no file `startup-tests-cpu.json`)
         --pairs 0: at least 1 is needed
         ");
@@ -510,6 +555,10 @@ mod tests {
               "reason": "no file `startup-tests-cpu.json`"
             }
           ],
+          "expected": {
+            "least": 12160.0,
+            "most": 12160.0
+          },
           "strategy": "paired",
           "pairs": 5,
           "seed": 1
@@ -530,6 +579,7 @@ mod tests {
         head      image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:1da94e673c257373280026f75ceb4effac80e892-cpu
                   server with --max-num-seqs 4
         runs      5 interleaved pairs, seed 1
+        time      about 3 h 23 min (6.8 NUMA node hours), from the suite alone
         cases     4 cases on 2 servers: 3 measured by the native client, 1 by vllm bench
 
         server 1 of 2, 2 cases

@@ -7,8 +7,10 @@ use vllm_verdict::looks;
 use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::Event;
 
+use crate::duration;
 use crate::escape;
 use crate::plan::concurrency_search::Search;
+use crate::plan::estimate::Expected;
 use crate::plan::suite::{Case, Command};
 use crate::plan::{Plan, SidePlan};
 
@@ -54,8 +56,14 @@ fn write_sides(out: &mut String, plan: &Plan) -> fmt::Result {
         None => writeln!(out, "base      {}", side(plan.sides.base.as_ref()))?,
     }
     writeln!(out, "head      {}", side(plan.sides.head.as_ref()))?;
+    if let Some(reason) = &plan.build_reason {
+        writeln!(out, "          {reason}")?;
+    }
     for (reference, state) in &plan.images {
-        writeln!(out, "image     {reference}: {state}")?;
+        match reference.strip_prefix("wheel:") {
+            Some(wheel) => writeln!(out, "wheel     {wheel}: {state}")?,
+            None => writeln!(out, "image     {reference}: {state}")?,
+        }
     }
     Ok(())
 }
@@ -73,11 +81,33 @@ fn write_runs(out: &mut String, plan: &Plan) -> fmt::Result {
         Strategy::Single => counted(plan.pairs as usize, "repetition"),
     };
     writeln!(out, "runs      {runs}, seed {}", plan.seed)?;
+    if let Some(expected) = &plan.expected {
+        writeln!(out, "time      {}", time(plan, expected))?;
+    }
     let Some(Search { ttft_ms, tpot_ms, max_probes, max_concurrency }) = &plan.search else { return Ok(()) };
     writeln!(
         out,
         "search    the largest concurrency up to {max_concurrency} with p99 TTFT <= {ttft_ms} ms and p99 TPOT <= {tpot_ms} ms, at most {max_probes} probes a test and rate"
     )
+}
+
+/// The expected time, and what it is bound by.
+fn time(plan: &Plan, expected: &Expected) -> String {
+    let bound = match (plan.tier, plan.budget.map(duration::text_of_seconds)) {
+        (Some(tier), Some(budget)) => format!("; tier {}, at most {budget}", tier.as_str()),
+        (Some(tier), None) => format!("; tier {}", tier.as_str()),
+        (None, Some(budget)) => format!("; at most {budget}"),
+        (None, None) => String::new(),
+    };
+    let hours = |seconds: f64| seconds * f64::from(plan.device.count) / 3600.0;
+    let hours = range(format!("{:.1}", hours(expected.least)), format!("{:.1}", hours(expected.most)));
+    let unit = if plan.device.name.is_cpu() { "NUMA node hours" } else { "device hours" };
+    let time = range(duration::text_of_seconds(expected.least), duration::text_of_seconds(expected.most));
+    format!("about {time} ({hours} {unit}), from the suite alone{bound}")
+}
+
+fn range(least: String, most: String) -> String {
+    if least == most { least } else { format!("{least} to {most}") }
 }
 
 fn write_counts(out: &mut String, cases: &[Case], servers: usize) -> fmt::Result {

@@ -12,6 +12,7 @@ use crate::plan::Plan;
 use crate::plan::config::ImagesConfig;
 use crate::plan::image::Reference;
 use crate::plan::target::Target;
+use crate::plan::wheel::Wheel;
 
 /// Parts of flags of a server that load code or files, or change where it listens.
 const LOADING: [&str; 16] = [
@@ -81,6 +82,9 @@ impl Plan {
         for (flag, value) in &made_with.flags {
             add(flag, value.clone());
         }
+        if let Some(tier) = self.tier {
+            add("--tier", tier.as_str().to_owned());
+        }
         let has_two_sides = self.sides.base.is_some();
         if has_two_sides && self.strategy != Strategy::Paired {
             add("--strategy", self.strategy.as_str().to_owned());
@@ -93,7 +97,7 @@ impl Plan {
 
     /// `NAME=value` of every variable that changes what is measured.
     fn variables(&self, environment: &Environment) -> Vec<String> {
-        let is_local = self.sides.present().any(|(_, side)| matches!(side.target, Target::Local(_)));
+        let is_local = self.sides.present().any(|(_, side)| matches!(side.target, Target::Local(_) | Target::Wheel(_)));
         // A `vllm` of this machine gets its own as they are.
         let matters = |name: &str| is_known(name) && (is_local || !name.starts_with("VLLM_")) && !is_secret_name(name);
         let found = environment.iter().filter(|(name, _)| matters(name));
@@ -191,7 +195,9 @@ fn check_value(flag: &str, value: &str, images: &ImagesConfig) -> Result<()> {
         "--base" | "--head" => match value.parse()? {
             Target::Sim(_) => true,
             Target::Image(reference) => is_of(&reference.parse()?, images),
-            Target::Local(_) | Target::Remote(_) => false,
+            // The folders of a wheel or a checkout are of another machine.
+            Target::Wheel(Wheel::Commit { checkout: None, .. } | Wheel::Version { .. }) => true,
+            Target::Wheel(_) | Target::Local(_) | Target::Remote(_) => false,
         },
         "--base-server-args" | "--head-server-args" => {
             shell_words::split(value).is_ok_and(|words| words.iter().all(|word| is_harmless(word)))
@@ -204,6 +210,7 @@ fn check_value(flag: &str, value: &str, images: &ImagesConfig) -> Result<()> {
         "--device-count" => value.parse::<u32>().is_ok(),
         "--client" => ["auto", "native", "vllm"].contains(&value),
         "--budget" | "--server-timeout" | "--case-timeout" => is_plain(value) && duration::parse(value).is_ok(),
+        "--tier" => ["pr", "full"].contains(&value),
         "--strategy" => Strategy::ALL.iter().any(|known| known.as_str() == value),
         "--pairs" => value.parse().is_ok_and(|pairs: u32| (1..=MOST_PAIRS).contains(&pairs)),
         "--seed" => value.parse::<u64>().is_ok(),
@@ -288,7 +295,7 @@ mod tests {
             "vllm-perf run --head sim --device-type '`id`'",
         ]
         .map(|command| checked(command, &images).unwrap_err().to_string());
-        insta::assert_snapshot!(refusals.join("\n"), @r"
+        insta::assert_snapshot!(refusals.join("\n"), @"
         `vllm-perf guard` is not `vllm-perf run`
         `vllm-perf publish` is not `vllm-perf run`
         `sh run` is not `vllm-perf run`
@@ -296,7 +303,7 @@ mod tests {
         `remote:http://169.254.169.254/` is not accepted for `--head`
         `image:evil.example/vllm:main` is not accepted for `--head`
         `image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo.evil:main` is not accepted for `--head`
-        `../evil` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]; did you mean `local:../evil`?
+        `../evil` is not a target: expected image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim[:key=value,...]; did you mean `local:../evil`?
         `--config` is not one of its flags
         `--out` is not one of its flags
         `--store` is not one of its flags

@@ -1,4 +1,4 @@
-//! Targets: what can serve. An image, an executable, a running server, or the simulated server. `run/launch.rs` starts
+//! Targets: what can serve. An image, a wheel, an executable, a running server, or the simulated server. `run/launch.rs` starts
 //! and stops them.
 
 use std::fmt;
@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use vllm_load::sim::Pace;
 
+use crate::plan::wheel::Wheel;
+
 /// Something that can serve, as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
     /// `image:REF`: a container image.
     Image(String),
+    /// `wheel:COMMIT`, `wheel:VERSION` or `wheel:PATH.whl`: vLLM installed from a wheel, without a container.
+    Wheel(Wheel),
     /// `local[:PATH]`: a vllm executable on this machine.
     Local(PathBuf),
     /// `remote:URL`: a running server.
@@ -31,6 +35,7 @@ impl FromStr for Target {
         let (scheme, rest) = text.split_once(':').map_or((text, None), |(scheme, rest)| (scheme, Some(rest)));
         match (scheme, rest) {
             ("image", Some(reference)) if !reference.is_empty() => Ok(Self::Image(reference.to_owned())),
+            ("wheel", Some(wheel)) => Ok(Self::Wheel(wheel.parse()?)),
             ("local", None) => Ok(Self::Local(PathBuf::from("vllm"))),
             ("local", Some(path)) if !path.is_empty() => Ok(Self::Local(PathBuf::from(path))),
             ("remote", Some(url)) if !url.is_empty() => {
@@ -55,11 +60,18 @@ impl FromStr for Target {
             _ => {
                 let hint = meant(text).map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
                 bail!(
-                    "`{}` is not a target: expected image:REF, local[:PATH], remote:URL or sim[:key=value,...]{hint}",
+                    "`{}` is not a target: expected image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim[:key=value,...]{hint}",
                     without_user(text)
                 )
             }
         }
+    }
+}
+
+impl Target {
+    /// Whether its servers need no time to start: simulated, or running already.
+    pub fn is_instant(&self) -> bool {
+        matches!(self, Self::Sim(_) | Self::Remote(_))
     }
 }
 
@@ -69,6 +81,7 @@ fn meant(text: &str) -> Option<String> {
     match text.split_once("://").map_or(text.split(':').next().unwrap_or_default(), |(scheme, _)| scheme) {
         "http" | "https" => Some(format!("remote:{}", without_user(text))),
         "docker" => rest.filter(|rest| !rest.is_empty()).map(|rest| format!("image:{}", rest.trim_start_matches('/'))),
+        _ if text.ends_with(".whl") => Some(format!("wheel:{text}")),
         _ if text.starts_with(['/', '.', '~']) => Some(format!("local:{text}")),
         _ if text.contains('/') && rest.is_some_and(|tag| !tag.is_empty()) => Some(format!("image:{text}")),
         _ => None,
@@ -87,6 +100,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Image(reference) => write!(f, "image:{reference}"),
+            Self::Wheel(wheel) => write!(f, "wheel:{wheel}"),
             Self::Local(path) if path.as_os_str() == "vllm" => f.write_str("local"),
             Self::Local(path) => write!(f, "local:{}", path.display()),
             Self::Remote(url) => write!(f, "remote:{url}"),
@@ -118,6 +132,8 @@ mod tests {
     fn every_target_is_read_back_as_it_was_written() {
         for text in [
             "image:reg:5000/a/b:c-cpu",
+            "wheel:0.32.0/cu129",
+            "wheel:./vllm-0.32.0-cp38-abi3-linux_x86_64.whl",
             "local",
             "local:/opt/vllm",
             "remote:http://127.0.0.1:8000/",
@@ -141,7 +157,7 @@ mod tests {
     #[test]
     fn the_error_for_a_text_that_is_not_a_target_lists_the_targets() {
         let error = "docker:x".parse::<Target>().unwrap_err().to_string();
-        assert!(error.contains("expected image:REF, local[:PATH], remote:URL or sim"), "{error}");
+        assert!(error.contains("expected image:REF, wheel:COMMIT, local[:PATH], remote:URL or sim"), "{error}");
         for (typed, meant) in [
             ("docker:a/b:c", "image:a/b:c"),
             ("docker://a/b:c", "image:a/b:c"),

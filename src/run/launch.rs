@@ -39,10 +39,19 @@ pub struct Launch {
     /// The output folder, for labels.
     pub labelled_folder: String,
     pub limits: ContainerLimits,
-    /// The image as it was when it was checked, where the target is one.
-    pub pinned: Option<String>,
+    /// What was fetched, where the target is an image or a wheel.
+    pub build: Option<FetchedBuild>,
     /// Options that bring the data sets into its containers.
     pub data_sets: Vec<String>,
+}
+
+/// An image or a wheel on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchedBuild {
+    /// The image by the digest that the registry named, or else by the engine's id: as it was when it was checked.
+    Image { pinned: String },
+    /// The `vllm` of an environment, and the folder with a package of vLLM that comes before the environment's.
+    Wheel { program: PathBuf, over: Option<PathBuf> },
 }
 
 /// What a container is started with, besides its options.
@@ -121,6 +130,17 @@ impl Launch {
     fn invocation(&self, argv: &[String], env: &IndexMap<String, String>, container: &Container<'_>) -> Invocation {
         let arguments = argv.get(1..).unwrap_or_default();
         match &self.target {
+            Target::Wheel(_) => {
+                let (program, over) = match &self.build {
+                    Some(FetchedBuild::Wheel { program, over }) => (program.display().to_string(), over.as_ref()),
+                    _ => ("vllm".to_owned(), None),
+                };
+                let mut words = vec![program];
+                words.extend_from_slice(arguments);
+                let mut invocation = self.on_host(words, env);
+                invocation.env.extend(over.map(|folder| ("PYTHONPATH".to_owned(), folder.display().to_string())));
+                invocation
+            }
             Target::Local(path) => {
                 let program = path.to_str().map(|name| self.program_of_path(name));
                 let mut words = vec![program.unwrap_or_else(|| path.display().to_string())];
@@ -168,7 +188,10 @@ impl Launch {
         argv.extend(container_options::hub_volumes(container.model, &self.environment));
         argv.extend_from_slice(&self.data_sets);
         argv.extend_from_slice(container.publish);
-        let image = self.pinned.as_deref().unwrap_or(reference);
+        let image = match &self.build {
+            Some(FetchedBuild::Image { pinned }) => pinned,
+            _ => reference,
+        };
         argv.extend(["--entrypoint", "vllm", image].map(str::to_owned));
         argv.extend_from_slice(arguments);
         let mut files = vec![FileOption::Variables(self.inside(env))];
@@ -219,7 +242,7 @@ mod tests {
             run: "r1".to_owned(),
             labelled_folder: "host:/o".to_owned(),
             limits: ContainerLimits::of(&ContainerConfig::default(), Some(64.0)),
-            pinned: None,
+            build: None,
             data_sets: Vec::new(),
         }
     }
@@ -258,7 +281,7 @@ mod tests {
     #[test]
     fn a_container_is_labelled_limited_published_on_loopback_and_pinned() {
         let mut launch = launch("image:reg/vllm:abc-cpu");
-        launch.pinned = Some("reg/vllm@sha256:12".to_owned());
+        launch.build = Some(FetchedBuild::Image { pinned: "reg/vllm@sha256:12".to_owned() });
         let invocation = launch.server(&command("vllm serve m"), &[], 8123, Path::new("/o/x"), "n1");
         assert_eq!(
             invocation.argv.join(" "),

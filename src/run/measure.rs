@@ -16,9 +16,9 @@ use crate::plan::concurrency_search::Summary;
 use crate::plan::config::Config;
 use crate::plan::target::Target;
 use crate::plan::{Plan, SidePlan};
+use crate::run::build_fetch::BuildFetch;
 use crate::run::container_options::ContainerLimits;
 use crate::run::cost::Costs;
-use crate::run::image_fetch::ImageFetch;
 use crate::run::journal::Journal;
 use crate::run::launch::Launch;
 use crate::run::progress::Progress;
@@ -50,8 +50,8 @@ pub struct Measure<'a> {
     pub plan: &'a Plan,
     pub config: &'a Config,
     pub limits: Limits,
-    /// How long to wait for an image that is missing.
-    pub image_wait: Duration,
+    /// How long to wait for an image or a wheel that is missing.
+    pub wait: Duration,
     /// Whether a store that cannot be read is an error in every run; else only in an A/A run, which writes to it.
     pub is_store_required: bool,
     /// The command that repeats the run, for the report.
@@ -64,7 +64,7 @@ pub struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    /// Waits for the images, runs the plan and compares.
+    /// Waits for the builds, runs the plan and compares.
     pub async fn run(&self, journal: &mut Journal) -> Result<Measured> {
         let Self { plan, config, out, shell, .. } = *self;
         // A base that cannot be read is known before anything is measured.
@@ -82,7 +82,7 @@ impl Measure<'_> {
             noise: &noise,
             begun: Instant::now(),
         };
-        let fetch = ImageFetch { out, device: plan.device.name, wait: self.image_wait, shell };
+        let fetch = BuildFetch { out, device: plan.device.name, config, wait: self.wait, shell };
         let mut state = self.state(journal, &fetch).await?;
         let ran = rounds::run(&session, &mut state, journal).await;
         progress.end();
@@ -154,14 +154,13 @@ impl Measure<'_> {
         self.plan.sides.present().all(|(_, side)| matches!(side.target, Target::Sim(_)))
     }
 
-    /// The sides with their images. Of two images, head's is fetched while base warms up.
-    async fn state<'f>(&self, journal: &Journal, fetch: &'f ImageFetch<'_>) -> Result<RunState<'f>>
+    /// The sides with their builds. Of two builds, head's is fetched while base warms up.
+    async fn state<'f>(&self, journal: &Journal, fetch: &'f BuildFetch<'_>) -> Result<RunState<'f>>
     where
         Self: 'f,
     {
         let plan = self.plan;
-        let images = plan.sides.images();
-        if !images.is_empty() {
+        if plan.sides.has_image() {
             docker::remove_leftovers(&run_folder::label(self.out)?, &self.shell.environment).await.world()?;
         }
         let planned = plan.sides.head.as_ref().context("the plan has no head").mistake()?;
@@ -172,7 +171,7 @@ impl Measure<'_> {
             base = Some(side);
         }
         let head_fetched = fetch.facts(Side::Head, planned.clone());
-        let head_fetch = match images.len() {
+        let head_fetch = match plan.sides.builds().len() {
             2 => Some(HeadFetch(Box::pin(head_fetched))),
             _ => {
                 head.know(head_fetched.await?);
@@ -194,7 +193,7 @@ impl Measure<'_> {
             run: self.id.clone(),
             labelled_folder: run_folder::label(self.out)?,
             limits: ContainerLimits::of(&self.config.container, host::host().ok().map(|host| host.memory_gib)),
-            pinned: None,
+            build: None,
             data_sets: mounted_data_sets::options(&self.plan.cases, Path::new(".")),
         };
         Ok(SideRun::new(planned.clone(), launch))

@@ -97,7 +97,7 @@ impl PassRun<'_, '_> {
         let is_attributed = match &self.side_run.plan.target {
             Target::Image(_) => container_time.is_some(),
             Target::Remote(_) => false,
-            Target::Local(_) | Target::Sim(_) => true,
+            Target::Wheel(_) | Target::Local(_) | Target::Sim(_) => true,
         };
         let watch = Watch::begin(container_time);
         let case_run = CaseRun {

@@ -1,4 +1,4 @@
-//! The changing part of a run: its sides, the time and cost of passes so far, and the image that is still being fetched.
+//! The changing part of a run: its sides, the time and cost of passes so far, and the build that is still being fetched.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,11 +25,11 @@ pub struct RunState<'a> {
     pub costs: Costs,
     /// Model files that have been read into memory.
     pub read_files: BTreeSet<PathBuf>,
-    /// Head's image, where it is fetched during base's warm-up.
+    /// Head's build, where it is fetched during base's warm-up.
     pub head_fetch: Option<HeadFetch<'a>>,
 }
 
-/// The fetch of head's image.
+/// The fetch of head's build.
 pub struct HeadFetch<'a>(pub Pin<Box<dyn Future<Output = Result<Fetched>> + 'a>>);
 
 impl fmt::Debug for HeadFetch<'_> {
@@ -39,7 +39,7 @@ impl fmt::Debug for HeadFetch<'_> {
 }
 
 impl RunState<'_> {
-    /// Waits for head's image.
+    /// Waits for head's build.
     pub async fn fetch_head(&mut self) -> Result<()> {
         if let Some(fetch) = self.head_fetch.take() {
             self.head.know(fetch.0.await?);

@@ -5,14 +5,14 @@ use vllm_verdict::v1::SideFacts;
 use super::server_failures::ServerFailures;
 use crate::plan::SidePlan;
 use crate::plan::suite::{Case, Command};
-use crate::run::launch::Launch;
+use crate::run::launch::{FetchedBuild, Launch};
 
 /// What is known about a side before it runs.
 #[derive(Debug)]
 pub struct Fetched {
     pub facts: SideFacts,
-    /// Its image by the digest that the registry named, or else by the engine's id.
-    pub pinned: Option<String>,
+    /// Its build; `None` where its target is none.
+    pub build: Option<FetchedBuild>,
 }
 
 #[derive(Debug)]
@@ -45,10 +45,10 @@ impl SideRun {
         }
     }
 
-    /// Takes what was found out about the side's image.
+    /// Takes what was found out about the side's build.
     pub fn know(&mut self, fetched: Fetched) {
         self.facts = fetched.facts;
-        self.launch.pinned = fetched.pinned;
+        self.launch.build = fetched.build;
     }
 
     /// The failures that count for a case.

@@ -25,6 +25,14 @@ pub struct Git {
     variables: IndexMap<String, String>,
 }
 
+/// A file that differs from a commit's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// From the folder that was asked about.
+    pub path: String,
+    pub is_deleted: bool,
+}
+
 impl Git {
     /// With what git needs of the operator's environment.
     pub fn new(environment: &Environment) -> Self {
@@ -73,6 +81,50 @@ impl Git {
     /// The commit that is checked out, as a full hash; `None` where git does not say.
     pub async fn head(&self) -> Option<String> {
         matches(self.git(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await)
+    }
+
+    /// The commit that is checked out in a folder, as a full hash.
+    ///
+    /// # Errors
+    /// When git does not say.
+    pub async fn head_of(&self, folder: &Path) -> Result<String> {
+        let output = self.ask(Some(folder), &["rev-parse", "--verify", "HEAD^{commit}"]).await?;
+        Ok(output.checked(Output::first_line).context("git does not know what is checked out")?.text())
+    }
+
+    /// The files of the checkout in a folder that differ from those of `commit`, new ones among them. What git ignores is not.
+    ///
+    /// # Errors
+    /// When git does not know the commit there.
+    pub async fn changed_since(&self, folder: &Path, commit: &str) -> Result<Vec<Changed>> {
+        let unknown = || format!("git does not know {commit} there: fetch it (`fetch-depth: 0`)");
+        let differ = [
+            "diff",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-renames",
+            "--relative",
+            "--name-status",
+            "-z",
+            commit,
+            "--",
+        ];
+        let differ = self.ask(Some(folder), &differ).await?.checked(Output::first_line).with_context(unknown)?;
+        let new = ["ls-files", "--others", "--exclude-standard", "-z"];
+        let new = self.ask(Some(folder), &new).await?.checked(Output::first_line)?;
+        let differ = String::from_utf8(differ.stdout).context("a name of a file is not UTF-8 text")?;
+        let new = String::from_utf8(new.stdout).context("a name of a file is not UTF-8 text")?;
+        let words: Vec<&str> = differ.split('\0').collect();
+        let of_pair = |pair: &[&str]| match pair {
+            [status, path] => Some(Changed { path: (*path).to_owned(), is_deleted: *status == "D" }),
+            _ => None,
+        };
+        let changed = words.chunks(2).filter_map(of_pair);
+        let new = new.split('\0').filter(|path| !path.is_empty());
+        let mut all: Vec<Changed> =
+            changed.chain(new.map(|path| Changed { path: path.to_owned(), is_deleted: false })).collect();
+        all.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(all)
     }
 
     /// The commit before `commit` on its branch, as a full hash.

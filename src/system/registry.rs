@@ -3,10 +3,8 @@
 mod challenge;
 mod credentials;
 mod manifest;
-mod registry_http;
 mod registry_url;
 
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,11 +17,11 @@ use vllm_verdict::v1::DeviceName;
 use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
 use crate::plan::image::Reference;
+use crate::system::retrying_http::{self, RetryingHttp};
 use challenge::{Bearer, Challenge};
 use credentials::Login;
-use registry_http::RegistryHttp;
 
-pub use registry_http::{PAUSE, is_temporary};
+pub use registry_url::{host, is_private};
 
 /// Manifests of one platform and of several, by OCI and by Docker.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -32,7 +30,7 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
 /// Access to registries, with the credentials of the `docker` command where a registry asks for any.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    http: RegistryHttp,
+    http: RetryingHttp,
     environment: Environment,
     /// Architecture that an image must be for, as images name it: `amd64`.
     architecture: String,
@@ -46,18 +44,6 @@ pub enum ImageState {
     Absent,
     /// Images for other platforms alone, which are named.
     OtherPlatforms(Vec<String>),
-}
-
-impl fmt::Display for ImageState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Present => f.write_str("available"),
-            Self::Absent => f.write_str("image missing"),
-            Self::OtherPlatforms(platforms) => {
-                write!(f, "image missing: only available for {}", platforms.join(", "))
-            }
-        }
-    }
 }
 
 /// The architecture of a device's images, as images name it.
@@ -76,7 +62,7 @@ impl Registry {
     /// # Errors
     /// An external failure (exit 4): no TLS.
     pub fn new(pause: Duration, architecture: &str, environment: &Environment) -> anyhow::Result<Self> {
-        let http = RegistryHttp::new(pause)?;
+        let http = RetryingHttp::new(pause)?;
         Ok(Self { http, environment: environment.clone(), architecture: architecture.to_owned() })
     }
 
@@ -99,7 +85,7 @@ impl Registry {
         };
         let document = async |url: &Url, authorization: &mut Option<Secret>| -> anyhow::Result<Bytes> {
             let response = self.ask(Method::GET, url, reference, authorization).await?;
-            registry_http::body(response.with_context(|| format!("{url} is gone"))?).await
+            retrying_http::body(response.with_context(|| format!("{url} is gone"))?).await
         };
         let platforms = match manifest::read(&document(&url, &mut authorization).await?)? {
             manifest::Manifest::Index(platforms) => platforms,
@@ -152,13 +138,13 @@ impl Registry {
             status if status.is_success() => Ok(Some(response)),
             StatusCode::NOT_FOUND => Ok(None),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                bail!("{host} answers {status}{}: {refusal}", registry_http::words(response).await)
+                bail!("{host} answers {status}{}: {refusal}", retrying_http::words(response).await)
             }
-            status if registry_http::is_temporary_status(status) => {
-                let words = registry_http::words(response).await;
-                Err(registry_http::Temporary(format!("{host} answers {status}{words}")).into())
+            status if retrying_http::is_temporary_status(status) => {
+                let words = retrying_http::words(response).await;
+                Err(retrying_http::Temporary(format!("{host} answers {status}{words}")).into())
             }
-            status => bail!("{host} answers {status}{}", registry_http::words(response).await),
+            status => bail!("{host} answers {status}{}", retrying_http::words(response).await),
         }
     }
 
@@ -192,10 +178,10 @@ impl Registry {
         };
         let response = self.http.send(request).await?;
         if let Some(error) = response.error_for_status_ref().err() {
-            bail!("{error}{}", registry_http::words(response).await);
+            bail!("{error}{}", retrying_http::words(response).await);
         }
         let token: Token =
-            serde_json::from_slice(&registry_http::body(response).await?).context("cannot read the token")?;
+            serde_json::from_slice(&retrying_http::body(response).await?).context("cannot read the token")?;
         token.token.or(token.access_token).context("the token server sent no token")
     }
 }
@@ -210,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::exit::{self, Exit};
-    use crate::system::image_wait::wait;
+    use crate::system::availability::{self, Published};
 
     /// A registry that gives its replies in order, and then the last one again. It records the requests.
     #[derive(Clone)]
@@ -286,10 +272,17 @@ mod tests {
         // Another test may have installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Registry {
-            http: RegistryHttp::with_limit(Duration::from_millis(1), Duration::from_millis(300)).unwrap(),
+            http: RetryingHttp::with_limit(Duration::from_millis(1), Duration::from_millis(300)).unwrap(),
             environment: environment.clone(),
             architecture: "amd64".to_owned(),
         }
+    }
+
+    /// Waits for an image, asking every millisecond.
+    async fn wait(image: &str, deadline: Duration, on_progress: impl FnMut(&str, Duration)) -> anyhow::Result<()> {
+        let registry = registry();
+        let find = async || registry.find(image).await.map(Published::from);
+        availability::wait(image, find, (deadline, Duration::from_millis(1)), on_progress).await
     }
 
     async fn find(replies: Vec<Reply>) -> (anyhow::Result<ImageState>, Vec<String>) {
@@ -317,11 +310,11 @@ mod tests {
         let (found, asked) = find(vec![manifest.clone(), manifest, config]).await;
         assert_eq!(found.unwrap(), other);
         assert_eq!(asked[2], "GET /v2/vllm/ci/blobs/sha256:c0");
-        assert_eq!(other.to_string(), "image missing: only available for linux/arm64");
+        assert_eq!(Published::from(other).to_string(), "image missing: only available for linux/arm64");
         let (_, host) = Fake::start(|_| vec![Reply::Index(&["arm64", "s390x"])]).await;
-        let images = [format!("{host}/vllm/ci:abc")];
-        let error = wait(&registry(), &images, Duration::ZERO, Duration::ZERO, |_, _| {}).await.unwrap_err();
-        let expected = format!("image missing: {} (there for linux/arm64, linux/s390x alone) after 0 ms", images[0]);
+        let image = format!("{host}/vllm/ci:abc");
+        let error = wait(&image, Duration::ZERO, |_, _| {}).await.unwrap_err();
+        let expected = format!("image missing: {image} (only available for linux/arm64, linux/s390x) after 0 ms");
         assert!(error.root_cause().to_string().starts_with(&expected), "{error:#}");
     }
 
@@ -381,9 +374,9 @@ mod tests {
         let (found, asked) = find(vec![Reply::Silence]).await;
         assert_eq!((exit::of(&found.unwrap_err()), asked.len()), (Exit::World, 4));
         let (_, host) = Fake::start(|_| [vec![Reply::Silence; 4], vec![IMAGE]].concat()).await;
-        let image = [format!("{host}/vllm/ci:abc")];
+        let image = format!("{host}/vllm/ci:abc");
         let mut polls = 0;
-        wait(&registry(), &image, Duration::from_secs(60), Duration::from_millis(1), |_, _| polls += 1).await.unwrap();
+        wait(&image, Duration::from_secs(60), |_, _| polls += 1).await.unwrap();
         assert_eq!(polls, 1);
     }
 
@@ -485,34 +478,31 @@ mod tests {
         let (fake, host) = Fake::start(|_| vec![missing.clone(), missing, IMAGE]).await;
         let image = format!("{host}/vllm/ci:abc");
         let mut shown = Vec::new();
-        let poll = Duration::from_millis(1);
-        let record = |missing: &[String], _| shown.push(missing.to_vec());
-        wait(&registry(), std::slice::from_ref(&image), Duration::from_secs(60), poll, record).await.unwrap();
-        assert_eq!((fake.asked().len(), shown), (4, vec![vec![image.clone()], vec![image]]));
+        let record = |missing: &str, _| shown.push(missing.to_owned());
+        wait(&image, Duration::from_secs(60), record).await.unwrap();
+        assert_eq!((fake.asked().len(), shown), (4, vec![image.clone(), image]));
     }
 
     #[tokio::test]
     async fn waiting_continues_when_a_registry_is_broken_for_longer_than_the_retries() {
         let broken = vec![Reply::Status(503); 9];
         let (fake, host) = Fake::start(|_| [broken, vec![IMAGE]].concat()).await;
-        let image = [format!("{host}/vllm/ci:abc")];
-        let poll = Duration::from_millis(1);
-        wait(&registry(), &image, Duration::from_secs(60), poll, |_, _| {}).await.unwrap();
+        let image = format!("{host}/vllm/ci:abc");
+        wait(&image, Duration::from_secs(60), |_, _| {}).await.unwrap();
         assert_eq!(fake.asked().len(), 11);
         let (_, host) = Fake::start(|_| vec![Reply::Status(503)]).await;
-        let error = wait(&registry(), &[format!("{host}/a:b")], Duration::ZERO, poll, |_, _| {}).await.unwrap_err();
+        let error = wait(&format!("{host}/a:b"), Duration::ZERO, |_, _| {}).await.unwrap_err();
         assert!(format!("{error:#}").ends_with("answers 503 Service Unavailable"), "{error:#}");
     }
 
     #[tokio::test]
     async fn an_image_that_never_comes_is_named_at_the_deadline() {
         let (_, host) = Fake::start(|_| vec![Reply::Status(404)]).await;
-        let images = [format!("{host}/vllm/ci:abc")];
-        let error = wait(&registry(), &images, Duration::ZERO, Duration::ZERO, |_, _| {}).await.unwrap_err();
+        let image = format!("{host}/vllm/ci:abc");
+        let error = wait(&image, Duration::ZERO, |_, _| {}).await.unwrap_err();
         assert_eq!(exit::of(&error), Exit::World);
         let expected = format!(
-            "image missing: {} after 0 ms: look at the image build of that commit, or choose another --base or --head",
-            images[0]
+            "image missing: {image} after 0 ms: look at the image build of that commit, or choose another --base or --head"
         );
         assert_eq!(error.root_cause().to_string(), expected);
     }

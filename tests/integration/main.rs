@@ -28,3 +28,4 @@ mod statistics;
 mod store;
 mod strategy;
 mod trust;
+mod wheels;

@@ -21,6 +21,8 @@ pub(super) const TWO_CASES: &str = "serving_.*_64_16_.*_(1|4)$";
 pub(super) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HF_HUB_OFFLINE", "1");
+    // Whether or not this machine has a container engine.
+    command.env("VLLM_PERF_SIDES", "image");
     command.args(arguments).stdin(Stdio::null());
     command
 }

@@ -32,11 +32,11 @@ const CANARIES: &[(&str, &str)] = &[
     ("SLACK_WEBHOOK_URL", "https://127.0.0.1:9/canary0hook"),
 ];
 
-fn with_canaries(command: &mut Command) -> &mut Command {
+pub(super) fn with_canaries(command: &mut Command) -> &mut Command {
     command.envs(CANARIES.iter().copied()).env("RUST_BACKTRACE", "1").env("RUST_LOG", "trace")
 }
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(super) fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().flatten() {
         match entry.file_type().unwrap().is_dir() {
             true => files(&entry.path(), found),
@@ -45,7 +45,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn assert_clean(what: &str, text: &str) {
+pub(super) fn assert_clean(what: &str, text: &str) {
     for (name, value) in CANARIES {
         let value = value.lines().find(|line| line.contains("canary")).unwrap();
         assert!(!text.contains(value), "{name} is in {what}:\n{text}");

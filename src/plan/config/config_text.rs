@@ -94,7 +94,8 @@ mod tests {
     use crate::plan::config::Forks;
     use crate::plan::config::record_rules::{Choice, Rules};
     use crate::plan::config::{
-        ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig,
+        CommitSides, ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TierConfig,
+        TiersConfig, TriggerConfig, WheelsConfig,
     };
 
     /// Every key, each with a value that is not the default.
@@ -114,6 +115,9 @@ images:
   wait: 1h30m
 container: {memory: 64g, shm_size: 8g, pids: 4096}
 suite: my/tests
+tiers:
+  pr: {only: "^serving_", strategy: paired, pairs: 4, budget: 30m, label: perf-pr}
+  full: {label: perf-all}
 strategy: screen
 environment: {max_outside_load: 35%, max_distortion: 10%}
 verdict:
@@ -121,6 +125,8 @@ verdict:
   direction: {tokens_per_second: lower}
   primary: {metrics: [median_ttft_ms, p99_ttft_ms]}
   fdr: 1%
+sides: wheel
+wheels: {index: https://wheels.example.org/main}
 store: file:///srv/vllm-perf
 records:
   collision: lowest
@@ -168,9 +174,21 @@ matrix:
                 rocm: "rocm".into(),
                 wait: Duration::from_secs(5400),
             },
+            sides: CommitSides::Wheel,
+            wheels: WheelsConfig { index: "https://wheels.example.org/main".into() },
             container: ContainerConfig { memory: Some("64g".into()), shm_size: "8g".into(), pids: 4096 },
             suite: "my/tests".into(),
             allowed_folders: Vec::new(),
+            tiers: TiersConfig {
+                pr: TierConfig {
+                    only: Some("^serving_".into()),
+                    strategy: Some(Strategy::Paired),
+                    pairs: Some(4),
+                    budget: Some(Duration::from_secs(1800)),
+                    label: Some("perf-pr".into()),
+                },
+                full: TierConfig { label: Some("perf-all".into()), ..TierConfig::default() },
+            },
             strategy: Some(Strategy::Screen),
             environment: EnvironmentConfig { max_outside_load: 0.35, max_distortion: 0.1 },
             verdict: VerdictConfig {
@@ -252,7 +270,7 @@ matrix:
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches, forks, require_label_after_push
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, container, suite, allowed_folders, strategy, environment, verdict, store, records, matrix
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, sides, wheels, container, suite, allowed_folders, tiers, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`

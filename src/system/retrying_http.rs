@@ -1,4 +1,4 @@
-//! Requests to registries and token servers: retries, a time limit, and no plain connection to another machine.
+//! Requests to registries and wheel indexes: retries, a time limit, and no plain connection to another machine.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::sleep;
 
-use super::registry_url::is_private;
 use crate::escape;
 use crate::exit::Classify;
 use crate::system::bounded_body;
+use crate::system::registry::is_private;
 
 /// Pause before the first retry of a request; each further one is twice as long.
 pub const PAUSE: Duration = Duration::from_secs(1);
@@ -33,14 +33,14 @@ const DOCUMENT_LIMIT: usize = 4 << 20;
 
 /// An HTTP client with retries.
 #[derive(Debug, Clone)]
-pub struct RegistryHttp {
+pub struct RetryingHttp {
     pub client: Client,
     /// For token servers, which get the login: without redirects, since the body of a request follows them.
     pub tokens: Client,
     pause: Duration,
 }
 
-impl RegistryHttp {
+impl RetryingHttp {
     /// A client that waits `pause` before its first retry, and doubles it.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl RegistryHttp {
     }
 }
 
-/// A failure of a registry that may pass.
+/// A failure of a server that may pass.
 #[derive(Debug)]
 pub struct Temporary(pub String);
 
@@ -105,7 +105,7 @@ impl std::error::Error for Temporary {}
 
 /// Reads an answer of bounded size.
 pub async fn body(response: Response) -> anyhow::Result<Bytes> {
-    bounded_body::read(reqwest::Body::from(response), DOCUMENT_LIMIT).await.context("cannot read the registry's answer")
+    bounded_body::read(reqwest::Body::from(response), DOCUMENT_LIMIT).await.context("cannot read the answer")
 }
 
 /// What a registry or a token server says about a request that it refused, after a colon; empty where it says nothing. Of an
@@ -147,7 +147,7 @@ pub fn is_temporary_status(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
-/// Whether an error may pass: the registry was busy, broken or too slow.
+/// Whether an error may pass: the server was busy, broken or too slow.
 pub fn is_temporary(error: &anyhow::Error) -> bool {
     let timed_out = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
