@@ -25,7 +25,7 @@ use crate::environment::Environment;
     name = "vllm-perf",
     version,
     disable_help_subcommand = true,
-    before_help = "Example:\n  vllm-perf run --suite examples/suite --device cpu --base sim:itl=10ms --head sim:itl=12ms"
+    before_help = "Example:\n  vllm-perf run --suite example --base sim:itl=10ms --head sim:itl=12ms"
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -183,7 +183,7 @@ fn free(root: &Path) -> PathBuf {
 /// `vllm-perf calibrate`.
 #[derive(Debug, Args)]
 #[command(
-    before_help = "Example:\n  vllm-perf calibrate --suite examples/suite --device cpu --head sim:itl=10ms --store noise --budget 2h"
+    before_help = "Example:\n  vllm-perf calibrate --suite example --head sim:itl=10ms --store noise --budget 2h"
 )]
 pub struct CalibrateArgs {
     /// What to plan.

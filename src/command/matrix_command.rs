@@ -255,7 +255,7 @@ async fn newest(branch: &str, most: u32, git: &Git, github: Option<(&Github, &st
 /// `vllm-perf matrix`.
 #[derive(Debug, Args)]
 #[command(
-    before_help = "Example:\n  vllm-perf matrix --format github --suite examples/suite --config examples/matrix.yml\n\n  vllm-perf matrix --format buildkite --unbenchmarked 100 | buildkite-agent pipeline upload --no-interpolation",
+    before_help = "Example:\n  vllm-perf matrix --format github --suite example --config examples/matrix.yml\n\n  vllm-perf matrix --format buildkite --unbenchmarked 100 | buildkite-agent pipeline upload --no-interpolation",
     after_long_help = "`matrix` in vllm-perf.yml lists the runners of each device and size, and what is skipped. A job measures one model: set\nMODEL_FILTER to it. An event that is not benchmarked has no jobs; the reason is printed on standard error."
 )]
 pub struct MatrixArgs {

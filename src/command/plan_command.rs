@@ -47,9 +47,7 @@ pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
 
 /// `vllm-perf plan`.
 #[derive(Debug, Args)]
-#[command(
-    before_help = "Example:\n  vllm-perf plan --suite examples/suite --device cpu --base sim --head sim:itl=12ms"
-)]
+#[command(before_help = "Example:\n  vllm-perf plan --suite example --base sim --head sim:itl=12ms")]
 pub struct PlanArgs {
     #[command(flatten)]
     pub planning: Planning,

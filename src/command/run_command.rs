@@ -149,9 +149,7 @@ fn skip(prepared: &Prepared, shell: &Shell) -> Result<Exit> {
 
 /// `vllm-perf run`.
 #[derive(Debug, Args)]
-#[command(
-    before_help = "Example:\n  vllm-perf run --suite examples/suite --device cpu --base sim:itl=10ms --head sim:itl=12ms"
-)]
+#[command(before_help = "Example:\n  vllm-perf run --suite example --base sim:itl=10ms --head sim:itl=12ms")]
 pub struct RunArgs {
     /// What to plan.
     #[command(flatten)]

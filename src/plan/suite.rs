@@ -3,6 +3,7 @@
 pub mod client_flags;
 pub mod command_text;
 pub mod data_set_file;
+pub mod example_suite;
 pub mod parameters;
 pub mod selection;
 pub mod strict_json;

@@ -9,7 +9,7 @@ use vllm_verdict::v1::{DeviceName, Skipped};
 
 use crate::environment::Environment;
 use crate::exit::Classify;
-use crate::plan::suite::{FileName, SuiteFile, file_names};
+use crate::plan::suite::{FileName, SuiteFile, example_suite, file_names};
 use crate::system::regular_file;
 use crate::system::suite_files::SuiteFiles;
 
@@ -17,7 +17,7 @@ use crate::system::suite_files::SuiteFiles;
 const FILE_LIMIT: u64 = 8 << 20;
 
 /// Reads the files of `device` in `dir` or, where the suite has a folder for each device, in that folder. A kind without a
-/// file is among the skipped.
+/// file is among the skipped. The built-in suite is the same for all devices.
 ///
 /// # Errors
 /// The user's mistake (exit 2): no such folder, no file at all, a missing file that a variable names, or one outside of
@@ -28,10 +28,13 @@ pub fn read(
     device: DeviceName,
     allowed: &SuiteFiles,
 ) -> anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)> {
+    if example_suite::is_example(dir) {
+        return Ok((example(env, device)?, Vec::new()));
+    }
     let shown = dir.display();
     if !dir.is_dir() {
         return Err(anyhow!(
-            "`{shown}` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests"
+            "`{shown}` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests. To try vllm-perf without one: --suite example"
         ))
         .mistake();
     }
@@ -70,6 +73,18 @@ pub fn read(
     Ok((files, skipped))
 }
 
+/// The files of the built-in suite. None of them can be replaced by one of a folder.
+fn example(env: &Environment, device: DeviceName) -> anyhow::Result<Vec<SuiteFile>> {
+    if let Some(variable) = file_names(env, device).iter().find_map(|file| file.variable) {
+        return Err(anyhow!(
+            "{variable} names a file, and the suite `{}` is built in: unset it, or pass --suite DIR",
+            example_suite::NAME
+        ))
+        .mistake();
+    }
+    Ok(example_suite::files())
+}
+
 /// The serving files of `device` in `dir`: that of [`file_names`] or, where the suite has a folder for each device, every
 /// file of that folder with `serving` in its name. None where the suite has nothing for the device.
 ///
@@ -81,6 +96,10 @@ pub fn serving(
     device: DeviceName,
     allowed: &SuiteFiles,
 ) -> anyhow::Result<Vec<SuiteFile>> {
+    if example_suite::is_example(dir) {
+        let files = example(env, device)?;
+        return Ok(files.into_iter().filter(|file| file.kind == Kind::Serving).collect());
+    }
     let own = dir.join(device.as_str());
     let mut paths = Vec::new();
     if own.is_dir() {
@@ -166,6 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn the_built_in_suite_has_a_file_of_each_kind_for_every_device() {
+        let dir = Path::new("example");
+        for device in [DeviceName::Cpu, DeviceName::Arm64Cpu, DeviceName::Cuda, DeviceName::Xpu] {
+            let (files, skipped) = read(dir, &Environment::default(), device, &SuiteFiles::Below(Vec::new())).unwrap();
+            assert_eq!(
+                (files.iter().map(|file| file.kind).collect::<Vec<_>>(), skipped.len()),
+                (Kind::ALL.to_vec(), 0)
+            );
+            let serving = serving(dir, &Environment::default(), device, &SuiteFiles::Everywhere).unwrap();
+            assert_eq!(serving, files[..1]);
+        }
+        let named = [("LATENCY_JSON", "/etc/passwd")].into_iter().collect();
+        let error = read(dir, &named, DeviceName::Cpu, &SuiteFiles::Everywhere).unwrap_err();
+        insta::assert_snapshot!(format!("{error:#}"), @"LATENCY_JSON names a file, and the suite `example` is built in: unset it, or pass --suite DIR");
+    }
+
+    #[test]
     fn files_are_upstreams_unless_a_variable_names_one() {
         let dir = Path::new(UPSTREAM);
         let env = |variables: &[(&'static str, &'static str)]| variables.iter().copied().collect();
@@ -197,7 +233,7 @@ mod tests {
         insta::assert_snapshot!(errors.join("\n"), @"
         cannot read `DIR/nope.json`, which LATENCY_JSON names: No such file or directory (os error 2)
         no test file for xpu in `DIR`: expected one of serving-tests-xpu.json, latency-tests-xpu.json, startup-tests-xpu.json, throughput-tests-xpu.json; pass --suite DIR or --device NAME
-        `DIR/nowhere` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests
+        `DIR/nowhere` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests. To try vllm-perf without one: --suite example
         ");
     }
 }

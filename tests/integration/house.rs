@@ -185,6 +185,8 @@ fn the_language_is_plain() {
         "CHANGELOG.md",
         "docs/glossary.md",
         "docs/client.md",
+        "docs/migrating.md",
+        "pyproject.toml",
         "action.yml",
         "plugin.yml",
         "crates/load/README.md",

@@ -91,7 +91,8 @@ fn workflows() -> Vec<(String, String)> {
 }
 
 fn pipelines() -> Vec<(String, String)> {
-    let mut found = vec![("examples/buildkite/pipeline.yml".to_owned(), text("examples/buildkite/pipeline.yml"))];
+    let path = "examples/buildkite/pipeline-plugin.yml";
+    let mut found = vec![(path.to_owned(), text(path))];
     let blocks = readme_blocks().into_iter().filter(|block| block.starts_with("steps:"));
     found.extend(blocks.map(|block| ("README.md".to_owned(), block)));
     found
@@ -111,7 +112,7 @@ fn every_buildkite_example_is_a_valid_configuration_of_the_plugin() {
             checked.insert(path.clone());
         }
     }
-    assert_eq!(checked.into_iter().collect::<Vec<_>>(), ["README.md", "examples/buildkite/pipeline.yml"]);
+    assert_eq!(checked.into_iter().collect::<Vec<_>>(), ["README.md", "examples/buildkite/pipeline-plugin.yml"]);
     assert!(!schema.is_valid(&serde_json::json!({"devise": "cpu"})), "an unknown option must not be valid");
 }
 
@@ -224,14 +225,14 @@ fn every_place_that_names_our_version_names_this_one() {
         let (sum, name) = line.split_once("  ").unwrap();
         assert!(sum.len() == 64 && name.starts_with(&format!("vllm-perf-v{version}-")), "{line}");
     }
-    let pipelines = std::fs::read_dir(root().join("examples/buildkite")).unwrap();
-    let mut texts: Vec<String> =
-        pipelines.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
-    texts.push(text("README.md"));
-    let named = regex::Regex::new(r"(?:vllm-perf[@#]|--tag )v([0-9]+\.[0-9]+\.[0-9]+)").unwrap();
+    let folders = ["examples/buildkite", "examples/github", "docs/migrating"].map(|folder| root().join(folder));
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let mut texts: Vec<String> = files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+    texts.extend(["README.md", "docs/migrating.md"].map(text));
+    let named = regex::Regex::new(r"vllm-perf(?:@v?|#v|==)([0-9]+\.[0-9]+\.[0-9]+)").unwrap();
     let named: Vec<&str> =
         texts.iter().flat_map(|text| named.captures_iter(text)).map(|found| found.get(1).unwrap().as_str()).collect();
-    assert!(named.len() >= 4);
+    assert!(named.len() >= 20, "{}", named.len());
     assert!(named.iter().all(|name| *name == version), "{named:?}");
 }
 

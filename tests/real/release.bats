@@ -20,7 +20,7 @@ commit() {
   [ "$status" -eq 0 ]
   [ "$(git diff --name-only)" = "$(scripts/release --places | LC_ALL=C sort)" ]
   # In what people copy and what cargo builds; test data and other crates keep their own numbers.
-  [ -z "$(git grep -nE "vllm-perf[@#]v${old//./\\.}|--tag v${old//./\\.}" -- ':!tests' ':!CHANGELOG.md')" ]
+  [ -z "$(git grep -nE "vllm-perf(@v?|#v|==)${old//./\\.}" -- ':!tests' ':!CHANGELOG.md')" ]
   grep -qx 'version = "7.8.9"' Cargo.toml
   for package in vllm-load vllm-perf vllm-verdict; do
     [ "$(grep -A 1 -x "name = \"$package\"" Cargo.lock | tail -n 1)" = 'version = "7.8.9"' ]
