@@ -26,13 +26,14 @@ pub struct SuiteFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName {
     pub kind: Kind,
-    /// Relative to the suite's folder.
-    pub name: String,
+    /// Relative to the suite's folder, the first that exists counts. There is at least one.
+    pub names: Vec<String>,
     /// The variable that names the file, in place of upstream's name.
     pub variable: Option<&'static str>,
 }
 
 /// The file of every kind, in upstream's order: as `SERVING_JSON` and the like name it, else `<kind>-tests<suffix>.json`.
+/// Where upstream's script has no suffix for a device, `<kind>-tests.json` is read if there is no file with the suffix.
 pub fn file_names(env: &Environment, device: DeviceName) -> Vec<FileName> {
     let file = |kind: Kind| {
         let variable = match kind {
@@ -42,10 +43,14 @@ pub fn file_names(env: &Environment, device: DeviceName) -> Vec<FileName> {
             Kind::Throughput => "THROUGHPUT_JSON",
         };
         match env.get(variable) {
-            Some(name) => FileName { kind, name: name.to_owned(), variable: Some(variable) },
+            Some(name) => FileName { kind, names: vec![name.to_owned()], variable: Some(variable) },
             None => {
-                let name = format!("{}-tests{}.json", kind.as_str(), device.suite_suffix());
-                FileName { kind, name, variable: None }
+                let name = |suffix: &str| format!("{}-tests{suffix}.json", kind.as_str());
+                let mut names = vec![name(device.suite_suffix())];
+                if matches!(device, DeviceName::Rocm | DeviceName::Xpu) {
+                    names.push(name(""));
+                }
+                FileName { kind, names, variable: None }
             }
         }
     };
