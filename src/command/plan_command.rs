@@ -5,15 +5,17 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use crate::command::planning_flags::Planning;
+use crate::command::prepare::{self, Prepared};
 use crate::command::shared_flags::Format;
-use crate::command::{plan_output, preflight, prepare};
+use crate::command::{needed_data_sets, plan_output};
 use crate::exit::{Classify, Exit};
 use crate::system::registry::{self, ImageState, Registry};
 use crate::system::shell::Shell;
 
 /// Prints the plan. An image that the registry lacks is an external failure (exit 4).
 pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
-    let mut plan = prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?.plan;
+    let Prepared { mut plan, config, .. } =
+        prepare::prepare(&arguments.planning, arguments.fetch_labels, shell).await?;
     let mut missing = Vec::new();
     if arguments.check_images {
         let architecture = registry::architecture(plan.device.name);
@@ -27,9 +29,7 @@ pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
         }
     }
     plan_output::print(&plan, arguments.format, shell)?;
-    let mut reasons: Vec<String> = preflight::missing_data_sets(&plan).into_iter().map(|(_, reason)| reason).collect();
-    reasons.dedup();
-    reasons.iter().for_each(|reason| shell.say(&format!("`run` leaves out a test: {reason}")));
+    needed_data_sets::sentences(&plan, &config, shell)?.iter().for_each(|sentence| shell.say(sentence));
     if missing.is_empty() {
         return Ok(Exit::Done);
     }

@@ -12,14 +12,11 @@ use tokio::net::TcpStream;
 use url::Url;
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::side::Side;
-use vllm_verdict::v1::Skipped;
 
 use crate::environment::{Environment, NOT_UTF8};
 use crate::exit::Classify;
 use crate::plan::Plan;
-use crate::plan::suite::Case;
 use crate::plan::suite::client_flags::{is_flag, values};
-use crate::plan::suite::data_set_file::data_set_file;
 use crate::plan::target::Target;
 use crate::system::shell::Shell;
 use crate::system::{docker, program_path, regular_file};
@@ -153,44 +150,6 @@ fn models(plan: &Plan) -> Result<()> {
 fn is_path(name: &str) -> bool {
     let begins = ["/", "./", "../", "~"].iter().any(|beginning| name.starts_with(beginning));
     !name.contains("://") && (begins || name.ends_with('/') || name.matches('/').count() > 1)
-}
-
-/// Leaves out the cases whose data sets are not on this machine, where they are read here: each of their tests is among the
-/// skipped as invalid.
-///
-/// # Errors
-/// The user's mistake (exit 2): no case is left.
-pub fn leave_out_data_sets(plan: &mut Plan) -> Result<()> {
-    let missing = missing_data_sets(plan);
-    let Some((_, first)) = missing.first() else { return Ok(()) };
-    let error = anyhow!("no case to measure: {first}");
-    let mut skipped: Vec<Skipped> = Vec::new();
-    plan.cases.retain(|case| match missing.iter().find(|(name, _)| *name == case.name) {
-        Some((_, reason)) => {
-            if !skipped.iter().any(|skipped| skipped.name.raw() == case.test) {
-                skipped.push(Skipped::invalid(case.test.as_str(), reason.as_str()));
-            }
-            false
-        }
-        None => true,
-    });
-    plan.skipped.splice(0..0, skipped);
-    if plan.cases.is_empty() { Err(error).mistake() } else { Ok(()) }
-}
-
-/// The cases whose data sets are read on this machine and are not there, each with the reason. What a container reads may
-/// be in its image.
-pub fn missing_data_sets(plan: &Plan) -> Vec<(String, String)> {
-    let runs_here = plan.sides.present().any(|(_, side)| matches!(side.target, Target::Local(_) | Target::Remote(_)));
-    let reads_here = |case: &&Case| case.measured_by == MeasuredBy::Native || runs_here;
-    let missing = |case: &Case| {
-        let file = data_set_file(case).filter(|file| !file.is_file())?;
-        let test = &case.test;
-        let place = if file.is_relative() { ": put it into the folder that the run is started in" } else { "" };
-        let reason = format!("`{test}` needs the data set `{}`, which is not there{place}", file.display());
-        Some((case.name.clone(), reason))
-    };
-    plan.cases.iter().filter(reads_here).filter_map(missing).collect()
 }
 
 /// Checks that the output folder can be made and written.

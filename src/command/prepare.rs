@@ -21,6 +21,7 @@ use crate::plan::make_plan::{self, Inputs, SideInputs};
 use crate::plan::suite::{self, Case, Selection};
 use crate::plan::{Plan, Trigger, device};
 use crate::publish;
+use crate::system::data_sets::DataSets;
 use crate::system::git::Git;
 use crate::system::github::Github;
 use crate::system::shell::Shell;
@@ -98,7 +99,10 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     })?;
     notices.iter().for_each(|notice| shell.say(notice));
     plan.notices.splice(0..0, notices);
-    client_choice::choose(&mut plan, planning.client, environment).mistake()?;
+    if plan.trigger.run {
+        let places = DataSets::of(&plan.event, &config, environment)?;
+        client_choice::choose(&mut plan, planning.client, &places, environment).mistake()?;
+    }
     Ok(Prepared { plan, config, ci })
 }
 

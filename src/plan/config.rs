@@ -4,6 +4,7 @@
 pub mod config_schema;
 pub mod config_text;
 pub mod container_config;
+pub mod datasets_config;
 pub mod device_config;
 pub mod image_template;
 pub mod images_config;
@@ -32,6 +33,7 @@ use value_kinds::{ListOf, MapOf, Optional};
 pub use config_schema::schema;
 pub use config_text::{LONGEST_FILE, LoadedConfig, parse};
 pub use container_config::ContainerConfig;
+pub use datasets_config::DatasetsConfig;
 pub use device_config::DeviceConfig;
 pub use image_template::ImageTemplate;
 pub use images_config::ImagesConfig;
@@ -42,6 +44,7 @@ pub use trigger_config::{Forks, TriggerConfig};
 pub use vllm_verdict::criteria::{CasePattern, MinEffect, Primary, VerdictConfig};
 
 /// All settings of the config file.
+// 14 fields: the keys of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub trigger: TriggerConfig,
@@ -50,6 +53,7 @@ pub struct Config {
     pub container: ContainerConfig,
     pub suite: PathBuf,
     pub allowed_folders: Vec<PathBuf>,
+    pub datasets: DatasetsConfig,
     pub strategy: Option<Strategy>,
     pub environment: EnvironmentConfig,
     pub verdict: VerdictConfig,
@@ -80,6 +84,7 @@ impl Default for Config {
             container: ContainerConfig::default(),
             suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
             allowed_folders: Vec::new(),
+            datasets: DatasetsConfig::default(),
             strategy: None,
             environment: EnvironmentConfig::default(),
             verdict: VerdictConfig::default(),
@@ -120,6 +125,7 @@ impl Section for Config {
             &mut self.allowed_folders,
             ListOf { of: FOLDER, item: None },
         );
+        walk.section("datasets", "Where the data sets that test files name are looked for.", &mut self.datasets);
         walk.key(
             "strategy",
             "How the runs are arranged; by default `paired`, or `single` without a base.",
@@ -160,6 +166,7 @@ impl Section for EnvironmentConfig {
     }
 }
 
+/// A folder of this machine.
 const FOLDER: Scalar<PathBuf> = Scalar {
     expecting: "a folder",
     numbers: false,

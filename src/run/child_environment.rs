@@ -11,6 +11,7 @@ const OF_VLLM: &[&str] = &["VIRTUAL_ENV"];
 const PREFIXES_OF_VLLM: &[&str] = &[
     "VLLM_",
     "HF_",
+    "HUGGINGFACE_",
     "TRANSFORMERS_",
     "CUDA_",
     "NVIDIA_",

@@ -4,7 +4,7 @@ mod challenge;
 mod credentials;
 mod manifest;
 mod registry_http;
-mod registry_url;
+pub mod registry_url;
 
 use std::fmt;
 use std::time::Duration;

@@ -92,6 +92,7 @@ mod tests {
     use super::*;
     use crate::exit::{self, Exit};
     use crate::plan::config::Forks;
+    use crate::plan::config::datasets_config::{DatasetFile, DatasetsConfig};
     use crate::plan::config::record_rules::{Choice, Rules};
     use crate::plan::config::{
         ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig,
@@ -114,6 +115,9 @@ images:
   wait: 1h30m
 container: {memory: 64g, shm_size: 8g, pids: 4096}
 suite: my/tests
+datasets:
+  folders: [/data]
+  files: {a.jsonl: {repository: me/sets, sha256: "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"}}
 strategy: screen
 environment: {max_outside_load: 35%, max_distortion: 10%}
 verdict:
@@ -171,6 +175,13 @@ matrix:
             container: ContainerConfig { memory: Some("64g".into()), shm_size: "8g".into(), pids: 4096 },
             suite: "my/tests".into(),
             allowed_folders: Vec::new(),
+            datasets: DatasetsConfig {
+                folders: vec!["/data".into()],
+                files: IndexMap::from([(
+                    "a.jsonl".into(),
+                    DatasetFile { repository: Some("me/sets".into()), sha256: Some("0a".repeat(32)) },
+                )]),
+            },
             strategy: Some(Strategy::Screen),
             environment: EnvironmentConfig { max_outside_load: 0.35, max_distortion: 0.1 },
             verdict: VerdictConfig {
@@ -252,7 +263,7 @@ matrix:
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches, forks, require_label_after_push
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, container, suite, allowed_folders, strategy, environment, verdict, store, records, matrix
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, container, suite, allowed_folders, datasets, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`

@@ -82,6 +82,7 @@ mod tests {
         container.pids = 16384 (Default)
         suite = .buildkite/performance-benchmarks/tests (Default)
         allowed_folders =  (Default)
+        datasets.folders =  (Default)
         strategy = paired, or single without a base (Default)
         environment.max_outside_load = 20% (Default)
         environment.max_distortion = 5% (Default)
