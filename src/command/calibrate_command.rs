@@ -70,7 +70,7 @@ async fn work(
     let plan = &mut prepared.plan;
     plan.sides.base.clone_from(&plan.sides.head);
     plan.strategy = Strategy::Paired;
-    preflight::check(plan, &arguments.planning.out, shell).await?;
+    preflight::check(plan, &prepared.config.container, &arguments.planning.out, shell).await?;
     let data_sets = needed_data_sets::provide(plan, &prepared.config, shell).await?;
     hub_token::check(plan, &shell.environment).mistake()?;
     Calibration { arguments, prepared, data_sets, store, begun, processes, outputs, shell }.run().await

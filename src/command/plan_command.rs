@@ -29,6 +29,9 @@ pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
         }
     }
     plan_output::print(&plan, arguments.format, shell)?;
+    if let Some(sentence) = config.container.sentence().filter(|_| !plan.sides.images().is_empty()) {
+        shell.say(&sentence);
+    }
     needed_data_sets::sentences(&plan, &config, shell)?.iter().for_each(|sentence| shell.say(sentence));
     if missing.is_empty() {
         return Ok(Exit::Done);

@@ -16,6 +16,7 @@ use vllm_verdict::side::Side;
 use crate::environment::{Environment, NOT_UTF8};
 use crate::exit::Classify;
 use crate::plan::Plan;
+use crate::plan::config::ContainerConfig;
 use crate::plan::suite::client_flags::{is_flag, values};
 use crate::plan::target::Target;
 use crate::system::shell::Shell;
@@ -34,10 +35,14 @@ const LONGEST_LINE: u64 = 512;
 ///
 /// # Errors
 /// The user's mistake (exit 2): the text names the flag or the case, and what is missing.
-pub async fn check(plan: &Plan, out: &Path, shell: &Shell) -> Result<()> {
+pub async fn check(plan: &Plan, container: &ContainerConfig, out: &Path, shell: &Shell) -> Result<()> {
     let environment = &shell.environment;
     output(out).mistake()?;
     let is_image = plan.sides.present().any(|(_, side)| matches!(side.target, Target::Image(_)));
+    // Docker would make a folder of root.
+    if let Some(gone) = container.paths().find(|path| is_image && !Path::new(path).exists()) {
+        return Err(anyhow!("`container` in vllm-perf.yml names `{gone}`, which is not there")).mistake();
+    }
     if is_image || plan.cases.iter().any(|case| case.measured_by == MeasuredBy::Vllm) {
         name_for_others(out, is_image).mistake()?;
     }

@@ -80,7 +80,7 @@ async fn work(arguments: &RunArgs, processes: &Processes, underway: &mut Underwa
     if !prepared.plan.trigger.run {
         return skip(&prepared, shell);
     }
-    preflight::check(&prepared.plan, &arguments.planning.out, shell).await?;
+    preflight::check(&prepared.plan, &prepared.config.container, &arguments.planning.out, shell).await?;
     let data_sets = needed_data_sets::provide(&mut prepared.plan, &prepared.config, shell).await?;
     hub_token::check(&prepared.plan, &shell.environment).mistake()?;
     if !arguments.resume {

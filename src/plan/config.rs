@@ -4,6 +4,7 @@
 pub mod config_schema;
 pub mod config_text;
 pub mod container_config;
+mod container_values;
 pub mod datasets_config;
 pub mod device_config;
 pub mod image_template;

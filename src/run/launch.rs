@@ -192,7 +192,7 @@ impl Launch {
 
     /// The environment of a container.
     fn inside(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-        child_environment::in_container(&self.environment, self.device, env)
+        child_environment::in_container(&self.environment, &self.limits.environment, self.device, env)
     }
 }
 

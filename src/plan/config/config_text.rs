@@ -113,7 +113,14 @@ images:
   main: registry.example.org/team/main_repo
   rocm: rocm
   wait: 1h30m
-container: {memory: 64g, shm_size: 8g, pids: 4096}
+container:
+  memory: 64g
+  shm_size: 8g
+  pids: 4096
+  volumes: [/data:/data, "/cache:/c:rw"]
+  devices: [/dev/infiniband]
+  environment: {NCCL_DEBUG: INFO, N: 1}
+  options: [--ulimit=memlock=-1]
 suite: my/tests
 datasets:
   folders: [/data]
@@ -172,7 +179,15 @@ matrix:
                 rocm: "rocm".parse().unwrap(),
                 wait: Duration::from_secs(5400),
             },
-            container: ContainerConfig { memory: Some("64g".into()), shm_size: "8g".into(), pids: 4096 },
+            container: ContainerConfig {
+                memory: Some("64g".into()),
+                shm_size: "8g".into(),
+                pids: 4096,
+                volumes: vec!["/data:/data:ro".into(), "/cache:/c:rw".into()],
+                devices: vec!["/dev/infiniband".into()],
+                environment: IndexMap::from([("NCCL_DEBUG".into(), "INFO".into()), ("N".into(), "1".into())]),
+                options: vec!["--ulimit=memlock=-1".into()],
+            },
             suite: "my/tests".into(),
             allowed_folders: Vec::new(),
             datasets: DatasetsConfig {
