@@ -514,7 +514,7 @@ mod tests {
                      "client_parameters": {{"model": "m", "num_prompts": 1}}}}]"#
             );
             let file = serving(&text);
-            let size = models(&[file.clone()]).unwrap().0[0].size;
+            let size = models(std::slice::from_ref(&file)).unwrap().0[0].size;
             let (cases, skipped) = cases(&[file], &Selection::default(), &device(DeviceName::Cuda, 4)).unwrap();
             match cases.first() {
                 Some(case) => {
