@@ -11,6 +11,8 @@ use vllm_verdict::number::plural;
 
 use crate::command::planning_flags::Client;
 use crate::environment::Environment;
+use crate::exit::Classify;
+use crate::plan::config::Config;
 use crate::plan::serve_flags::DatasetName;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
@@ -25,20 +27,25 @@ type Checked = HashMap<PathBuf, Option<String>>;
 /// model's tokenizer (the simulated server needs none).
 ///
 /// # Errors
-/// `--client native`, and a case that it cannot measure.
-pub fn choose(plan: &mut Plan, choice: Client, places: &DataSets<'_>, environment: &Environment) -> Result<()> {
+/// The user's mistake (exit 2): `--client native`, and a case that it cannot measure. Those of [`DataSets::of`].
+pub fn choose(plan: &mut Plan, choice: Client, config: &Config, environment: &Environment) -> Result<()> {
+    if !plan.trigger.run {
+        return Ok(());
+    }
+    let places = DataSets::of(&plan.event, config, environment)?;
     let simulated = plan.sides.present().all(|(_, side)| matches!(side.target, Target::Sim(_)));
     // One file is the data set of many cases.
     let mut checked = Checked::new();
     for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
-        let native = check_native(case, simulated, environment, places, &mut checked);
+        let native = check_native(case, simulated, environment, &places, &mut checked);
         (case.measured_by, case.client_reason) = match (choice, native) {
             (Client::Vllm, _) => (MeasuredBy::Vllm, Some("--client vllm".to_owned())),
             (Client::Auto, Err(error)) => (MeasuredBy::Vllm, Some(format!("{error:#}"))),
             (Client::Native | Client::Auto, Ok(())) => (MeasuredBy::Native, None),
             (Client::Native, Err(error)) => {
                 let name = &case.name;
-                return Err(error.context(format!("the native client cannot measure `{name}`; use --client auto")));
+                let error = error.context(format!("the native client cannot measure `{name}`; use --client auto"));
+                return Err(error).mistake();
             }
         };
     }
@@ -109,7 +116,6 @@ fn check_native(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::config::Config;
     use crate::plan::suite::Command;
 
     fn case(name: &str, flags: &str) -> Case {

@@ -21,7 +21,6 @@ use crate::plan::make_plan::{self, Inputs, SideInputs};
 use crate::plan::suite::{self, Case, Selection};
 use crate::plan::{Plan, Trigger, device};
 use crate::publish;
-use crate::system::data_sets::DataSets;
 use crate::system::git::Git;
 use crate::system::github::Github;
 use crate::system::shell::Shell;
@@ -99,10 +98,7 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     })?;
     notices.iter().for_each(|notice| shell.say(notice));
     plan.notices.splice(0..0, notices);
-    if plan.trigger.run {
-        let places = DataSets::of(&plan.event, &config, environment)?;
-        client_choice::choose(&mut plan, planning.client, &places, environment).mistake()?;
-    }
+    client_choice::choose(&mut plan, planning.client, &config, environment)?;
     Ok(Prepared { plan, config, ci })
 }
 
