@@ -89,7 +89,6 @@ fn select(files: &[SuiteFile], selection: &Selection, device: &Device) -> anyhow
             if let Err(broken) = test.and_then(|test| kept.add(test)) {
                 kept.leave_out(broken);
             }
-            ensure!(kept.cases.len() <= MOST_CASES, "{}: the suite has more than {MOST_CASES} cases", file.path);
         }
     }
     kept.skipped.splice(0..0, kept.broken);
@@ -123,6 +122,8 @@ impl Kept<'_> {
         if let Some(twice) = kept.iter().find(|case| self.names.contains(&case.name) || !own.insert(&case.name)) {
             bail!("two cases are named `{}`: result files would overwrite each other", twice.name);
         }
+        let count = self.cases.len() + kept.len();
+        ensure!(count <= MOST_CASES, "with its cases the suite has {count}: at most {MOST_CASES}");
         self.names.extend(kept.iter().map(|case| case.name.clone()));
         self.cases.append(&mut kept);
         Ok(())
@@ -197,6 +198,9 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
     let server = Command { argv, env: parameters::environment("server_environment_variables", &test.env)? };
     let omitted: &[&str] = if selection.prompts_per_concurrency.is_some() { &["num_prompts"] } else { &[] };
     let client = full_names(parameters::words("client_parameters", &load.client, omitted)?)?;
+    if omitted.is_empty() {
+        check_prompts(load)?;
+    }
     client_flags::check(&client).context("`client_parameters`")?;
     let metadata = [
         format!("tensor_parallel_size={}", parallel_sizes(test)?.tensor_or_default()),
@@ -239,6 +243,17 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
         }
     }
     Ok(cases)
+}
+
+/// Checks the number of prompts, where the test names one.
+fn check_prompts(load: &test_file::Load) -> anyhow::Result<()> {
+    let Some(value) = parameters::value(&load.client, "num_prompts") else { return Ok(()) };
+    let number = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
+    ensure!(
+        number.is_some_and(|number| number > 0),
+        "`client_parameters.num_prompts` must be a whole number from 1, not {value}"
+    );
+    Ok(())
 }
 
 /// The words with the full names of their flags: other programs read the command, which do not know beginnings of flags.
@@ -434,6 +449,8 @@ mod tests {
             test(r#", "tensor_parallel_size": "two""#, "", ""),
             test(r#", "chat_template": "'x""#, "", r#", "max_concurrency_list": [1]"#),
             test("", r#", "num_prompts": null"#, r#", "max_concurrency_list": [1]"#),
+            test("", r#", "num_prompts": "many""#, r#", "max_concurrency_list": [1]"#),
+            test("", r#", "num_prompts": -3"#, r#", "max_concurrency_list": [1]"#),
             test("", "", r#", "max_concurrency_list": [1], "server_environment_variables": {"A": "b c"}"#),
             test("", "", r#", "max_concurrency_list": [1, 1]"#),
         ];
@@ -442,6 +459,8 @@ mod tests {
         tests/serving-tests-cpu.json: test `serving_a`: `server_parameters`: `--tensor-parallel-size` must be a whole number from 1, not `two`
         tests/serving-tests-cpu.json: test `serving_a`: `server_parameters.chat_template`: cannot split "'x" into words: missing closing quote
         tests/serving-tests-cpu.json: test `serving_a`: `client_parameters.num_prompts`: null is not a value: write "" for a bare flag, or leave the key out
+        tests/serving-tests-cpu.json: test `serving_a`: `client_parameters.num_prompts` must be a whole number from 1, not "many"
+        tests/serving-tests-cpu.json: test `serving_a`: `client_parameters.num_prompts` must be a whole number from 1, not -3
         tests/serving-tests-cpu.json: test `serving_a`: `server_environment_variables.A`: "b c" is 2 words: quote it inside the string
         tests/serving-tests-cpu.json: test `serving_a`: two cases are named `serving_a_qps_1_concurrency_1`: result files would overwrite each other
         "#);
@@ -543,6 +562,22 @@ mod tests {
         Some(8) needs 8 devices (tensor x pipeline x data parallel), cuda has 4; --device-count overrides the count
         Some(4) tensor_parallel_size=1
         ");
+    }
+
+    #[test]
+    fn the_test_that_makes_too_many_cases_is_left_out_and_those_before_it_stay() {
+        let rates: Vec<u64> = (1..=60).collect();
+        let concurrencies: Vec<u64> = (1..=100).collect();
+        let test = |name: &str| {
+            format!(
+                r#"{{"test_name": "{name}", "qps_list": {rates:?}, "max_concurrency_list": {concurrencies:?},
+                     "server_parameters": {{"model": "m"}}, "client_parameters": {{"model": "m"}}}}"#
+            )
+        };
+        let file = serving(&format!("[{}, {}]", test("serving_a"), test("serving_b")));
+        let (cases, skipped) = cases(&[file], &Selection::default(), &device(DeviceName::Cpu, 1)).unwrap();
+        assert_eq!((cases.len(), skipped.len(), skipped[0].invalid), (6000, 1, true));
+        assert!(skipped[0].reason.raw().ends_with("with its cases the suite has 12000: at most 10000"));
     }
 
     #[test]
