@@ -18,6 +18,7 @@ pub mod head_records;
 pub mod hub_token;
 pub mod identity_flags;
 pub mod matrix_command;
+pub mod needed_data_sets;
 pub mod plan_command;
 pub mod plan_output;
 pub mod planning_flags;

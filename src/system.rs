@@ -5,6 +5,8 @@ pub mod bounded_body;
 pub mod bounded_log;
 pub mod buildkite_agent;
 pub mod config_file;
+pub mod data_set_download;
+pub mod data_sets;
 pub mod delivery;
 pub mod docker;
 pub mod exchange;

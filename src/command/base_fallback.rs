@@ -32,7 +32,7 @@ pub async fn fall_back(
     let Some(base) = &mut plan.sides.base else { return Ok(()) };
     let (Some(build), Some(wanted)) = (Build::of(&base.target), base.commit.clone()) else { return Ok(()) };
     let of_main = |commit: &str| -> Result<Target> {
-        build.target(&device, &commit.parse::<Commit>().mistake()?, Pipeline::Main, &config.images)
+        build.target(&device, &commit.parse::<Commit>().mistake()?, Pipeline::Main, &config.images, None)
     };
     if most == 0 || base.target != of_main(&wanted)? {
         return Ok(());

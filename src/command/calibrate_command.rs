@@ -13,12 +13,13 @@ use vllm_verdict::strategy::Strategy;
 use vllm_verdict::v1::CaseFacts;
 
 use super::prepare::{self, Prepared};
-use super::{conclude, hub_token, preflight};
+use super::{conclude, hub_token, needed_data_sets, preflight};
 use crate::command::planning_flags::Planning;
 use crate::command::reproduction::made_with;
 use crate::command::run_flags::Timeouts;
 use crate::duration;
 use crate::exit::{Classify, Exit};
+use crate::plan::suite::data_set_file::DataSetFiles;
 use crate::plan::target::Target;
 use crate::run::measure::{Measure, Measured};
 use crate::run::run_folder;
@@ -69,10 +70,10 @@ async fn work(
     let plan = &mut prepared.plan;
     plan.sides.base.clone_from(&plan.sides.head);
     plan.strategy = Strategy::Paired;
-    preflight::check(plan, &arguments.planning.out, shell).await?;
-    preflight::leave_out_data_sets(plan)?;
+    preflight::check(plan, &prepared.config.container, &arguments.planning.out, shell).await?;
+    let data_sets = needed_data_sets::provide(plan, &prepared.config, shell).await?;
     hub_token::check(plan, &shell.environment).mistake()?;
-    Calibration { arguments, prepared, store, begun, processes, outputs, shell }.run().await
+    Calibration { arguments, prepared, data_sets, store, begun, processes, outputs, shell }.run().await
 }
 
 /// Refuses flags that contradict A/A runs of head, and plans without base.
@@ -93,6 +94,7 @@ fn check_flags(planning: &mut Planning) -> Result<()> {
 struct Calibration<'a> {
     arguments: &'a CalibrateArgs,
     prepared: Prepared,
+    data_sets: DataSetFiles,
     store: Store,
     begun: Instant,
     processes: &'a Processes,
@@ -151,13 +153,14 @@ impl Calibration<'_> {
     /// One A/A run in an output folder of its own.
     async fn measure(&mut self, budget: Option<Duration>) -> Result<()> {
         let CalibrateArgs { planning, timeouts, .. } = self.arguments;
-        let Prepared { plan, config, ci } = &self.prepared;
+        let (Prepared { plan, config, ci }, data_sets) = (&self.prepared, &self.data_sets);
         let out = OutputFolder::at(&free(&planning.out));
         let mut folder = run_folder::open(&out, plan.clone(), false, self.shell)?;
         self.outputs.push(out.clone());
         let measure = Measure {
             plan: &folder.plan,
             config,
+            data_sets,
             limits: timeouts.limits(budget, config),
             wait: timeouts.wait.unwrap_or(config.images.wait),
             is_store_required: planning.store.is_some(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use indexmap::IndexMap;
 use vllm_load::prompts;
 use vllm_verdict::case::MeasuredBy;
@@ -11,33 +11,41 @@ use vllm_verdict::number::plural;
 
 use crate::command::planning_flags::Client;
 use crate::environment::Environment;
+use crate::exit::Classify;
+use crate::plan::config::Config;
 use crate::plan::serve_flags::DatasetName;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
 use crate::plan::{Plan, serve_flags};
 use crate::run::native_client;
+use crate::system::data_sets::{DataSets, Whereabouts};
 
 /// Why the native client cannot read a custom data set, by its path.
-type DataSets = HashMap<PathBuf, Option<String>>;
+type Checked = HashMap<PathBuf, Option<String>>;
 
 /// Sets the client of each serving case, the same on both sides: the native client if it knows all the flags and has the
 /// model's tokenizer (the simulated server needs none).
 ///
 /// # Errors
-/// `--client native`, and a case that it cannot measure.
-pub fn choose(plan: &mut Plan, choice: Client, environment: &Environment) -> Result<()> {
+/// The user's mistake (exit 2): `--client native`, and a case that it cannot measure. Those of [`DataSets::of`].
+pub fn choose(plan: &mut Plan, choice: Client, config: &Config, environment: &Environment) -> Result<()> {
+    if !plan.trigger.run {
+        return Ok(());
+    }
+    let places = DataSets::of(&plan.event, config, environment)?;
     let simulated = plan.sides.present().all(|(_, side)| matches!(side.target, Target::Sim(_)));
     // One file is the data set of many cases.
-    let mut data_sets = DataSets::new();
+    let mut checked = Checked::new();
     for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
-        let native = check_native(case, simulated, environment, &mut data_sets);
+        let native = check_native(case, simulated, environment, &places, &mut checked);
         (case.measured_by, case.client_reason) = match (choice, native) {
             (Client::Vllm, _) => (MeasuredBy::Vllm, Some("--client vllm".to_owned())),
             (Client::Auto, Err(error)) => (MeasuredBy::Vllm, Some(format!("{error:#}"))),
             (Client::Native | Client::Auto, Ok(())) => (MeasuredBy::Native, None),
             (Client::Native, Err(error)) => {
                 let name = &case.name;
-                return Err(error.context(format!("the native client cannot measure `{name}`; use --client auto")));
+                let error = error.context(format!("the native client cannot measure `{name}`; use --client auto"));
+                return Err(error).mistake();
             }
         };
     }
@@ -72,7 +80,13 @@ fn sentences(cases: &[Case]) -> Vec<String> {
 }
 
 /// Whether the native client can measure a case; the error is the reason why not.
-fn check_native(case: &Case, simulated: bool, environment: &Environment, data_sets: &mut DataSets) -> Result<()> {
+fn check_native(
+    case: &Case,
+    simulated: bool,
+    environment: &Environment,
+    places: &DataSets<'_>,
+    checked: &mut Checked,
+) -> Result<()> {
     // The suite has parsed the flags before; to parse them again costs as much as the rest of the plan.
     if simulated && case.measured_by == MeasuredBy::Native {
         return Ok(());
@@ -84,10 +98,15 @@ fn check_native(case: &Case, simulated: bool, environment: &Environment, data_se
         "no tokenizer.json of `{tokenizer}` in its folder or in the Hugging Face cache (HF_HOME)"
     );
     if let Some(path) = &arguments.dataset.dataset_path {
-        ensure!(path.is_file(), "no file {} on this machine", path.display());
-        if arguments.dataset.dataset_name == DatasetName::Custom {
-            let check = || prompts::check_custom(path).err().map(|error| format!("{:#}", anyhow::Error::from(error)));
-            let problem = data_sets.entry(path.clone()).or_insert_with(check);
+        let is_custom = arguments.dataset.dataset_name == DatasetName::Custom;
+        let file = match places.find(path) {
+            Whereabouts::Here(file) => file,
+            Whereabouts::OnHub(_) if !is_custom => return Ok(()),
+            Whereabouts::OnHub(_) | Whereabouts::Unknown(_) => bail!("no file {} on this machine", path.display()),
+        };
+        if is_custom {
+            let check = || prompts::check_custom(&file).err().map(|error| format!("{:#}", anyhow::Error::from(error)));
+            let problem = checked.entry(path.clone()).or_insert_with(check);
             ensure!(problem.is_none(), "{}", problem.as_deref().unwrap_or_default());
         }
     }
@@ -110,7 +129,9 @@ mod tests {
     }
 
     fn reason(flags: &str) -> String {
-        let checked = check_native(&case("a", flags), false, &Environment::default(), &mut DataSets::new());
+        let (environment, config) = (Environment::default(), Config::default());
+        let places = DataSets::sample(&config, &environment);
+        let checked = check_native(&case("a", flags), false, &environment, &places, &mut Checked::new());
         format!("{:#}", checked.unwrap_err())
     }
 

@@ -93,9 +93,10 @@ impl EventArgs {
             }
             Provider::Buildkite => {
                 let (mut event, ci) = buildkite_event::parse(environment);
-                // A build that was made by hand, by a schedule or through the API names no commit.
-                if environment.get("BUILDKITE_COMMIT") == Some("HEAD") {
-                    event.head_sha = Git::new(environment).head().await;
+                // A build that was made by hand, by a schedule or through the API names no commit, or the beginning of one.
+                if let (None, Some(named)) = (&event.head_sha, environment.get("BUILDKITE_COMMIT")) {
+                    let head = Git::new(environment).head().await;
+                    event.head_sha = head.filter(|head| names_head(named, head));
                 }
                 Ok((event, ci))
             }
@@ -127,6 +128,11 @@ impl EventArgs {
         let new = |token| Github::new(ci.api_url.as_deref(), token, RetryPolicy::default());
         environment.secret(&self.github_token_env).map(new).transpose().mistake()
     }
+}
+
+/// Whether Buildkite's name of a commit is that of the one that is checked out.
+fn names_head(named: &str, head: &str) -> bool {
+    named == "HEAD" || names::Commit::is_hash(named) && head.starts_with(&named.to_ascii_lowercase())
 }
 
 /// Takes repository and commit from the operator, for a workflow that lives in another repository than the code that it
@@ -176,6 +182,22 @@ mod tests {
         ];
         let environment: Environment = common.into_iter().chain(more.iter().copied()).collect();
         Ok(EventArgs::of_job().read(&[], &environment).await?.0)
+    }
+
+    #[test]
+    fn a_build_of_head_or_of_the_beginning_of_a_commit_is_of_what_is_checked_out() {
+        let head = "1da94e673c257373280026f75ceb4effac80e892";
+        for (named, is_head) in [
+            ("HEAD", true),
+            ("1da94e67", true),
+            ("1DA94E673C", true),
+            ("main", false),
+            ("", false),
+            ("1da", false),
+            ("2da94e67", false),
+        ] {
+            assert_eq!(names_head(named, head), is_head, "{named}");
+        }
     }
 
     #[tokio::test]

@@ -228,7 +228,7 @@ fn build(config: &Config) -> Build {
 fn target(job: &MatrixJob, commit: &str, config: &Config) -> Result<Target> {
     let image_suffix = config.device(job.device).image_suffix;
     let device = Device { name: job.device, device_type: String::new(), count: 1, image_suffix };
-    build(config).target(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images)
+    build(config).target(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images, None)
 }
 
 /// At most `most` commits of a branch, newest first: from git, or from GitHub if this clone has fewer.

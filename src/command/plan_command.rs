@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use crate::command::planning_flags::Planning;
 use crate::command::prepare::{self, Prepared};
 use crate::command::shared_flags::Format;
-use crate::command::{plan_output, preflight};
+use crate::command::{needed_data_sets, plan_output};
 use crate::exit::{Classify, Exit};
 use crate::plan::target::Target;
 use crate::system::availability::{Availability, Published};
@@ -36,9 +36,10 @@ pub async fn plan(arguments: &PlanArgs, shell: &Shell) -> Result<Exit> {
     }
     plan.images = states;
     plan_output::print(&plan, arguments.format, shell)?;
-    let mut reasons: Vec<String> = preflight::missing_data_sets(&plan).into_iter().map(|(_, reason)| reason).collect();
-    reasons.dedup();
-    reasons.iter().for_each(|reason| shell.say(&format!("`run` leaves out a test: {reason}")));
+    if let Some(sentence) = config.container.sentence().filter(|_| plan.sides.has_image()) {
+        shell.say(&sentence);
+    }
+    needed_data_sets::sentences(&plan, &config, shell)?.iter().for_each(|sentence| shell.say(sentence));
     if missing.is_empty() {
         return Ok(Exit::Done);
     }

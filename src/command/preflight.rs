@@ -12,15 +12,13 @@ use tokio::net::TcpStream;
 use url::Url;
 use vllm_verdict::case::MeasuredBy;
 use vllm_verdict::side::Side;
-use vllm_verdict::v1::Skipped;
 
 use crate::ci::event::is_proposal;
 use crate::environment::{Environment, NOT_UTF8};
 use crate::exit::Classify;
 use crate::plan::Plan;
-use crate::plan::suite::Case;
+use crate::plan::config::ContainerConfig;
 use crate::plan::suite::client_flags::{is_flag, values};
-use crate::plan::suite::data_set_file::data_set_file;
 use crate::plan::target::Target;
 use crate::plan::wheel::Wheel;
 use crate::plan::wheel_name::WheelName;
@@ -42,10 +40,14 @@ const LONGEST_LINE: u64 = 512;
 ///
 /// # Errors
 /// The user's mistake (exit 2): the text names the flag or the case, and what is missing.
-pub async fn check(plan: &Plan, out: &Path, shell: &Shell) -> Result<()> {
+pub async fn check(plan: &Plan, container: &ContainerConfig, out: &Path, shell: &Shell) -> Result<()> {
     let environment = &shell.environment;
     output(out).mistake()?;
     let is_image = plan.sides.present().any(|(_, side)| matches!(side.target, Target::Image(_)));
+    // Docker would make a folder of root.
+    if let Some(gone) = container.paths().find(|path| is_image && !Path::new(path).exists()) {
+        return Err(anyhow!("`container` in vllm-perf.yml names `{gone}`, which is not there")).mistake();
+    }
     if is_image || plan.cases.iter().any(|case| case.measured_by == MeasuredBy::Vllm) {
         name_for_others(out, is_image).mistake()?;
     }
@@ -182,45 +184,6 @@ fn models(plan: &Plan) -> Result<()> {
 fn is_path(name: &str) -> bool {
     let begins = ["/", "./", "../", "~"].iter().any(|beginning| name.starts_with(beginning));
     !name.contains("://") && (begins || name.ends_with('/') || name.matches('/').count() > 1)
-}
-
-/// Leaves out the cases whose data sets are not on this machine, where they are read here: each of their tests is among the
-/// skipped as invalid.
-///
-/// # Errors
-/// The user's mistake (exit 2): no case is left.
-pub fn leave_out_data_sets(plan: &mut Plan) -> Result<()> {
-    let missing = missing_data_sets(plan);
-    let Some((_, first)) = missing.first() else { return Ok(()) };
-    let error = anyhow!("no case to measure: {first}");
-    let mut skipped: Vec<Skipped> = Vec::new();
-    plan.cases.retain(|case| match missing.iter().find(|(name, _)| *name == case.name) {
-        Some((_, reason)) => {
-            if !skipped.iter().any(|skipped| skipped.name.raw() == case.test) {
-                skipped.push(Skipped::invalid(case.test.as_str(), reason.as_str()));
-            }
-            false
-        }
-        None => true,
-    });
-    plan.skipped.splice(0..0, skipped);
-    if plan.cases.is_empty() { Err(error).mistake() } else { Ok(()) }
-}
-
-/// The cases whose data sets are read on this machine and are not there, each with the reason. What a container reads may
-/// be in its image.
-pub fn missing_data_sets(plan: &Plan) -> Vec<(String, String)> {
-    let is_here = |target: &Target| matches!(target, Target::Wheel(_) | Target::Local(_) | Target::Remote(_));
-    let runs_here = plan.sides.present().any(|(_, side)| is_here(&side.target));
-    let reads_here = |case: &&Case| case.measured_by == MeasuredBy::Native || runs_here;
-    let missing = |case: &Case| {
-        let file = data_set_file(case).filter(|file| !file.is_file())?;
-        let test = &case.test;
-        let place = if file.is_relative() { ": put it into the folder that the run is started in" } else { "" };
-        let reason = format!("`{test}` needs the data set `{}`, which is not there{place}", file.display());
-        Some((case.name.clone(), reason))
-    };
-    plan.cases.iter().filter(reads_here).filter_map(missing).collect()
 }
 
 /// Checks that the output folder can be made and written.

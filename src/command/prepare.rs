@@ -96,7 +96,7 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     })?;
     plan.notices.splice(0..0, notices);
     plan.notices.iter().for_each(|notice| shell.say(notice));
-    client_choice::choose(&mut plan, planning.client, environment).mistake()?;
+    client_choice::choose(&mut plan, planning.client, &config, environment)?;
     Ok(Prepared { plan, config, ci })
 }
 

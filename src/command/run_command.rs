@@ -6,7 +6,7 @@ use clap::builder::BoolishValueParser;
 use vllm_verdict::number::plural;
 
 use super::prepare::{self, Prepared};
-use super::{base_fallback, conclude, hub_token, plan_output, preflight};
+use super::{base_fallback, conclude, hub_token, needed_data_sets, plan_output, preflight};
 use crate::command::announcement::Announcement;
 use crate::command::conclude::EndedRun;
 use crate::command::planning_flags::Planning;
@@ -15,6 +15,7 @@ use crate::command::run_flags::Timeouts;
 use crate::command::shared_flags::Format;
 use crate::duration;
 use crate::exit::{Classify, Exit};
+use crate::plan::suite::data_set_file::DataSetFiles;
 use crate::report::markdown;
 use crate::run::measure::Measure;
 use crate::run::run_folder::{self, RunFolder};
@@ -73,26 +74,29 @@ async fn work(arguments: &RunArgs, processes: &Processes, underway: &mut Underwa
     let mut prepared = prepare::prepare(&arguments.planning, !is_dry, shell).await?;
     if is_dry {
         plan_output::print(&prepared.plan, Format::Text, shell)?;
+        let sentences = needed_data_sets::sentences(&prepared.plan, &prepared.config, shell)?;
+        sentences.iter().for_each(|sentence| shell.say(sentence));
         return Ok(Exit::Done);
     }
     if !prepared.plan.trigger.run {
         return skip(&prepared, shell);
     }
-    preflight::check(&prepared.plan, &arguments.planning.out, shell).await?;
-    preflight::leave_out_data_sets(&mut prepared.plan)?;
+    preflight::check(&prepared.plan, &prepared.config.container, &arguments.planning.out, shell).await?;
+    let data_sets = needed_data_sets::provide(&mut prepared.plan, &prepared.config, shell).await?;
     hub_token::check(&prepared.plan, &shell.environment).mistake()?;
     if !arguments.resume {
         let github = arguments.planning.event.github(&prepared.ci, &shell.environment)?;
         let config = &prepared.config;
         base_fallback::fall_back(&mut prepared.plan, arguments.base_fallback, config, github.as_ref(), shell).await?;
     }
-    measure(arguments, prepared, processes, underway, shell).await
+    measure(arguments, prepared, data_sets, processes, underway, shell).await
 }
 
 /// Measures what was planned and writes the output folder.
 async fn measure(
     arguments: &RunArgs,
     prepared: Prepared,
+    data_sets: DataSetFiles,
     processes: &Processes,
     underway: &mut Underway,
     shell: &Shell,
@@ -109,6 +113,7 @@ async fn measure(
     let measure = Measure {
         plan,
         config: &config,
+        data_sets: &data_sets,
         limits: timeouts.limits(plan.budget.map(duration::of_seconds), &config),
         wait: timeouts.wait.unwrap_or(config.images.wait),
         is_store_required: planning.store.is_some(),

@@ -38,7 +38,7 @@ impl Build {
         }
     }
 
-    /// The build of a commit.
+    /// The build of a commit. `number` is that of the CI build that made it, where it is known.
     ///
     /// # Errors
     /// The user's mistake (exit 2): the config does not give an image reference.
@@ -48,9 +48,10 @@ impl Build {
         commit: &Commit,
         pipeline: Pipeline,
         images: &ImagesConfig,
+        number: Option<u64>,
     ) -> anyhow::Result<Target> {
         match self {
-            Self::Image => image::reference(device, commit, pipeline, images).map(Target::Image),
+            Self::Image => image::reference(device, commit, pipeline, images, number).map(Target::Image),
             Self::Wheel => Ok(Target::Wheel(Wheel::of(commit.clone()))),
         }
     }

@@ -4,7 +4,10 @@
 pub mod config_schema;
 pub mod config_text;
 pub mod container_config;
+mod container_values;
+pub mod datasets_config;
 pub mod device_config;
+pub mod image_template;
 pub mod images_config;
 pub mod matrix_config;
 pub mod record_rules;
@@ -35,7 +38,9 @@ use value_kinds::{ListOf, MapOf, Optional};
 pub use config_schema::schema;
 pub use config_text::{LONGEST_FILE, LoadedConfig, parse};
 pub use container_config::ContainerConfig;
+pub use datasets_config::DatasetsConfig;
 pub use device_config::DeviceConfig;
+pub use image_template::ImageTemplate;
 pub use images_config::ImagesConfig;
 pub use matrix_config::{MatrixConfig, Sizes};
 pub use records_config::RecordsConfig;
@@ -46,7 +51,7 @@ pub use trigger_config::{Forks, TriggerConfig};
 pub use vllm_verdict::criteria::{CasePattern, MinEffect, Primary, VerdictConfig};
 
 /// All settings of the config file.
-// 15 fields: the top-level keys.
+// 16 fields: the keys of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub trigger: TriggerConfig,
@@ -57,6 +62,7 @@ pub struct Config {
     pub container: ContainerConfig,
     pub suite: PathBuf,
     pub allowed_folders: Vec<PathBuf>,
+    pub datasets: DatasetsConfig,
     pub tiers: TiersConfig,
     pub strategy: Option<Strategy>,
     pub environment: EnvironmentConfig,
@@ -90,6 +96,7 @@ impl Default for Config {
             container: ContainerConfig::default(),
             suite: PathBuf::from(".buildkite/performance-benchmarks/tests"),
             allowed_folders: Vec::new(),
+            datasets: DatasetsConfig::default(),
             tiers: TiersConfig::default(),
             strategy: None,
             environment: EnvironmentConfig::default(),
@@ -122,7 +129,7 @@ impl Section for Config {
                 item: Some("device"),
             },
         );
-        walk.section("images", "Repositories of images, without tags.", &mut self.images);
+        walk.section("images", "Where images are, and how their tags are made.", &mut self.images);
         walk.key(
             "sides",
             "What a commit that is named alone is measured as: `image`, `wheel`, or `auto`: images where a container engine answers, else wheels.",
@@ -138,6 +145,7 @@ impl Section for Config {
             &mut self.allowed_folders,
             ListOf { of: FOLDER, item: None },
         );
+        walk.section("datasets", "Where the data sets that test files name are looked for.", &mut self.datasets);
         walk.section("tiers", "What pull requests and main measure, in which time.", &mut self.tiers);
         walk.key(
             "strategy",
@@ -179,6 +187,7 @@ impl Section for EnvironmentConfig {
     }
 }
 
+/// A folder of this machine.
 const FOLDER: Scalar<PathBuf> = Scalar {
     expecting: "a folder",
     numbers: false,

@@ -202,7 +202,9 @@ fn sides(inputs: &Inputs<'_>) -> anyhow::Result<Sides> {
     let head_pipeline = if pull_request { Pipeline::PullRequest } else { Pipeline::Main };
     let build = named.build.as_ref().map(|chosen| chosen.build).unwrap_or_default();
     let of_commit = |side: Side, commit: &Commit, pipeline| -> anyhow::Result<_> {
-        let target = build.target(device, commit, pipeline, images);
+        // The number of the build of another commit is not known.
+        let of_run = side == Side::Head && event.head_sha.as_deref() == Some(commit.as_str());
+        let target = build.target(device, commit, pipeline, images, inputs.runs.run.filter(|_| of_run));
         Ok(Some((target.with_context(|| format!("cannot plan {}", side.as_str()))?, Some(commit.to_string()))))
     };
     let of_target = |target: &Target, other: Option<&str>| {
@@ -262,8 +264,6 @@ fn with_server_args(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use vllm_verdict::case::MeasuredBy;
     use vllm_verdict::v1::{DeviceName, LabelsSource};
 
@@ -276,12 +276,7 @@ mod tests {
     const BASE: &str = "7f42dc20bb2800d09faa72b26f25d54e26f1b694";
 
     fn images() -> ImagesConfig {
-        ImagesConfig {
-            pull_request: "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo".to_owned(),
-            main: "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo".to_owned(),
-            rocm: "docker.io/rocm/vllm-ci".to_owned(),
-            wait: Duration::from_secs(5400),
-        }
+        ImagesConfig::default()
     }
 
     fn device() -> Device {

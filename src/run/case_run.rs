@@ -125,7 +125,8 @@ impl CaseRun<'_> {
         let arguments =
             serve_flags::parse(words).with_context(|| format!("the native client cannot measure `{}`", case.name))?;
         let run = async {
-            let prompts = prompt_process::prompts(&self.side.launch.program, words, self.environment).await?;
+            let placed = self.side.launch.data_sets.placed(words);
+            let prompts = prompt_process::prompts(&self.side.launch.program, &placed, self.environment).await?;
             native_client::run(&arguments, prompts, None, |_, _| {}).await
         };
         let result = tokio::time::timeout(self.limit, run).await.map_err(|_| TimedOut(self.limit))??;

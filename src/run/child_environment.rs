@@ -11,6 +11,7 @@ const OF_VLLM: &[&str] = &["VIRTUAL_ENV"];
 const PREFIXES_OF_VLLM: &[&str] = &[
     "VLLM_",
     "HF_",
+    "HUGGINGFACE_",
     "TRANSFORMERS_",
     "CUDA_",
     "NVIDIA_",
@@ -60,9 +61,11 @@ pub fn on_host(environment: &Environment, env: &IndexMap<String, String>) -> Ind
     all
 }
 
-/// The variables of a container, with the defaults and those of `env` over them.
+/// The variables of a container: the operator's, those that the config `added`, the defaults, and those of `env`, each over
+/// the ones before.
 pub fn in_container(
     environment: &Environment,
+    added: &IndexMap<String, String>,
     device: DeviceName,
     env: &IndexMap<String, String>,
 ) -> IndexMap<String, String> {
@@ -74,7 +77,9 @@ pub fn in_container(
     if device == DeviceName::Arm64Cpu {
         all.insert("ON_ARM64_CPU".to_owned(), "1".to_owned());
     }
-    all.extend(with_defaults(environment, env));
+    let mut above = added.clone();
+    above.extend(env.clone());
+    all.extend(with_defaults(environment, &above));
     all
 }
 
@@ -134,13 +139,25 @@ mod tests {
         .into_iter()
         .collect();
         assert_eq!(names(on_host(&operator, &IndexMap::new())), "HF_TOKEN VLLM_PORT http_proxy");
-        let inside = names(in_container(&operator, DeviceName::Cuda, &IndexMap::new()));
+        let inside = names(in_container(&operator, &IndexMap::new(), DeviceName::Cuda, &IndexMap::new()));
         assert_eq!(inside, "HF_TOKEN VLLM_PORT VLLM_LOGGING_LEVEL SAVE_TO_PYTORCH_BENCHMARK_FORMAT");
     }
 
     #[test]
+    fn the_variables_of_the_config_are_below_those_of_the_test() {
+        let map = |pairs: &[(&str, &str)]| -> IndexMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let added = map(&[("VLLM_HOST_IP", "1"), ("NCCL_DEBUG", "INFO"), ("VLLM_LOGGING_LEVEL", "INFO")]);
+        let test = map(&[("NCCL_DEBUG", "WARN")]);
+        let inside = in_container(&operator(), &added, DeviceName::Cuda, &test);
+        let values = ["VLLM_HOST_IP", "NCCL_DEBUG", "VLLM_LOGGING_LEVEL"].map(|name| inside[name].as_str());
+        assert_eq!(values, ["1", "WARN", "INFO"]);
+    }
+
+    #[test]
     fn a_container_gets_no_path_of_the_host() {
-        let names = names(in_container(&operator(), DeviceName::Cpu, &IndexMap::new()));
+        let names = names(in_container(&operator(), &IndexMap::new(), DeviceName::Cpu, &IndexMap::new()));
         assert_eq!(names, "HF_TOKEN VLLM_HOST_IP ON_CPU VLLM_LOGGING_LEVEL SAVE_TO_PYTORCH_BENCHMARK_FORMAT");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use vllm_verdict::v1::DeviceName;
 
 use crate::environment::Environment;
@@ -19,12 +20,15 @@ const TOKENS: [&str; 2] = ["token", "stored_tokens"];
 /// The folder of the model hub inside a container.
 const HUB: &str = "/root/.cache/huggingface/hub";
 
-/// The limits of a container, with the default of this machine.
+/// The limits of a container, with the default of this machine, and what the operator adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerLimits {
     memory: Option<String>,
     shm_size: String,
     pids: u32,
+    added: Vec<String>,
+    /// Variables of every container.
+    pub environment: IndexMap<String, String>,
 }
 
 impl ContainerLimits {
@@ -32,7 +36,13 @@ impl ContainerLimits {
     pub fn of(config: &ContainerConfig, memory_gib: Option<f64>) -> Self {
         // A tenth is left to the load client, the engine and the system.
         let most = memory_gib.map(|gib| format!("{}m", (gib * 1024.0 * 0.9).max(512.0) as u64));
-        Self { memory: config.memory.clone().or(most), shm_size: config.shm_size.clone(), pids: config.pids }
+        Self {
+            memory: config.memory.clone().or(most),
+            shm_size: config.shm_size.clone(),
+            pids: config.pids,
+            added: config.words(),
+            environment: config.environment.clone(),
+        }
     }
 }
 
@@ -61,6 +71,7 @@ pub fn options(device: DeviceName, limits: &ContainerLimits) -> Vec<String> {
         // vLLM binds its threads to NUMA nodes and moves their memory there.
         DeviceName::Cpu | DeviceName::Arm64Cpu => &["--cap-add", "SYS_NICE"],
     });
+    words.extend(limits.added.iter().map(String::as_str));
     words.into_iter().map(str::to_owned).collect()
 }
 
@@ -107,11 +118,20 @@ mod tests {
 
     #[test]
     fn limits_of_the_config_replace_those_of_the_machine() {
-        let config = ContainerConfig { memory: Some("8g".to_owned()), shm_size: "1g".to_owned(), pids: 100 };
+        let memory = Some("8g".to_owned());
+        let config = ContainerConfig { memory, shm_size: "1g".to_owned(), pids: 100, ..ContainerConfig::default() };
         let words = options(DeviceName::Cuda, &ContainerLimits::of(&config, Some(64.0))).join(" ");
         assert!(words.contains("--shm-size 1g --pids-limit 100 --memory 8g "), "{words}");
         let unknown = options(DeviceName::Cuda, &ContainerLimits::of(&ContainerConfig::default(), None)).join(" ");
         assert!(!unknown.contains("--memory"), "{unknown}");
+    }
+
+    #[test]
+    fn what_the_operator_adds_is_last() {
+        let text = "container: {volumes: [/data:/d], devices: [/dev/infiniband], options: [--ulimit=memlock=-1]}";
+        let config = crate::plan::config::parse(text, "vllm-perf.yml").unwrap().container;
+        let words = options(DeviceName::Cuda, &ContainerLimits::of(&config, None)).join(" ");
+        assert!(words.ends_with(" --volume /data:/d:ro --device /dev/infiniband --ulimit=memlock=-1"), "{words}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::child_environment;
 use super::container_options::{self, ContainerLimits};
 use crate::environment::Environment;
 use crate::plan::serve_flags::needed_metrics;
+use crate::plan::suite::data_set_file::DataSetFiles;
 use crate::plan::suite::{self, Command};
 use crate::plan::target::Target;
 use crate::system::docker::{FOLDER_LABEL, LABEL};
@@ -42,7 +43,8 @@ pub struct Launch {
     /// What was fetched, where the target is an image or a wheel.
     pub build: Option<FetchedBuild>,
     /// Options that bring the data sets into its containers.
-    pub data_sets: Vec<String>,
+    pub mounts: Vec<String>,
+    pub data_sets: DataSetFiles,
 }
 
 /// An image or a wheel on this machine.
@@ -166,6 +168,7 @@ impl Launch {
 
     /// A program on this machine. The suite may set none of the variables that it obeys (`suite/variable_names.rs`).
     fn on_host(&self, argv: Vec<String>, env: &IndexMap<String, String>) -> Invocation {
+        let argv = self.data_sets.placed(&argv);
         let env = child_environment::with_defaults(&self.environment, env);
         let env = child_environment::on_host(&self.environment, &env);
         Invocation { argv, env, container: None, files: Vec::new(), files_at: 0, remove: Vec::new() }
@@ -186,7 +189,7 @@ impl Launch {
         argv.extend(["--volume".to_owned(), format!("{}:{RESULTS}", container.results.display())]);
         argv.extend(container_options::options(self.device, &self.limits));
         argv.extend(container_options::hub_volumes(container.model, &self.environment));
-        argv.extend_from_slice(&self.data_sets);
+        argv.extend_from_slice(&self.mounts);
         argv.extend_from_slice(container.publish);
         let image = match &self.build {
             Some(FetchedBuild::Image { pinned }) => pinned,
@@ -212,7 +215,7 @@ impl Launch {
 
     /// The environment of a container.
     fn inside(&self, env: &IndexMap<String, String>) -> IndexMap<String, String> {
-        child_environment::in_container(&self.environment, self.device, env)
+        child_environment::in_container(&self.environment, &self.limits.environment, self.device, env)
     }
 }
 
@@ -243,7 +246,8 @@ mod tests {
             labelled_folder: "host:/o".to_owned(),
             limits: ContainerLimits::of(&ContainerConfig::default(), Some(64.0)),
             build: None,
-            data_sets: Vec::new(),
+            mounts: Vec::new(),
+            data_sets: DataSetFiles::default(),
         }
     }
 
@@ -318,9 +322,9 @@ mod tests {
         let asked = "--base-url http://127.0.0.1:1 --percentile-metrics=ttft,e2el,tpot --metric-percentiles=50,99";
         assert!(client.argv.join(" ").ends_with(asked), "{:?}", client.argv);
         let mut launch = launch("image:reg/vllm:abc-cpu");
-        launch.data_sets = ["--volume", "/d/a.json:/vllm-perf-data/a.json:ro"].map(str::to_owned).to_vec();
+        launch.mounts = ["--volume", "/d/a.json:/vllm-perf-data/a.json:ro"].map(str::to_owned).to_vec();
         let server = launch.server(&command, &[], 8123, Path::new("/o/x"), "n1");
-        assert!(server.argv.windows(2).any(|words| words == launch.data_sets), "{:?}", server.argv);
+        assert!(server.argv.windows(2).any(|words| words == launch.mounts), "{:?}", server.argv);
     }
 
     #[test]

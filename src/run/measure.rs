@@ -1,6 +1,5 @@
 //! Measures a plan: opens the store of noise, prepares the sides, runs the rounds and compares.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,6 +13,7 @@ use crate::VERSION;
 use crate::exit::Classify;
 use crate::plan::concurrency_search::Summary;
 use crate::plan::config::Config;
+use crate::plan::suite::data_set_file::DataSetFiles;
 use crate::plan::target::Target;
 use crate::plan::{Plan, SidePlan};
 use crate::run::build_fetch::BuildFetch;
@@ -49,6 +49,7 @@ pub struct Measured {
 pub struct Measure<'a> {
     pub plan: &'a Plan,
     pub config: &'a Config,
+    pub data_sets: &'a DataSetFiles,
     pub limits: Limits,
     /// How long to wait for an image or a wheel that is missing.
     pub wait: Duration,
@@ -194,7 +195,8 @@ impl Measure<'_> {
             labelled_folder: run_folder::label(self.out)?,
             limits: ContainerLimits::of(&self.config.container, host::host().ok().map(|host| host.memory_gib)),
             build: None,
-            data_sets: mounted_data_sets::options(&self.plan.cases, Path::new(".")),
+            mounts: mounted_data_sets::options(&self.plan.cases, self.data_sets),
+            data_sets: self.data_sets.clone(),
         };
         Ok(SideRun::new(planned.clone(), launch))
     }

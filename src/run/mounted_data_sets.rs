@@ -5,21 +5,20 @@ use std::path::{Component, Path, PathBuf};
 use vllm_verdict::case::MeasuredBy;
 
 use crate::plan::suite::Case;
-use crate::plan::suite::data_set_file::data_set_file;
+use crate::plan::suite::data_set_file::{DataSetFiles, data_set_file};
 
 /// The folder that the commands of a container run in, where one of them names a data set by a relative path. Upstream's
 /// script runs them in the folder with its data sets.
 const WORKING_FOLDER: &str = "/vllm-perf-data";
 
-/// The options of `docker run` that bring the data sets of `cases` into a container, for reading only. Relative ones are in
-/// `folder`, the current one: it is that for which the paths of a pull request were checked (`suite_files.rs`). One that is
-/// not there may be in the image. The native client reads its own on this machine.
-pub fn options(cases: &[Case], folder: &Path) -> Vec<String> {
+/// The options of `docker run` that bring the data sets of `cases` into a container, for reading only. One that is not among
+/// `files` may be in the image. The native client reads its own on this machine.
+pub fn options(cases: &[Case], files: &DataSetFiles) -> Vec<String> {
     let (mut words, mut mounted) = (Vec::new(), Vec::new());
     let by_vllm = cases.iter().filter(|case| case.measured_by == MeasuredBy::Vllm);
     for named in by_vllm.filter_map(data_set_file) {
         let Some(inside) = inside(named).filter(|inside| !mounted.contains(inside)) else { continue };
-        let Some(file) = found(&folder.join(named)) else { continue };
+        let Some(file) = files.get(named).and_then(found) else { continue };
         words.extend(["--volume".to_owned(), format!("{file}:{inside}:ro")]);
         mounted.push(inside);
     }
@@ -64,9 +63,14 @@ mod tests {
         for name in ["cwd/share.json", "cwd/sub/lines.jsonl", "cwd/a:b.json", "share.json", "suite/other.json"] {
             output::write(&root.join(name), b"[]").unwrap();
         }
-        let cwd = root.join("cwd");
+        let mut files = DataSetFiles::default();
+        for named in ["./share.json", "share.json", "sub/lines.jsonl", "../share.json", "a:b.json"] {
+            files.insert(Path::new(named), root.join("cwd").join(named));
+        }
+        files.insert(&root.join("share.json"), root.join("share.json"));
+        files.insert(Path::new("./ShareGPT.json"), root.join("suite/other.json"));
         let of = |flags: &str, measured_by| {
-            let words = options(&[case(flags, measured_by)], &cwd).join(" ");
+            let words = options(&[case(flags, measured_by)], &files).join(" ");
             words.replace(&root.display().to_string(), "DIR")
         };
         let vllm = |flags: &str| of(flags, MeasuredBy::Vllm);
@@ -78,6 +82,10 @@ mod tests {
         assert_eq!(
             vllm("--dataset-path sub/lines.jsonl"),
             format!("--volume DIR/cwd/sub/lines.jsonl:/vllm-perf-data/sub/lines.jsonl:ro {workdir}")
+        );
+        assert_eq!(
+            vllm("--dataset-path ./ShareGPT.json"),
+            format!("--volume DIR/suite/other.json:/vllm-perf-data/ShareGPT.json:ro {workdir}")
         );
         let absolute = root.join("share.json");
         assert_eq!(
@@ -96,6 +104,6 @@ mod tests {
         }
         assert_eq!(of("--dataset ./share.json", MeasuredBy::Native), "");
         let twice = [case("--dataset ./share.json", MeasuredBy::Vllm), case("--dataset share.json", MeasuredBy::Vllm)];
-        assert_eq!(options(&twice, &cwd).len(), 4);
+        assert_eq!(options(&twice, &files).len(), 4);
     }
 }

@@ -9,21 +9,35 @@ use crate::system::regular_file;
 const REVISION_LIMIT: u64 = 1 << 10;
 
 /// The folder of a model: `model` itself where it is one, else its snapshot in the cache of Hugging Face that
-/// `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` or `HOME` names. `None` where it is not on this machine.
+/// `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` or `HOME` names. `None` where it is not on this machine.
 pub fn folder(model: &str, env: &Environment) -> Option<PathBuf> {
     let local = Path::new(model);
     if local.is_dir() {
         return Some(local.to_owned());
     }
-    let repository = hub(env)?.join(repository(model));
+    main_snapshot(&hub(env)?.join(repository(model)))
+}
+
+/// The snapshot of a repository in the cache that is its newest.
+fn main_snapshot(repository: &Path) -> Option<PathBuf> {
     let revision = regular_file::text(&repository.join("refs/main"), REVISION_LIMIT).ok()?;
     let snapshot = repository.join("snapshots").join(revision.trim());
     snapshot.is_dir().then_some(snapshot)
 }
 
-/// The folder in which the client of the model hub keeps its models.
+/// A file of a repository of data sets in the cache, from the newest snapshot that has it.
+pub fn data_set(repository: &str, name: &str, env: &Environment) -> Option<PathBuf> {
+    let folder = hub(env)?.join(format!("datasets--{}", repository.replace('/', "--")));
+    let entries = std::fs::read_dir(folder.join("snapshots")).into_iter().flatten().flatten();
+    let mut others: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    others.sort();
+    main_snapshot(&folder).into_iter().chain(others).map(|it| it.join(name)).find(|it| it.is_file())
+}
+
+/// The folder in which the client of the model hub keeps its models and data sets.
 pub fn hub(env: &Environment) -> Option<PathBuf> {
     env.get("HF_HUB_CACHE")
+        .or_else(|| env.get("HUGGINGFACE_HUB_CACHE"))
         .map(PathBuf::from)
         .or_else(|| env.get("HF_HOME").map(|home| Path::new(home).join("hub")))
         .or_else(|| env.get("XDG_CACHE_HOME").map(|cache| Path::new(cache).join("huggingface/hub")))
@@ -66,6 +80,29 @@ mod tests {
         assert_eq!(folder("org/other", &env), None);
         let local = repository.to_str().unwrap();
         assert_eq!(folder(local, &env), Some(repository.clone()));
+    }
+
+    #[test]
+    fn a_data_set_is_found_in_the_snapshots_of_its_repository() {
+        let home = tempfile::tempdir().unwrap();
+        let repository = home.path().join("datasets--org--sets");
+        let write = |name: &str| crate::system::output::write(&repository.join(name), b"x").unwrap();
+        for variable in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
+            let env: Environment = [(variable, home.path().to_str().unwrap())].into_iter().collect();
+            let found = |name: &str| {
+                let found = data_set("org/sets", name, &env)?;
+                Some(found.strip_prefix(&repository).unwrap().display().to_string())
+            };
+            for name in ["snapshots/1/a.json", "snapshots/2/a.json", "snapshots/1/b.json"] {
+                write(name);
+            }
+            assert_eq!(found("a.json").as_deref(), Some("snapshots/1/a.json"));
+            crate::system::output::write(&repository.join("refs/main"), b"2").unwrap();
+            assert_eq!(found("a.json").as_deref(), Some("snapshots/2/a.json"));
+            assert_eq!(found("b.json").as_deref(), Some("snapshots/1/b.json"));
+            assert_eq!((found("c.json"), data_set("org/others", "a.json", &env)), (None, None));
+            std::fs::remove_file(repository.join("refs/main")).unwrap();
+        }
     }
 
     #[test]

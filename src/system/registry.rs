@@ -3,7 +3,7 @@
 mod challenge;
 mod credentials;
 mod manifest;
-mod registry_url;
+pub mod registry_url;
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ mod client;
 mod compare;
 mod config_show;
 mod dashboard;
+mod data_sets;
 mod ends;
 mod fake_github;
 mod guard;

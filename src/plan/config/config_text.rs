@@ -92,6 +92,7 @@ mod tests {
     use super::*;
     use crate::exit::{self, Exit};
     use crate::plan::config::Forks;
+    use crate::plan::config::datasets_config::{DatasetFile, DatasetsConfig};
     use crate::plan::config::record_rules::{Choice, Rules};
     use crate::plan::config::{
         CommitSides, ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TierConfig,
@@ -113,8 +114,18 @@ images:
   main: registry.example.org/team/main_repo
   rocm: rocm
   wait: 1h30m
-container: {memory: 64g, shm_size: 8g, pids: 4096}
+container:
+  memory: 64g
+  shm_size: 8g
+  pids: 4096
+  volumes: [/data:/data, "/cache:/c:rw"]
+  devices: [/dev/infiniband]
+  environment: {NCCL_DEBUG: INFO, N: 1}
+  options: [--ulimit=memlock=-1]
 suite: my/tests
+datasets:
+  folders: [/data]
+  files: {a.jsonl: {repository: me/sets, sha256: "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"}}
 tiers:
   pr: {only: "^serving_", strategy: paired, pairs: 4, budget: 30m, label: perf-pr}
   full: {label: perf-all}
@@ -169,14 +180,22 @@ matrix:
                 (DeviceName::Cpu, device("-cpu", "perf-cpu")),
             ]),
             images: ImagesConfig {
-                pull_request: "localhost:5000/pr".into(),
-                main: "registry.example.org/team/main_repo".into(),
-                rocm: "rocm".into(),
+                pull_request: "localhost:5000/pr".parse().unwrap(),
+                main: "registry.example.org/team/main_repo".parse().unwrap(),
+                rocm: "rocm".parse().unwrap(),
                 wait: Duration::from_secs(5400),
             },
             sides: CommitSides::Wheel,
             wheels: WheelsConfig { index: "https://wheels.example.org/main".into() },
-            container: ContainerConfig { memory: Some("64g".into()), shm_size: "8g".into(), pids: 4096 },
+            container: ContainerConfig {
+                memory: Some("64g".into()),
+                shm_size: "8g".into(),
+                pids: 4096,
+                volumes: vec!["/data:/data:ro".into(), "/cache:/c:rw".into()],
+                devices: vec!["/dev/infiniband".into()],
+                environment: IndexMap::from([("NCCL_DEBUG".into(), "INFO".into()), ("N".into(), "1".into())]),
+                options: vec!["--ulimit=memlock=-1".into()],
+            },
             suite: "my/tests".into(),
             allowed_folders: Vec::new(),
             tiers: TiersConfig {
@@ -188,6 +207,13 @@ matrix:
                     label: Some("perf-pr".into()),
                 },
                 full: TierConfig { label: Some("perf-all".into()), ..TierConfig::default() },
+            },
+            datasets: DatasetsConfig {
+                folders: vec!["/data".into()],
+                files: IndexMap::from([(
+                    "a.jsonl".into(),
+                    DatasetFile { repository: Some("me/sets".into()), sha256: Some("0a".repeat(32)) },
+                )]),
             },
             strategy: Some(Strategy::Screen),
             environment: EnvironmentConfig { max_outside_load: 0.35, max_distortion: 0.1 },
@@ -270,12 +296,12 @@ matrix:
         }
         insta::assert_snapshot!(shown, @r#"
         vllm-perf.yml:2:3: trigger: unknown key `labls`, did you mean `labels`? Valid here: labels, branches, forks, require_label_after_push
-        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, sides, wheels, container, suite, allowed_folders, tiers, strategy, environment, verdict, store, records, matrix
+        vllm-perf.yml:1:1: unknown key `triger`, did you mean `trigger`? Valid here: trigger, devices, images, sides, wheels, container, suite, allowed_folders, datasets, tiers, strategy, environment, verdict, store, records, matrix
         vllm-perf.yml:2:9: devices.cpu: unknown key `suffix`, did you mean `image_suffix`? Valid here: image_suffix, label
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`
         vllm-perf.yml:2:9: images.wait: `90 minutes` is not a duration: expected e.g. `90m`, `1h30m` or `45s`: the units are `h`, `m`, `s` and `ms`, not `minutes`
-        vllm-perf.yml:2:9: images.main: `docker.io/rocm/vllm-ci:latest` is not an image repository: expected `host/path` in lower case, without a tag or digest
+        vllm-perf.yml:2:9: images.main: `docker.io/rocm/vllm-ci:latest` cannot name an image: its tag `latest` is the same for every commit: put `{commit}` into it, as in `nightly-{commit}`, or leave the tag out
         vllm-perf.yml:2:8: verdict.fdr: `5` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`
         vllm-perf.yml:2:21: verdict.min_effect.p99: `120%` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`
         vllm-perf.yml:2:21: verdict.min_effect.p99: `NaN` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`

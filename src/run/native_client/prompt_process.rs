@@ -71,7 +71,8 @@ fn read(line: &[u8]) -> Result<Prompt> {
 
 /// Variables by which the files of a model are found, and those that every program gets.
 fn variables(environment: &Environment) -> IndexMap<String, String> {
-    without_secrets(environment, |name| is_of_the_host(name) || name.starts_with("HF_") && name != "HF_TOKEN")
+    let is_of_hub = |name: &str| name.starts_with("HF_") && name != "HF_TOKEN" || name == "HUGGINGFACE_HUB_CACHE";
+    without_secrets(environment, |name| is_of_the_host(name) || is_of_hub(name))
 }
 
 /// Makes the prompts of `words` in this process, as one line of JSON each. The memory of this process is limited from here on.
