@@ -16,6 +16,7 @@ use vllm_verdict::v1::{Comparison, Device, Event, Provider, Verdict};
 
 use crate::ci::event::CiRun;
 use crate::exit::{Classify, Exit};
+use crate::plan::config::record_rules::KeyCase;
 use crate::system::buildkite_agent::{Agent, Style};
 use crate::system::delivery::Delivery;
 use crate::system::exchange;
@@ -96,6 +97,8 @@ pub struct Publication<'a> {
     pub destination: Option<&'a Destination>,
     /// Branches whose records are published.
     pub branches: &'a [String],
+    /// The letters of a model in the key of its records.
+    pub model_key: KeyCase,
 }
 
 /// The rendered texts of a [`Publication`].
@@ -317,8 +320,8 @@ async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
 }
 
 async fn records(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
-    let Publication { event, run, folder, branches, destination, .. } = *publication;
-    record_upload::records(&Upload { folder, event, run, commit: publication.commit, branches, destination }).await
+    let Publication { event, run, folder, commit, branches, model_key, destination, .. } = *publication;
+    record_upload::records(&Upload { folder, event, run, commit, branches, model_key, destination }).await
 }
 
 fn not_buildkite() -> Delivery {

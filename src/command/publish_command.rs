@@ -131,6 +131,7 @@ async fn publish_folder(
         agent: agent.as_ref(),
         destination: destination.as_ref(),
         branches,
+        model_key: config.records.spelling.model_key,
     })
     .await?;
     if event.provider == Provider::Github {
@@ -153,7 +154,8 @@ async fn retry(
     let destination = destination(arguments, config, &shell.environment)?;
     let (folder, destination) = (arguments.out.as_path(), destination.as_ref());
     let branches = config.trigger.branches.as_slice();
-    let upload = Upload { folder, event, run, commit: None, branches, destination };
+    let model_key = config.records.spelling.model_key;
+    let upload = Upload { folder, event, run, commit: None, branches, model_key, destination };
     let outcome = record_upload::retry(&upload).await.world()?;
     shell.print(&format!("records: {outcome}"));
     Ok(if matches!(outcome, Delivery::Failed(_)) { Exit::World } else { Exit::Done })

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::exit::{self, Exit};
     use crate::plan::config::Forks;
-    use crate::plan::config::record_rules::{Choice, Rules};
+    use crate::plan::config::record_rules::{Choice, KeyCase, Rules, Spelling};
     use crate::plan::config::{
         ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TriggerConfig,
     };
@@ -123,6 +123,9 @@ verdict:
   fdr: 1%
 store: file:///srv/vllm-perf
 records:
+  benchmark: PyTorch x vLLM benchmark
+  branch: "{branch}(refs/heads/{branch})"
+  model_key: lower
   collision: lowest
   failed_share: 1%
   build_number_offset: 30000000000
@@ -186,6 +189,8 @@ matrix:
             },
             store: Some("file:///srv/vllm-perf".into()),
             records: RecordsConfig {
+                benchmark: "PyTorch x vLLM benchmark".into(),
+                spelling: Spelling { branch: "{branch}(refs/heads/{branch})", model_key: KeyCase::Lower },
                 rules: Rules { collision: Choice::Lowest, failed_share: 0.01 },
                 build_number_offset: Some(30_000_000_000),
                 uploader: Some("https://uploader.example.org/records".into()),

@@ -12,8 +12,8 @@ pub struct Collision {
     pub dropped: Vec<String>,
 }
 
-/// The points to publish, in their order, and the collisions among them. Of equal keys, a compiled model is preferred to an
-/// eager one, then `choice` selects by concurrency, then the first name in alphabetical order.
+/// The points to publish, in their order, and the collisions among them. Of equal keys, the plain name of a test, which its
+/// variants extend, is preferred, then `choice` selects by concurrency, then the first name in alphabetical order.
 pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Collision>) {
     let mut groups: Vec<Vec<Point>> = Vec::new();
     for point in points {
@@ -31,7 +31,8 @@ pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Col
                 Choice::Highest => concurrency(b).cmp(&concurrency(a)),
                 Choice::Lowest => concurrency(a).cmp(&concurrency(b)),
             };
-            (b.info.use_compile.cmp(&a.info.use_compile)).then(by_concurrency).then_with(|| a.case.cmp(&b.case))
+            let test = |point: &Point| test(&point.case).len();
+            test(a).cmp(&test(b)).then(by_concurrency).then_with(|| a.case.cmp(&b.case))
         });
         let mut group = group.into_iter();
         let Some(first) = group.next() else { continue };
@@ -44,8 +45,13 @@ pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Col
     (kept, collisions)
 }
 
+/// The test of a case: its name without rate and concurrency.
+fn test(case: &str) -> &str {
+    case.rsplit_once("_qps_").or_else(|| case.rsplit_once("_concurrency_")).map_or(case, |(test, _)| test)
+}
+
 /// Whether the dashboard shows both as the same point. Cases of different kinds have no metric in common.
 fn same_key(a: &Point, b: &Point) -> bool {
     let name = |point: &Point| point.metrics.first().map(|(name, _)| name.clone());
-    a.model == b.model && a.info.args.key() == b.info.args.key() && name(a) == name(b)
+    a.model == b.model && a.info.key() == b.info.key() && name(a) == name(b)
 }
