@@ -31,7 +31,7 @@ pub async fn fall_back(
     let Some(base) = &mut plan.sides.base else { return Ok(()) };
     let (Target::Image(reference), Some(wanted)) = (&base.target, base.commit.clone()) else { return Ok(()) };
     let of_main = |commit: &str| -> Result<String> {
-        image::reference(&device, &commit.parse::<Commit>().mistake()?, Pipeline::Main, images)
+        image::reference(&device, &commit.parse::<Commit>().mistake()?, Pipeline::Main, images, None)
     };
     if most == 0 || *reference != of_main(&wanted)? {
         return Ok(());

@@ -214,7 +214,7 @@ impl Records {
 fn reference(job: &MatrixJob, commit: &str, config: &Config) -> Result<String> {
     let image_suffix = config.device(job.device).image_suffix;
     let device = Device { name: job.device, device_type: String::new(), count: 1, image_suffix };
-    image::reference(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images)
+    image::reference(&device, &commit.parse().mistake()?, Pipeline::Main, &config.images, None)
 }
 
 /// At most `most` commits of a branch, newest first: from git, or from GitHub if this clone has fewer.

@@ -5,6 +5,7 @@ pub mod config_schema;
 pub mod config_text;
 pub mod container_config;
 pub mod device_config;
+pub mod image_template;
 pub mod images_config;
 pub mod matrix_config;
 pub mod record_rules;
@@ -32,6 +33,7 @@ pub use config_schema::schema;
 pub use config_text::{LONGEST_FILE, LoadedConfig, parse};
 pub use container_config::ContainerConfig;
 pub use device_config::DeviceConfig;
+pub use image_template::ImageTemplate;
 pub use images_config::ImagesConfig;
 pub use matrix_config::{MatrixConfig, Sizes};
 pub use records_config::RecordsConfig;
@@ -109,7 +111,7 @@ impl Section for Config {
                 item: Some("device"),
             },
         );
-        walk.section("images", "Repositories of images, without tags.", &mut self.images);
+        walk.section("images", "Where images are, and how their tags are made.", &mut self.images);
         walk.section("container", "What a container may use of this machine.", &mut self.container);
         walk.key("suite", "Folder of the test files.", &mut self.suite, FOLDER);
         walk.key(

@@ -17,36 +17,37 @@ pub enum Pipeline {
     Main,
 }
 
-/// `<repository>:<commit><suffix>`. ROCm images are in a repository of their own.
+/// The name of the config, `<repository>:<commit><suffix>` by default. ROCm images are in a repository of their own. `build` is
+/// the number of the build that made the image, where it is known.
 ///
 /// # Errors
-/// The user's mistake (exit 2): the commit does not have 40 digits, or the repository of the config does not give an
-/// image reference.
+/// The user's mistake (exit 2): the commit does not have 40 digits, or the config does not give an image reference.
 pub fn reference(
     device: &Device,
     commit: &Commit,
     pipeline: Pipeline,
     images: &ImagesConfig,
+    build: Option<u64>,
 ) -> anyhow::Result<String> {
-    let repository = match (device.name, pipeline) {
+    let template = match (device.name, pipeline) {
         (DeviceName::Rocm, _) => &images.rocm,
         (_, Pipeline::PullRequest) => &images.pull_request,
         (_, Pipeline::Main) => &images.main,
     };
-    let reference = format!("{repository}:{commit}{}", device.image_suffix);
     let checked = || {
         ensure!(Commit::is_full(commit.as_str()), "`{commit}` is not a full commit hash (40 hexadecimal digits)");
-        reference.parse::<Reference>()
+        let reference = template.name(commit.as_str(), &device.image_suffix, build)?;
+        reference.parse::<Reference>().map(|_| reference)
     };
-    checked().with_context(|| format!("cannot name the image of `{commit}`")).mistake()?;
-    Ok(reference)
+    checked().with_context(|| format!("cannot name the image of `{commit}`")).mistake()
 }
 
-/// The commit that the tag of `reference` begins with, where the tag is one of vLLM's.
+/// The commit in the tag of `reference`, where it has exactly one: `<commit>-cpu`, `nightly-<commit>`.
 pub fn commit_of(reference: &str) -> Option<&str> {
-    let tag = reference.rsplit_once(':')?.1;
-    tag.get(..40)
-        .filter(|commit| Commit::is_full(commit) && !tag[40..].starts_with(|c: char| c.is_ascii_alphanumeric()))
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let (_, tag) = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?;
+    let mut commits = tag.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| Commit::is_full(part));
+    commits.next().filter(|commit| commits.all(|other| other == *commit))
 }
 
 /// An image reference in parts, as the registry API takes it.
@@ -105,20 +106,13 @@ impl fmt::Display for Reference {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::exit::{self, Exit};
 
     const COMMIT: &str = "1da94e673c257373280026f75ceb4effac80e892";
 
     fn images() -> ImagesConfig {
-        ImagesConfig {
-            pull_request: "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo".to_owned(),
-            main: "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo".to_owned(),
-            rocm: "docker.io/rocm/vllm-ci".to_owned(),
-            wait: Duration::from_secs(5400),
-        }
+        ImagesConfig::default()
     }
 
     fn device(name: DeviceName) -> Device {
@@ -134,7 +128,7 @@ mod tests {
             (DeviceName::Hpu, Pipeline::Main, "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo:{}-hpu"),
             (DeviceName::Rocm, Pipeline::PullRequest, "docker.io/rocm/vllm-ci:{}"),
         ] {
-            let image = reference(&device(name), &COMMIT.parse().unwrap(), pipeline, &images()).unwrap();
+            let image = reference(&device(name), &COMMIT.parse().unwrap(), pipeline, &images(), None).unwrap();
             assert_eq!(image, expected.replace("{}", COMMIT));
             assert_eq!(commit_of(&image), Some(COMMIT));
         }
@@ -147,10 +141,40 @@ mod tests {
             assert!(bad.parse::<Commit>().is_err(), "{bad}");
         }
         let long = Commit::of_event(&"1".repeat(64)).unwrap();
-        let error = reference(&device(DeviceName::Cpu), &long, Pipeline::Main, &images()).unwrap_err();
+        let error = reference(&device(DeviceName::Cpu), &long, Pipeline::Main, &images(), None).unwrap_err();
         assert_eq!(exit::of(&error), Exit::Mistake);
         assert_eq!(commit_of("reg:5000/a:latest"), None);
         assert_eq!(commit_of(&format!("a:{COMMIT}0")), None);
+    }
+
+    #[test]
+    fn the_tag_of_the_config_names_the_image_and_its_commit_is_found_in_it() {
+        let commit = COMMIT.parse().unwrap();
+        let images = ImagesConfig {
+            pull_request: "a/b:build-{build}".parse().unwrap(),
+            main: "vllm/vllm-openai:nightly-{commit}".parse().unwrap(),
+            rocm: "a/rocm:v1_{commit}.{build}{suffix}".parse().unwrap(),
+            ..ImagesConfig::default()
+        };
+        let of = |name, pipeline, build| reference(&device(name), &commit, pipeline, &images, build);
+        let main = of(DeviceName::Cuda, Pipeline::Main, None).unwrap();
+        assert_eq!(
+            (main.as_str(), commit_of(&main)),
+            (format!("vllm/vllm-openai:nightly-{COMMIT}").as_str(), Some(COMMIT))
+        );
+        let rocm = of(DeviceName::Rocm, Pipeline::Main, Some(3)).unwrap();
+        assert_eq!((rocm.as_str(), commit_of(&rocm)), (format!("a/rocm:v1_{COMMIT}.3").as_str(), Some(COMMIT)));
+        assert_eq!(of(DeviceName::Cuda, Pipeline::PullRequest, Some(12)).unwrap(), "a/b:build-12");
+        let error = of(DeviceName::Cuda, Pipeline::PullRequest, None).unwrap_err();
+        assert_eq!(exit::of(&error), Exit::Mistake);
+        let digest = format!("@sha256:{}", "a".repeat(64));
+        assert_eq!(commit_of(&format!("localhost:5000/a:{COMMIT}{digest}")), Some(COMMIT));
+        let other = COMMIT.replace('1', "2");
+        for none in
+            [format!("a:x{COMMIT}"), format!("a:{COMMIT}-{other}"), format!("host:5000/{COMMIT}"), format!("a{digest}")]
+        {
+            assert_eq!(commit_of(&none), None, "{none}");
+        }
     }
 
     #[test]

@@ -165,7 +165,9 @@ fn sides(inputs: &Inputs<'_>) -> anyhow::Result<Sides> {
     let pull_request = event.pull_request.is_some() || event.name.starts_with("pull_request");
     let head_pipeline = if pull_request { Pipeline::PullRequest } else { Pipeline::Main };
     let of_image = |side: Side, commit: &Commit, pipeline| -> anyhow::Result<_> {
-        let reference = image::reference(device, commit, pipeline, images)
+        // The build of another commit is not known.
+        let of_run = side == Side::Head && event.head_sha.as_deref() == Some(commit.as_str());
+        let reference = image::reference(device, commit, pipeline, images, inputs.run.filter(|_| of_run))
             .with_context(|| format!("cannot plan {}", side.as_str()))?;
         Ok(Some((Target::Image(reference), Some(commit.to_string()))))
     };
@@ -214,8 +216,6 @@ fn with_server_args(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use vllm_verdict::case::MeasuredBy;
     use vllm_verdict::v1::{DeviceName, LabelsSource};
 
@@ -228,12 +228,7 @@ mod tests {
     const BASE: &str = "7f42dc20bb2800d09faa72b26f25d54e26f1b694";
 
     fn images() -> ImagesConfig {
-        ImagesConfig {
-            pull_request: "public.ecr.aws/q9t5s3a7/vllm-ci-test-repo".to_owned(),
-            main: "public.ecr.aws/q9t5s3a7/vllm-ci-postmerge-repo".to_owned(),
-            rocm: "docker.io/rocm/vllm-ci".to_owned(),
-            wait: Duration::from_secs(5400),
-        }
+        ImagesConfig::default()
     }
 
     fn device() -> Device {

@@ -214,8 +214,8 @@ fn check_value(flag: &str, value: &str, images: &ImagesConfig) -> Result<()> {
 }
 
 fn is_of(reference: &Reference, images: &ImagesConfig) -> bool {
-    [&images.pull_request, &images.main, &images.rocm].into_iter().any(|repository| {
-        repository.parse().is_ok_and(|known: Reference| {
+    [&images.pull_request, &images.main, &images.rocm].into_iter().any(|template| {
+        template.repository().parse().is_ok_and(|known: Reference| {
             (&known.registry, &known.repository) == (&reference.registry, &reference.repository)
         })
     })

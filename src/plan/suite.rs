@@ -3,6 +3,7 @@
 pub mod client_flags;
 pub mod command_text;
 pub mod data_set_file;
+pub mod parallel_sizes;
 pub mod parameters;
 pub mod selection;
 pub mod strict_json;
@@ -19,6 +20,7 @@ use vllm_verdict::v1::{Device, Skipped};
 
 use crate::exit::Classify;
 use crate::plan::serve_flags::{self, flag_names};
+use parallel_sizes::ParallelSizes;
 use test_file::{Broken, Test};
 
 pub use command_text::{commands_json, placed};
@@ -43,7 +45,7 @@ pub fn cases(files: &[SuiteFile], selection: &Selection, device: &Device) -> any
 pub struct ServedModel {
     /// As the test file spells it.
     pub name: String,
-    /// Tensor-parallel size, where the test names one.
+    /// How many devices its server needs, where the test names a parallel size.
     pub size: Option<u64>,
 }
 
@@ -52,12 +54,9 @@ pub struct ServedModel {
 /// # Errors
 /// The user's mistake (exit 2), as of [`cases`].
 pub fn models(files: &[SuiteFile]) -> anyhow::Result<(Vec<ServedModel>, Vec<Skipped>)> {
-    let model = |test: Test| {
-        let key =
-            ["tensor_parallel_size", "tp"].into_iter().find(|key| parameters::value(&test.parameters, key).is_some());
-        let size = key.map(|key| parallel(&test, key)).transpose().with_context(|| test.place());
-        let size = size.map_err(|why| Broken { name: test.name, why })?;
-        Ok(ServedModel { name: test.model, size })
+    let model = |test: Test| match parallel_sizes(&test).with_context(|| test.place()) {
+        Ok(sizes) => Ok(ServedModel { name: test.model, size: sizes.is_named().then(|| sizes.devices()) }),
+        Err(why) => Err(Broken { name: test.name, why }),
     };
     let (mut models, mut broken) = (Vec::new(), Vec::new());
     for file in files {
@@ -143,16 +142,12 @@ fn reason_to_skip(test: &Test, selection: &Selection, device: &Device) -> anyhow
     if let Some(reason) = selection.reason_to_skip(test) {
         return Ok(Some(reason));
     }
-    let tensor = parallel(test, "tensor_parallel_size")?;
-    let (needed, what) = if device.name.is_cpu() {
-        (tensor.saturating_mul(parallel(test, "pipeline_parallel_size")?), "NUMA node")
-    } else {
-        (tensor, "device")
-    };
+    let needed = parallel_sizes(test)?.devices();
     if needed > u64::from(device.count) && !selection.remote {
+        let what = if device.name.is_cpu() { "NUMA node" } else { "device" };
         let plural = if needed == 1 { "" } else { "s" };
         return Ok(Some(format!(
-            "needs {needed} {what}{plural} (tensor x pipeline parallel), {} has {}; --device-count overrides the count",
+            "needs {needed} {what}{plural} (tensor x pipeline x data parallel), {} has {}; --device-count overrides the count",
             device.name, device.count
         )));
     }
@@ -164,13 +159,10 @@ fn reason_to_skip(test: &Test, selection: &Selection, device: &Device) -> anyhow
     Ok(None)
 }
 
-/// A parallel size of the test, or else vLLM's default.
-fn parallel(test: &Test, key: &str) -> anyhow::Result<u64> {
-    let Some(value) = parameters::value(&test.parameters, key) else { return Ok(1) };
-    match value.as_u64().or_else(|| value.as_str()?.parse().ok()) {
-        Some(size) if size > 0 => Ok(size),
-        _ => bail!("`{}.{key}` must be a whole number from 1, not {value}", test.section()),
-    }
+/// The parallel sizes of the server of a test, or of its benchmark.
+fn parallel_sizes(test: &Test) -> anyhow::Result<ParallelSizes> {
+    let words = parameters::words(test.section(), &test.parameters, &[])?;
+    ParallelSizes::of(&words).with_context(|| format!("`{}`", test.section()))
 }
 
 fn cases_of(test: &Test, selection: &Selection) -> anyhow::Result<Vec<Case>> {
@@ -207,7 +199,7 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
     let client = full_names(parameters::words("client_parameters", &load.client, omitted)?)?;
     client_flags::check(&client).context("`client_parameters`")?;
     let metadata = [
-        format!("tensor_parallel_size={}", parallel(test, "tensor_parallel_size")?),
+        format!("tensor_parallel_size={}", parallel_sizes(test)?.tensor_or_default()),
         format!("compilation_config.mode={}", parameters::text(&test.parameters, "compilation_config.mode")),
         format!("optimization_level={}", parameters::text(&test.parameters, "optimization_level")),
     ];
@@ -396,7 +388,11 @@ mod tests {
             r#"[{"test_name": "serving_a", "qps_list": [1], "max_concurrency_list": [0]}]"#,
             r#"[{"test_name": "serving_a", "qps_list": [1], "max_concurency_list": [8]}]"#,
             r#"[{"test_name": "serving_a/../../b", "qps_list": [1]}]"#,
-            r#"{"defaults": {"qps": [1]}, "tests": []}"#,
+            r#"{"defaults": {"qps": [1]}, "tests": [{"test_name": "serving_a"}]}"#,
+            r#"{"defaults": 7, "tests": [{"test_name": "serving_a"}]}"#,
+            r#"{"defaults": {"qps_list": [1], "qps_list": [2]}, "tests": [{"test_name": "serving_a"}]}"#,
+            r#"{"tests": [], "tests": []}"#,
+            r#"{"tests": [], "comment": "x"}"#,
             r#"{"tests": {}}"#,
             "[7]",
             "7",
@@ -414,10 +410,14 @@ mod tests {
         tests/serving-tests-cpu.json: test `serving_a`: unknown field `max_concurency_list`: expected one of test_name, qps_list, max_concurrency_list, server_environment_variables, server_parameters, client_parameters
         tests/serving-tests-cpu.json: test `serving_a/../../b`: `test_name` may hold only letters, digits and ._-+=@,: because files are named after it
         tests/serving-tests-cpu.json: `defaults`: unknown field `qps`: expected one of qps_list, max_concurrency_list, server_environment_variables, server_parameters, client_parameters
+        tests/serving-tests-cpu.json: `defaults` must be an object, not 7
+        tests/serving-tests-cpu.json: `defaults`: the key `qps_list` is duplicated
+        tests/serving-tests-cpu.json: the key `tests` is duplicated
+        tests/serving-tests-cpu.json: unknown field `comment`: expected one of defaults, tests
         tests/serving-tests-cpu.json: `tests` must be an array of tests, not {}
         tests/serving-tests-cpu.json: test 1: expected an object, not 7
         tests/serving-tests-cpu.json: expected an array of tests, or an object with `defaults` and `tests`
-        tests/serving-tests-cpu.json:2:59: the key `dtype` is duplicated in one object
+        tests/serving-tests-cpu.json: test `serving_a`: the key `dtype` is duplicated in `server_parameters`
         "#);
     }
 
@@ -439,7 +439,7 @@ mod tests {
         ];
         insta::assert_snapshot!(errors.join("\n"), @r#"
         tests/serving-tests-cpu.json: test `serving_a`: `max_concurrency_list` is missing, and so is `client_parameters.num_prompts`, its default
-        tests/serving-tests-cpu.json: test `serving_a`: `server_parameters.tensor_parallel_size` must be a whole number from 1, not "two"
+        tests/serving-tests-cpu.json: test `serving_a`: `server_parameters`: `--tensor-parallel-size` must be a whole number from 1, not `two`
         tests/serving-tests-cpu.json: test `serving_a`: `server_parameters.chat_template`: cannot split "'x" into words: missing closing quote
         tests/serving-tests-cpu.json: test `serving_a`: `client_parameters.num_prompts`: null is not a value: write "" for a bare flag, or leave the key out
         tests/serving-tests-cpu.json: test `serving_a`: `server_environment_variables.A`: "b c" is 2 words: quote it inside the string
@@ -507,6 +507,45 @@ mod tests {
     }
 
     #[test]
+    fn every_spelling_of_a_parallel_size_counts_for_devices_and_metadata() {
+        let of = |parameters: &str| {
+            let text = format!(
+                r#"[{{"test_name": "serving_a", "qps_list": [1], "server_parameters": {{"model": "m", {parameters}}},
+                     "client_parameters": {{"model": "m", "num_prompts": 1}}}}]"#
+            );
+            let file = serving(&text);
+            let size = models(&[file.clone()]).unwrap().0[0].size;
+            let (cases, skipped) = cases(&[file], &Selection::default(), &device(DeviceName::Cuda, 4)).unwrap();
+            match cases.first() {
+                Some(case) => {
+                    let metadata = case.client.argv.iter().find(|word| word.starts_with("tensor_parallel_size"));
+                    format!("{size:?} {}", metadata.unwrap())
+                }
+                None => format!("{size:?} {}", skipped[0].reason.raw()),
+            }
+        };
+        insta::assert_snapshot!([
+            of(r#""tp": 2"#),
+            of(r#""tensor-parallel-size": "2""#),
+            of(r#""tensor_parallel_size=2": """#),
+            of(r#""dtype": "half -tp 4""#),
+            of(r#""dtype": "half""#),
+            of(r#""tp": 2, "pp": 4"#),
+            of(r#""data_parallel_size": 8"#),
+            of(r#""data_parallel_size": 8, "data_parallel_size_local": 4"#),
+        ].join("\n"), @"
+        Some(2) tensor_parallel_size=2
+        Some(2) tensor_parallel_size=2
+        Some(2) tensor_parallel_size=2
+        Some(4) tensor_parallel_size=4
+        None tensor_parallel_size=1
+        Some(8) needs 8 devices (tensor x pipeline x data parallel), cuda has 4; --device-count overrides the count
+        Some(8) needs 8 devices (tensor x pipeline x data parallel), cuda has 4; --device-count overrides the count
+        Some(4) tensor_parallel_size=1
+        ");
+    }
+
+    #[test]
     fn a_name_that_breaks_a_rule_is_shown_short_and_on_one_line() {
         let long = "x".repeat(5000);
         let file = serving(&format!(r#"[{{"test_name": "a\n{long}"}}, {{"test_name": 7}}, 8]"#));
@@ -533,7 +572,7 @@ mod tests {
             reasons(&[], Some("tp1_random_128_2048.*(64|128)$"), 8),
         ];
         insta::assert_snapshot!(lines.join("\n"), @"
-        35 cases, 5 skipped, serving_llama8B_tp2_sharegpt: needs 2 NUMA nodes (tensor x pipeline parallel), cpu has 1; --device-count overrides the count
+        35 cases, 5 skipped, serving_llama8B_tp2_sharegpt: needs 2 NUMA nodes (tensor x pipeline x data parallel), cpu has 1; --device-count overrides the count
         70 cases, 0 skipped, 
         28 cases, 6 skipped, serving_llama8B_tp1_sharegpt: does not match TEST_SELECTOR `tp1_random`
         0 cases, 10 skipped, serving_llama8B_tp1_sharegpt: its model `meta-llama/Llama-3.1-8B-Instruct` is not MODEL_FILTER `meta-llama/Llama-3.1-8B`

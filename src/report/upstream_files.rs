@@ -12,7 +12,7 @@ use vllm_verdict::v1::Host;
 use crate::escape;
 use crate::result::case_files::{CaseFiles, Folder};
 use crate::result::upstream_table::{Cell, TEST_NAME};
-use crate::result::{Commands, Document, Serving, flags};
+use crate::result::{Commands, Document, Serving, flags, parallel_sizes};
 
 const GPU: &str = "GPU";
 
@@ -116,7 +116,9 @@ fn record(name: &str, case: &CaseFiles, device: String) -> Option<TableRecord> {
 type Column = (&'static str, Option<Cell>);
 
 fn serving(name: Column, gpu: Column, result: &Serving, commands: &Commands) -> TableRecord {
-    let server = flags(commands.server_command.as_deref().unwrap_or_default());
+    let server_command = commands.server_command.as_deref().unwrap_or_default();
+    let server = flags(server_command);
+    let sizes = parallel_sizes(server_command);
     let client = flags(commands.client_command.as_deref().unwrap_or_default());
     let server = |flag: &str| server.get(flag).map(|word| Cell::of_word(word));
     let client = |flag: &str| client.get(flag).map(|word| Cell::of_word(word));
@@ -126,8 +128,8 @@ fn serving(name: Column, gpu: Column, result: &Serving, commands: &Commands) -> 
         ("Dataset Name", client("--dataset-name")),
         ("Input Len", client("--random-input-len")),
         ("Output Len", client("--random-output-len")),
-        ("TP Size", server("--tensor-parallel-size")),
-        ("PP Size", server("--pipeline-parallel-size")),
+        ("TP Size", integer(sizes.tensor)),
+        ("PP Size", integer(sizes.pipeline)),
         ("dtype", server("--dtype")),
         gpu,
         ("# of req.", integer(result.completed)),

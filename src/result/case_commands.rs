@@ -3,6 +3,8 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::suite::parallel_sizes::ParallelSizes;
+
 /// `<case>.commands`: upstream's keys, and only those that its kind of test has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -52,6 +54,11 @@ pub fn flags(command: &str) -> IndexMap<String, String> {
         flags.insert(flag.to_owned(), value.to_owned());
     }
     flags
+}
+
+/// The parallel sizes of a command. One with a value that is not a size names none.
+pub fn parallel_sizes(command: &str) -> ParallelSizes {
+    ParallelSizes::of(&command_words(command)).unwrap_or_default()
 }
 
 /// The words of a command.

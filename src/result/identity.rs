@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 use vllm_verdict::repetition::{Outcome, Repetition};
 
-use crate::result::case_commands::{Commands, flags};
+use crate::plan::suite::parallel_sizes::ParallelSizes;
+use crate::result::case_commands::{Commands, flags, parallel_sizes};
 use crate::result::case_files::{CaseFiles, Folder};
 use crate::result::result_document::{Document, Serving};
 
@@ -37,13 +38,6 @@ const OF_THE_PLACE: [&str; 25] = [
     "--stall-timeout-sec",
     "--tokenizer",
     "--trust-remote-code",
-];
-
-/// Flags of a server for its parallel layout: the long name, a short one, and what is said.
-const LAYOUT: [(&str, &str, &str); 3] = [
-    ("--tensor-parallel-size", "-tp", "tensor parallel size"),
-    ("--pipeline-parallel-size", "-pp", "pipeline parallel size"),
-    ("--data-parallel-size", "-dp", "data parallel size"),
 ];
 
 /// Prompt tokens of two results that differ by a larger share are those of different loads.
@@ -85,19 +79,9 @@ fn identity(case: &CaseFiles) -> Identity {
 
 /// The sizes of the layout; one that is not named is 1.
 fn layout(server: &str) -> Identity {
-    let flags: IndexMap<String, String> =
-        flags(server).into_iter().map(|(flag, value)| (flag.replace('_', "-"), value)).collect();
-    let words: Vec<&str> = server.split_whitespace().collect();
-    let short = |name: &str| {
-        let joined = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        let place = words.iter().position(|word| *word == name);
-        joined.or_else(|| words.get(place? + 1).copied()).map(str::to_owned)
-    };
-    let sizes = LAYOUT.into_iter().map(|(long, name, said)| {
-        let size = flags.get(long).cloned().or_else(|| short(name)).unwrap_or_else(|| "1".to_owned());
-        (said.to_owned(), size)
-    });
-    sizes.collect()
+    let ParallelSizes { tensor, pipeline, data, .. } = parallel_sizes(server);
+    let sizes = [("tensor", tensor), ("pipeline", pipeline), ("data", data)];
+    sizes.map(|(name, size)| (format!("{name} parallel size"), size.unwrap_or(1).to_string())).into_iter().collect()
 }
 
 fn document(case: &CaseFiles) -> Option<Document> {

@@ -39,11 +39,13 @@ pub fn read(
     let folder = own.as_deref().unwrap_or(dir);
     let place = folder.display();
     let (mut files, mut skipped, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    for FileName { kind, name, variable } in file_names(env, device) {
-        // In the folder of a device, files need no suffix.
+    for FileName { kind, names: mut known, variable } in file_names(env, device) {
         let plain = format!("{}-tests.json", kind.as_str());
-        let is_plain = own.is_some() && variable.is_none() && !folder.join(&name).exists();
-        let name = if is_plain { plain } else { name };
+        // In the folder of a device, files need no suffix.
+        if own.is_some() && variable.is_none() && !known.contains(&plain) {
+            known.push(plain);
+        }
+        let name = first_in(folder, known);
         let path = folder.join(&name);
         // A link of the checkout to a file elsewhere: errors would quote that file.
         allowed.check(&path).with_context(|| format!("cannot read `{}`", path.display())).mistake()?;
@@ -68,6 +70,12 @@ pub fn read(
         .mistake();
     }
     Ok((files, skipped))
+}
+
+/// The first of `names` that is in `folder`, or else the last, by which an error tells what is missing.
+fn first_in(folder: &Path, mut names: Vec<String>) -> String {
+    let found = names.iter().position(|name| folder.join(name).exists());
+    names.swap_remove(found.unwrap_or(names.len().saturating_sub(1)))
 }
 
 /// The serving files of `device` in `dir`: that of [`file_names`] or, where the suite has a folder for each device, every
@@ -96,7 +104,10 @@ pub fn serving(
         return Err(anyhow!("`{}` is not a folder: pass --suite DIR", dir.display())).mistake();
     } else {
         let named = file_names(env, device).into_iter().filter(|file| file.kind == Kind::Serving);
-        let there = |file: FileName| Some(dir.join(file.name)).filter(|path| file.variable.is_some() || path.exists());
+        let there = |file: FileName| {
+            let is_named = file.variable.is_some();
+            Some(dir.join(first_in(dir, file.names))).filter(|path| is_named || path.exists())
+        };
         paths.extend(named.filter_map(there));
     }
     let read = |path: &PathBuf| {
@@ -160,6 +171,30 @@ mod tests {
         insta::assert_snapshot!(error, @"no test file for hpu in `DIR/hpu`: expected one of serving-tests.json, latency-tests.json, startup-tests.json, throughput-tests.json; pass --suite DIR or --device NAME");
     }
 
+    #[test]
+    fn rocm_and_xpu_read_the_file_without_a_suffix_where_they_have_none_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["serving-tests.json", "serving-tests-rocm.json", "latency-tests.json"] {
+            output::write(&dir.path().join(name), b"[]").unwrap();
+        }
+        let names = |device, serving_alone: bool| -> Vec<String> {
+            let (none, everywhere) = (Environment::default(), &SuiteFiles::Everywhere);
+            let files = match serving_alone {
+                true => serving(dir.path(), &none, device, everywhere).unwrap(),
+                false => read(dir.path(), &none, device, everywhere).map(|(files, _)| files).unwrap_or_default(),
+            };
+            files.into_iter().map(|file| file.path.rsplit('/').next().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(names(DeviceName::Rocm, false), ["serving-tests-rocm.json", "latency-tests.json"]);
+        assert_eq!(names(DeviceName::Rocm, true), ["serving-tests-rocm.json"]);
+        assert_eq!(names(DeviceName::Xpu, false), ["serving-tests.json", "latency-tests.json"]);
+        assert_eq!(names(DeviceName::Xpu, true), ["serving-tests.json"]);
+        // Upstream's script has a suffix for these.
+        for device in [DeviceName::Hpu, DeviceName::Cpu, DeviceName::Arm64Cpu] {
+            assert_eq!((names(device, false), names(device, true)), (Vec::new(), Vec::new()), "{device}");
+        }
+    }
+
     fn read_again(root: &Path, device: DeviceName) -> Vec<String> {
         let (files, _) = read(root, &Environment::default(), device, &SuiteFiles::Everywhere).unwrap();
         files.into_iter().map(|file| file.path).collect()
@@ -184,19 +219,20 @@ mod tests {
         .unwrap();
         assert!(files[0].path.ends_with("serving-tests-cpu-asr.json"), "{}", files[0].path);
 
+        let empty = tempfile::tempdir().unwrap();
         let shown = |result: anyhow::Result<(Vec<SuiteFile>, Vec<Skipped>)>| {
             let error = result.unwrap_err();
             assert_eq!(exit::of(&error), Exit::Mistake);
-            format!("{error:#}").replace(UPSTREAM, "DIR")
+            format!("{error:#}").replace(UPSTREAM, "DIR").replace(&empty.path().display().to_string(), "DIR")
         };
         let errors = [
             shown(read(dir, &env(&[("LATENCY_JSON", "nope.json")]), DeviceName::Cpu, &SuiteFiles::Everywhere)),
-            shown(read(dir, &env(&[]), DeviceName::Xpu, &SuiteFiles::Everywhere)),
+            shown(read(empty.path(), &env(&[]), DeviceName::Xpu, &SuiteFiles::Everywhere)),
             shown(read(&dir.join("nowhere"), &env(&[]), DeviceName::Cpu, &SuiteFiles::Everywhere)),
         ];
         insta::assert_snapshot!(errors.join("\n"), @"
         cannot read `DIR/nope.json`, which LATENCY_JSON names: No such file or directory (os error 2)
-        no test file for xpu in `DIR`: expected one of serving-tests-xpu.json, latency-tests-xpu.json, startup-tests-xpu.json, throughput-tests-xpu.json; pass --suite DIR or --device NAME
+        no test file for xpu in `DIR`: expected one of serving-tests.json, latency-tests.json, startup-tests.json, throughput-tests.json; pass --suite DIR or --device NAME
         `DIR/nowhere` is not a folder: pass --suite DIR; in a vLLM checkout it is .buildkite/performance-benchmarks/tests
         ");
     }

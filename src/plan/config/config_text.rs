@@ -166,9 +166,9 @@ matrix:
                 (DeviceName::Cpu, device("-cpu", "perf-cpu")),
             ]),
             images: ImagesConfig {
-                pull_request: "localhost:5000/pr".into(),
-                main: "registry.example.org/team/main_repo".into(),
-                rocm: "rocm".into(),
+                pull_request: "localhost:5000/pr".parse().unwrap(),
+                main: "registry.example.org/team/main_repo".parse().unwrap(),
+                rocm: "rocm".parse().unwrap(),
                 wait: Duration::from_secs(5400),
             },
             container: ContainerConfig { memory: Some("64g".into()), shm_size: "8g".into(), pids: 4096 },
@@ -262,7 +262,7 @@ matrix:
         vllm-perf.yml:2:3: devices: unknown key `gpu`, did you mean `hpu`? Valid here: cuda, rocm, hpu, xpu, cpu, arm64-cpu
         vllm-perf.yml:2:9: images.wait: invalid type: integer `90`, expected a duration such as `90m`
         vllm-perf.yml:2:9: images.wait: `90 minutes` is not a duration: expected e.g. `90m`, `1h30m` or `45s`: the units are `h`, `m`, `s` and `ms`, not `minutes`
-        vllm-perf.yml:2:9: images.main: `docker.io/rocm/vllm-ci:latest` is not an image repository: expected `host/path` in lower case, without a tag or digest
+        vllm-perf.yml:2:9: images.main: `docker.io/rocm/vllm-ci:latest` cannot name an image: its tag `latest` is the same for every commit: put `{commit}` into it, as in `nightly-{commit}`, or leave the tag out
         vllm-perf.yml:2:8: verdict.fdr: `5` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`
         vllm-perf.yml:2:21: verdict.min_effect.p99: `120%` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`
         vllm-perf.yml:2:21: verdict.min_effect.p99: `NaN` is not a share: expected more than 0 and less than 100 %, such as `2%` or `0.02`

@@ -11,7 +11,7 @@ use vllm_verdict::v1::{DeviceName, Skipped};
 
 use crate::environment::Environment;
 use crate::plan::suite::parameters::{self, Parameters};
-use crate::plan::suite::strict_json;
+use crate::plan::suite::strict_json::{self, DuplicatedKey};
 
 /// A test file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +26,14 @@ pub struct SuiteFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName {
     pub kind: Kind,
-    /// Relative to the suite's folder.
-    pub name: String,
+    /// Relative to the suite's folder, the first that exists counts. There is at least one.
+    pub names: Vec<String>,
     /// The variable that names the file, in place of upstream's name.
     pub variable: Option<&'static str>,
 }
 
 /// The file of every kind, in upstream's order: as `SERVING_JSON` and the like name it, else `<kind>-tests<suffix>.json`.
+/// Where upstream's script has no suffix for a device, `<kind>-tests.json` is read if there is no file with the suffix.
 pub fn file_names(env: &Environment, device: DeviceName) -> Vec<FileName> {
     let file = |kind: Kind| {
         let variable = match kind {
@@ -42,10 +43,14 @@ pub fn file_names(env: &Environment, device: DeviceName) -> Vec<FileName> {
             Kind::Throughput => "THROUGHPUT_JSON",
         };
         match env.get(variable) {
-            Some(name) => FileName { kind, name: name.to_owned(), variable: Some(variable) },
+            Some(name) => FileName { kind, names: vec![name.to_owned()], variable: Some(variable) },
             None => {
-                let name = format!("{}-tests{}.json", kind.as_str(), device.suite_suffix());
-                FileName { kind, name, variable: None }
+                let name = |suffix: &str| format!("{}-tests{suffix}.json", kind.as_str());
+                let mut names = vec![name(device.suite_suffix())];
+                if matches!(device, DeviceName::Rocm | DeviceName::Xpu) {
+                    names.push(name(""));
+                }
+                FileName { kind, names, variable: None }
             }
         }
     };
@@ -128,38 +133,78 @@ const SHOWN_REASON: usize = 1000;
 /// Most characters of a name that breaks a rule.
 const SHOWN_NAME: usize = 180;
 
-/// The tests of `file`, in its order. One that breaks a rule is lost alone.
+/// The tests of `file`, in its order. One that breaks a rule is lost alone; where `defaults` break one, so are all.
 pub(super) fn tests(file: &SuiteFile) -> anyhow::Result<Vec<Result<Test, Broken>>> {
     let path = &file.path;
-    let content = strict_json::parse(path, &file.text)?;
-    let (defaults, tests) = match (content, file.kind) {
-        (Value::Array(tests), _) => (Serving::default(), tests),
-        (Value::Object(object), Kind::Serving) => {
-            let mut fields = Fields { place: path.clone(), object };
-            let defaults = fields.optional("defaults", "an object")?.unwrap_or_default();
-            let tests = fields.required("tests", "an array of tests")?;
-            fields.finish(&["defaults", "tests"])?;
-            let mut defaults = Fields { place: format!("{path}: `defaults`"), object: defaults };
-            let merged = Serving::take(&mut defaults)?;
-            defaults.finish(Serving::FIELDS)?;
-            (merged, tests)
-        }
-        (_, Kind::Serving) => bail!("{path}: expected an array of tests, or an object with `defaults` and `tests`"),
-        _ => bail!("{path}: expected an array of tests"),
-    };
+    let (content, duplicated) = strict_json::parse(path, &file.text)?;
+    let Content { tests, defaults, unknown, place } = content_of(file, content, &duplicated)?;
     refuse_foreign_format(path, &tests)?;
     let mut names = HashSet::new();
     let parsed = tests.into_iter().enumerate().map(|(index, value)| {
         let name = name(index, &value);
-        self::test(file, index, value, &defaults)
-            .and_then(|test| {
-                let unique = names.insert(test.name.clone());
-                ensure!(unique, "{}: `test_name` is duplicated: names must be unique", test.place());
-                Ok(test)
-            })
-            .map_err(|why| Broken { name, why })
+        let parse = || {
+            let place = [place.as_slice(), &[index.to_string()]].concat();
+            if let Some(twice) = duplicated_in(&duplicated, &place) {
+                bail!("{}: {twice}", self::place(path, &name));
+            }
+            let defaults = defaults.as_ref().map_err(|why| anyhow!("{why}"))?;
+            let test = self::test(file, index, value, defaults)?;
+            let unique = names.insert(test.name.clone());
+            ensure!(unique, "{}: `test_name` is duplicated: names must be unique", test.place());
+            Ok(test)
+        };
+        parse().map_err(|why| Broken { name: name.clone(), why })
     });
-    Ok(parsed.collect())
+    let unknown = unknown.map(|why| Err(Broken { name: file.kind.as_str().to_owned(), why }));
+    Ok(parsed.chain(unknown).collect())
+}
+
+/// What a test file holds.
+struct Content {
+    tests: Vec<Value>,
+    /// Or what is wrong with them.
+    defaults: Result<Serving, String>,
+    /// Why a key beside `defaults` and `tests` is wrong.
+    unknown: Option<anyhow::Error>,
+    /// Where the tests are in the file.
+    place: Vec<String>,
+}
+
+fn content_of(file: &SuiteFile, content: Value, duplicated: &[DuplicatedKey]) -> anyhow::Result<Content> {
+    let path = &file.path;
+    let object = match (content, file.kind) {
+        (Value::Array(tests), _) => {
+            return Ok(Content { tests, defaults: Ok(Serving::default()), unknown: None, place: Vec::new() });
+        }
+        (Value::Object(object), Kind::Serving) => object,
+        (_, Kind::Serving) => bail!("{path}: expected an array of tests, or an object with `defaults` and `tests`"),
+        _ => bail!("{path}: expected an array of tests"),
+    };
+    if let Some(twice) = duplicated.iter().find(|it| it.place.is_empty()) {
+        bail!("{path}: the key `{}` is duplicated", twice.key);
+    }
+    let mut fields = Fields { place: path.clone(), object };
+    let defaults = fields.optional("defaults", "an object");
+    let tests = fields.required("tests", "an array of tests")?;
+    let unknown = fields.finish(&["defaults", "tests"]).err();
+    let defaults = defaults.and_then(|defaults| {
+        let mut defaults = Fields { place: format!("{path}: `defaults`"), object: defaults.unwrap_or_default() };
+        if let Some(twice) = duplicated_in(duplicated, &["defaults".to_owned()]) {
+            bail!("{}: {twice}", defaults.place);
+        }
+        let merged = Serving::take(&mut defaults)?;
+        defaults.finish(Serving::FIELDS).map(|()| merged)
+    });
+    let place = vec!["tests".to_owned()];
+    Ok(Content { tests, defaults: defaults.map_err(|why| format!("{why:#}")), unknown, place })
+}
+
+/// The sentence for the first duplicated key at or below `place`.
+fn duplicated_in(duplicated: &[DuplicatedKey], place: &[String]) -> Option<String> {
+    let found = duplicated.iter().find(|it| it.place.starts_with(place))?;
+    let inside = found.place.get(place.len()..).unwrap_or_default();
+    let object = if inside.is_empty() { String::new() } else { format!(" in `{}`", inside.join(".")) };
+    Some(format!("the key `{}` is duplicated{object}", found.key))
 }
 
 /// The name of a test for messages; its position where it has none.

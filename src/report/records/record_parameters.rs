@@ -5,7 +5,7 @@ use vllm_verdict::case::{Kind, MeasuredBy};
 
 use super::compilation::{self, Compilation};
 use crate::result::case_files::CaseFiles;
-use crate::result::{Document, flags};
+use crate::result::{Commands, Document, flags, parallel_sizes};
 
 /// How a benchmark was run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
         use_compile,
         optimization_level,
         compilation_mode: mode,
-        args: parameters(files.kind, command),
+        args: parameters(files.kind, command, commands),
         measured_by: measured_by(files),
     }
 }
@@ -110,15 +110,18 @@ fn metadata(command: &str, key: &str) -> Option<String> {
     command.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
 }
 
-fn parameters(kind: Kind, command: &str) -> Parameters {
+fn parameters(kind: Kind, command: &str, commands: &Commands) -> Parameters {
     let flags = flags(command);
     let text = |flag: &str| flags.get(flag).filter(|value| !value.is_empty()).cloned();
     let count = |flag: &str| text(flag).and_then(|value| value.parse::<u64>().ok());
-    let engine_parallel = || text("--tensor-parallel-size").or_else(|| text("-tp")).unwrap_or_else(|| "1".to_owned());
+    let tensor = |command: &str| u32::try_from(parallel_sizes(command).tensor_or_default()).ok();
     match kind {
         Kind::Serving => Parameters {
             request_rate: Some(rate(text("--request-rate").as_deref())),
-            tensor_parallel_size: metadata(command, "tensor_parallel_size").and_then(|value| value.parse().ok()),
+            // Upstream's script writes `null` for a spelling that it does not know.
+            tensor_parallel_size: metadata(command, "tensor_parallel_size")
+                .and_then(|value| value.parse().ok())
+                .or_else(|| tensor(commands.server_command.as_deref()?)),
             random_input_len: Some(count("--random-input-len").unwrap_or(1024)),
             random_output_len: Some(count("--random-output-len").unwrap_or(128)),
             max_concurrency: count("--max-concurrency"),
@@ -127,7 +130,7 @@ fn parameters(kind: Kind, command: &str) -> Parameters {
             ..Parameters::default()
         },
         Kind::Latency => Parameters {
-            tensor_parallel_size: engine_parallel().parse().ok(),
+            tensor_parallel_size: tensor(command),
             input_len: Some(count("--input-len").unwrap_or(32)),
             output_len: Some(count("--output-len").unwrap_or(128)),
             batch_size: Some(count("--batch-size").unwrap_or(8)),
@@ -135,7 +138,7 @@ fn parameters(kind: Kind, command: &str) -> Parameters {
             ..Parameters::default()
         },
         Kind::Throughput => Parameters {
-            tensor_parallel_size: engine_parallel().parse().ok(),
+            tensor_parallel_size: tensor(command),
             random_input_len: Some(count("--random-input-len").unwrap_or(1024)),
             random_output_len: Some(count("--random-output-len").unwrap_or(128)),
             input_len: count("--input-len"),
@@ -145,11 +148,9 @@ fn parameters(kind: Kind, command: &str) -> Parameters {
             dtype: text("--dtype"),
             ..Parameters::default()
         },
-        Kind::Startup => Parameters {
-            tensor_parallel_size: engine_parallel().parse().ok(),
-            dtype: text("--dtype"),
-            ..Parameters::default()
-        },
+        Kind::Startup => {
+            Parameters { tensor_parallel_size: tensor(command), dtype: text("--dtype"), ..Parameters::default() }
+        }
     }
 }
 
