@@ -29,6 +29,7 @@ pub mod probe;
 pub mod process;
 pub mod program;
 pub mod program_path;
+pub mod recipe_folder;
 pub mod registry;
 pub mod regular_file;
 pub mod results_folder;

@@ -22,7 +22,7 @@ pub struct Planning {
     /// Base and head.
     #[command(flatten)]
     pub sides: SideArgs,
-    /// Folder of the test files
+    /// Folder of test files, or a recipe of perf-eval (.yaml) or folder of them
     #[arg(long, env = "VLLM_PERF_SUITE", value_name = "DIR")]
     pub suite: Option<PathBuf>,
     /// The device to measure on.
