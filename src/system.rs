@@ -23,6 +23,7 @@ pub mod model_folder;
 pub mod noise_store;
 pub mod orphans;
 pub mod output;
+mod perf_eval_folder;
 pub mod port_owner;
 pub mod private_files;
 pub mod probe;

@@ -10,7 +10,7 @@ use vllm_verdict::repetition::Outcome;
 use crate::exit::Classify;
 use crate::result::case_files::{CaseFiles, Folder, kind_of};
 use crate::result::{Commands, parse};
-use crate::system::regular_file;
+use crate::system::{perf_eval_folder, regular_file};
 
 /// Largest file that is read, in bytes: 64 MiB. A detailed result has about 1 kB a request of 32 tokens.
 pub const LIMIT: u64 = 64 << 20;
@@ -56,6 +56,7 @@ pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
         }
         folder.cases.insert(case.to_owned(), CaseFiles { kind, text, commands, outcome });
     }
+    perf_eval_folder::add(dir, &names, &mut folder);
     Ok(folder)
 }
 
@@ -94,7 +95,7 @@ pub fn numbered(dir: &Path) -> anyhow::Result<Vec<(u32, PathBuf)>> {
 /// The error for a folder without a result.
 pub fn no_results(dir: &Path) -> anyhow::Error {
     anyhow!(
-        "{} holds no results: expected serving_<test>_qps_<rate>_concurrency_<n>.json and the like, or folders 01/ 02/ ... of them",
+        "{} holds no results: expected serving_<test>_qps_<rate>_concurrency_<n>.json and the like, bench-<config>-conc-<n>.json of perf-eval, or folders 01/ 02/ ... of them",
         dir.display()
     )
 }

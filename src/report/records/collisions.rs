@@ -1,5 +1,8 @@
 //! Cases with the same key in the dashboard: only one of them is published.
 
+use vllm_verdict::case::Kind;
+use vllm_verdict::v1::CaseFacts;
+
 use super::record_point::Point;
 use crate::plan::config::record_rules::Choice;
 
@@ -31,7 +34,7 @@ pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Col
                 Choice::Highest => concurrency(b).cmp(&concurrency(a)),
                 Choice::Lowest => concurrency(a).cmp(&concurrency(b)),
             };
-            let test = |point: &Point| test(&point.case).len();
+            let test = |point: &Point| test_length(&point.case);
             test(a).cmp(&test(b)).then(by_concurrency).then_with(|| a.case.cmp(&b.case))
         });
         let mut group = group.into_iter();
@@ -45,9 +48,9 @@ pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Col
     (kept, collisions)
 }
 
-/// The test of a case: its name without rate and concurrency.
-fn test(case: &str) -> &str {
-    case.rsplit_once("_qps_").or_else(|| case.rsplit_once("_concurrency_")).map_or(case, |(test, _)| test)
+/// The length of the name of a case without rate and concurrency.
+fn test_length(case: &str) -> usize {
+    CaseFacts::named(case, Kind::Serving).test.raw().len()
 }
 
 /// Whether the dashboard shows both as the same point. Cases of different kinds have no metric in common.
