@@ -14,6 +14,7 @@ mod markdown_tables;
 pub mod method;
 pub mod next_steps;
 pub mod one_side;
+pub mod perf_row;
 pub mod ran;
 pub mod records;
 pub mod svg;

@@ -16,10 +16,11 @@ use crate::names;
 use crate::plan::config::record_rules::KeyCase;
 use crate::report::records::Record;
 use crate::system::delivery::Delivery;
+use crate::system::json_post::PostReply;
 use crate::system::output::{self, OutputFolder};
 use crate::system::store::object_key::RecordKey;
 use crate::system::store::{Added, Store};
-use crate::system::uploader::{UploadReply, Uploader};
+use crate::system::uploader::Uploader;
 
 /// Largest file of records, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -192,10 +193,10 @@ async fn put(destination: &Destination, key: &str, text: &str) -> ObjectOutcome 
         },
         Destination::Unusable(why) => ObjectOutcome::Kept(why.clone()),
         Destination::Uploader(uploader) => match uploader.post(key, text).await {
-            UploadReply::Taken => ObjectOutcome::Uploaded,
-            UploadReply::AlreadyThere => ObjectOutcome::AlreadyThere,
-            UploadReply::Refused(why) => ObjectOutcome::Refused(why),
-            UploadReply::Later(why) => ObjectOutcome::Kept(why),
+            PostReply::Taken => ObjectOutcome::Uploaded,
+            PostReply::AlreadyThere => ObjectOutcome::AlreadyThere,
+            PostReply::Refused(why) => ObjectOutcome::Refused(why),
+            PostReply::Later(why) | PostReply::Unanswered(why) => ObjectOutcome::Kept(why),
         },
     }
 }

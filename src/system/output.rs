@@ -191,6 +191,11 @@ impl OutputFolder {
         self.file("spool")
     }
 
+    /// Rows of head for perf-eval's dashboard, one file for each case, until they are sent.
+    pub fn rows(&self) -> PathBuf {
+        self.file("rows")
+    }
+
     /// Where clients write their results while they run.
     pub fn exchange(&self) -> PathBuf {
         self.file(".exchange")

@@ -19,6 +19,8 @@ mod kill;
 mod manifests;
 mod matrix;
 mod mistakes;
+mod perf_eval;
+mod perf_rows;
 mod publish;
 mod pull_request_suite;
 mod report_of_results;

@@ -130,6 +130,7 @@ records:
   failed_share: 1%
   build_number_offset: 30000000000
   uploader: https://uploader.example.org/records
+  rows: https://ingest.example.org/
 matrix:
   runners: {cpu: {1: [small, large], 2: [large]}}
   skip: {a/B: [small]}
@@ -194,6 +195,7 @@ matrix:
                 rules: Rules { collision: Choice::Lowest, failed_share: 0.01 },
                 build_number_offset: Some(30_000_000_000),
                 uploader: Some("https://uploader.example.org/records".into()),
+                rows: Some("https://ingest.example.org/".into()),
             },
             matrix: MatrixConfig {
                 runners: IndexMap::from([(

@@ -17,12 +17,14 @@ pub struct RecordsConfig {
     pub rules: Rules,
     pub build_number_offset: Option<u64>,
     pub uploader: Option<String>,
+    /// Endpoint of perf-eval's rows.
+    pub rows: Option<String>,
 }
 
 impl Default for RecordsConfig {
     fn default() -> Self {
         let (spelling, rules) = (Spelling::default(), Rules::default());
-        Self { benchmark: BENCHMARK.to_owned(), spelling, rules, build_number_offset: None, uploader: None }
+        Self { benchmark: BENCHMARK.to_owned(), spelling, rules, build_number_offset: None, uploader: None, rows: None }
     }
 }
 
@@ -69,6 +71,12 @@ impl Section for RecordsConfig {
             "API that takes records in place of the store. VLLM_PERF_UPLOADER_USERNAME and VLLM_PERF_UPLOADER_PASSWORD are its credentials.",
             &mut self.uploader,
             Optional { value: UPLOADER, none: "none" },
+        );
+        walk.key(
+            "rows",
+            "Endpoint that takes a row of perf-eval's dashboard for each serving case of main. VLLM_PERF_ROWS_TOKEN is its token.",
+            &mut self.rows,
+            Optional { value: ROWS, none: "none" },
         );
     }
 }
@@ -121,6 +129,11 @@ const NUMBER: Scalar<u64> = Scalar {
 const UPLOADER: Scalar<String> =
     Scalar::text("a URL", r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/]).+$", |text| {
         valid(is_url(text), text, "an upload API: expected `https://HOST/PATH`, without a password in it")
+    });
+
+const ROWS: Scalar<String> =
+    Scalar::text("a URL", r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/]).+$", |text| {
+        valid(is_url(text), text, "an endpoint of rows: expected `https://HOST/PATH`, without a password in it")
     });
 
 /// Whether a password may be sent to a URL.

@@ -99,6 +99,7 @@ mod tests {
         records.failed_share = 0% (Default)
         records.build_number_offset = none (Default)
         records.uploader = none (Default)
+        records.rows = none (Default)
         matrix.default_size = 1 (Default)
         "#);
     }
