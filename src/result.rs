@@ -11,5 +11,5 @@ pub mod upstream_table;
 
 pub use case_commands::{Commands, flags};
 pub use case_files::{CaseFiles, Folder, facts};
-pub use merge::merge;
+pub use merge::{merge, of_slices};
 pub use result_document::{Document, Latency, Serving, Startup, Throughput, parse};
