@@ -16,6 +16,7 @@ pub mod next_steps;
 pub mod one_side;
 pub mod ran;
 pub mod records;
+pub mod slice_method;
 pub mod svg;
 pub mod terminal;
 pub mod upstream_files;
