@@ -195,6 +195,7 @@ fn offline_case(test: &Test) -> anyhow::Result<Case> {
         client: Command { argv, env: parameters::environment("environment_variables", &test.env)? },
         measured_by: MeasuredBy::Vllm,
         client_reason: None,
+        slices: None,
     })
 }
 
@@ -243,6 +244,7 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
                 client: Command { argv, env: IndexMap::new() },
                 measured_by,
                 client_reason: None,
+                slices: None,
             });
         }
     }
