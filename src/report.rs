@@ -17,6 +17,7 @@ pub mod one_side;
 pub mod perf_row;
 pub mod ran;
 pub mod records;
+pub mod slice_method;
 pub mod svg;
 pub mod terminal;
 pub mod upstream_files;

@@ -26,6 +26,7 @@ mod pull_request_suite;
 mod report_of_results;
 mod run;
 mod secrets;
+mod slices;
 mod statistics;
 mod store;
 mod strategy;

@@ -71,7 +71,11 @@ fn a_recipe_is_planned_and_measured_and_a_bad_config_loses_only_itself() {
         .unwrap();
     assert_eq!(run.status.code(), Some(3), "{}", text(&run));
     for case in ["64-in-16-out-conc-1", "64-in-16-out-conc-4"] {
-        assert!(out.join("head/01").join(format!("{case}.json")).exists(), "{}", text(&run));
+        // Its three repetitions on one server are the slices of a repetition.
+        for slice in ["", "slice-2", "slice-3"] {
+            let file = out.join("head/01").join(slice).join(format!("{case}.json"));
+            assert!(file.exists(), "{}: {}", file.display(), text(&run));
+        }
         assert!(out.join("results").join(format!("{case}.json")).exists());
     }
     // What was measured can be compared by name with what perf-eval measured.

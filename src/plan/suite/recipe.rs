@@ -184,8 +184,6 @@ fn notices(recipes: &[Recipe], cases: &[Case]) -> Vec<String> {
     let limits: Vec<String> = used
         .filter_map(|recipe| Some(format!("{} minutes for `{}`", recipe.timeout_in_minutes?, recipe.name)))
         .collect();
-    let repeated: Vec<String> =
-        cases.iter().filter_map(|case| Some(format!("{} of `{}`", case.slices?, case.name))).collect();
     let mut notices = Vec::new();
     if !images.is_empty() {
         notices.push(format!(
@@ -195,12 +193,6 @@ fn notices(recipes: &[Recipe], cases: &[Case]) -> Vec<String> {
     }
     if !limits.is_empty() {
         notices.push(format!("The time limit of a recipe is not applied, --budget is: {}.", names(limits)));
-    }
-    if !repeated.is_empty() {
-        notices.push(format!(
-            "The recipes ask for repetitions on one server, and a case is measured once in each pair: {}.",
-            names(repeated)
-        ));
     }
     notices
 }
@@ -316,7 +308,6 @@ vllm_bench:
         insta::assert_snapshot!(found.notices.join("\n"), @"
         The image that a recipe names is not used, --base and --head name what is measured: vllm/vllm-openai:nightly.
         The time limit of a recipe is not applied, --budget is: 180 minutes for `tiny-h200`.
-        The recipes ask for repetitions on one server, and a case is measured once in each pair: 3 of `1k-in-1k-out-conc-1`, 3 of `1k-in-1k-out-conc-64`.
         ");
     }
 

@@ -24,7 +24,7 @@ pub struct BenchConfig {
     pub output_len: u64,
     /// Prompts and concurrency of each run.
     loads: Vec<(u64, u64)>,
-    /// Measurements on one server; an odd number.
+    /// Slices of a repetition; an odd number.
     pub repetitions: u32,
     pub args: BenchArguments,
 }
