@@ -105,11 +105,8 @@ async fn publish_folder(
         hide_reason(&mut comparison);
     }
     // Credentials are only required if there are records to upload.
-    let destination = record_upload::no_records(event, ci, branches).is_none().then(|| {
-        destination(arguments, &config, environment)
-            .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}"))))
-    });
-    let destination = destination.flatten();
+    let has_records = record_upload::no_records(event, ci, branches).is_none();
+    let destination = has_records.then(|| usable(arguments, &config, environment)).flatten();
     let rows = row_destination(arguments, &config, environment);
     let commit = measured(event, &comparison, &Git::new(environment)).await;
     let links = links(arguments, event, ci);
@@ -220,6 +217,12 @@ fn destination(arguments: &PublishArgs, config: &Config, environment: &Environme
         (_, Some(place), ..) | (_, _, _, Some(place)) => store(place).map(Some),
         _ => Ok(None),
     }
+}
+
+/// The same, or why it cannot be used.
+fn usable(arguments: &PublishArgs, config: &Config, environment: &Environment) -> Option<Destination> {
+    destination(arguments, config, environment)
+        .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}"))))
 }
 
 /// The findings as annotations on the page of the GitHub run.
