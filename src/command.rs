@@ -15,6 +15,7 @@ mod consent;
 pub mod dashboard_command;
 pub mod event_flags;
 pub mod head_records;
+pub mod head_rows;
 pub mod hub_token;
 pub mod identity_flags;
 pub mod matrix_command;

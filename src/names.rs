@@ -18,6 +18,15 @@ const BRANCH_LENGTH: usize = 255;
 /// Longest owner or name of a repository, in bytes: GitHub's own limit.
 const REPOSITORY_LENGTH: usize = 100;
 
+/// The plain name of a branch that a record spells as `refs/heads/main`, `main(main)` or `main(refs/heads/main)`.
+pub fn plain_branch(branch: &str) -> &str {
+    let plain = |name| str::strip_prefix(name, "refs/heads/").unwrap_or(name);
+    match branch.strip_suffix(')').and_then(|text| text.split_once('(')) {
+        Some((name, inner)) if plain(inner) == name => name,
+        _ => plain(branch),
+    }
+}
+
 /// A full commit hash in lower case: 40 digits, or the 64 of a SHA-256 repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit(String);

@@ -139,3 +139,18 @@ pub struct Plan {
     /// Seed of the order inside each pair.
     pub seed: u64,
 }
+
+#[cfg(test)]
+impl Plan {
+    /// A local plan of two pairs on the simulated vLLM without cases, for tests: they change what matters to them.
+    pub fn sample() -> Self {
+        let text = r#"{"schema": "vllm-perf/plan/v1", "trigger": {"run": true, "reason": ""},
+            "event": {"provider": "local", "name": "local", "action": null, "changed_label": null, "repository": null,
+              "branch": null, "head_sha": null, "base_sha": null, "base_branch": null, "pull_request": null,
+              "labels": [], "labels_source": "flag", "fork": false},
+            "device": {"name": "cpu", "type": "AMD_EPYC_2c", "count": 1, "image_suffix": "-cpu"},
+            "sides": {"base": {"target": "sim", "commit": null}, "head": {"target": "sim", "commit": null}},
+            "cases": [], "skipped": [], "pairs": 2, "seed": 1}"#;
+        serde_json::from_str(text).unwrap()
+    }
+}

@@ -5,6 +5,7 @@
 pub mod artifact;
 pub mod comment;
 pub mod record_upload;
+pub mod row_upload;
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -16,6 +17,7 @@ use vllm_verdict::v1::{Comparison, Device, Event, Provider, Verdict};
 
 use crate::ci::event::CiRun;
 use crate::exit::{Classify, Exit};
+use crate::plan::config::record_rules::KeyCase;
 use crate::system::buildkite_agent::{Agent, Style};
 use crate::system::delivery::Delivery;
 use crate::system::exchange;
@@ -24,6 +26,7 @@ use crate::system::output::OutputFolder;
 use crate::system::step_files;
 use comment::{Action, Posted, Stamp};
 use record_upload::{Destination, Upload};
+use row_upload::RowDestination;
 
 /// The outcome of each destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Deliveries {
     pub artifacts: Delivery,
     /// The records of main in the store.
     pub records: Delivery,
+    /// The rows of main at the endpoint of perf-eval's dashboard; `None` if none is configured.
+    pub rows: Option<Delivery>,
 }
 
 /// The effect of a comment that could not be written on the exit code.
@@ -60,7 +65,7 @@ impl Deliveries {
         let failed = |outcome: &Delivery| matches!(outcome, Delivery::Failed(_));
         let others = [&self.summary, &self.annotation, &self.meta_data, &self.artifacts, &self.records];
         let comment = comment_failure == CommentFailure::Error && failed(&self.comment);
-        if comment || others.into_iter().any(failed) { Exit::World } else { Exit::Done }
+        if comment || others.into_iter().chain(&self.rows).any(failed) { Exit::World } else { Exit::Done }
     }
 }
 
@@ -71,7 +76,8 @@ impl fmt::Display for Deliveries {
         writeln!(f, "annotation: {}", self.annotation)?;
         writeln!(f, "meta-data: {}", self.meta_data)?;
         writeln!(f, "artifacts: {}", self.artifacts)?;
-        writeln!(f, "records: {}", self.records)
+        writeln!(f, "records: {}", self.records)?;
+        self.rows.iter().try_for_each(|rows| writeln!(f, "rows: {rows}"))
     }
 }
 
@@ -92,10 +98,20 @@ pub struct Publication<'a> {
     pub github: Option<&'a Github>,
     /// Buildkite's agent, on Buildkite.
     pub agent: Option<&'a Agent>,
-    /// The destination of records of main, if one is configured.
-    pub destination: Option<&'a Destination>,
+    pub main: MainTargets<'a>,
+}
+
+/// Where the records and rows of main go.
+#[derive(Clone, Copy)]
+pub struct MainTargets<'a> {
     /// Branches whose records are published.
     pub branches: &'a [String],
+    /// The letters of a model in the key of its records.
+    pub model_key: KeyCase,
+    /// The destination of records, if one is configured.
+    pub records: Option<&'a Destination>,
+    /// The destination of rows, if one is configured.
+    pub rows: Option<&'a RowDestination>,
 }
 
 /// The rendered texts of a [`Publication`].
@@ -165,6 +181,7 @@ pub async fn publish(publication: &Publication<'_>) -> anyhow::Result<Deliveries
         meta_data: meta_data(publication).await.into(),
         artifacts: artifacts(publication).await.into(),
         records: records(publication).await.into(),
+        rows: rows(publication).await,
     })
 }
 
@@ -317,8 +334,14 @@ async fn artifacts(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
 }
 
 async fn records(publication: &Publication<'_>) -> anyhow::Result<Delivery> {
-    let Publication { event, run, folder, branches, destination, .. } = *publication;
-    record_upload::records(&Upload { folder, event, run, commit: publication.commit, branches, destination }).await
+    let Publication { event, run, folder, commit, main, .. } = *publication;
+    let MainTargets { branches, model_key, records: destination, .. } = main;
+    record_upload::records(&Upload { folder, event, run, commit, branches, model_key, destination }).await
+}
+
+async fn rows(publication: &Publication<'_>) -> Option<Delivery> {
+    let Publication { event, run, folder, main, .. } = *publication;
+    Some(row_upload::rows(folder, (event, run), main.branches, main.rows?).await.into())
 }
 
 fn not_buildkite() -> Delivery {

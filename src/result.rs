@@ -9,7 +9,7 @@ pub mod result_document;
 pub mod upstream_compare;
 pub mod upstream_table;
 
-pub use case_commands::{Commands, flags, parallel_sizes};
+pub use case_commands::{Commands, command_words, flags, parallel_sizes};
 pub use case_files::{CaseFiles, Folder, facts};
-pub use merge::merge;
+pub use merge::{merge, of_slices};
 pub use result_document::{Document, Latency, Serving, Startup, Throughput, parse};

@@ -30,5 +30,6 @@ pub mod server_failures;
 pub mod server_start;
 pub mod session;
 pub mod side_run;
+pub mod slices;
 pub mod time_spent;
 pub mod warm_up;

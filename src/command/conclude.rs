@@ -9,7 +9,7 @@ use vllm_verdict::strategy::{Pass, Phase};
 use vllm_verdict::v1::{Comparison, Skipped};
 
 use crate::ci::event::CiRun;
-use crate::command::head_records;
+use crate::command::{head_records, head_rows};
 use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::Plan;
@@ -44,7 +44,10 @@ pub(super) async fn conclude(
     print_times(comparison, shell);
     let comment = write_reports(ci, comparison, out, shell)?;
     let written = match write_results(out, journal) {
-        Ok(merged) => head_records::write(&merged, plan, config, out, shell).await,
+        Ok(merged) => {
+            let records = head_records::write(&merged, plan, config, out, shell).await;
+            records.and(head_rows::write(&merged, plan, comparison, config, (out, shell)))
+        }
         Err(error) => Err(error),
     };
     shell.print(&terminal::table(comparison, shell.width));

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use vllm_verdict::number::{count, plural};
 
-use crate::dashboard::record_object::plain;
 use crate::dashboard::series::Setting;
 use crate::dashboard::{self, Built};
 use crate::exit::{Classify, Exit};
 use crate::names::Repository;
+use crate::names::plain_branch;
 use crate::system::shell::Shell;
 use crate::system::store::Store;
 
@@ -40,7 +40,7 @@ async fn setting(arguments: &DashboardArgs, store: &Store, shell: &Shell) -> Res
     }
     Ok(Setting {
         repository: repository.into(),
-        branch: plain(&arguments.branch).to_owned(),
+        branch: plain_branch(&arguments.branch).to_owned(),
         server: server.trim_end_matches('/').to_owned(),
         run_url: arguments.run_url.clone(),
     })

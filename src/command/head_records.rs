@@ -22,7 +22,7 @@ pub(super) async fn write(
 ) -> Result<()> {
     match of(results, plan, config, shell).await {
         Ok(records) => {
-            for (key, lines) in records::objects(&records.records)? {
+            for (key, lines) in records::objects(&records.records, config.records.spelling.model_key)? {
                 output::write(&out.records().join(key.file_name()), lines.as_bytes()).world()?;
             }
             record_notices::print(&records, shell);

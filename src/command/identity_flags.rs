@@ -38,9 +38,11 @@ pub async fn identity(
         None => committed(&commit, &Git::new(environment)).await.mistake()?,
     };
     let (run, attempt) = (number("GITHUB_RUN_ID")?, attempt(environment, "GITHUB_RUN_ATTEMPT")?);
+    let branch = flags.branch.clone().or_else(|| of_event(|it| &it.branch)).unwrap_or_default();
     Ok(Identity {
+        benchmark: config.benchmark.clone(),
         repository: flags.repository.clone().or_else(|| of_event(|it| &it.repository)).unwrap_or_default(),
-        branch: flags.branch.clone().or_else(|| of_event(|it| &it.branch)).unwrap_or_default(),
+        branch: config.spelling.of_branch(&branch),
         commit,
         timestamp,
         workflow_id: flags.workflow_id.or(run).or(build).unwrap_or_default(),

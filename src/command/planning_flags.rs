@@ -24,7 +24,7 @@ pub struct Planning {
     /// Base and head.
     #[command(flatten)]
     pub sides: SideArgs,
-    /// Folder of the test files, or `example`, which is built in
+    /// Folder of test files, a recipe of perf-eval (.yaml) or a folder of them, or `example`, which is built in
     #[arg(long, env = "VLLM_PERF_SUITE", value_name = "DIR")]
     pub suite: Option<PathBuf>,
     /// The device to measure on.

@@ -18,6 +18,7 @@ use crate::plan::base::{Base, NamedSide};
 use crate::plan::concurrency_search::Search;
 use crate::plan::config::Config;
 use crate::plan::make_plan::{self, Arrangement, Inputs, SideInputs};
+use crate::plan::suite::recipe::{self, RecipeCases};
 use crate::plan::suite::{self, Case, Selection};
 use crate::plan::tier::{self, Tier, TierName};
 use crate::plan::{Plan, Trigger, device};
@@ -27,7 +28,7 @@ use crate::system::github::Github;
 use crate::system::shell::Shell;
 use crate::system::suite_files::SuiteFiles;
 use crate::system::work_tree::WorkTree;
-use crate::system::{probe, suite_folder};
+use crate::system::{probe, recipe_folder, suite_folder};
 
 /// A plan, and what it was made from.
 pub struct Prepared {
@@ -47,10 +48,10 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
     identity_flags::check_variables(environment)?;
     let (base, head) = named_sides(&planning.sides, environment);
     let decided = decided(planning, fetch_labels, head.as_deref(), shell).await?;
-    let Decided { event, ci, github, config, trigger, device, notices } = decided;
+    let Decided { event, ci, github, config, trigger, device, mut notices } = decided;
     let tier = planning.runs.tier.or_else(|| TierName::of(&event, &config.tiers));
     let tier = tier.map(|name| name.tier(&config.tiers, config.strategy));
-    let (cases, skipped) = match trigger.run {
+    let RecipeCases { cases, skipped, notices: more } = match trigger.run {
         true => {
             let remote = [&base, &head].into_iter().flatten().any(|text| text.starts_with("remote:"));
             let allowed = SuiteFiles::of_event(&event, &config.suite, &config.allowed_folders, environment)?;
@@ -58,16 +59,15 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
             let of_tier = tier.as_ref().and_then(|tier| tier.only.as_deref());
             cases((only, of_tier), remote, &config, &device, &allowed, environment)?
         }
-        false => Default::default(),
+        false => RecipeCases::default(),
     };
     let head = head.map(|text| NamedSide::read(Side::Head, &text)).transpose()?;
-    let tree = is_proposal(&event).then(|| WorkTree::here(environment));
     let base = base_commit::resolve(
         base.as_deref(),
         head.as_ref(),
         &event,
         trigger.run,
-        tree.as_ref(),
+        is_proposal(&event).then(|| WorkTree::here(environment)).as_ref(),
         (&Git::new(environment), github.as_ref()),
     )
     .await?;
@@ -94,6 +94,7 @@ pub async fn prepare(planning: &Planning, fetch_labels: bool, shell: &Shell) -> 
         search: Search::read(environment)?,
         runs,
     })?;
+    notices.extend(more);
     plan.notices.splice(0..0, notices);
     plan.notices.iter().for_each(|notice| shell.say(notice));
     client_choice::choose(&mut plan, planning.client, &config, environment)?;
@@ -265,10 +266,17 @@ fn cases(
     device: &Device,
     allowed: &SuiteFiles,
     environment: &Environment,
-) -> Result<(Vec<Case>, Vec<Skipped>)> {
-    let (files, mut skipped) = suite_folder::read(&config.suite, environment, device.name, allowed).mistake()?;
+) -> Result<RecipeCases> {
     let mut selection = Selection::read(environment, only).mistake()?;
     selection.remote |= remote;
+    if let Some(recipes) = recipe_folder::read(&config.suite, allowed)? {
+        let mut found = recipe::cases(&recipes, &selection, device);
+        let place = |_: &Case| config.suite.display().to_string();
+        allowed.leave_out(&mut found.cases, &mut found.skipped, selection.remote, place);
+        found.skipped.sort_by_key(|skipped| !skipped.invalid);
+        return Ok(found);
+    }
+    let (files, mut skipped) = suite_folder::read(&config.suite, environment, device.name, allowed).mistake()?;
     let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
     skipped.extend(left_out);
     if let Some(pattern) = of_tier.map(Regex::new).transpose().context("`only` of the tier").mistake()? {
@@ -285,5 +293,5 @@ fn cases(
     }
     // First what the author of the suite has to correct.
     skipped.sort_by_key(|skipped| !skipped.invalid);
-    Ok((cases, skipped))
+    Ok(RecipeCases { cases, skipped, notices: Vec::new() })
 }

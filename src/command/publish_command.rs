@@ -18,7 +18,8 @@ use crate::escape;
 use crate::exit::{Classify, Exit};
 use crate::plan::config::Config;
 use crate::publish::record_upload::{self, Destination, Upload};
-use crate::publish::{self, CommentFailure, Publication, Texts, artifact};
+use crate::publish::row_upload::{self, RowDestination};
+use crate::publish::{self, CommentFailure, MainTargets, Publication, Texts, artifact};
 use crate::report::finding::{self, Finding};
 use crate::report::label::Labels;
 use crate::report::{Links, markdown};
@@ -27,6 +28,7 @@ use crate::system::delivery::Delivery;
 use crate::system::folder_lock::FolderLock;
 use crate::system::git::Git;
 use crate::system::retry_policy::RetryPolicy;
+use crate::system::row_endpoint::RowEndpoint;
 use crate::system::shell::Shell;
 use crate::system::step_files;
 use crate::system::store::Store;
@@ -100,16 +102,12 @@ async fn publish_folder(
     let new = notice.map(Untrusted::from).filter(|notice| !comparison.conduct.notices.contains(notice));
     comparison.conduct.notices.splice(0..0, new);
     if is_proposal(event) || ci.completed_run.is_some() {
-        // The reason is the artifact's word; that there is no verdict is not.
-        let held = comparison.conduct.held.take();
-        comparison.conduct.held = held.map(|_| "The run withheld its verdicts".into());
+        hide_reason(&mut comparison);
     }
     // Credentials are only required if there are records to upload.
-    let destination = match record_upload::no_records(event, ci, branches) {
-        Some(_) => None,
-        None => destination(arguments, &config, environment)
-            .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}")))),
-    };
+    let has_records = record_upload::no_records(event, ci, branches).is_none();
+    let destination = has_records.then(|| usable(arguments, &config, environment)).flatten();
+    let rows = row_destination(arguments, &config, environment);
     let commit = measured(event, &comparison, &Git::new(environment)).await;
     let links = links(arguments, event, ci);
     let id = publish::comment_id(ci, comparison.subject.device.as_ref(), comparison.subject.event.as_ref());
@@ -129,8 +127,12 @@ async fn publish_folder(
         folder: out,
         github: github.as_ref(),
         agent: agent.as_ref(),
-        destination: destination.as_ref(),
-        branches,
+        main: MainTargets {
+            branches,
+            model_key: config.records.spelling.model_key,
+            records: destination.as_ref(),
+            rows: rows.as_ref(),
+        },
     })
     .await?;
     if event.provider == Provider::Github {
@@ -143,6 +145,12 @@ async fn publish_folder(
     Ok(report.exit(arguments.comment_failure))
 }
 
+/// Hides why verdicts were withheld: the reason is the artifact's word; that there is no verdict is not.
+fn hide_reason(comparison: &mut Comparison) {
+    let held = comparison.conduct.held.take();
+    comparison.conduct.held = held.map(|_| "The run withheld its verdicts".into());
+}
+
 /// Uploads the records of the spool.
 async fn retry(
     arguments: &PublishArgs,
@@ -153,10 +161,31 @@ async fn retry(
     let destination = destination(arguments, config, &shell.environment)?;
     let (folder, destination) = (arguments.out.as_path(), destination.as_ref());
     let branches = config.trigger.branches.as_slice();
-    let upload = Upload { folder, event, run, commit: None, branches, destination };
-    let outcome = record_upload::retry(&upload).await.world()?;
-    shell.print(&format!("records: {outcome}"));
-    Ok(if matches!(outcome, Delivery::Failed(_)) { Exit::World } else { Exit::Done })
+    let model_key = config.records.spelling.model_key;
+    let upload = Upload { folder, event, run, commit: None, branches, model_key, destination };
+    let rows = match row_destination(arguments, config, &shell.environment) {
+        Some(rows) => Some(row_upload::retry(folder, &rows).await.world()?),
+        None => None,
+    };
+    // A folder of which only rows are published needs no destination of records.
+    let records = match destination.is_none() && rows.is_some() {
+        true => None,
+        false => Some(record_upload::retry(&upload).await.world()?),
+    };
+    let outcomes = [("records", records), ("rows", rows)].map(|(name, outcome)| Some((name, outcome?)));
+    let mut exit = Exit::Done;
+    for (name, outcome) in outcomes.into_iter().flatten() {
+        shell.print(&format!("{name}: {outcome}"));
+        exit = if matches!(outcome, Delivery::Failed(_)) { Exit::World } else { exit };
+    }
+    Ok(exit)
+}
+
+/// The destination of rows, where an endpoint is configured. The flag takes precedence over the config.
+fn row_destination(arguments: &PublishArgs, config: &Config, environment: &Environment) -> Option<RowDestination> {
+    let url = arguments.rows.as_ref().or(config.records.rows.as_ref())?;
+    let endpoint = RowEndpoint::new(url, environment, RetryPolicy::default());
+    Some(endpoint.map_or_else(|error| RowDestination::Unusable(format!("{error:#}")), RowDestination::Endpoint))
 }
 
 fn links(arguments: &PublishArgs, event: &Event, run: &CiRun) -> Links {
@@ -188,6 +217,12 @@ fn destination(arguments: &PublishArgs, config: &Config, environment: &Environme
         (_, Some(place), ..) | (_, _, _, Some(place)) => store(place).map(Some),
         _ => Ok(None),
     }
+}
+
+/// The same, or why it cannot be used.
+fn usable(arguments: &PublishArgs, config: &Config, environment: &Environment) -> Option<Destination> {
+    destination(arguments, config, environment)
+        .unwrap_or_else(|error| Some(Destination::Unusable(format!("{error:#}"))))
 }
 
 /// The findings as annotations on the page of the GitHub run.
@@ -226,7 +261,10 @@ pub struct PublishArgs {
     /// Upload API for the records, instead of a store (credentials: VLLM_PERF_UPLOADER_USERNAME and _PASSWORD)
     #[arg(long, env = "VLLM_PERF_UPLOADER", value_name = "URL")]
     pub uploader: Option<String>,
-    /// Only upload the records of earlier attempts that were not confirmed
+    /// Endpoint for rows of perf-eval's dashboard (token: VLLM_PERF_ROWS_TOKEN)
+    #[arg(long, env = "VLLM_PERF_ROWS", value_name = "URL")]
+    pub rows: Option<String>,
+    /// Only upload the records and rows of earlier attempts that were not confirmed
     #[arg(long, env = "VLLM_PERF_RETRY", value_parser = BoolishValueParser::new())]
     pub retry: bool,
     /// Config file, instead of vllm-perf.yml

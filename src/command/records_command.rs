@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use indexmap::IndexMap;
 use vllm_verdict::number;
 use vllm_verdict::v1::{Device, Provider};
 
@@ -20,6 +21,7 @@ use crate::report::records::{self, Identity, Records};
 use crate::run::collect;
 use crate::run::fingerprint::Fingerprint;
 use crate::system::shell::Shell;
+use crate::system::store::object_key::RecordKey;
 use crate::system::store::{Added, Store};
 use crate::system::{output, probe, regular_file, results_folder};
 
@@ -38,10 +40,11 @@ pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
             records::records(&identity, &folder.cases, config.records.rules).mistake()?
         }
     };
+    let objects = records::objects(&records.records, config.records.spelling.model_key)?;
     if let Some(place) = &arguments.store {
-        add(&records, &Store::open(place, &shell.environment)?, shell).await?;
+        add(&objects, &Store::open(place, &shell.environment)?, shell).await?;
     } else {
-        let lines: String = records::objects(&records.records)?.into_values().collect();
+        let lines: String = objects.into_values().collect();
         match &arguments.output {
             Some(path) => output::write(path, lines.as_bytes()).world()?,
             None => shell.sink.out_json(&lines),
@@ -54,9 +57,9 @@ pub async fn records(arguments: &RecordsArgs, shell: &Shell) -> Result<Exit> {
     Ok(if records.refused.is_empty() { Exit::Done } else { Exit::Unmeasured })
 }
 
-async fn add(records: &Records, store: &Store, shell: &Shell) -> Result<()> {
+async fn add(objects: &IndexMap<RecordKey, String>, store: &Store, shell: &Shell) -> Result<()> {
     let (mut written, mut there) = (0, 0);
-    for (key, lines) in records::objects(&records.records)? {
+    for (key, lines) in objects {
         match store.add(&key.to_string(), lines.as_bytes()).await? {
             Added::Written => written += 1,
             Added::AlreadyThere => {

@@ -249,7 +249,11 @@ impl Reading<'_> {
         let shown = |text: &str| text.chars().take(60).collect::<String>();
         ensure!(row.schema_version == records::SCHEMA, "its schema is `{}`", shown(&row.schema_version));
         ensure!(row.repo == self.repository, "it is of the repository `{}`", shown(&row.repo));
-        ensure!(plain(&row.head_branch) == self.branch, "it is of the branch `{}`", shown(&row.head_branch));
+        ensure!(
+            names::plain_branch(&row.head_branch) == self.branch,
+            "it is of the branch `{}`",
+            shown(&row.head_branch)
+        );
         ensure!(names::Commit::is_full(&row.head_sha), "`{}` is not a full commit hash", shown(&row.head_sha));
         ensure!(
             row.timestamp > 0 && date(row.timestamp).is_some(),
@@ -306,12 +310,6 @@ fn parameters(info: &str) -> Result<Vec<(String, String)>> {
     ];
     let others = others.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?.text()?)));
     Ok(named.chain(others).collect())
-}
-
-/// The plain name of a branch: vLLM's daily uploader writes `main(refs/heads/main)`.
-pub fn plain(branch: &str) -> &str {
-    let branch = branch.split_once("(refs/heads/").map_or(branch, |(plain, _)| plain);
-    branch.strip_prefix("refs/heads/").unwrap_or(branch)
 }
 
 /// Seconds since 1970 as a date; `None` if out of range.
@@ -400,7 +398,7 @@ mod tests {
 
     #[test]
     fn all_forms_of_a_branch_name_are_accepted() {
-        for form in ["main", "refs/heads/main", "main(refs/heads/main)"] {
+        for form in ["main", "refs/heads/main", "main(refs/heads/main)", "main(main)"] {
             assert_eq!(one(&row("\"main\"", &format!("\"{form}\""))).problems, [""; 0]);
         }
     }

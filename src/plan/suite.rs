@@ -6,6 +6,7 @@ pub mod data_set_file;
 pub mod example_suite;
 pub mod parallel_sizes;
 pub mod parameters;
+pub mod recipe;
 pub mod selection;
 pub mod strict_json;
 pub mod suite_case;
@@ -109,16 +110,8 @@ impl Kept<'_> {
             return Ok(());
         }
         let mut kept = cases_of(test, self.selection)?;
-        let all = kept.len();
-        if let Some(only) = &self.selection.only {
-            kept.retain(|case| only.is_match(&case.name));
-            let reason = match all - kept.len() {
-                0 => None,
-                out if out == all => Some(format!("no case of it matches --only `{only}`")),
-                out => Some(format!("{out} of its {all} cases do not match --only `{only}`")),
-            };
-            self.skipped.extend(reason.map(|reason| Skipped::new(test.name.as_str(), reason)));
-        }
+        let reason = self.selection.keep(&mut kept);
+        self.skipped.extend(reason.map(|reason| Skipped::new(test.name.as_str(), reason)));
         let mut own = HashSet::new();
         if let Some(twice) = kept.iter().find(|case| self.names.contains(&case.name) || !own.insert(&case.name)) {
             bail!("two cases are named `{}`: result files would overwrite each other", twice.name);
@@ -189,6 +182,7 @@ fn offline_case(test: &Test) -> anyhow::Result<Case> {
         client: Command { argv, env: parameters::environment("environment_variables", &test.env)? },
         measured_by: MeasuredBy::Vllm,
         client_reason: None,
+        slices: None,
     })
 }
 
@@ -240,6 +234,7 @@ fn serving_cases(test: &Test, load: &test_file::Load, selection: &Selection) -> 
                 client: Command { argv, env: IndexMap::new() },
                 measured_by,
                 client_reason: None,
+                slices: None,
             });
         }
     }

@@ -162,6 +162,11 @@ fn check_lengths(comparison: &Comparison) -> anyhow::Result<()> {
         most("warnings of a case", case.warnings.len(), 2 * VALUE_LIMIT)?;
     }
     most("notices", comparison.conduct.notices.len(), NOTICE_LIMIT)?;
+    most("servers with slices", comparison.conduct.slices.len(), 2 * comparison.cases.len())?;
+    for server in &comparison.conduct.slices {
+        most("slices of a repetition", server.slices as usize, SLICE_LIMIT)?;
+        most("cases of a server", server.cases, comparison.cases.len())?;
+    }
     most("looks", comparison.method.looks.len(), VALUE_LIMIT)?;
     for side in comparison.subject.base.iter().chain(&comparison.subject.head) {
         most("server arguments", side.server_args.len(), VALUE_LIMIT)?;
@@ -253,7 +258,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use vllm_verdict::side::Side;
-    use vllm_verdict::v1::{Problem, Row};
+    use vllm_verdict::v1::{Problem, Row, ServerSlices};
 
     use super::*;
 
@@ -340,6 +345,7 @@ mod tests {
             refusal_of(&serde_json::to_string(&comparison).unwrap())
         };
         let problem = Problem { side: Side::Head, repetition: 1, reason: "x".into() };
+        let slices = |slices| ServerSlices { cases: 1, slices, restart_seconds: Some(9.0), slice_seconds: Some(3.0) };
         let refusals = [
             with(&|it| it.rows[0].base = vec![Some(RepetitionValue::One(1.0)); 101]),
             with(&|it| {
@@ -348,6 +354,8 @@ mod tests {
                 it.rows = vec![row; 1001];
             }),
             with(&|it| it.conduct.notices = vec!["x".into(); 21]),
+            with(&|it| it.conduct.slices = vec![slices(1); 2 * it.cases.len() + 1]),
+            with(&|it| it.conduct.slices = vec![slices(17)]),
             with(&|it| it.cases[0].problems = vec![problem.clone(); 201]),
             with(&|it| it.subject.head.as_mut().unwrap().server_args = vec!["x".into(); 101]),
             with(&|it| it.subject.event.as_mut().unwrap().labels = vec!["x".into(); 101]),
@@ -357,6 +365,8 @@ mod tests {
         cannot read OUT/comparison.json: 101 values of a row on one side: at most 100
         cannot read OUT/comparison.json: 200200 values: at most 200000
         cannot read OUT/comparison.json: 21 notices: at most 20
+        cannot read OUT/comparison.json: 5 servers with slices: at most 4
+        cannot read OUT/comparison.json: 17 slices of a repetition: at most 16
         cannot read OUT/comparison.json: 201 failures of a case: at most 200
         cannot read OUT/comparison.json: 101 server arguments: at most 100
         cannot read OUT/comparison.json: 101 labels: at most 100

@@ -12,12 +12,15 @@ use nix::fcntl::OFlag;
 use vllm_verdict::v1::{Event, Provider};
 
 use crate::ci::event::CiRun;
+use crate::names;
+use crate::plan::config::record_rules::KeyCase;
 use crate::report::records::Record;
 use crate::system::delivery::Delivery;
+use crate::system::json_post::PostReply;
 use crate::system::output::{self, OutputFolder};
 use crate::system::store::object_key::RecordKey;
 use crate::system::store::{Added, Store};
-use crate::system::uploader::{UploadReply, Uploader};
+use crate::system::uploader::Uploader;
 
 /// Largest file of records, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -49,6 +52,8 @@ pub struct Upload<'a> {
     pub commit: Option<&'a str>,
     /// Branches whose records are published.
     pub branches: &'a [String],
+    /// The letters of a model in the key of its object.
+    pub model_key: KeyCase,
     /// `None` if none is configured.
     pub destination: Option<&'a Destination>,
 }
@@ -74,7 +79,8 @@ pub async fn records(upload: &Upload<'_>) -> Result<Delivery> {
         let name = path.file_name().context("a file without a name")?;
         output::write(&out.spool().join(name), contents(path)?.as_bytes())?;
     }
-    send(&out, destination, &|record| belongs(record, upload.event, upload.branches, upload.commit)).await
+    send(&out, (destination, upload.model_key), &|record| belongs(record, upload.event, upload.branches, upload.commit))
+        .await
 }
 
 /// Uploads only the spool of an output folder. On CI, any run that may upload records may retry those of its repository; a
@@ -96,8 +102,10 @@ pub async fn retry(upload: &Upload<'_>) -> Result<Delivery> {
     if files(&out.spool())?.is_empty() {
         return Ok(Delivery::Left("the spool is empty".to_owned()));
     }
-    send(&out, destination, &|record| if local { Ok(()) } else { belongs(record, upload.event, upload.branches, None) })
-        .await
+    send(&out, (destination, upload.model_key), &|record| {
+        if local { Ok(()) } else { belongs(record, upload.event, upload.branches, None) }
+    })
+    .await
 }
 
 /// The reason why no records of this event are uploaded, if there is one: only records of main are published, never those
@@ -127,7 +135,8 @@ fn belongs(record: &Record, event: &Event, branches: &[String], head: Option<&st
         "it is a record of another repository, `{}`",
         record.repo
     );
-    ensure!(branches.contains(&record.head_branch), "it is a record of another branch, `{}`", record.head_branch);
+    let is_published = branches.iter().any(|branch| branch == names::plain_branch(&record.head_branch));
+    ensure!(is_published, "it is a record of another branch, `{}`", record.head_branch);
     ensure!(head.is_none_or(|head| head == record.head_sha), "it is a record of another commit, {}", record.head_sha);
     Ok(())
 }
@@ -146,13 +155,13 @@ enum ObjectOutcome {
 /// Sends every file of the spool and removes those that were uploaded or refused.
 async fn send(
     out: &OutputFolder,
-    destination: &Destination,
+    (destination, model_key): (&Destination, KeyCase),
     may_go: &(dyn Fn(&Record) -> Result<()> + Sync),
 ) -> Result<Delivery> {
     let (mut outcomes, mut failures) = (Vec::new(), 0);
     for path in files(&out.spool())? {
         let text = contents(&path)?;
-        let (name, outcome) = match object(&text, may_go) {
+        let (name, outcome) = match object(&text, model_key, may_go) {
             Err(error) => (file_name(&path), ObjectOutcome::Refused(format!("{error:#}"))),
             // An attempt on an unreachable destination takes minutes.
             Ok(key) if failures >= FAILURES_LIMIT => {
@@ -184,23 +193,23 @@ async fn put(destination: &Destination, key: &str, text: &str) -> ObjectOutcome 
         },
         Destination::Unusable(why) => ObjectOutcome::Kept(why.clone()),
         Destination::Uploader(uploader) => match uploader.post(key, text).await {
-            UploadReply::Taken => ObjectOutcome::Uploaded,
-            UploadReply::AlreadyThere => ObjectOutcome::AlreadyThere,
-            UploadReply::Refused(why) => ObjectOutcome::Refused(why),
-            UploadReply::Later(why) => ObjectOutcome::Kept(why),
+            PostReply::Taken => ObjectOutcome::Uploaded,
+            PostReply::AlreadyThere => ObjectOutcome::AlreadyThere,
+            PostReply::Refused(why) => ObjectOutcome::Refused(why),
+            PostReply::Later(why) | PostReply::Unanswered(why) => ObjectOutcome::Kept(why),
         },
     }
 }
 
 /// The key of a file of records, from its records rather than its name.
-fn object(text: &str, may_go: &(dyn Fn(&Record) -> Result<()> + Sync)) -> Result<RecordKey> {
+fn object(text: &str, model_key: KeyCase, may_go: &(dyn Fn(&Record) -> Result<()> + Sync)) -> Result<RecordKey> {
     let mut found: Option<RecordKey> = None;
     for (at, line) in text.lines().enumerate() {
         let line = || -> Result<RecordKey> {
             let record: Record = serde_json::from_str(line)?;
             record.check()?;
             may_go(&record)?;
-            Ok(record.key())
+            Ok(record.key(model_key))
         };
         let key = line().with_context(|| format!("line {}", at + 1))?;
         ensure!(found.as_ref().is_none_or(|found| *found == key), "line {}: it belongs to another object", at + 1);
@@ -297,7 +306,7 @@ mod tests {
             let store = folder.path().join("store").display().to_string();
             for model in models {
                 let record = example(model);
-                let path = folder.path().join("records").join(record.key().file_name());
+                let path = folder.path().join("records").join(record.key(KeyCase::Kept).file_name());
                 output::write(&path, format!("{}\n", serde_json::to_string(&record).unwrap()).as_bytes()).unwrap();
             }
             let destination = Destination::Store(Store::open(&store, &Environment::default()).unwrap());
@@ -312,6 +321,7 @@ mod tests {
                 run,
                 commit: event.head_sha.as_deref(),
                 branches: &self.branches,
+                model_key: KeyCase::Kept,
                 destination,
             }
         }

@@ -4,8 +4,8 @@ use vllm_verdict::number;
 use vllm_verdict::strategy::{self, Pass, Phase, Strategy};
 use vllm_verdict::v1::{Comparison, Row};
 
-use super::finding;
 use super::wording::{has_fresh_servers, pairs, was_run};
+use super::{finding, slice_method};
 
 /// The method of the verdicts.
 pub fn method(comparison: &Comparison) -> Vec<String> {
@@ -31,6 +31,7 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
         pairs(comparison, method.pairs),
         arranged(comparison)
     ));
+    sentences.extend(slice_method::sentences(comparison));
     sentences.extend(looks(comparison));
     sentences.extend(blocked(comparison));
     sentences

@@ -4,7 +4,7 @@ use vllm_verdict::side::Side;
 use vllm_verdict::v1::{Comparison, Row};
 use vllm_verdict::{Untrusted, statistics};
 
-use super::{number, wording};
+use super::{number, slice_method, wording};
 use crate::escape;
 
 /// What such a report is.
@@ -22,8 +22,10 @@ pub fn facts(comparison: &Comparison) -> Vec<Untrusted> {
         let arguments = wording::server_args(head).map(|words| format!(" with {}", words.raw())).unwrap_or_default();
         (!name.raw().is_empty()).then(|| format!("head {}{arguments}", name.raw()))
     });
-    let repetitions = repetitions(comparison);
-    let repetitions = (repetitions > 1).then(|| number::plural(repetitions, "repetition"));
+    let (repetitions, slices) = (repetitions(comparison), slice_method::most(comparison));
+    let of_slices = if slices > 1 { format!(" of up to {slices} slices") } else { String::new() };
+    let is_said = repetitions > 1 || slices > 1;
+    let repetitions = is_said.then(|| format!("{}{of_slices}", number::plural(repetitions, "repetition")));
     // The first circumstance is how base and head were paired.
     let others = wording::circumstances(comparison).into_iter().skip(1);
     head.into_iter().chain(repetitions).chain(others).map(Untrusted::from).collect()

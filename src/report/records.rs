@@ -2,6 +2,7 @@
 //! parameters that the dashboard needs: the store is public, and commands may contain headers and keys.
 
 mod collisions;
+mod compilation;
 mod data_js;
 mod record_identity;
 mod record_parameters;
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use vllm_verdict::repetition::Outcome;
 
-use crate::plan::config::record_rules::Rules;
+use crate::plan::config::record_rules::{KeyCase, Rules};
 use crate::result::case_files::CaseFiles;
 use crate::system::store::object_key::RecordKey;
 use record_point::Point;
@@ -54,10 +55,10 @@ pub fn records(identity: &Identity, cases: &IndexMap<String, CaseFiles>, rules: 
 ///
 /// # Errors
 /// A record cannot be written as JSON.
-pub fn objects(records: &[Record]) -> Result<IndexMap<RecordKey, String>> {
+pub fn objects(records: &[Record], model_key: KeyCase) -> Result<IndexMap<RecordKey, String>> {
     let mut objects = IndexMap::<RecordKey, String>::new();
     for record in records {
-        let lines = objects.entry(record.key()).or_default();
+        let lines = objects.entry(record.key(model_key)).or_default();
         *lines += &serde_json::to_string(record).context("cannot write a record as JSON")?;
         lines.push('\n');
     }
@@ -70,7 +71,7 @@ pub(crate) mod tests {
 
     use super::record_identity::tests::identity;
     use super::*;
-    use crate::plan::config::record_rules::Choice;
+    use crate::plan::config::record_rules::{Choice, Spelling};
     use crate::result::Document;
     use crate::system::results_folder::read_folder;
     use serde::Deserialize;
@@ -133,6 +134,7 @@ pub(crate) mod tests {
         let mut compared = 0;
         for (name, files) in &cases {
             let one = IndexMap::from([(name.clone(), files.clone())]);
+            let is_eager = serde_json::to_string(&files.commands).unwrap().contains("--enforce-eager");
             let written = records(&identity(), &one, Rules::default()).unwrap().records;
             let mut upstreams: Vec<UpstreamRecord> = Vec::new();
             for suffix in ["", ".cold_startup", ".cold_compilation", ".warm_startup", ".warm_compilation"] {
@@ -147,7 +149,9 @@ pub(crate) mod tests {
                     (&written.metric.name, &written.metric.benchmark_values, &written.model),
                     (&upstreams.metric.name, &upstreams.metric.benchmark_values, &upstreams.model)
                 );
-                assert_eq!(written.benchmark.extra_info.use_compile, upstreams.benchmark.extra_info.use_compile);
+                // vLLM's own record misses an eager server: it reads the mode and the name of the file only.
+                assert!(upstreams.benchmark.extra_info.use_compile);
+                assert_eq!(written.benchmark.extra_info.use_compile, !is_eager, "{name}");
                 let args = serde_json::to_value(&written.benchmark.extra_info.args).unwrap();
                 for (key, value) in args.as_object().unwrap() {
                     // The dashboard reads parameters as text, and upstream's tensor_parallel_size is text for serving.
@@ -201,7 +205,7 @@ pub(crate) mod tests {
               },
               "compilation_config.mode": "",
               "optimization_level": "",
-              "use_compile": true,
+              "use_compile": false,
               "measured_by": "vllm"
             }
           },
@@ -302,7 +306,7 @@ pub(crate) mod tests {
     fn models_whose_names_are_equal_in_a_key_share_an_object_and_none_is_lost() {
         let names = ["org/a", "org_a", "org é", "org/b"];
         let records: Vec<Record> = names.map(example).into_iter().collect();
-        let objects = objects(&records).unwrap();
+        let objects = objects(&records, KeyCase::Kept).unwrap();
         let found: Vec<(&str, usize)> =
             objects.iter().map(|(key, lines)| (key.model.as_str(), lines.lines().count())).collect();
         assert_eq!(found, [("org_a", 2), ("org__", 1), ("org_b", 1)]);
@@ -319,7 +323,7 @@ pub(crate) mod tests {
         for name in ["../../etc/passwd", "🚀", "a'b", "org/model:v1"] {
             let record = example(name);
             record.check().unwrap();
-            crate::system::store::object_key::check(&record.key().to_string()).unwrap();
+            crate::system::store::object_key::check(&record.key(KeyCase::Kept).to_string()).unwrap();
         }
     }
 
@@ -362,14 +366,92 @@ pub(crate) mod tests {
         }
     }
 
+    /// What the HUD's v3 pages of vLLM key a line by: two records with one key are one line, and the last one wins. It takes
+    /// an absent `use_compile` as true, and the random lengths where there are no others.
+    fn hud_key(record: &Record) -> String {
+        let info = &record.benchmark.extra_info;
+        let args = &info.args;
+        let runner = &record.runners[0];
+        let rate = serde_json::to_string(&args.request_rate).unwrap();
+        let lengths = (args.input_len.or(args.random_input_len), args.output_len.or(args.random_output_len));
+        format!(
+            "{} {} {} {} {} {} compile={} rate={rate} tp={:?} {lengths:?} {}",
+            record.repo,
+            record.benchmark.name,
+            record.head_branch,
+            runner.name,
+            runner.device_type,
+            record.model.name,
+            info.use_compile,
+            args.tensor_parallel_size,
+            record.metric.name
+        )
+    }
+
+    /// A serving case of upstream under other names, each with the words that its server has more.
+    fn variants(names: &[(&str, &str)]) -> IndexMap<String, CaseFiles> {
+        let files = &upstream()["serving_tinyllama_tp1_random_64_32_qps_inf_concurrency_8"];
+        let variant = |(name, words): &(&str, &str)| {
+            let mut files = files.clone();
+            files.commands.server_command = Some(format!("vllm serve models/tiny-llama {words}"));
+            ((*name).to_owned(), files)
+        };
+        names.iter().map(variant).collect()
+    }
+
     #[test]
-    fn a_compiled_model_wins_over_an_eager_one() {
-        let mut cases = upstream();
-        cases.retain(|name, _| name == "latency_tinyllama_tp1");
-        let files = cases["latency_tinyllama_tp1"].clone();
-        cases.insert("latency_a_eager".into(), files);
-        let records = super::records(&identity(), &cases, Rules::default()).unwrap();
-        let collision = Collision { kept: "latency_tinyllama_tp1".into(), dropped: vec!["latency_a_eager".into()] };
-        assert_eq!(records.collisions, [collision]);
+    fn eager_and_compiled_runs_of_a_test_are_published_side_by_side() {
+        let of = |names: &[(&str, &str)]| {
+            let records = records(&identity(), &variants(names), Rules::default()).unwrap();
+            assert_eq!((records.refused, records.collisions), (Vec::new(), Vec::new()), "{names:?}");
+            records.records
+        };
+        let both = of(&[("serving_a_qps_inf_concurrency_8", ""), ("serving_a_eager_qps_inf_concurrency_8", "")]);
+        let keys: std::collections::HashSet<String> = both.iter().map(hud_key).collect();
+        assert_eq!((both.len(), keys.len()), (24, 24), "each has its own line on the HUD");
+        let by_flag = of(&[("serving_a_qps_inf_concurrency_8", ""), ("serving_b_qps_inf_concurrency_8", "-O0")]);
+        let keys: std::collections::HashSet<String> = by_flag.iter().map(hud_key).collect();
+        assert_eq!(keys.len(), 24);
+        let levels = of(&[("serving_a_qps_inf_concurrency_8", "-O1"), ("serving_b_qps_inf_concurrency_8", "-O2")]);
+        let level = |record: &Record| record.benchmark.extra_info.optimization_level.clone();
+        assert_eq!((level(&levels[0]), level(&levels[12])), ("1".into(), "2".into()));
+    }
+
+    #[test]
+    fn of_tests_with_one_key_the_plain_name_is_published() {
+        let cases = variants(&[
+            ("serving_a_prefix_cache_qps_inf_concurrency_8", ""),
+            ("serving_a_qps_inf_concurrency_8", "--max-num-seqs 8"),
+            ("serving_a_prefix_cache_eager_qps_inf_concurrency_8", ""),
+        ]);
+        let records = records(&identity(), &cases, Rules::default()).unwrap();
+        let collision = Collision {
+            kept: "serving_a_qps_inf_concurrency_8".into(),
+            dropped: vec!["serving_a_prefix_cache_qps_inf_concurrency_8".into()],
+        };
+        assert_eq!((records.collisions, records.records.len()), (vec![collision], 24));
+    }
+
+    #[test]
+    fn names_are_spelled_as_the_existing_series_are() {
+        let spelling = Spelling { branch: "{branch}(refs/heads/{branch})", model_key: KeyCase::Lower };
+        let identity =
+            Identity { benchmark: "PyTorch x vLLM benchmark".into(), branch: spelling.of_branch("main"), ..identity() };
+        let records = records(&identity, &upstream(), Rules::default()).unwrap().records;
+        let mut record = records[0].clone();
+        record.model.name = "Qwen/Qwen3-8B".into();
+        record.check().unwrap();
+        assert_eq!(
+            (record.name.as_str(), record.benchmark.name.as_str(), record.head_branch.as_str()),
+            ("PyTorch x vLLM benchmark", "PyTorch x vLLM benchmark", "main(refs/heads/main)")
+        );
+        let key = record.key(spelling.model_key).to_string();
+        assert!(key.starts_with("v3/vllm-project/vllm/main/0123"), "{key}");
+        assert!(key.ends_with("/benchmark_results_qwen_qwen3-8b.json"), "{key}");
+        record.name = "another".into();
+        assert!(record.check().unwrap_err().to_string().contains("two benchmarks"));
+        for name in ["", "a;b", "x\n"] {
+            assert!(Identity { benchmark: name.into(), ..identity.clone() }.check().is_err(), "{name:?}");
+        }
     }
 }

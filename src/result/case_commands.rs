@@ -36,7 +36,7 @@ impl Commands {
             .flatten()
             .find_map(|command| flags(command).swap_remove("--model"))
             .or_else(|| {
-                let words = words(self.server_command.as_deref()?);
+                let words = command_words(self.server_command.as_deref()?);
                 words.iter().position(|word| word == "serve").and_then(|serve| words.get(serve + 1).cloned())
             })
     }
@@ -44,7 +44,7 @@ impl Commands {
 
 /// The flags of a command and their values. A flag without a value has an empty one; of duplicated flags the last counts.
 pub fn flags(command: &str) -> IndexMap<String, String> {
-    let words = words(command);
+    let words = command_words(command);
     let mut flags = IndexMap::new();
     for (index, word) in words.iter().enumerate().filter(|(_, word)| word.starts_with("--")) {
         let (flag, value) = match word.split_once('=') {
@@ -58,10 +58,11 @@ pub fn flags(command: &str) -> IndexMap<String, String> {
 
 /// The parallel sizes of a command. One with a value that is not a size names none.
 pub fn parallel_sizes(command: &str) -> ParallelSizes {
-    ParallelSizes::of(&words(command)).unwrap_or_default()
+    ParallelSizes::of(&command_words(command)).unwrap_or_default()
 }
 
-fn words(command: &str) -> Vec<String> {
+/// The words of a command.
+pub fn command_words(command: &str) -> Vec<String> {
     // Hand-written files may have quotes that are not closed: white space separates most words there.
     shell_words::split(command).unwrap_or_else(|_| command.split_whitespace().map(str::to_owned).collect())
 }

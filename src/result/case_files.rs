@@ -76,10 +76,18 @@ fn model(case: &CaseFiles) -> Option<String> {
     })
 }
 
-/// The kind that a case's name begins with; `None` for the other files of a folder.
+/// The kind that a case's name begins with, or that of a run; `None` for the other files of a folder.
 pub(crate) fn kind_of(case: &str) -> Option<Kind> {
-    if case.ends_with(".pytorch") || case.ends_with("_sla_summary") {
+    if case.ends_with(".pytorch") || case.ends_with("_sla_summary") || case.starts_with("bench-") {
         return None;
     }
-    Kind::ALL.into_iter().find(|kind| case.strip_prefix(kind.as_str()).is_some_and(|rest| rest.starts_with('_')))
+    let named =
+        Kind::ALL.into_iter().find(|kind| case.strip_prefix(kind.as_str()).is_some_and(|rest| rest.starts_with('_')));
+    named.or_else(|| is_run(case).then_some(Kind::Serving))
+}
+
+/// Whether a name is that of a run of perf-eval: `<config>-conc-<concurrency>`.
+pub(crate) fn is_run(name: &str) -> bool {
+    let concurrency = name.rsplit_once("-conc-").filter(|(config, _)| !config.is_empty());
+    concurrency.is_some_and(|(_, number)| number.parse::<u64>().is_ok())
 }

@@ -1,9 +1,11 @@
-//! Several repetitions as one folder that upstream's tools can read: medians, under upstream's keys.
+//! Several slices as one repetition, and several repetitions as one folder that upstream's tools can read: means and medians,
+//! under upstream's keys.
 
 use indexmap::IndexSet;
 use serde_json::{Map, Number, Value};
 use vllm_verdict::repetition::Outcome;
 use vllm_verdict::statistics::median;
+use vllm_verdict::v1::RepetitionValue;
 
 use crate::result::case_files::{CaseFiles, Folder};
 use crate::result::python_json::plain;
@@ -13,17 +15,45 @@ use crate::result::result_document::parse;
 /// arrays are joined, and everything else (date, commands) is that of the last. A case that was never measured is that
 /// of its last repetition.
 pub fn merge(repetitions: &[Folder]) -> Folder {
-    let names: IndexSet<&String> = repetitions.iter().flat_map(|folder| folder.cases.keys()).collect();
+    of_all(repetitions, |all| {
+        let measured: Vec<&CaseFiles> = all.iter().copied().filter(|case| is_measured(case)).collect();
+        merge_case(if measured.is_empty() { all } else { &measured }, median)
+    })
+}
+
+/// One repetition of several slices. Of every case: each number is the mean of the slices that the rule reads, arrays are
+/// joined, and everything else is of the last slice.
+pub fn of_slices(slices: &[Folder]) -> Folder {
+    of_all(slices, |all| {
+        let measured: Vec<&CaseFiles> = all.iter().copied().filter(|case| is_measured(case)).collect();
+        let merged = merge_case(if measured.is_empty() { all } else { &measured }, mean_of_slices)?;
+        let outcome = Outcome::of_slices(all.iter().map(|case| case.outcome.clone()).collect())?;
+        Some(CaseFiles { outcome, ..merged })
+    })
+}
+
+/// Every case of several folders, merged from those that have it.
+fn of_all(folders: &[Folder], merge: impl Fn(&[&CaseFiles]) -> Option<CaseFiles>) -> Folder {
+    let names: IndexSet<&String> = folders.iter().flat_map(|folder| folder.cases.keys()).collect();
     let merged = |name: &String| {
-        let all: Vec<&CaseFiles> = repetitions.iter().filter_map(|folder| folder.cases.get(name)).collect();
-        let measured: Vec<&CaseFiles> =
-            all.iter().copied().filter(|case| matches!(case.outcome, Outcome::Measured(_))).collect();
-        Some((name.clone(), merge_case(if measured.is_empty() { &all } else { &measured })?))
+        let all: Vec<&CaseFiles> = folders.iter().filter_map(|folder| folder.cases.get(name)).collect();
+        Some((name.clone(), merge(&all)?))
     };
     Folder { cases: names.into_iter().filter_map(merged).collect() }
 }
 
-fn merge_case(cases: &[&CaseFiles]) -> Option<CaseFiles> {
+fn is_measured(case: &CaseFiles) -> bool {
+    matches!(case.outcome, Outcome::Measured(_))
+}
+
+fn mean_of_slices(values: &[f64]) -> Option<f64> {
+    RepetitionValue::Slices(values.iter().copied().map(Some).collect()).shown()
+}
+
+/// How several numbers become one.
+type Reduce = fn(&[f64]) -> Option<f64>;
+
+fn merge_case(cases: &[&CaseFiles], reduce: Reduce) -> Option<CaseFiles> {
     let last = (*cases.last()?).clone();
     // Any key of any version of vLLM passes through, so this is the one place where a result is not typed.
     let documents: Vec<Value> = cases
@@ -31,10 +61,10 @@ fn merge_case(cases: &[&CaseFiles]) -> Option<CaseFiles> {
         .filter_map(|case| serde_json::from_str(&plain(case.text.as_deref()?)).ok())
         .map(without_distorted)
         .collect();
-    if documents.len() < 2 || matches!(last.outcome, Outcome::Failed(_)) {
+    if documents.len() < 2 || !is_measured(&last) {
         return Some(last);
     }
-    let text = merge_values(&documents.iter().collect::<Vec<_>>()).to_string();
+    let text = merge_values(&documents.iter().collect::<Vec<_>>(), reduce).to_string();
     let outcome = parse(last.kind, &text).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
     Some(CaseFiles { text: Some(text), outcome, ..last })
 }
@@ -51,12 +81,12 @@ fn without_distorted(mut document: Value) -> Value {
     document
 }
 
-fn merge_values(values: &[&Value]) -> Value {
+fn merge_values(values: &[&Value], reduce: Reduce) -> Value {
     // A value that one repetition lacks does not lose those of the others.
     let known: Vec<&Value> = values.iter().copied().filter(|value| !value.is_null()).collect();
     let values = if known.is_empty() { values } else { &known };
     if let Some(numbers) = all(values, Value::as_number) {
-        return median_number(&numbers).map_or(Value::Null, Value::Number);
+        return one_number(&numbers, reduce).map_or(Value::Null, Value::Number);
     }
     if let Some(arrays) = all(values, Value::as_array) {
         return arrays.into_iter().flatten().cloned().collect();
@@ -65,7 +95,7 @@ fn merge_values(values: &[&Value]) -> Value {
         let keys: IndexSet<&String> = objects.iter().flat_map(|object| object.keys()).collect();
         let merged = |key: &String| {
             let values: Vec<&Value> = objects.iter().filter_map(|object| object.get(key)).collect();
-            (key.clone(), merge_values(&values))
+            (key.clone(), merge_values(&values, reduce))
         };
         return Value::Object(keys.into_iter().map(merged).collect::<Map<_, _>>());
     }
@@ -76,14 +106,14 @@ fn all<'a, T>(values: &[&'a Value], read: impl Fn(&'a Value) -> Option<T>) -> Op
     values.iter().map(|value| read(value)).collect()
 }
 
-/// The median; whole numbers (counts) stay whole.
-fn median_number(numbers: &[&Number]) -> Option<Number> {
+/// One number of several; whole numbers (counts) stay whole.
+fn one_number(numbers: &[&Number], reduce: Reduce) -> Option<Number> {
     let values: Vec<f64> = numbers.iter().filter_map(|number| number.as_f64()).collect();
-    let median = median(&values)?;
+    let number = reduce(&values)?;
     if numbers.iter().all(|number| number.is_i64() || number.is_u64()) {
-        return Some(Number::from(median.round() as i64));
+        return Some(Number::from(number.round() as i64));
     }
-    Number::from_f64(median)
+    Number::from_f64(number)
 }
 
 #[cfg(test)]
@@ -161,5 +191,46 @@ mod tests {
         let folders = [good, bad].map(|text| repetition("throughput_x", Kind::Throughput, text, "cpu"));
         assert_eq!(merge(&folders), folders[0]);
         assert_eq!(merge(&folders[1..]), folders[1]);
+    }
+
+    #[test]
+    fn slices_are_one_repetition_with_their_mean_and_their_values() {
+        let text = |value: f64| {
+            format!(r#"{{"date": "{value}", "n": 4, "latencies": [{value:?}], "percentiles": {{"50": {value:?}}}}}"#)
+        };
+        let slices = [2.0, 8.0].map(|value| repetition("latency_x", Kind::Latency, &text(value), "cpu"));
+        let case = of_slices(&slices).cases["latency_x"].clone();
+        let merged: Value = serde_json::from_str(case.text.as_deref().unwrap()).unwrap();
+        assert_eq!((merged["date"].as_str(), merged["n"].as_u64()), (Some("8"), Some(4)));
+        assert_eq!(merged["latencies"].to_string(), "[2.0,8.0]");
+        // The geometric mean of two slices.
+        let Outcome::Measured(measurement) = &case.outcome else { panic!("{:?}", case.outcome) };
+        for mean in [merged["percentiles"]["50"].as_f64().unwrap(), measurement.metrics["median_latency"]] {
+            assert!((mean - 4.0).abs() < 1e-12, "{mean}");
+        }
+        assert_eq!(measurement.slices["median_latency"], [Some(2.0), Some(8.0)]);
+    }
+
+    #[test]
+    fn repetitions_of_slices_are_merged_by_the_median_of_their_means() {
+        let rate = |value: f64| {
+            let text = format!(r#"{{"tokens_per_second": {value}, "requests_per_second": 1.0}}"#);
+            repetition("throughput_x", Kind::Throughput, &text, "cpu")
+        };
+        let folders = [[2.0, 8.0], [5.0, 5.0], [1.0, 36.0]].map(|values| of_slices(&values.map(rate)));
+        let Outcome::Measured(merged) = &merge(&folders).cases["throughput_x"].outcome else { panic!("not measured") };
+        assert!((merged.metrics["tokens_per_second"] - 5.0).abs() < 1e-12, "of 4, 5 and 6: {merged:?}");
+    }
+
+    #[test]
+    fn a_repetition_with_one_failed_slice_of_three_has_the_values_of_the_others() {
+        let slice = |value: f64| {
+            let text = format!(r#"{{"tokens_per_second": {value}, "requests_per_second": {value}}}"#);
+            repetition("throughput_x", Kind::Throughput, &text, "cpu")
+        };
+        let of = |values: [f64; 3]| of_slices(&values.map(slice)).cases["throughput_x"].outcome.clone();
+        let Outcome::Measured(measurement) = of([4.0, 0.0, 9.0]) else { panic!("two of three are enough") };
+        assert_eq!(measurement.slices["tokens_per_second"], [Some(4.0), None, Some(9.0)]);
+        assert!(matches!(of([4.0, 0.0, 0.0]), Outcome::Failed(_)));
     }
 }

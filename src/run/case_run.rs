@@ -54,7 +54,7 @@ pub struct CaseRun<'a> {
     pub side: &'a SideRun,
     pub processes: &'a Processes,
     pub output: &'a OutputFolder,
-    /// Folder of the pass.
+    /// Folder of the slice.
     pub folder: &'a Path,
     /// How long the case may take.
     pub limit: Duration,
@@ -68,8 +68,7 @@ impl CaseRun<'_> {
     /// Measures `case`. A failure of its server or client is its outcome; an error is a failure of this machine: a
     /// file that cannot be written, or a process that cannot be started.
     pub async fn measure(&self, case: &Case, server: Option<&Running>) -> Result<CaseOutcome> {
-        let commands = suite::commands_json(case, &self.side.launch.gpu_type, &self.side.plan.server_args);
-        output::write(&self.folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()?;
+        self.side.write_commands(case, self.folder)?;
         if case.kind == Kind::Serving && server.is_none() {
             let outcome = Outcome::Failed("no server is running for it".to_owned());
             return Ok(CaseOutcome { outcome, is_server_usable: true });
@@ -187,7 +186,7 @@ impl CaseRun<'_> {
         }
     }
 
-    /// Copies the files of a client that has ended to the folder of the pass; returns the result, the first of them. The
+    /// Copies the files of a client that has ended to the folder of the slice; returns the result, the first of them. The
     /// outer error is a failure of this machine, the inner one a failure of the case.
     fn take(&self, exchange: &Exchange, names: &[String]) -> Result<Result<Option<String>>> {
         let mut result = Ok(None);

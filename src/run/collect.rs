@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::result;
 use crate::run::fingerprint::{Conditions, Fingerprint, Surroundings};
 use crate::run::journal::{Entry, Journal};
-use crate::system::output::OutputFolder;
+use crate::system::output::{self, OutputFolder};
 use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// Name of the file with the surroundings of a repetition.
@@ -55,16 +55,18 @@ pub fn passes(journal: &Journal, side: Side) -> Vec<Pass> {
         .collect()
 }
 
-fn repetition(plan: &Plan, output: &OutputFolder, journal: &Journal, side: Side, pass: Pass) -> Result<Repetition> {
-    let folder = output.pass(side, pass);
+fn repetition(plan: &Plan, out: &OutputFolder, journal: &Journal, side: Side, pass: Pass) -> Result<Repetition> {
+    let folder = out.pass(side, pass);
     let mut outcomes = Repetition::new();
     for case in &plan.cases {
-        let Some(entry) = journal.find(side, pass, &case.name) else { continue };
-        let outcome = match &entry.failed {
-            Some(reason) => Outcome::Failed(reason.clone()),
-            None => outcome(&folder, case.kind, &case.name)?,
+        let mut entries: Vec<&Entry> = journal.slices(side, pass, &case.name).collect();
+        entries.sort_by_key(|entry| entry.slice);
+        let slice = |entry: &Entry| match &entry.failed {
+            Some(reason) => Ok(Outcome::Failed(reason.clone())),
+            None => outcome(&output::slice(&folder, entry.slice), case.kind, &case.name),
         };
-        outcomes.insert(case.name.clone(), outcome);
+        let slices = entries.into_iter().map(slice).collect::<Result<Vec<Outcome>>>()?;
+        outcomes.extend(Outcome::of_slices(slices).map(|outcome| (case.name.clone(), outcome)));
     }
     Ok(outcomes)
 }

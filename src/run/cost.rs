@@ -6,7 +6,9 @@ use std::time::Duration;
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::side::Side;
 
+use super::session::server_count;
 use super::time_spent::PassTime;
+use crate::plan::Plan;
 use crate::plan::suite::Case;
 use crate::run::journal::Entry;
 
@@ -94,11 +96,16 @@ impl Costs {
         let one = of(side).or_else(|| of(other)).unwrap_or(if self.instant { 0.0 } else { SERVER });
         one * servers as f64
     }
+}
 
-    /// Expected time of one pass over cases that need `servers` servers.
-    pub fn pass<'a>(&self, side: Side, cases: impl IntoIterator<Item = &'a Case>, servers: usize) -> f64 {
-        cases.into_iter().map(|case| self.case(side, case)).sum::<f64>() + self.servers(side, servers)
-    }
+/// Expected time of one pass over `cases` on each side that is measured, in seconds, where a case has so many slices.
+pub fn pair(costs: &Costs, plan: &Plan, cases: &[&Case], slices: impl Fn(&Case) -> u32) -> f64 {
+    let servers = server_count(cases.iter().copied());
+    let of_side = |side| {
+        let measuring: f64 = cases.iter().map(|case| costs.case(side, case) * f64::from(slices(case))).sum();
+        measuring + costs.servers(side, servers)
+    };
+    plan.sides.present().map(|(side, _)| of_side(side)).sum()
 }
 
 /// Expected time of a case from its command alone.
@@ -132,6 +139,7 @@ mod tests {
     use vllm_verdict::strategy::Phase;
 
     use super::*;
+    use crate::plan::suite::Command;
     use crate::run::time_spent::Spent;
 
     fn case(words: &str, concurrency: u64, measured_by: MeasuredBy) -> Case {
@@ -164,8 +172,23 @@ mod tests {
         assert_eq!(costs.known([&case]), 0);
         costs.learn_case(Side::Base, "serving_a", 8.0);
         costs.learn_case(Side::Base, "serving_a", 12.0);
-        assert_eq!((costs.pass(Side::Head, [&case], 1), costs.known([&case])), (30.0, 1));
+        assert_eq!((costs.case(Side::Head, &case), costs.servers(Side::Head, 1)), (10.0, 20.0));
+        assert_eq!(costs.known([&case]), 1);
         assert_eq!(Costs::new(&[], &[], true).servers(Side::Base, 3), 0.0);
+    }
+
+    #[test]
+    fn a_pair_takes_the_time_of_all_slices_on_both_sides_and_that_of_their_servers() {
+        let case =
+            Case { server: Some(Command::sample("vllm serve a")), ..case("vllm bench serve", 1, MeasuredBy::Native) };
+        let spent = Spent { server_start: 30.0, client_start: 0.0, measuring: 10.0, total: 40.0 };
+        let (phase, pair) = (Phase::Pairs, 1);
+        let pass = PassTime { phase, pair, side: Side::Base, servers: 1, cases: 1, spent, kept: true };
+        let mut costs = Costs::new(&[], &[pass], false);
+        costs.learn_case(Side::Base, &case.name, 10.0);
+        let plan = Plan { cases: vec![case], ..Plan::sample() };
+        let seconds = |slices: u32| super::pair(&costs, &plan, &[&plan.cases[0]], |_| slices);
+        assert_eq!((seconds(1), seconds(4)), (2.0 * 40.0, 2.0 * 70.0));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The journal of a run: one line for each finished case, written when it finishes. `run --resume` reads it.
+//! The journal of a run: one line for each finished slice of a case, written when it finishes, and one for each choice of
+//! the number of slices. `run --resume` reads it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -14,7 +15,7 @@ use crate::exit::Classify;
 use crate::system::regular_file::{self, RESULT_LIMIT};
 use crate::system::{exchange, output};
 
-/// One finished case.
+/// One finished slice of a case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -26,12 +27,36 @@ pub struct Entry {
     pub repetition: u32,
     pub side: Side,
     pub case: String,
+    /// From 1; a case without a server has one in each repetition.
+    #[serde(default = "first_slice", skip_serializing_if = "is_first_slice")]
+    pub slice: u32,
     /// RFC 3339 in UTC.
     pub started: String,
     pub seconds: f64,
     /// Why the case has no result; absent where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+}
+
+fn first_slice() -> u32 {
+    1
+}
+
+fn is_first_slice(slice: &u32) -> bool {
+    *slice == 1
+}
+
+/// The number of slices that was chosen for the cases of a server, and from which costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// Number of the server in the plan, as in the name of its log.
+    pub server: usize,
+    pub slices: u32,
+    /// Seconds that the server took to start.
+    pub restart_seconds: f64,
+    /// Seconds that one slice of its cases took.
+    pub slice_seconds: f64,
 }
 
 /// Marks a pass as void: its results do not count, and it is run again.
@@ -52,6 +77,7 @@ pub struct Void {
 enum Line {
     Case(Entry),
     Void(Void),
+    Choice(Choice),
 }
 
 /// The journal, open for appending.
@@ -61,6 +87,7 @@ pub struct Journal {
     file: Option<(PathBuf, File)>,
     entries: Vec<Entry>,
     voids: Vec<Void>,
+    choices: Vec<Choice>,
     order: u64,
     /// The first line of a case, whatever became of its pass.
     first: Option<Entry>,
@@ -127,6 +154,7 @@ impl Journal {
             match line {
                 Line::Case(entry) => journal.keep(entry),
                 Line::Void(void) => journal.forget(void),
+                Line::Choice(choice) => journal.take(choice),
             }
         }
         Ok((journal, lost))
@@ -170,6 +198,11 @@ impl Journal {
         &self.voids
     }
 
+    /// The number of slices that was chosen for the cases of a server.
+    pub fn choice(&self, server: usize) -> Option<&Choice> {
+        self.choices.iter().find(|choice| choice.server == server)
+    }
+
     /// The `order` of the next entry.
     pub fn next_order(&self) -> u64 {
         self.order + 1
@@ -195,6 +228,16 @@ impl Journal {
         Ok(())
     }
 
+    /// Records a number of slices.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn choose(&mut self, choice: Choice) -> Result<()> {
+        self.write(&choice)?;
+        self.take(choice);
+        Ok(())
+    }
+
     fn write(&mut self, line: &impl Serialize) -> Result<()> {
         let Some((path, file)) = &mut self.file else { return Ok(()) };
         let cannot = || format!("cannot write `{}`", path.display());
@@ -203,10 +246,10 @@ impl Journal {
         file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).with_context(cannot).world()
     }
 
-    /// A later line of a case takes the place of an earlier one.
+    /// A later line of a slice takes the place of an earlier one.
     fn keep(&mut self, entry: Entry) {
         self.order = self.order.max(entry.order);
-        let key = |entry: &Entry| (entry.side, entry.phase, entry.repetition);
+        let key = |entry: &Entry| (entry.side, entry.phase, entry.repetition, entry.slice);
         self.entries.retain(|known| key(known) != key(&entry) || known.case != entry.case);
         self.first.get_or_insert_with(|| entry.clone());
         self.entries.push(entry);
@@ -218,10 +261,27 @@ impl Journal {
         self.voids.push(void);
     }
 
-    /// The entry of one case, if it has finished.
-    pub fn find(&self, side: Side, pass: Pass, case: &str) -> Option<&Entry> {
+    /// The first choice for a server stays: repetitions were measured by it.
+    fn take(&mut self, choice: Choice) {
+        if self.choice(choice.server).is_none() {
+            self.choices.push(choice);
+        }
+    }
+
+    /// The entry of one slice of a case, if it has finished.
+    pub fn find(&self, side: Side, pass: Pass, case: &str, slice: u32) -> Option<&Entry> {
+        self.of_pass(side, pass).find(|entry| entry.case == case && entry.slice == slice)
+    }
+
+    /// The finished slices of a case in a pass.
+    pub fn slices<'j>(&'j self, side: Side, pass: Pass, case: &'j str) -> impl Iterator<Item = &'j Entry> {
+        self.of_pass(side, pass).filter(move |entry| entry.case == case)
+    }
+
+    /// The finished slices of a pass.
+    pub fn of_pass(&self, side: Side, pass: Pass) -> impl Iterator<Item = &Entry> {
         let key = (side, pass.phase, pass.pair);
-        self.entries.iter().find(|entry| (entry.side, entry.phase, entry.repetition) == key && entry.case == case)
+        self.entries.iter().filter(move |entry| (entry.side, entry.phase, entry.repetition) == key)
     }
 }
 
@@ -236,6 +296,7 @@ mod tests {
             repetition: 1,
             side: Side::Base,
             case: case.to_owned(),
+            slice: 1,
             started: "2026-01-02T03:04:05Z".to_owned(),
             seconds: 1.5,
             failed: None,
@@ -255,7 +316,7 @@ mod tests {
         assert_eq!(journal.entries(), [entry(1, "a")]);
         assert!(lost[0].contains("journal.jsonl:2: not a journal line"), "{lost:?}");
         journal.append(entry(2, "b")).unwrap();
-        assert!(Journal::resume(&path).unwrap().0.find(Side::Base, FIRST, "b").is_some());
+        assert!(Journal::resume(&path).unwrap().0.find(Side::Base, FIRST, "b", 1).is_some());
     }
 
     const FIRST: Pass = Pass { phase: Phase::Pairs, pair: 1 };
@@ -271,8 +332,8 @@ mod tests {
         journal.void(void.clone()).unwrap();
 
         let (journal, _) = Journal::resume(&path).unwrap();
-        assert!(journal.find(Side::Base, FIRST, "a").is_none());
-        assert!(journal.find(Side::Base, Pass { phase: Phase::Screen, pair: 1 }, "a").is_some());
+        assert!(journal.find(Side::Base, FIRST, "a", 1).is_none());
+        assert!(journal.find(Side::Base, Pass { phase: Phase::Screen, pair: 1 }, "a", 1).is_some());
         assert_eq!((journal.voids(), journal.next_order()), (&[void][..], 3));
     }
 
@@ -316,7 +377,33 @@ mod tests {
         journal.append(Entry { started: "2026-01-02T09:00:00Z".to_owned(), ..entry(3, "a") }).unwrap();
         let (journal, _) = Journal::resume(&path).unwrap();
         assert_eq!(journal.entries().len(), 2);
-        assert!(journal.find(Side::Base, FIRST, "a").unwrap().failed.is_none());
+        assert!(journal.find(Side::Base, FIRST, "a", 1).unwrap().failed.is_none());
         assert_eq!((journal.begun(), journal.run_id()), (Some("2026-01-02T03:04:05Z"), id));
+    }
+
+    #[test]
+    fn a_slice_has_an_entry_of_its_own_and_the_first_choice_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut journal = Journal::create(&path).unwrap();
+        journal.append(entry(1, "a")).unwrap();
+        let choice = Choice { server: 1, slices: 2, restart_seconds: 3.0, slice_seconds: 1.0 };
+        journal.choose(choice.clone()).unwrap();
+        journal.append(Entry { slice: 2, ..entry(2, "a") }).unwrap();
+        journal.choose(Choice { slices: 4, ..choice.clone() }).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(!lines[0].contains("slice") && lines[2].contains("\"slice\":2"), "{text}");
+        assert_eq!(lines[1], r#"{"server":1,"slices":2,"restart_seconds":3.0,"slice_seconds":1.0}"#);
+
+        let (mut journal, lost) = Journal::resume(&path).unwrap();
+        assert_eq!(lost, Lost::new());
+        assert_eq!((journal.choice(1), journal.choice(2)), (Some(&choice), None));
+        let orders = |journal: &Journal| journal.slices(Side::Base, FIRST, "a").map(|it| it.order).collect::<Vec<_>>();
+        assert_eq!(orders(&journal), [1, 2]);
+        let void = Void { phase: Phase::Pairs, repetition: 1, side: Side::Base, void: "outside load".to_owned() };
+        journal.void(void).unwrap();
+        assert_eq!(orders(&journal), [0; 0], "all slices of a void pass are measured again");
+        assert_eq!(journal.choice(1), Some(&choice), "and as many");
     }
 }

@@ -13,7 +13,7 @@ use vllm_verdict::strategy::{Pass, Phase};
 use super::journal::{Entry, Journal, Lost};
 use crate::plan::Plan;
 use crate::result::{self, Commands};
-use crate::system::output::OutputFolder;
+use crate::system::output::{self, OutputFolder};
 use crate::system::regular_file::{self, RESULT_LIMIT};
 
 /// Forgets the cases that are measured again; returns which and why.
@@ -49,7 +49,7 @@ fn damage(plan: &Plan, out: &OutputFolder, entry: &Entry) -> Option<String> {
     // A probe of a search is not in the plan.
     let kind = plan.cases.iter().find(|case| case.name == entry.case).map_or(Kind::Serving, |case| case.kind);
     let pass = Pass { phase: entry.phase, pair: entry.repetition };
-    let folder = out.pass(entry.side, pass);
+    let folder = output::slice(&out.pass(entry.side, pass), entry.slice);
     let damaged = |suffix: &str, is_needed: bool, is_whole: &dyn Fn(&str) -> bool| {
         let path = folder.join(format!("{}.{suffix}", entry.case));
         let problem = problem(&path, is_needed, is_whole)?;
@@ -74,17 +74,7 @@ mod tests {
     use vllm_verdict::side::Side;
 
     use super::*;
-    use crate::system::output;
-
-    const PLAN: &str = r#"{"schema": "vllm-perf/plan/v1", "trigger": {"run": true, "reason": ""},
-        "event": {"provider": "local", "name": "local", "action": null, "changed_label": null, "repository": null,
-          "branch": null, "head_sha": null, "base_sha": null, "base_branch": null, "pull_request": null,
-          "labels": [], "labels_source": "flag", "fork": false},
-        "device": {"name": "cpu", "type": "AMD_EPYC_2c", "count": 1, "image_suffix": "-cpu"},
-        "sides": {"base": {"target": "sim", "commit": null}, "head": {"target": "sim", "commit": null}},
-        "cases": [{"name": "throughput_a", "kind": "throughput", "test": "throughput_a", "model": "m", "server": null,
-          "client": {"argv": ["vllm", "bench", "throughput"], "env": {}}, "measured_by": "vllm"}],
-        "skipped": [], "pairs": 2, "seed": 1}"#;
+    use crate::plan::suite::Case;
 
     fn entry(order: u64, phase: Phase, repetition: u32, failed: Option<&str>) -> Entry {
         Entry {
@@ -93,6 +83,7 @@ mod tests {
             repetition,
             side: Side::Head,
             case: "throughput_a".to_owned(),
+            slice: 1,
             started: "2026-01-02T03:04:05Z".to_owned(),
             seconds: 1.0,
             failed: failed.map(str::to_owned),
@@ -116,7 +107,10 @@ mod tests {
             output::write(&pass.join("throughput_a.json"), text.as_bytes()).unwrap();
             output::write(&pass.join("throughput_a.commands"), b"{\"gpu_type\": \"cpu\"}").unwrap();
         }
-        Folder { _folder: folder, plan: serde_json::from_str(PLAN).unwrap(), out }
+        let case =
+            Case { name: "throughput_a".to_owned(), kind: Kind::Throughput, ..Case::sample("vllm bench throughput") };
+        let plan = Plan { cases: vec![case], ..Plan::sample() };
+        Folder { _folder: folder, plan, out }
     }
 
     fn journal(entries: impl IntoIterator<Item = Entry>) -> Journal {
@@ -145,6 +139,16 @@ mod tests {
             assert!(lost.len() == 1 && lost[0].starts_with(&format!("`head/02/{name}` {said}")), "{name}: {lost:?}");
             assert_eq!(journal.entries().iter().map(|entry| entry.repetition).collect::<Vec<_>>(), [1]);
         }
+    }
+
+    #[test]
+    fn of_a_repetition_only_the_lost_slice_is_measured_again() {
+        let Folder { _folder, plan, out } = folder();
+        let second = Entry { slice: 2, ..entry(2, Phase::Pairs, 1, None) };
+        let mut journal = journal([entry(1, Phase::Pairs, 1, None), second]);
+        let lost = check(&plan, &out, &mut journal);
+        assert_eq!(lost, ["`head/01/slice-2/throughput_a.json` is missing: throughput_a is measured again"]);
+        assert_eq!(journal.entries().iter().map(|entry| entry.slice).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

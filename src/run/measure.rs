@@ -27,7 +27,7 @@ use crate::run::run_state::{HeadFetch, RunState};
 use crate::run::session::{self, Limits, Session};
 use crate::run::side_run::SideRun;
 use crate::run::time_spent::Times;
-use crate::run::{collect, interim_analysis, mounted_data_sets, notices, rounds, run_folder, search_run};
+use crate::run::{collect, interim_analysis, mounted_data_sets, notices, rounds, run_folder, search_run, slices};
 use crate::system::output::OutputFolder;
 use crate::system::process::Processes;
 use crate::system::shell::Shell;
@@ -92,6 +92,7 @@ impl Measure<'_> {
         let started = journal.begun().map_or_else(session::now, str::to_owned);
         notices::add(&mut conduct, &session, journal, recorded.as_ref());
         conduct.searches = search_run::summaries(plan, out).into_iter().map(search_result).collect();
+        conduct.slices = slices::of_servers(plan, journal);
         let subject = self.subject(&state, recorded.as_ref(), started, &conduct);
         let input = self.input(subject, recorded, journal, &noise)?;
         let not_stored = match &store {
@@ -181,7 +182,8 @@ impl Measure<'_> {
         };
         let times = Times::open(&self.out.passes());
         let costs = self.costs(journal, &times);
-        Ok(RunState { base, head, times, costs, read_files: Default::default(), head_fetch })
+        let (pair_begun, read_files) = Default::default();
+        Ok(RunState { base, head, times, costs, pair_begun, read_files, head_fetch })
     }
 
     fn side(&self, planned: &SidePlan) -> Result<SideRun> {

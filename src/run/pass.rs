@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use vllm_verdict::case::Kind;
@@ -33,10 +33,14 @@ pub struct PassRun<'r, 's> {
     pub session: &'r Session<'s>,
     pub side: Side,
     pub pass: Pass,
+    /// The slice that is being measured, from 1.
+    pub slice: u32,
     pub side_run: &'r mut SideRun,
     pub journal: &'r mut Journal,
     pub costs: &'r mut Costs,
     pub times: &'r mut Times,
+    /// When its pair began, after the start of the run.
+    pub pair_begun: Duration,
     /// Model files that have been read into memory.
     pub read_files: &'r mut BTreeSet<PathBuf>,
     pub tally: Tally,
@@ -55,11 +59,12 @@ pub struct Ran {
 pub struct Tally {
     pub spent: Spent,
     pub servers: u32,
+    /// Case runs.
     pub cases: u32,
     pub processors: ProcessorUse,
     /// Seconds during which `processors` was measured.
     pub watched: f64,
-    /// Cases with a primary metric that the client distorted.
+    /// Case runs with a primary metric that the client distorted.
     pub distorted: u32,
 }
 
@@ -74,18 +79,24 @@ impl PassRun<'_, '_> {
         output::make_folders(self.session.output.root(), &self.folder())
     }
 
-    /// `base 2`, `head warm-up`.
+    /// Makes the folder of the slice and returns its absolute path.
+    fn make_slice_folder(&self) -> Result<PathBuf> {
+        output::make_folders(self.session.output.root(), &output::slice(&self.folder(), self.slice))
+    }
+
+    /// `base 2`, `head warm-up`, `head 2 slice 3`; the first slice is not named.
     pub fn label(&self) -> String {
         let side = self.side.as_str();
+        let slice = if self.slice > 1 { format!(" slice {}", self.slice) } else { String::new() };
         match self.pass.phase {
             Phase::WarmUp | Phase::Screen => format!("{side} {}", self.pass.phase.as_str()),
-            Phase::Pairs | Phase::MorePairs => format!("{side} {}", self.pass.pair),
+            Phase::Pairs | Phase::MorePairs => format!("{side} {}{slice}", self.pass.pair),
         }
     }
 
-    /// Measures one case and records the outcome.
+    /// Measures one slice of a case and records the outcome.
     pub async fn measure(&mut self, case: &Case, server: Option<&Running>) -> Result<Ran> {
-        let folder = self.make_folder()?;
+        let folder = self.make_slice_folder()?;
         let label = self.label();
         let Session { output, processes, progress, limits, environment, .. } = *self.session;
         progress.working(&format!("{label}: {}", case.name));
@@ -161,9 +172,13 @@ impl PassRun<'_, '_> {
         self.tally.cases += 1;
     }
 
-    /// Records cases as failed without running them.
+    /// Records cases as failed without running them. A further slice leaves its commands, by which those who read the files
+    /// alone see that it failed.
     pub fn give_up(&mut self, cases: &[&Case], reason: &str) -> Result<()> {
         for case in cases {
+            if self.slice > 1 {
+                self.side_run.write_commands(case, &self.make_slice_folder()?)?;
+            }
             self.session.progress.failure(&format!("{}: {}", self.label(), case.name), reason, "");
             self.record(case, now(), 0.0, Some(reason.to_owned()))?;
         }
@@ -181,6 +196,7 @@ impl PassRun<'_, '_> {
             repetition: self.pass.pair,
             side: self.side,
             case: case.name.clone(),
+            slice: self.slice,
             started,
             seconds,
             failed,

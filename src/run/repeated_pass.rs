@@ -19,19 +19,17 @@ use crate::system::{output, probe};
 /// How often a repetition is repeated because other programs were busy, or the client was late.
 const REPEATS: usize = 2;
 
-/// Measures the cases that are not finished yet, and again where other programs were busy at the same time or the client was
-/// late.
+/// Measures the slices that are not finished yet, and all of them again where other programs were busy at the same time or the
+/// client was late.
 pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
     loop {
-        let is_done = |case: &&Case| search_run::is_done(run.session, run.journal, run.side, run.pass, case);
-        let remaining: Vec<&Case> = cases.iter().copied().filter(|case| !is_done(case)).collect();
-        if remaining.is_empty() {
+        if cases.iter().all(|case| search_run::is_done(run.session, run.journal, run.side, run.pass, case)) {
             return Ok(());
         }
         let begun = Instant::now();
         let throttled = temperature::throttled();
         run.tally = Default::default();
-        server_cases::measure(run, &remaining).await?;
+        server_cases::measure(run, cases).await?;
         let surroundings = surroundings(run, throttled).await;
         let text = serde_json::to_string_pretty(&surroundings).context("cannot write an environment")?;
         output::write(&run.folder().join(collect::ENVIRONMENT), text.as_bytes()).world()?;
@@ -49,16 +47,17 @@ pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
             return Ok(());
         }
         progress.say(&format!("{label}: {why}; repeating it"));
+        let voided = run.journal.of_pass(run.side, run.pass).count();
         run.journal.void(Void { phase: run.pass.phase, repetition: run.pass.pair, side: run.side, void: why })?;
         run.set_aside()?;
-        progress.expect_more(cases.len() as u64);
+        progress.expect_more(voided as u64);
     }
 }
 
 /// Why a pass with distorted cases is measured again.
-fn late(cases: u32) -> Option<String> {
-    (cases > 0)
-        .then(|| format!("the client was late and distorted primary metrics of {}", plural(cases as usize, "case")))
+fn late(runs: u32) -> Option<String> {
+    (runs > 0)
+        .then(|| format!("the client was late and distorted primary metrics of {}", plural(runs as usize, "case run")))
 }
 
 /// How often the pass was voided before.

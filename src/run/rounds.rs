@@ -10,11 +10,11 @@ use vllm_verdict::strategy::{self, Pass, Phase, Round, Strategy};
 use vllm_verdict::v1::Conduct;
 
 use super::run_state::RunState;
-use super::session::{Session, server_count};
-use super::{cost, interim_analysis, repeated_pass, search_run, warm_up};
+use super::session::Session;
+use super::{cost, interim_analysis, repeated_pass, search_run, slices, warm_up};
 use crate::duration;
 use crate::plan::suite::Case;
-use crate::run::journal::Journal;
+use crate::run::journal::{Entry, Journal};
 
 /// Runs what the journal does not have yet and returns how the run was conducted. Failed cases are in the journal; the
 /// error is an output folder that cannot be read or written.
@@ -113,7 +113,8 @@ impl Rounds<'_, '_, '_> {
             return;
         }
         let plan = self.session.plan;
-        let pass = self.pair_seconds(&plan.cases.iter().collect::<Vec<_>>());
+        let cases: Vec<&Case> = plan.cases.iter().collect();
+        let pass = cost::pair(&self.state.costs, plan, &cases, |case| self.foreseen(case));
         let time = |passes: u32| duration::text_of_seconds(pass * f64::from(passes));
         let time = match plan.strategy {
             Strategy::Paired | Strategy::Single => time(plan.pairs),
@@ -135,11 +136,25 @@ impl Rounds<'_, '_, '_> {
         self.session.progress.say(&format!("expected time after the warm-up: {time} ({source})"));
     }
 
+    /// The slices that a case is expected to have in each repetition, before their number is chosen.
+    fn foreseen(&self, case: &Case) -> u32 {
+        let (plan, costs) = (self.session.plan, &self.state.costs);
+        if !slices::is_by_cost(plan, case) {
+            return self.slices(case);
+        }
+        let group = plan.cases.iter().filter(|other| other.server == case.server);
+        slices::worth(costs.servers(Side::Head, 1), group.map(|case| costs.case(Side::Head, case)).sum())
+    }
+
+    /// The slices of a case in each repetition, 1 before their number is chosen.
+    fn slices(&self, case: &Case) -> u32 {
+        slices::of_case(self.session.plan, self.journal, Pass { phase: Phase::Pairs, pair: 1 }, case)
+    }
+
     /// Expected time of one pass on each side, in seconds.
-    fn pair_seconds(&self, cases: &[&Case]) -> f64 {
-        let servers = server_count(cases.iter().copied());
-        let sides = self.session.plan.sides.present();
-        sides.map(|(side, _)| self.state.costs.pass(side, cases.iter().copied(), servers)).sum()
+    fn pair_seconds(&self, pass: Pass, cases: &[&Case]) -> f64 {
+        let slices = |case: &Case| slices::of_case(self.session.plan, self.journal, pass, case);
+        cost::pair(&self.state.costs, self.session.plan, cases, slices)
     }
 
     /// Runs a round as far as the budget allows, and returns how many of its pairs are done.
@@ -148,13 +163,15 @@ impl Rounds<'_, '_, '_> {
         let progress = session.progress;
         let cases: Vec<&Case> = plan.cases.iter().filter(|case| round.cases.contains(&case.name)).collect();
         let passes: Vec<Pass> = round.passes().collect();
-        let in_pass = cases.len() * plan.sides.present().count();
-        progress.expect_more((in_pass * passes.len()) as u64);
-        let (mut done, mut announced) = (0, 0);
+        let (mut done, mut announced, mut expected) = (0, 0, 0);
         for (index, pass) in passes.iter().enumerate() {
-            let finished = self.finished(*pass, &cases);
-            progress.skip(finished as u64);
-            if finished == in_pass {
+            let in_pass = self.in_pass(*pass, &cases);
+            // Slices that were chosen since the last pass are more than was expected.
+            let all = in_pass * passes.len() as u64;
+            progress.expect_more(all.saturating_sub(expected));
+            expected = all;
+            progress.skip(self.finished(*pass, &cases));
+            if self.is_finished(*pass, &cases) {
                 done += 1;
                 continue;
             }
@@ -162,7 +179,7 @@ impl Rounds<'_, '_, '_> {
                 warm_up::warm_up(session, self.state, &cases).await?;
             }
             let Some(cases) = self.not_given_up(&cases) else { break };
-            let pair = self.pair_seconds(&cases);
+            let pair = self.pair_seconds(*pass, &cases);
             let remaining = (passes.len() - index) as u32;
             let fit = cost::fitting(session.limits.budget, session.begun.elapsed(), pair, remaining);
             // The first pair of a round always runs, or the round would have no result. A second look needs none.
@@ -181,6 +198,7 @@ impl Rounds<'_, '_, '_> {
                 Phase::Screen => format!("Screen of {}", plural(cases.len(), "case")),
                 _ => format!("Pair {} of {}", pass.pair, round.pairs.1),
             });
+            self.state.pair_begun = session.begun.elapsed();
             for side in strategy::order(plan.seed, *pass) {
                 // What the other side cannot have need not be measured.
                 let Some(cases) = self.not_given_up(&cases) else { break };
@@ -220,12 +238,23 @@ impl Rounds<'_, '_, '_> {
         sides.into_iter().find_map(|(side, run)| Some(format!("{}: {}", side.as_str(), run?.cause(case)?)))
     }
 
-    /// How many cases of a pass have finished, on both sides together.
-    fn finished(&self, pass: Pass, cases: &[&Case]) -> usize {
-        let of_side = |side| {
-            let is_done = |case: &&&Case| search_run::is_done(self.session, self.journal, side, pass, case);
-            cases.iter().filter(is_done).count()
-        };
+    /// Whether everything in a pass has finished, on both sides.
+    fn is_finished(&self, pass: Pass, cases: &[&Case]) -> bool {
+        let is_done = |side, case| search_run::is_done(self.session, self.journal, side, pass, case);
+        self.session.plan.sides.present().all(|(side, _)| cases.iter().all(|case| is_done(side, case)))
+    }
+
+    /// How many case runs a pass has, on both sides together.
+    fn in_pass(&self, pass: Pass, cases: &[&Case]) -> u64 {
+        let plan = self.session.plan;
+        let slices = cases.iter().map(|case| u64::from(slices::of_case(plan, self.journal, pass, case))).sum::<u64>();
+        slices * plan.sides.present().count() as u64
+    }
+
+    /// How many of them have finished.
+    fn finished(&self, pass: Pass, cases: &[&Case]) -> u64 {
+        let is_of_round = |entry: &&Entry| cases.iter().any(|case| case.name == entry.case);
+        let of_side = |side| self.journal.of_pass(side, pass).filter(is_of_round).count() as u64;
         self.session.plan.sides.present().map(|(side, _)| of_side(side)).sum()
     }
 }

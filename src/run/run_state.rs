@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use anyhow::Result;
 use vllm_verdict::side::Side;
@@ -23,6 +24,8 @@ pub struct RunState<'a> {
     pub head: SideRun,
     pub times: Times,
     pub costs: Costs,
+    /// When the pair in progress began, after the start of the run.
+    pub pair_begun: Duration,
     /// Model files that have been read into memory.
     pub read_files: BTreeSet<PathBuf>,
     /// Head's build, where it is fetched during base's warm-up.
@@ -63,10 +66,12 @@ impl RunState<'_> {
             session,
             side,
             pass,
+            slice: 1,
             side_run,
             journal,
             costs: &mut self.costs,
             times: &mut self.times,
+            pair_begun: self.pair_begun,
             read_files: &mut self.read_files,
             tally: Tally::default(),
         })

@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase, Strategy};
 
-use super::collect;
 use super::pass::PassRun;
 use super::server_start::Running;
 use super::session::Session;
+use super::{collect, slices};
 use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::concurrency_search::{self, Search, Summary};
@@ -20,8 +20,8 @@ use crate::run::journal::Journal;
 use crate::system::output::{self, OutputFolder};
 use crate::system::regular_file::{self, RESULT_LIMIT};
 
-/// Searches after the last of the suite's concurrencies of the case's test and request rate, in the first pass over all
-/// cases. Each probe is a case like the others: it has files and an entry in the journal.
+/// Searches after the last of the suite's concurrencies of the case's test and request rate, in the first slice of the first
+/// pass over all cases. Each probe is a case like the others: it has files and an entry in the journal.
 pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) -> Result<()> {
     let plan = run.session.plan;
     let Some(search) = &plan.search else { return Ok(()) };
@@ -38,7 +38,7 @@ pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) ->
     let mut probes = BTreeMap::new();
     while let Some(concurrency) = search.next(&listed, &probes) {
         let probe = concurrency_search::at(case, concurrency, &selection);
-        if run.journal.find(run.side, run.pass, &probe.name).is_none() {
+        if run.journal.find(run.side, run.pass, &probe.name, 1).is_none() {
             run.session.progress.expect_more(1);
             run.measure(&probe, Some(server)).await?;
             if run.session.is_over_budget_after(Duration::ZERO) {
@@ -57,11 +57,26 @@ pub async fn search(run: &mut PassRun<'_, '_>, case: &Case, server: &Running) ->
     output::write(&path, text.as_bytes()).world()
 }
 
-/// Whether a case has run in a pass, and the search after it has ended.
+/// Whether all slices of a case have run in a pass, and the search after it has ended.
 pub fn is_done(session: &Session<'_>, journal: &Journal, side: Side, pass: Pass, case: &Case) -> bool {
-    let entry = journal.find(side, pass, &case.name);
+    let slices = slices::of_case(session.plan, journal, pass, case);
+    !slices::is_open(session.plan, journal, pass, case)
+        && (1..=slices).all(|slice| is_slice_done(session, journal, side, pass, case, slice))
+}
+
+/// Whether one slice of a case has run in a pass, and the search after the first has ended.
+pub fn is_slice_done(
+    session: &Session<'_>,
+    journal: &Journal,
+    side: Side,
+    pass: Pass,
+    case: &Case,
+    slice: u32,
+) -> bool {
+    let entry = journal.find(side, pass, &case.name, slice);
     let folder = session.output.pass(side, pass);
-    entry.is_some_and(|entry| entry.failed.is_some() || !awaits_search(session.plan, pass, case, &folder))
+    let awaits_search = || slice == 1 && awaits_search(session.plan, pass, case, &folder);
+    entry.is_some_and(|entry| entry.failed.is_some() || !awaits_search())
 }
 
 /// Whether a case is the last before a search that has not ended: a resumed run measures it again and then searches.
@@ -74,7 +89,7 @@ fn awaits_search(plan: &Plan, pass: Pass, case: &Case, folder: &Path) -> bool {
 
 /// Whether a finished case met the latency targets; `None` where it did not run.
 fn is_met(run: &PassRun<'_, '_>, search: &Search, case: &Case) -> Result<Option<bool>> {
-    let Some(entry) = run.journal.find(run.side, run.pass, &case.name) else { return Ok(None) };
+    let Some(entry) = run.journal.find(run.side, run.pass, &case.name, 1) else { return Ok(None) };
     if entry.failed.is_some() {
         return Ok(Some(false));
     }

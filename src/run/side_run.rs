@@ -1,11 +1,16 @@
 //! One side during a run: its plan, how its commands start, and which of its servers failed to start.
 
+use std::path::Path;
+
+use anyhow::Result;
 use vllm_verdict::v1::SideFacts;
 
 use super::server_failures::ServerFailures;
+use crate::exit::Classify;
 use crate::plan::SidePlan;
-use crate::plan::suite::{Case, Command};
+use crate::plan::suite::{self, Case, Command};
 use crate::run::launch::{FetchedBuild, Launch};
+use crate::system::output;
 
 /// What is known about a side before it runs.
 #[derive(Debug)]
@@ -49,6 +54,12 @@ impl SideRun {
     pub fn know(&mut self, fetched: Fetched) {
         self.facts = fetched.facts;
         self.launch.build = fetched.build;
+    }
+
+    /// Writes the commands of a case into a folder of results.
+    pub fn write_commands(&self, case: &Case, folder: &Path) -> Result<()> {
+        let commands = suite::commands_json(case, &self.launch.gpu_type, &self.plan.server_args);
+        output::write(&folder.join(format!("{}.commands", case.name)), commands.as_bytes()).world()
     }
 
     /// The failures that count for a case.

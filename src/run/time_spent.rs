@@ -35,7 +35,7 @@ pub struct PassTime {
     pub side: Side,
     /// Servers that were started.
     pub servers: u32,
-    /// Cases that were measured.
+    /// Case runs: a case has one for each of its slices.
     pub cases: u32,
     #[serde(flatten)]
     pub spent: Spent,

@@ -13,6 +13,9 @@ use crate::exit::Classify;
 /// Beginning of the names that files have while they are written.
 const TEMPORARY: &str = ".vllm-perf-";
 
+/// Beginning of the name of a slice's folder.
+const SLICE: &str = "slice-";
+
 /// Deletes the files that a killed process was writing directly in a folder.
 ///
 /// # Errors
@@ -121,6 +124,17 @@ pub fn make_folders(root: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The folder of a slice of the repetition in `folder`: the first one has that of the repetition.
+pub fn slice(folder: &Path, slice: u32) -> PathBuf {
+    if slice < 2 { folder.to_owned() } else { folder.join(format!("{SLICE}{slice}")) }
+}
+
+/// The slice whose folder has this name; none of the first one.
+pub fn slice_of(name: &str) -> Option<u32> {
+    let slice = name.strip_prefix(SLICE)?.parse().ok()?;
+    (slice > 1 && name == format!("{SLICE}{slice}")).then_some(slice)
+}
+
 /// The paths of an output folder.
 #[derive(Debug, Clone)]
 pub struct OutputFolder(PathBuf);
@@ -191,6 +205,11 @@ impl OutputFolder {
         self.file("spool")
     }
 
+    /// Rows of head for perf-eval's dashboard, one file for each case, until they are sent.
+    pub fn rows(&self) -> PathBuf {
+        self.file("rows")
+    }
+
     /// Where clients write their results while they run.
     pub fn exchange(&self) -> PathBuf {
         self.file(".exchange")
@@ -214,6 +233,15 @@ mod tests {
         write(&path, b"second").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn further_slices_have_folders_of_their_own() {
+        let repetition = Path::new("base/01");
+        let folders: Vec<PathBuf> = (1..=3).map(|number| slice(repetition, number)).collect();
+        assert_eq!(folders, ["base/01", "base/01/slice-2", "base/01/slice-3"].map(PathBuf::from));
+        let read = ["slice-2", "slice-16", "slice-1", "slice-02", "slice-x", "02"].map(slice_of);
+        assert_eq!(read, [Some(2), Some(16), None, None, None, None]);
     }
 
     #[test]

@@ -9,15 +9,31 @@ use vllm_verdict::repetition::Outcome;
 
 use crate::exit::Classify;
 use crate::result::case_files::{CaseFiles, Folder, kind_of};
-use crate::result::{Commands, parse};
-use crate::system::regular_file;
+use crate::result::{self, Commands, parse};
+use crate::system::{output, perf_eval_folder, regular_file};
 
 /// Largest file that is read, in bytes: 64 MiB. A detailed result has about 1 kB a request of 32 tokens.
 pub const LIMIT: u64 = 64 << 20;
 
-/// Reads `<case>.json` and `<case>.commands` of one repetition; other files are ignored. A result that cannot be
-/// read is a failed case with the reason, so that the other cases still count.
+/// Reads `<case>.json` and `<case>.commands` of one repetition, with those of its further slices in `slice-2/` and so on; other
+/// files are ignored. A result that cannot be read is a failed case with the reason, so that the other cases still count.
 pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
+    let mut further: Vec<(u32, PathBuf)> = Vec::new();
+    for entry in entries(dir)? {
+        let slice = entry.file_name().to_str().and_then(output::slice_of);
+        let is_folder = || entry.file_type().is_ok_and(|kind| kind.is_dir());
+        further.extend(slice.filter(|_| is_folder()).map(|slice| (slice, entry.path())));
+    }
+    further.sort();
+    let first = read_slice(dir)?;
+    if further.is_empty() {
+        return Ok(first);
+    }
+    let further = further.into_iter().map(|(_, path)| read_slice(&path)).collect::<anyhow::Result<Vec<Folder>>>()?;
+    Ok(result::of_slices(&[vec![first], further].concat()))
+}
+
+fn read_slice(dir: &Path) -> anyhow::Result<Folder> {
     let mut names = Vec::new();
     for entry in entries(dir)? {
         let is_file = entry.file_type().with_context(|| format!("cannot read {}", entry.path().display()))?.is_file();
@@ -56,6 +72,7 @@ pub fn read_folder(dir: &Path) -> anyhow::Result<Folder> {
         }
         folder.cases.insert(case.to_owned(), CaseFiles { kind, text, commands, outcome });
     }
+    perf_eval_folder::add(dir, &names, &mut folder);
     Ok(folder)
 }
 
@@ -94,7 +111,7 @@ pub fn numbered(dir: &Path) -> anyhow::Result<Vec<(u32, PathBuf)>> {
 /// The error for a folder without a result.
 pub fn no_results(dir: &Path) -> anyhow::Error {
     anyhow!(
-        "{} holds no results: expected serving_<test>_qps_<rate>_concurrency_<n>.json and the like, or folders 01/ 02/ ... of them",
+        "{} holds no results: expected serving_<test>_qps_<rate>_concurrency_<n>.json and the like, bench-<config>-conc-<n>.json of perf-eval, or folders 01/ 02/ ... of them",
         dir.display()
     )
 }
@@ -212,6 +229,21 @@ mod tests {
         let repetitions = repetitions(dir.path()).unwrap();
         let first: Vec<&str> = repetitions.iter().map(|folder| folder.cases.keys().next().unwrap().as_str()).collect();
         assert_eq!(first, ["latency_01", "latency_02", "latency_10"]);
+    }
+
+    #[test]
+    fn further_slices_are_read_with_their_repetition() {
+        let dir = tempfile::tempdir().unwrap();
+        for (folder, rate) in [("", 4.0), ("slice-3", 2.0), ("slice-2", 16.0), ("slice-x", 99.0)] {
+            let folder = dir.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            write(&folder.join("throughput_x.json"), &format!(r#"{{"tokens_per_second": {rate}}}"#));
+        }
+        let folder = read_folder(dir.path()).unwrap();
+        let Outcome::Measured(measurement) = &folder.cases["throughput_x"].outcome else { panic!("not measured") };
+        assert_eq!(measurement.slices["tokens_per_second"], [4.0, 16.0, 2.0].map(Some));
+        std::os::unix::fs::symlink(dir.path().join("slice-x"), dir.path().join("slice-4")).unwrap();
+        assert_eq!(read_folder(dir.path()).unwrap(), folder, "a link is not followed");
     }
 
     #[test]

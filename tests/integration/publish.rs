@@ -10,8 +10,9 @@ use std::time::Duration;
 use vllm_perf::ci::event::{CiRun, CompletedRun};
 use vllm_perf::environment::{Environment, Secret};
 use vllm_perf::exit::{self, Exit};
+use vllm_perf::plan::config::record_rules::KeyCase;
 use vllm_perf::publish::comment::{self, Action, Stamp};
-use vllm_perf::publish::{CommentFailure, Publication, Texts, comment_id, configuration, publish};
+use vllm_perf::publish::{CommentFailure, MainTargets, Publication, Texts, comment_id, configuration, publish};
 use vllm_perf::report::markdown::marker;
 use vllm_perf::system::buildkite_agent::{Agent, Style};
 use vllm_perf::system::delivery::Delivery;
@@ -429,8 +430,7 @@ impl Step {
             folder: &self.folder.path().join("vllm-perf-out"),
             github,
             agent,
-            destination: None,
-            branches: &["main".to_owned()],
+            main: MainTargets { branches: &["main".to_owned()], model_key: KeyCase::Kept, records: None, rows: None },
         })
         .await
     }

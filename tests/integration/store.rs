@@ -13,6 +13,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use vllm_perf::ci::event::{CiRun, github_event};
 use vllm_perf::environment::Environment;
+use vllm_perf::plan::config::record_rules::KeyCase;
 use vllm_perf::publish::record_upload::{self, Destination, Upload};
 use vllm_perf::report::records::Record;
 use vllm_perf::system::delivery::Delivery;
@@ -274,6 +275,7 @@ impl Uploading {
             run: &run,
             commit: event.head_sha.as_deref(),
             branches: &branches,
+            model_key: KeyCase::Kept,
             destination: Some(&self.uploader),
         };
         match retry {

@@ -6,7 +6,7 @@ use crate::repetition::{Repetition, measurement};
 use crate::rule::{MOST_PAIRS, Numbers, UNCHANGED};
 use crate::side::Side;
 use crate::statistics::relative;
-use crate::v1::{CaseFacts, Failed, Verdict};
+use crate::v1::{CaseFacts, Failed, RepetitionValue, Verdict};
 
 /// How to get a verdict where the repetitions form no pairs.
 const REMEDY: &str = "`vllm-perf run --pairs 5` measures five interleaved pairs";
@@ -62,9 +62,9 @@ pub(crate) fn failing(case: &CaseFacts, failed: Failed, pairs: usize) -> String 
 }
 
 /// The reason of a row with values on both sides that was not tested.
-pub(crate) fn untested(base: &[Option<f64>], head: &[Option<f64>]) -> String {
-    let zeros = |side: &[Option<f64>]| side.iter().flatten().filter(|value| **value == 0.0).count();
-    let number = |side: &[Option<f64>]| side.iter().flatten().count();
+pub(crate) fn untested(base: &[Option<RepetitionValue>], head: &[Option<RepetitionValue>]) -> String {
+    let zeros = |side: &[Option<RepetitionValue>]| side.iter().flatten().filter(|value| value.has_zero()).count();
+    let number = |side: &[Option<RepetitionValue>]| side.iter().flatten().count();
     for (side, values) in [(Side::Head, head), (Side::Base, base)] {
         if zeros(values) > 0 {
             let all = number(values);

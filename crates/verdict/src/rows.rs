@@ -133,10 +133,13 @@ fn ran(case: &CaseFacts, [base, head]: [&[Repetition]; 2]) -> HashSet<usize> {
     (0..base.len().max(head.len())).filter(|at| has(base, *at) || has(head, *at)).collect()
 }
 
-/// The value of a metric of a case in a repetition. A negative one is none: no metric can be.
+/// The value of a metric of a case in a repetition, with its slices where there are several. A negative one is none: no metric
+/// can be.
 fn value(case: &CaseFacts, metric: &str, repetition: &Repetition) -> Option<RepetitionValue> {
-    let value = measurement(repetition, case.name.raw())?.metrics.get(metric).copied()?;
-    (value.is_finite() && value >= 0.0).then_some(RepetitionValue::One(value))
+    let measurement = measurement(repetition, case.name.raw())?;
+    let value = measurement.metrics.get(metric).copied().filter(|value| value.is_finite() && *value >= 0.0)?;
+    let slices = measurement.slices.get(metric).cloned();
+    Some(slices.map_or(RepetitionValue::One(value), RepetitionValue::Slices))
 }
 
 /// The metrics that have a row: those of any repetition, the primary ones that one should have and lacks, or all primary
@@ -190,7 +193,7 @@ fn untested(drafts: &[Draft<'_>], held: Option<&str>) -> Vec<Row> {
             let why = match held {
                 Some(held) => held.to_owned(),
                 None if !has_base => "there is no base to compare with".to_owned(),
-                None => explain::untested(&draft.shown(Side::Base), &draft.shown(Side::Head)),
+                None => explain::untested(&draft.base, &draft.head),
             };
             let row = draft.blank(Verdict::Inconclusive, why);
             let logs = |side| row.numbers(side).into_iter().map(f64::ln).collect::<Vec<f64>>();
@@ -237,7 +240,7 @@ impl Draft<'_> {
         let why = match (judged.verdict, &judged.numbers) {
             (Verdict::Failing, _) => explain::failing(self.case, self.failed, base.len().max(head.len())),
             (Verdict::NotMeasured, _) => explain::missing(self.case, &self.criterion, self.sides),
-            (_, None) => explain::untested(&base, &head),
+            (_, None) => explain::untested(&self.base, &self.head),
             (verdict, Some(numbers)) => {
                 let survivors = verdict == Verdict::Inconclusive && self.failed.head > self.failed.base;
                 let why = explain::tested(numbers, verdict, self.criterion.min_effect, fdr);

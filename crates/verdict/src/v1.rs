@@ -7,7 +7,7 @@ mod row;
 mod subject;
 
 pub use comparison::{CaseFacts, Comparison, Counts, Look, Method, Problem, SCHEMA, Skipped};
-pub use conduct::{Conduct, Found, PhaseTime, SideTime};
+pub use conduct::{Conduct, Found, PhaseTime, ServerSlices, SideTime};
 pub use row::{Failed, OverallRow, RepetitionValue, Row, Verdict};
 pub use subject::{Device, DeviceName, Event, Host, LabelsSource, Provider, SideFacts, Subject};
 
@@ -176,6 +176,10 @@ mod tests {
         .conduct.searches[].tpot_ms: number
         .conduct.searches[].largest: number
         .conduct.searches[].first_fail: number
+        .conduct.slices[].cases: number
+        .conduct.slices[].slices: number
+        .conduct.slices[].restart_seconds: number
+        .conduct.slices[].slice_seconds: number
         ");
     }
 

@@ -93,7 +93,7 @@ mod tests {
     use crate::exit::{self, Exit};
     use crate::plan::config::Forks;
     use crate::plan::config::datasets_config::{DatasetFile, DatasetsConfig};
-    use crate::plan::config::record_rules::{Choice, Rules};
+    use crate::plan::config::record_rules::{Choice, KeyCase, Rules, Spelling};
     use crate::plan::config::{
         CommitSides, ContainerConfig, EnvironmentConfig, ImagesConfig, MatrixConfig, RecordsConfig, TierConfig,
         TiersConfig, TriggerConfig, WheelsConfig,
@@ -140,10 +140,14 @@ sides: wheel
 wheels: {index: https://wheels.example.org/main}
 store: file:///srv/vllm-perf
 records:
+  benchmark: PyTorch x vLLM benchmark
+  branch: "{branch}(refs/heads/{branch})"
+  model_key: lower
   collision: lowest
   failed_share: 1%
   build_number_offset: 30000000000
   uploader: https://uploader.example.org/records
+  rows: https://ingest.example.org/
 matrix:
   runners: {cpu: {1: [small, large], 2: [large]}}
   skip: {a/B: [small]}
@@ -230,9 +234,12 @@ matrix:
             },
             store: Some("file:///srv/vllm-perf".into()),
             records: RecordsConfig {
+                benchmark: "PyTorch x vLLM benchmark".into(),
+                spelling: Spelling { branch: "{branch}(refs/heads/{branch})", model_key: KeyCase::Lower },
                 rules: Rules { collision: Choice::Lowest, failed_share: 0.01 },
                 build_number_offset: Some(30_000_000_000),
                 uploader: Some("https://uploader.example.org/records".into()),
+                rows: Some("https://ingest.example.org/".into()),
             },
             matrix: MatrixConfig {
                 runners: IndexMap::from([(

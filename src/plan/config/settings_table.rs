@@ -108,10 +108,14 @@ mod tests {
         verdict.primary.cases = all (Default)
         verdict.fdr = 0.02 (Default)
         store = none (Default)
+        records.benchmark = vLLM benchmark (Default)
+        records.branch = {branch} (Default)
+        records.model_key = kept (Default)
         records.collision = highest (Default)
         records.failed_share = 0% (Default)
         records.build_number_offset = none (Default)
         records.uploader = none (Default)
+        records.rows = none (Default)
         matrix.default_size = 1 (Default)
         "#);
     }

@@ -8,6 +8,7 @@ use regex::Regex;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::parameters;
+use crate::plan::suite::suite_case::Case;
 use crate::plan::suite::test_file::Test;
 
 /// What to keep of a suite, and how many prompts each case sends.
@@ -86,7 +87,8 @@ impl Selection {
         self.unselected(name).or_else(|| only.map(|only| format!("does not match --only `{only}`")))
     }
 
-    fn unselected(&self, name: &str) -> Option<String> {
+    /// Why `TEST_SELECTOR` leaves out a test of this name.
+    pub(super) fn unselected(&self, name: &str) -> Option<String> {
         let selector = self.test_selector.as_ref().filter(|selector| !selector.is_match(name))?;
         Some(format!("does not match TEST_SELECTOR `{selector}`"))
     }
@@ -97,14 +99,28 @@ impl Selection {
             return Some(reason);
         }
         let client = test.load.as_ref().map(|load| parameters::text(&load.client, "model"));
-        let other = self.model_filter.as_ref().filter(|model| **model != test.model && client.as_ref() != Some(model));
-        if let Some(model) = other {
-            return Some(format!("its model `{}` is not MODEL_FILTER `{model}`", test.model));
+        self.other_model(&[&test.model, &client.unwrap_or_default()], &parameters::text(&test.parameters, "dtype"))
+    }
+
+    /// Why the variables leave out a test of these models, the server's first, and this dtype.
+    pub(super) fn other_model(&self, models: &[&str], dtype: &str) -> Option<String> {
+        if let Some(wanted) = self.model_filter.as_deref().filter(|wanted| !models.contains(wanted)) {
+            let model = models.first().copied().unwrap_or_default();
+            return Some(format!("its model `{model}` is not MODEL_FILTER `{wanted}`"));
         }
-        let dtype = parameters::text(&test.parameters, "dtype");
-        match self.dtype_filter.as_ref() {
-            Some(wanted) if *wanted != dtype => Some(format!("its dtype `{dtype}` is not DTYPE_FILTER `{wanted}`")),
-            _ => None,
+        let wanted = self.dtype_filter.as_ref().filter(|wanted| *wanted != dtype)?;
+        Some(format!("its dtype `{dtype}` is not DTYPE_FILTER `{wanted}`"))
+    }
+
+    /// Keeps the cases of a test whose names match `--only`; why others are left out.
+    pub(super) fn keep(&self, cases: &mut Vec<Case>) -> Option<String> {
+        let only = self.only.as_ref()?;
+        let all = cases.len();
+        cases.retain(|case| only.is_match(&case.name));
+        match all - cases.len() {
+            0 => None,
+            out if out == all => Some(format!("no case of it matches --only `{only}`")),
+            out => Some(format!("{out} of its {all} cases do not match --only `{only}`")),
         }
     }
 

@@ -37,6 +37,9 @@ pub struct Case {
     /// Why vLLM's client measures a serving case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_reason: Option<String>,
+    /// Slices of each repetition, where they are set; else a run chooses them by the costs of its server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices: Option<u32>,
 }
 
 impl Case {
@@ -69,6 +72,7 @@ impl Case {
             client: Command::sample(client),
             measured_by: MeasuredBy::Native,
             client_reason: None,
+            slices: None,
         }
     }
 }

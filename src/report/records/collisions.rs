@@ -1,5 +1,8 @@
 //! Cases with the same key in the dashboard: only one of them is published.
 
+use vllm_verdict::case::Kind;
+use vllm_verdict::v1::CaseFacts;
+
 use super::record_point::Point;
 use crate::plan::config::record_rules::Choice;
 
@@ -12,8 +15,8 @@ pub struct Collision {
     pub dropped: Vec<String>,
 }
 
-/// The points to publish, in their order, and the collisions among them. Of equal keys, a compiled model is preferred to an
-/// eager one, then `choice` selects by concurrency, then the first name in alphabetical order.
+/// The points to publish, in their order, and the collisions among them. Of equal keys, the plain name of a test, which its
+/// variants extend, is preferred, then `choice` selects by concurrency, then the first name in alphabetical order.
 pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Collision>) {
     let mut groups: Vec<Vec<Point>> = Vec::new();
     for point in points {
@@ -31,7 +34,8 @@ pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Col
                 Choice::Highest => concurrency(b).cmp(&concurrency(a)),
                 Choice::Lowest => concurrency(a).cmp(&concurrency(b)),
             };
-            (b.info.use_compile.cmp(&a.info.use_compile)).then(by_concurrency).then_with(|| a.case.cmp(&b.case))
+            let test = |point: &Point| test_length(&point.case);
+            test(a).cmp(&test(b)).then(by_concurrency).then_with(|| a.case.cmp(&b.case))
         });
         let mut group = group.into_iter();
         let Some(first) = group.next() else { continue };
@@ -44,8 +48,13 @@ pub(super) fn choose(points: Vec<Point>, choice: Choice) -> (Vec<Point>, Vec<Col
     (kept, collisions)
 }
 
+/// The length of the name of a case without rate and concurrency.
+fn test_length(case: &str) -> usize {
+    CaseFacts::named(case, Kind::Serving).test.raw().len()
+}
+
 /// Whether the dashboard shows both as the same point. Cases of different kinds have no metric in common.
 fn same_key(a: &Point, b: &Point) -> bool {
     let name = |point: &Point| point.metrics.first().map(|(name, _)| name.clone());
-    a.model == b.model && a.info.args.key() == b.info.args.key() && name(a) == name(b)
+    a.model == b.model && a.info.key() == b.info.key() && name(a) == name(b)
 }

@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vllm_verdict::case::Kind;
 
-use super::record_identity::{Identity, NAME_LENGTH};
+use super::record_identity::{Identity, NAME_LENGTH, check_name};
 use super::record_parameters::{self, BenchmarkInfo};
 use super::record_point::Point;
 use super::record_set::Records;
-use super::record_v3::{Fact, check_name};
+use super::record_v3::Fact;
 use crate::plan::config::record_rules::Choice;
 
 /// The variable that the file assigns.
@@ -102,7 +102,8 @@ pub fn import(text: &str, base: &Identity, model: Option<&str>, choice: Choice) 
     let mut refused = Refused::new();
     for (suite, measurements) in &data.entries {
         let model = model.unwrap_or(suite);
-        let measurements = check_name(model).and_then(|()| measurements.as_array().context("it is not a list"));
+        let measurements =
+            check_name("model", model).and_then(|()| measurements.as_array().context("it is not a list"));
         let measurements = match measurements {
             Ok(measurements) => measurements,
             Err(error) => {

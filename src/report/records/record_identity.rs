@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::escape;
 use crate::names::Repository;
+use crate::plan::config::record_rules::unshown;
 
 /// Longest published name, in characters.
 pub(super) const NAME_LENGTH: usize = 200;
@@ -12,9 +13,11 @@ pub(super) const NAME_LENGTH: usize = 200;
 /// The fields that all records of a run share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    /// Name of the benchmark, which the dashboard's pages select records by.
+    pub benchmark: String,
     /// `owner/name`.
     pub repository: String,
-    /// Branch of the commit.
+    /// Branch of the commit, as the records spell it.
     pub branch: String,
     /// Full hash of the commit.
     pub commit: String,
@@ -55,6 +58,7 @@ impl Identity {
     /// # Errors
     /// A missing or invalid field, with the flag that sets it.
     pub fn check(&self) -> Result<()> {
+        check_name("benchmark", &self.benchmark)?;
         ensure!(!self.repository.is_empty(), "the repository is unknown: --repository OWNER/NAME");
         ensure!(
             Repository::is_valid(&self.repository),
@@ -99,12 +103,26 @@ impl Identity {
     }
 }
 
+/// Rejects the name of a model or a benchmark that the dashboard's pages cannot show.
+pub(super) fn check_name(what: &str, name: &str) -> Result<()> {
+    let shown: String = name.chars().take(60).collect();
+    ensure!(
+        !name.is_empty() && name.chars().count() <= NAME_LENGTH,
+        "the {what}'s name `{shown}` is too long or empty"
+    );
+    match unshown(name) {
+        Some(bad) => anyhow::bail!("the {what}'s name `{shown}` has {bad:?}, which breaks the dashboard's pages"),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 pub(in crate::report::records) mod tests {
     use super::*;
 
     pub(in crate::report::records) fn identity() -> Identity {
         Identity {
+            benchmark: crate::plan::config::record_rules::BENCHMARK.into(),
             repository: "vllm-project/vllm".into(),
             branch: "main".into(),
             commit: "0123456789abcdef0123456789abcdef01234567".into(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vllm_verdict::case::{Kind, MeasuredBy};
 
+use super::compilation::{self, Compilation};
 use crate::result::case_files::CaseFiles;
 use crate::result::{Commands, Document, flags, parallel_sizes};
 
@@ -10,12 +11,12 @@ use crate::result::{Commands, Document, flags, parallel_sizes};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BenchmarkInfo {
     pub args: Parameters,
-    /// Compilation mode; empty if the command does not set it.
+    /// Compilation mode; empty if no command sets it.
     #[serde(rename = "compilation_config.mode")]
     pub compilation_mode: String,
-    /// Optimization level; empty if the command does not set it.
+    /// Optimization level; empty if no command sets it.
     pub optimization_level: String,
-    /// Whether the model was compiled, by upstream's rule.
+    /// Whether the model was compiled: the dashboard keys by it.
     pub use_compile: bool,
     /// The client of a serving case: two clients are two series. Absent in records of other programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,14 +64,17 @@ pub enum Rate {
     Unlimited(String),
 }
 
-impl Parameters {
-    /// The key by which the dashboard distinguishes cases.
+impl BenchmarkInfo {
+    /// The key by which records of a model are distinct points: what the dashboard keys by, and the optimization level, which
+    /// its table shows.
     pub fn key(&self) -> impl PartialEq + use<'_> {
+        let args = &self.args;
         (
-            &self.request_rate,
-            self.tensor_parallel_size,
-            (self.random_input_len, self.random_output_len),
-            (self.input_len, self.output_len),
+            &args.request_rate,
+            args.tensor_parallel_size,
+            (args.random_input_len, args.random_output_len),
+            (args.input_len, args.output_len),
+            (self.use_compile, &self.optimization_level),
         )
     }
 }
@@ -85,11 +89,11 @@ pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
         Kind::Throughput => &commands.throughput_command,
     };
     let command = command.as_deref().unwrap_or_default();
-    let compilation_mode = metadata(command, "compilation_config.mode").unwrap_or_default();
+    let Compilation { mode, optimization_level, use_compile } = compilation::compilation(case, files);
     BenchmarkInfo {
-        use_compile: compilation_mode != "0" && !case.contains("eager"),
-        optimization_level: metadata(command, "optimization_level").unwrap_or_default(),
-        compilation_mode,
+        use_compile,
+        optimization_level,
+        compilation_mode: mode,
         args: parameters(files.kind, command, commands),
         measured_by: measured_by(files),
     }

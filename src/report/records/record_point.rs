@@ -4,9 +4,9 @@ use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 use vllm_verdict::repetition::Outcome;
 
-use super::record_identity::Identity;
+use super::record_identity::{Identity, check_name};
 use super::record_parameters::{self, BenchmarkInfo};
-use super::record_v3::{BENCHMARK, Benchmark, Fact, Metric, Model, Record, SCHEMA, check_name, check_values};
+use super::record_v3::{Benchmark, Fact, Metric, Model, Record, SCHEMA, check_values};
 use crate::result::Document;
 use crate::result::case_files::CaseFiles;
 
@@ -33,7 +33,7 @@ impl Point {
         let document = document.context("the benchmark wrote no result file")??;
         let model = files.commands.model().or_else(|| document.model().map(str::to_owned));
         let model = model.context("neither the result nor its commands name the model")?;
-        check_name(&model)?;
+        check_name("model", &model)?;
         let metrics = metrics(&document);
         for (name, values) in &metrics {
             check_values(name, values)?;
@@ -52,7 +52,7 @@ impl Point {
             .map(|(name, benchmark_values)| Record {
                 timestamp: identity.timestamp,
                 schema_version: SCHEMA.to_owned(),
-                name: BENCHMARK.to_owned(),
+                name: identity.benchmark.clone(),
                 repo: identity.repository.clone(),
                 head_branch: identity.branch.clone(),
                 head_sha: identity.commit.clone(),
@@ -60,7 +60,7 @@ impl Point {
                 run_attempt: identity.run_attempt,
                 job_id: identity.job_id,
                 runners: vec![identity.runner.clone()],
-                benchmark: Benchmark { name: BENCHMARK.to_owned(), extra_info: info.clone() },
+                benchmark: Benchmark { name: identity.benchmark.clone(), extra_info: info.clone() },
                 model: Model { name: model.clone() },
                 metric: Metric { name, benchmark_values, extra_info: facts.clone() },
             })

@@ -4,15 +4,14 @@ use anyhow::{Result, ensure};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::record_identity::{Identity, NAME_LENGTH, Runner};
+use super::record_identity::{Identity, Runner, check_name};
 use super::record_parameters::BenchmarkInfo;
+use crate::names;
+use crate::plan::config::record_rules::KeyCase;
 use crate::system::store::object_key::RecordKey;
 
 /// The version of the schema.
 pub const SCHEMA: &str = "v3";
-
-/// The name that the dashboard selects records by.
-pub(super) const BENCHMARK: &str = "vLLM benchmark";
 
 /// One record of the benchmark database: one metric of one case. The database rejects a whole file if the type of a field
 /// differs from these.
@@ -23,10 +22,11 @@ pub struct Record {
     pub timestamp: u64,
     /// Always [`SCHEMA`].
     pub schema_version: String,
+    /// That of the benchmark.
     pub name: String,
     /// `owner/name`.
     pub repo: String,
-    /// Branch of the commit.
+    /// Branch of the commit, in one of the forms of the dashboard.
     pub head_branch: String,
     /// Full hash of the commit.
     pub head_sha: String,
@@ -46,7 +46,7 @@ pub struct Record {
 /// The benchmark of a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Benchmark {
-    /// Always [`BENCHMARK`].
+    /// The dashboard's pages select records by it.
     pub name: String,
     pub extra_info: BenchmarkInfo,
 }
@@ -85,9 +85,10 @@ impl Record {
     /// A value that the database rejects or the dashboard cannot show.
     pub fn check(&self) -> Result<()> {
         ensure!(self.schema_version == SCHEMA, "its schema is `{}`", self.schema_version);
-        ensure!(self.name == BENCHMARK && self.benchmark.name == BENCHMARK, "its benchmark is not `{BENCHMARK}`");
+        ensure!(self.name == self.benchmark.name, "it names two benchmarks");
         let [runner] = self.runners.as_slice() else { anyhow::bail!("it has {} runners", self.runners.len()) };
         let identity = Identity {
+            benchmark: self.name.clone(),
             repository: self.repo.clone(),
             branch: self.head_branch.clone(),
             commit: self.head_sha.clone(),
@@ -98,14 +99,15 @@ impl Record {
             runner: runner.clone(),
         };
         identity.check()?;
-        check_name(&self.model.name)?;
+        check_name("model", &self.model.name)?;
         check_values(&self.metric.name, &self.metric.benchmark_values)
     }
 
-    /// The key of its object in a store.
-    pub fn key(&self) -> RecordKey {
+    /// The key of its object in a store. It has the plain name of the branch, however the record spells it.
+    pub fn key(&self, model_key: KeyCase) -> RecordKey {
         let device_type = self.runners.first().map_or("", |runner| &runner.device_type);
-        RecordKey::new(&self.repo, &self.head_branch, &self.head_sha, device_type, &self.model.name)
+        let (branch, model) = (names::plain_branch(&self.head_branch), model_key.of_model(&self.model.name));
+        RecordKey::new(&self.repo, branch, &self.head_sha, device_type, &model)
     }
 }
 
@@ -113,20 +115,4 @@ pub(super) fn check_values(name: &str, values: &[f64]) -> Result<()> {
     ensure!(!values.is_empty() && values.iter().all(|value| value.is_finite()), "`{name}` has no value");
     ensure!(values.iter().all(|value| *value >= 0.0), "`{name}` is negative");
     Ok(())
-}
-
-/// Rejects names that the dashboard's pages cannot show.
-pub(super) fn check_name(model: &str) -> Result<()> {
-    let shown: String = model.chars().take(60).collect();
-    ensure!(
-        !model.is_empty() && model.chars().count() <= NAME_LENGTH,
-        "the model's name `{shown}` is too long or empty"
-    );
-    let bad = model
-        .chars()
-        .find(|character| matches!(character, ';' | '+' | '<' | '>' | '"' | '\\') || character.is_control());
-    match bad {
-        Some(bad) => anyhow::bail!("the model's name `{shown}` has {bad:?}, which breaks the dashboard's pages"),
-        None => Ok(()),
-    }
 }

@@ -19,8 +19,8 @@ pub(super) struct Values {
 
 impl Values {
     pub fn new(base: &[Option<RepetitionValue>], head: &[Option<RepetitionValue>]) -> Self {
-        let has_zero = base.iter().chain(head).flatten().any(is_zero);
-        let is_value = |value: &RepetitionValue| is_zero(value) || reduced(value).is_some();
+        let has_zero = base.iter().chain(head).flatten().any(RepetitionValue::has_zero);
+        let is_value = |value: &RepetitionValue| value.has_zero() || reduced(value).is_some();
         let any = |side: &[Option<RepetitionValue>]| side.iter().flatten().any(is_value);
         let (has_base, has_head) = (any(base), any(head));
         let logs = |side: &[Option<RepetitionValue>]| -> Vec<Option<f64>> {
@@ -57,10 +57,6 @@ impl Values {
 fn reduced(value: &RepetitionValue) -> Option<f64> {
     let logs: Vec<f64> = value.values().filter(|value| value.is_finite() && *value > 0.0).map(f64::ln).collect();
     (2 * logs.len() >= value.slices()).then(|| walsh(&logs)).flatten()
-}
-
-fn is_zero(value: &RepetitionValue) -> bool {
-    value.values().any(|value| value <= 0.0)
 }
 
 #[cfg(test)]

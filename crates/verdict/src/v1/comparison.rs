@@ -72,9 +72,10 @@ pub struct CaseFacts {
 }
 
 impl CaseFacts {
-    /// The properties in the name of a case: `<test>[_qps_<rate>[_concurrency_<n>]]` for serving, the test itself otherwise.
+    /// The properties in the name of a case: `<test>[_qps_<rate>[_concurrency_<n>]]` or `<config>-conc-<n>` for serving, the test
+    /// itself otherwise.
     pub fn named(name: &str, kind: Kind) -> Self {
-        let (front, max_concurrency) = match name.rsplit_once("_concurrency_") {
+        let (front, max_concurrency) = match name.rsplit_once("_concurrency_").or_else(|| name.rsplit_once("-conc-")) {
             Some((front, number)) if kind == Kind::Serving && number.parse::<u64>().is_ok() => {
                 (front, number.parse().ok())
             }

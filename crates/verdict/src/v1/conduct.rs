@@ -31,6 +31,24 @@ pub struct Conduct {
     /// Results of the searches for the largest concurrency.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub searches: Vec<Found>,
+    /// The slices of a repetition, by server, where their number was chosen or set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<ServerSlices>,
+}
+
+/// How often some cases of a server are measured during its life, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerSlices {
+    /// How many cases they are.
+    pub cases: usize,
+    /// Slices of a repetition.
+    pub slices: u32,
+    /// Seconds that the server took to start when the number was chosen; absent where the plan sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_seconds: Option<f64>,
+    /// Seconds that one slice of the cases took then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_seconds: Option<f64>,
 }
 
 /// The result of the search for the largest concurrency within latency targets, for one test at one request rate.

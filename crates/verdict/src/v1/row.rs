@@ -66,10 +66,24 @@ impl RepetitionValue {
         }
     }
 
-    /// One number for the repetition, to show: the median of its slices.
+    /// One number for the repetition, to show: the Hodges-Lehmann mean of the logarithms of its slices, as the rule reads it; the
+    /// median where a value is 0.
     pub fn shown(&self) -> Option<f64> {
-        median(&self.values().collect::<Vec<f64>>())
+        centre(self.values().collect())
     }
+
+    /// Whether a value is 0: it has no logarithm.
+    pub fn has_zero(&self) -> bool {
+        self.values().any(|value| value <= 0.0)
+    }
+}
+
+/// The Hodges-Lehmann mean of the logarithms; the median where a value is 0. `None` without values.
+fn centre(numbers: Vec<f64>) -> Option<f64> {
+    if numbers.len() < 2 || numbers.iter().any(|number| *number <= 0.0) {
+        return median(&numbers);
+    }
+    walsh(&numbers.into_iter().map(f64::ln).collect::<Vec<f64>>()).map(f64::exp)
 }
 
 /// One metric of one case, base against head.
@@ -187,11 +201,7 @@ impl Row {
     /// One number for a side, to show: the Hodges-Lehmann mean of the logarithms, as the change is estimated; the median where
     /// a value is 0. `None` without values.
     pub fn centre(&self, side: Side) -> Option<f64> {
-        let numbers = self.numbers(side);
-        if numbers.len() < 2 || numbers.iter().any(|number| *number <= 0.0) {
-            return median(&numbers);
-        }
-        walsh(&numbers.into_iter().map(f64::ln).collect::<Vec<f64>>()).map(f64::exp)
+        centre(self.numbers(side))
     }
 
     /// Whether a side has no value.
@@ -247,7 +257,8 @@ mod tests {
         let text = "[1.5,null,[1.0,null,3.0]]";
         let values: Vec<Option<RepetitionValue>> = serde_json::from_str(text).unwrap();
         let slices = RepetitionValue::Slices(vec![Some(1.0), None, Some(3.0)]);
-        assert_eq!((slices.shown(), slices.slices()), (Some(2.0), 3));
+        assert!((slices.shown().unwrap() - 3.0_f64.sqrt()).abs() < 1e-12 && slices.slices() == 3);
+        assert_eq!(RepetitionValue::Slices(vec![Some(0.0), Some(3.0)]).shown(), Some(1.5));
         assert_eq!(values, [Some(RepetitionValue::One(1.5)), None, Some(slices)]);
         assert_eq!(serde_json::to_string(&values).unwrap(), text);
     }
