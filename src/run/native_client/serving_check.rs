@@ -84,6 +84,7 @@ impl ServingResult {
         if self.arguments.server.insecure && self.arguments.server.url().is_ok_and(|url| url.scheme() == "https") {
             warnings.push("the certificate of the server was not checked (--insecure)".to_owned());
         }
+        warnings.extend(self.decoding.lost.clone());
         let distorted = self.distorted();
         if let (false, Some(check)) = (distorted.is_empty(), &self.check) {
             let lag = check.client_lag_ms.map_or(String::new(), |lag| format!(" (p99 of its lag: {:.2} ms)", lag.p99));

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vllm_load::{Answer, RampUpStrategy};
 
+use super::decoding::Decoding;
 use super::serving_metrics::{ServingResult, output_tokens};
 
 /// A number of requests a second; infinity is the word `inf`.
@@ -32,6 +33,8 @@ struct ResultFile<'a> {
     rtfx: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     rps_change_events: Option<Vec<RateChange>>,
+    #[serde(flatten)]
+    decoding: &'a Decoding,
     #[serde(flatten)]
     statistics: &'a IndexMap<String, f64>,
 }
@@ -152,6 +155,7 @@ impl ServingResult {
             max_concurrent_requests: self.summary.max_concurrent_requests,
             rtfx: 0.0,
             rps_change_events: self.rate_changes(),
+            decoding: &self.decoding,
             statistics: &self.summary.statistics,
         };
         // Through a value, so that metadata with the name of a key replaces it and no key is duplicated. Strings and
@@ -235,6 +239,9 @@ impl ServingResult {
 mod tests {
     use indexmap::IndexMap;
 
+    use crate::run::native_client::decoding::Decoding;
+    use crate::run::native_client::server_counters::{Counters, SpeculationCounters};
+    use crate::run::native_client::serving_metrics::ServingResult;
     use crate::run::native_client::serving_metrics::tests::{REAL, asked, real};
 
     type Object = IndexMap<String, serde_json::Value>;
@@ -261,6 +268,30 @@ mod tests {
         let theirs: Object = serde_json::from_str(UPSTREAM).unwrap();
         let ours: Object = serde_json::from_str(&real().to_json(false)).unwrap();
         assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn how_the_server_decoded_is_before_the_statistics_and_in_records() {
+        let before = Counters { speculation: Some(SpeculationCounters::default()), diffusion: None };
+        let mut after = before.clone();
+        after.speculation =
+            Some(SpeculationCounters { drafts: 5, draft_tokens: 18, accepted_tokens: 9, ..Default::default() });
+        let result = ServingResult { decoding: Decoding::between(&before, &after, 1.0), ..real() };
+        let file: Object = serde_json::from_str(&result.to_json(false)).unwrap();
+        let keys: Vec<&String> = file.keys().skip_while(|key| *key != "rtfx").take(8).collect();
+        let expected = [
+            "rtfx",
+            "spec_decode_acceptance_rate",
+            "spec_decode_acceptance_length",
+            "spec_decode_num_drafts",
+            "spec_decode_draft_tokens",
+            "spec_decode_accepted_tokens",
+            "spec_decode_per_position_acceptance_rates",
+            "mean_ttft_ms",
+        ];
+        assert_eq!(keys, expected);
+        let records = crate::run::native_client::pytorch::records(&result).unwrap();
+        assert!(records.contains(r#""spec_decode_acceptance_length":2.8"#), "{records}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use vllm_load::numbers::{deviation, mean, percentile, sorted};
 use vllm_load::{Answer, OfferedRate, SelfCheck};
 
+use super::decoding::Decoding;
 use crate::plan::serve_flags::{Arguments, LoadFlags, Objective, Timing};
 
 /// A metric that the client may have changed by more than this share is distorted, where no setting says otherwise.
@@ -27,6 +28,8 @@ pub struct ServingResult {
     pub offered: OfferedRate,
     /// Share by which the client may change a metric.
     pub most_distortion: f64,
+    /// How the server decoded, as its counters tell it.
+    pub decoding: Decoding,
 }
 
 /// The metrics of a load.
@@ -186,6 +189,7 @@ impl ServingResult {
             check: None,
             offered: OfferedRate::default(),
             most_distortion: MOST_DISTORTION,
+            decoding: Decoding::default(),
         }
     }
 
