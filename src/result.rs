@@ -10,6 +10,6 @@ pub mod upstream_compare;
 pub mod upstream_table;
 
 pub use case_commands::{Commands, flags};
-pub use case_files::{CaseFiles, Folder, facts};
+pub use case_files::{CaseFiles, Folder, client, facts};
 pub use merge::merge;
 pub use result_document::{Document, Latency, Serving, Startup, Throughput, parse};

@@ -33,6 +33,7 @@ pub mod registry;
 pub mod regular_file;
 pub mod results_folder;
 pub mod retry_policy;
+pub mod rust_client;
 pub mod shell;
 pub mod sink;
 pub mod step_files;

@@ -31,8 +31,9 @@ pub fn choose(plan: &mut Plan, choice: Client, environment: &Environment) -> Res
     let mut data_sets = DataSets::new();
     for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
         let native = check_native(case, simulated, environment, &mut data_sets);
-        (case.measured_by, case.client_reason) = match (choice, native) {
+        let (client, reason) = match (choice, native) {
             (Client::Vllm, _) => (MeasuredBy::Vllm, Some("--client vllm".to_owned())),
+            (Client::VllmRs, _) => (MeasuredBy::VllmRs, Some("--client vllm-rs".to_owned())),
             (Client::Auto, Err(error)) => (MeasuredBy::Vllm, Some(format!("{error:#}"))),
             (Client::Native | Client::Auto, Ok(())) => (MeasuredBy::Native, None),
             (Client::Native, Err(error)) => {
@@ -40,6 +41,7 @@ pub fn choose(plan: &mut Plan, choice: Client, environment: &Environment) -> Res
                 return Err(error.context(format!("the native client cannot measure `{name}`; use --client auto")));
             }
         };
+        case.set_client(client, reason);
     }
     if choice == Client::Auto {
         plan.notices.extend(sentences(&plan.cases));

@@ -2,9 +2,10 @@
 
 use anyhow::Context;
 use indexmap::IndexMap;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use vllm_verdict::case::Kind;
+use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 
@@ -34,7 +35,7 @@ pub enum Document {
 }
 
 /// What `vllm bench serve` writes. Times in milliseconds, rates per second.
-// 30 fields: upstream's keys.
+// 31 fields: upstream's keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Serving {
@@ -105,6 +106,9 @@ pub struct Serving {
     /// Why the numbers may be wrong. Only the native client writes it.
     #[serde(deserialize_with = "or_default")]
     pub warnings: Vec<String>,
+    /// Whether it has this key, also without a value. Only vLLM's Rust client writes it, always.
+    #[serde(rename = "steady_state", deserialize_with = "is_there")]
+    pub has_steady_state: bool,
 }
 
 /// What `vllm bench latency` writes, in seconds.
@@ -208,6 +212,15 @@ impl Document {
 }
 
 impl Serving {
+    /// The client that wrote it, by the keys that only one has.
+    pub fn measured_by(&self) -> MeasuredBy {
+        match (self.client_cpu_share, self.has_steady_state) {
+            (Some(_), _) => MeasuredBy::Native,
+            (None, true) => MeasuredBy::VllmRs,
+            (None, false) => MeasuredBy::Vllm,
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         let completed = self.completed.unwrap_or_default();
         if let Some(failed) = self.failed.filter(|failed| *failed > 0) {
@@ -286,6 +299,11 @@ fn measured<const N: usize>(kind: Kind, values: [(&str, Option<f64>); N]) -> Out
     }
     let missing = missing.into_iter().map(str::to_owned).collect();
     Outcome::Measured(Measurement { missing, ..Measurement::new(kind, metrics) })
+}
+
+/// Whether a key is there, whatever its value.
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 /// The finite numbers of a list.

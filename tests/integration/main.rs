@@ -18,6 +18,7 @@ mod image;
 mod kill;
 mod manifests;
 mod matrix;
+mod measured_by;
 mod mistakes;
 mod publish;
 mod pull_request_suite;
