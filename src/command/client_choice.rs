@@ -120,7 +120,7 @@ mod tests {
     fn the_reason_for_vllms_client_names_what_is_missing() {
         insta::assert_snapshot!(reason(""), @"no tokenizer.json of `org/tiny` in its folder or in the Hugging Face cache (HF_HOME)");
         insta::assert_snapshot!(reason("--lora-modules a"), @"`--lora-modules` is a flag of `vllm bench serve` that the native client lacks");
-        insta::assert_snapshot!(reason("--backend openai-embeddings"), @"`--backend openai-embeddings` is not supported by the native client: it has vllm, openai, openai-chat");
+        insta::assert_snapshot!(reason("--backend openai-audio"), @"`--backend openai-audio` is not supported by the native client: it has vllm, openai, openai-chat, openai-embeddings, vllm-pooling");
         let tokenizer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
         let flags = format!("--tokenizer {tokenizer} --dataset-name sharegpt --dataset-path ./not-here.json");
         insta::assert_snapshot!(reason(&flags), @"no file ./not-here.json on this machine");

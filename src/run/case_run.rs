@@ -127,7 +127,8 @@ impl CaseRun<'_> {
         let outcome = result::parse(case.kind, &text);
         if let Ok(Outcome::Measured(_)) = outcome {
             match native_client::pytorch::records(&measured) {
-                Ok(records) => output::write(&path.with_extension("pytorch.json"), records.as_bytes()).world()?,
+                Ok(None) => {}
+                Ok(Some(records)) => output::write(&path.with_extension("pytorch.json"), records.as_bytes()).world()?,
                 Err(error) => return Ok(Err(error)),
             }
         }

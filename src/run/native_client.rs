@@ -115,6 +115,7 @@ fn load(arguments: &Arguments, key: Option<&Secret>, prompts: &[Prompt]) -> Resu
     let headers = headers(arguments, key).mistake()?;
     let server = Server::new(url, headers);
     let server = if arguments.server.insecure { server.insecure() } else { server };
+    let server = if arguments.generates() { server } else { server.with_whole_answers() };
     let (count, burstiness, seed) = (prompts.len(), arguments.load.burstiness, arguments.dataset.seed);
     let due = match arguments.load.ramp_up() {
         Some(ramp) => ramp.arrivals(count, burstiness, seed),
@@ -127,7 +128,8 @@ fn load(arguments: &Arguments, key: Option<&Secret>, prompts: &[Prompt]) -> Resu
             Some(prefix) => server.with_request_id(&format!("{prefix}{index}")).mistake()?.request(&body),
             None => server.request(&body),
         };
-        Ok(Request { due, bytes, output_tokens: output_tokens(prompt, &sampling) })
+        let output_tokens = if arguments.generates() { output_tokens(prompt, &sampling) } else { 0 };
+        Ok(Request { due, bytes, output_tokens })
     };
     let requests = prompts.iter().enumerate().zip(due).map(request).collect::<Result<_>>()?;
     let stall_timeout = Duration::from_secs(arguments.load.stall_timeout_sec);
@@ -213,8 +215,10 @@ pub fn save(arguments: &Arguments, result: &ServingResult, env: &Environment) ->
     }
     text.push_str(&result.to_json(arguments.result.save_detailed));
     output::write(&path, text.as_bytes())?;
-    if env.get("SAVE_TO_PYTORCH_BENCHMARK_FORMAT").is_some_and(|set| !set.is_empty()) {
-        output::write(&path.with_extension("pytorch.json"), pytorch::records(result)?.as_bytes())?;
+    if env.get("SAVE_TO_PYTORCH_BENCHMARK_FORMAT").is_some_and(|set| !set.is_empty())
+        && let Some(records) = pytorch::records(result)?
+    {
+        output::write(&path.with_extension("pytorch.json"), records.as_bytes())?;
     }
     Ok(Some(path))
 }
@@ -297,7 +301,7 @@ mod tests {
         let (arguments, saved) = result(&format!("{flags} --save-result"));
         save(&arguments, &saved, &env).unwrap();
         assert_eq!(read("r.json"), saved.to_json(false));
-        assert_eq!(read("r.pytorch.json"), pytorch::records(&saved).unwrap());
+        assert_eq!(read("r.pytorch.json"), pytorch::records(&saved).unwrap().unwrap());
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use vllm_verdict::case::Kind;
-use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
+use vllm_verdict::v1::CaseFacts;
 
 use super::case_run::{CaseOutcome, CaseRun};
 use super::cost::Costs;
@@ -22,7 +22,7 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
-use crate::result::Document;
+use crate::result::{self, Document};
 use crate::run::journal::{Entry, Journal};
 use crate::system::host::outside_load::{ProcessorUse, Watch};
 use crate::system::regular_file::{self, RESULT_LIMIT};
@@ -148,13 +148,14 @@ impl PassRun<'_, '_> {
         let path = folder.join(format!("{}.json", case.name));
         let result = regular_file::text(&path, RESULT_LIMIT).unwrap_or_default();
         let measuring = time_spent::measured(case.kind, &result).unwrap_or(seconds).min(seconds);
-        let verdict = self.session.verdict;
-        let is_primary =
-            |id: &String| metric::of(case.kind).any(|it| it.id == id && verdict.is_primary(&case.name, it));
-        if let Ok(Document::Serving(result)) = Document::read(case.kind, &result)
-            && result.distorted.iter().any(is_primary)
-        {
-            self.tally.distorted += 1;
+        if let Ok(Outcome::Measured(measurement)) = result::parse(case.kind, &result) {
+            let has = |id: &str| measurement.metrics.contains_key(id) || measurement.missing.iter().any(|it| it == id);
+            let primary = self.session.verdict.primary_of(&CaseFacts::from(case), has);
+            let is_distorted = |id: &String| primary.contains(&id.as_str());
+            if matches!(Document::read(case.kind, &result), Ok(Document::Serving(it)) if it.distorted.iter().any(is_distorted))
+            {
+                self.tally.distorted += 1;
+            }
         }
         self.tally.spent.measuring += measuring;
         self.tally.spent.client_start += seconds - measuring;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 use serde_json::Value;
 use vllm_verdict::case::MeasuredBy;
@@ -26,6 +27,15 @@ fn result(folder: &Path) -> Value {
     document(files.iter().find(|path| is_result(path.file_name().unwrap().to_str().unwrap())).unwrap())
 }
 
+/// The dashboard records of a folder of results.
+fn records(results: &Path) -> Output {
+    let commit = "a".repeat(40);
+    let identity =
+        ["--repository", "vllm-project/vllm", "--branch", "main", "--commit", &commit, "--timestamp", "1790000000"];
+    let machine = ["--workflow-id", "1", "--job-id", "1", "--device", "cpu", "--device-type", "AMD_EPYC_2c"];
+    program(&["records"]).arg(results).args(identity).args(machine).output().unwrap()
+}
+
 #[test]
 fn vllms_rust_client_is_in_plan_results_records_and_report_and_is_not_compared_with_another() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,25 +52,7 @@ fn vllms_rust_client_is_in_plan_results_records_and_report_and_is_not_compared_w
     assert_eq!(case["client"]["env"]["VLLM_USE_RUST_BENCH"], "1");
     assert_eq!(result(&rust.join("head/01")).get("steady_state"), Some(&Value::Null));
     assert!(comparison(&rust).cases.iter().all(|case| case.measured_by == MeasuredBy::VllmRs));
-    let identity = [
-        "--repository",
-        "vllm-project/vllm",
-        "--commit",
-        &"a".repeat(40),
-        "--branch",
-        "main",
-        "--timestamp",
-        "1790000000",
-        "--workflow-id",
-        "1",
-        "--job-id",
-        "1",
-        "--device",
-        "cpu",
-        "--device-type",
-        "AMD_EPYC_2c",
-    ];
-    let records = program(&["records", rust.join("results").to_str().unwrap()]).args(identity).output().unwrap();
+    let records = records(&rust.join("results"));
     assert!(text(&records).contains(r#""measured_by":"vllm-rs""#), "{}", text(&records));
     assert!(read(&rust.join("comment.md")).contains("Client: vLLM's Rust client. "));
 
@@ -156,4 +148,53 @@ fn a_vllm_that_does_not_hand_over_is_not_measured_as_if_it_had() {
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     let reason = "the result is of the client `vllm` and not of `vllm-rs`: this vLLM does not know VLLM_USE_RUST_BENCH";
     assert!(text(&output).contains(reason), "{}", text(&output));
+}
+
+#[test]
+fn embeddings_and_pooling_are_measured_by_the_native_client_and_judged_by_their_whole_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
+    let test = |name: &str, backend: &str, endpoint: &str| {
+        serde_json::json!({
+            "test_name": name, "qps_list": ["inf"], "max_concurrency_list": [4], "server_parameters": {"model": model},
+            "client_parameters": {"model": model, "backend": backend, "endpoint": endpoint, "dataset_name": "random",
+                "random_input_len": 16, "num_prompts": 12},
+        })
+    };
+    let tests = [
+        test("serving_embed", "openai-embeddings", "/v1/embeddings"),
+        test("serving_pool", "vllm-pooling", "/pooling"),
+    ];
+    fs::write(folder.path().join("serving-tests-cpu.json"), serde_json::json!(tests).to_string()).unwrap();
+    let out = folder.path().join("out");
+    let mut command = run(&out, "sim:ttft=20ms", "sim:ttft=40ms", &["--pairs", "4"]);
+    let output = command.env("VLLM_PERF_SUITE", folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+
+    let comparison = comparison(&out);
+    assert!(comparison.cases.iter().all(|case| case.measured_by == MeasuredBy::Native));
+    for case in ["serving_embed_qps_inf_concurrency_4", "serving_pool_qps_inf_concurrency_4"] {
+        let primary = comparison.rows.iter().filter(|row| row.case == case && row.primary);
+        let found: Vec<_> = primary.map(|row| (row.metric.raw(), row.verdict)).collect();
+        let metrics: Vec<_> = found.iter().map(|(metric, _)| *metric).collect();
+        assert_eq!(metrics, ["total_token_throughput", "median_e2el_ms", "p99_e2el_ms"]);
+        // Of twelve requests, the 99th percentile is nearly the slowest one.
+        assert!(found[..2].iter().all(|(_, verdict)| *verdict == Verdict::Regressed), "{}", text(&output));
+    }
+    let result = result(&out.join("head/01"));
+    // The server counts the tokens of the prompts.
+    assert_eq!((&result["completed"], &result["total_input_sequences"]), (&12.into(), &12.into()));
+    assert!(result["total_input_tokens"].as_u64().unwrap() >= 12 * 16 && result.get("median_ttft_ms").is_none());
+    assert!(result["median_e2el_ms"].as_f64().unwrap() >= 40.0);
+    assert!(read(&out.join("results/benchmark_results.md")).contains("serving_pool_qps_inf_concurrency_4"));
+    let records = records(&out.join("results"));
+    assert_eq!(records.status.code(), Some(0), "{}", text(&records));
+    assert!(
+        text(&records).contains(r#""name":"median_e2el_ms""#) && !text(&records).contains("ttft"),
+        "{}",
+        text(&records)
+    );
+    // What `publish` checks before it believes an artifact.
+    let published = program(&["verdict", out.to_str().unwrap()]).output().unwrap();
+    assert_eq!(published.status.code(), Some(1), "{}", text(&published));
 }

@@ -10,7 +10,7 @@ use super::flag_values::{Backend, key_value};
 /// The server, and what every request to it carries.
 #[derive(Debug, Clone, PartialEq, Args, Serialize)]
 pub struct ServerFlags {
-    /// Interface: vllm and openai are completions, openai-chat is chat completions.
+    /// Interface: vllm and openai are completions, openai-chat is chat completions; the others generate nothing.
     #[arg(long, default_value = "openai")]
     pub backend: Backend,
     /// Path of the interface on the server.

@@ -59,7 +59,11 @@ pub fn block(result: &ServingResult) -> String {
     }
     line(number("Benchmark duration (s):", summary.duration));
     if summary.completed > 0 {
-        measured(summary, &mut line);
+        match arguments.generates() {
+            true => measured(summary, &mut line),
+            false => pooled(summary, &mut line),
+        }
+        statistics(summary, &mut line);
         decoded(&result.decoding, &mut line);
     }
     line("=".repeat(WIDTH));
@@ -77,6 +81,17 @@ fn measured(summary: &Summary, line: &mut impl FnMut(String)) {
     line(number("Peak output token throughput (tok/s):", summary.max_output_tokens_per_s));
     line(number("Peak concurrent requests:", summary.max_concurrent_requests as f64));
     line(number("Total token throughput (tok/s):", summary.total_token_throughput));
+}
+
+/// The totals where nothing is generated. A request has one input.
+fn pooled(summary: &Summary, line: &mut impl FnMut(String)) {
+    line(count("Total input tokens:", summary.total_input_tokens));
+    line(number("Request throughput (req/s):", summary.request_throughput));
+    line(number("Input throughput (inputs/s):", summary.request_throughput));
+    line(number("Total token throughput (tok/s):", summary.total_token_throughput));
+}
+
+fn statistics(summary: &Summary, line: &mut impl FnMut(String)) {
     for (key, name, header) in SECTIONS {
         let ending = format!("_{key}_ms");
         let of_this = |(id, value): (&String, &f64)| Some((statistic(id.strip_suffix(&ending)?)?, *value));
@@ -231,6 +246,28 @@ mod tests {
         Per-position acceptance (%):
           Position 0:                            100.00
           Position 1:                            60.00
+        ==================================================
+        ");
+    }
+
+    #[test]
+    fn what_is_pooled_has_its_own_totals_as_in_vllm() {
+        let command = "--model m --backend openai-embeddings --endpoint /v1/embeddings";
+        let answer = Answer { tokens: vec![0.1], input_tokens: 8, ..Answer::default() };
+        let text = block(&result(command, vec![answer.clone(), answer]));
+        insta::assert_snapshot!(text.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>(), @r"
+        ============ Serving Benchmark Result ============
+        Successful requests:                     2
+        Failed requests:                         0
+        Benchmark duration (s):                  2.00
+        Total input tokens:                      16
+        Request throughput (req/s):              1.00
+        Input throughput (inputs/s):             1.00
+        Total token throughput (tok/s):          8.00
+        ----------------End-to-end Latency----------------
+        Mean E2EL (ms):                          100.00
+        Median E2EL (ms):                        100.00
+        P99 E2EL (ms):                           100.00
         ==================================================
         ");
     }
