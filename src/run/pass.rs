@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use vllm_verdict::case::Kind;
 use vllm_verdict::repetition::{Measurement, Outcome};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
@@ -120,7 +119,9 @@ impl PassRun<'_, '_> {
         self.spend(case, &folder, seconds);
         let failed = match outcome {
             Outcome::Measured(measurement) => {
-                progress.finished(&format!("{label}: {}: {}", case.name, main_values(case.kind, &measurement)));
+                let has = |id: &str| measurement.metrics.contains_key(id);
+                let primary = self.session.verdict.primary_of(&CaseFacts::from(case), has);
+                progress.finished(&format!("{label}: {}: {}", case.name, main_values(&primary, &measurement)));
                 self.costs.learn_case(self.side, &case.name, seconds);
                 self.side_run.failures_of_mut(case).measured(&case.name);
                 None
@@ -208,9 +209,10 @@ impl PassRun<'_, '_> {
 }
 
 /// The first two primary metrics of a measurement: `Median TTFT 12.3 ms, ...`.
-fn main_values(kind: Kind, measurement: &Measurement) -> String {
-    vllm_verdict::metric::of(kind)
-        .filter(|metric| metric.primary)
+fn main_values(primary: &[&str], measurement: &Measurement) -> String {
+    vllm_verdict::metric::ALL
+        .iter()
+        .filter(|metric| metric.kind == measurement.kind && primary.contains(&metric.id))
         .filter_map(|metric| Some((metric, measurement.metrics.get(metric.id)?)))
         .map(|(metric, value)| format!("{} {value:.4} {}", metric.label, metric.unit))
         .take(2)
