@@ -10,6 +10,6 @@ pub mod upstream_compare;
 pub mod upstream_table;
 
 pub use case_commands::{Commands, command_words, flags, parallel_sizes};
-pub use case_files::{CaseFiles, Folder, facts};
+pub use case_files::{CaseFiles, Folder, client, facts};
 pub use merge::{merge, of_slices};
 pub use result_document::{Document, Latency, Serving, Startup, Throughput, parse};

@@ -40,6 +40,7 @@ pub mod results_folder;
 pub mod retry_policy;
 pub mod retrying_http;
 pub mod row_endpoint;
+pub mod rust_client;
 pub mod shell;
 pub mod sink;
 pub mod step_files;

@@ -38,8 +38,9 @@ pub fn choose(plan: &mut Plan, choice: Client, config: &Config, environment: &En
     let mut checked = Checked::new();
     for case in plan.cases.iter_mut().filter(|case| case.server.is_some()) {
         let native = check_native(case, simulated, environment, &places, &mut checked);
-        (case.measured_by, case.client_reason) = match (choice, native) {
+        let (client, reason) = match (choice, native) {
             (Client::Vllm, _) => (MeasuredBy::Vllm, Some("--client vllm".to_owned())),
+            (Client::VllmRs, _) => (MeasuredBy::VllmRs, Some("--client vllm-rs".to_owned())),
             (Client::Auto, Err(error)) => (MeasuredBy::Vllm, Some(format!("{error:#}"))),
             (Client::Native | Client::Auto, Ok(())) => (MeasuredBy::Native, None),
             (Client::Native, Err(error)) => {
@@ -48,6 +49,7 @@ pub fn choose(plan: &mut Plan, choice: Client, config: &Config, environment: &En
                 return Err(error).mistake();
             }
         };
+        case.set_client(client, reason);
     }
     if choice == Client::Auto {
         plan.notices.extend(sentences(&plan.cases));
@@ -139,7 +141,7 @@ mod tests {
     fn the_reason_for_vllms_client_names_what_is_missing() {
         insta::assert_snapshot!(reason(""), @"no tokenizer.json of `org/tiny` in its folder or in the Hugging Face cache (HF_HOME)");
         insta::assert_snapshot!(reason("--lora-modules a"), @"`--lora-modules` is a flag of `vllm bench serve` that the native client lacks");
-        insta::assert_snapshot!(reason("--backend openai-embeddings"), @"`--backend openai-embeddings` is not supported by the native client: it has vllm, openai, openai-chat");
+        insta::assert_snapshot!(reason("--backend openai-audio"), @"`--backend openai-audio` is not supported by the native client: it has vllm, openai, openai-chat, openai-embeddings, vllm-pooling");
         let tokenizer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama");
         let flags = format!("--tokenizer {tokenizer} --dataset-name sharegpt --dataset-path ./not-here.json");
         insta::assert_snapshot!(reason(&flags), @"no file ./not-here.json on this machine");

@@ -121,7 +121,9 @@ async fn folders(arguments: &CompareArgs, head: &Path, config: &Config, shell: &
     });
     let cases = measured_by(&plans, result::facts(base_folders.iter().chain(&head_folders)));
     let mut unlike = identity::unlike(&base_folders, &head_folders);
-    unlike.extend(other_clients(&plans));
+    for (case, clients) in other_clients(&plans) {
+        unlike.entry(case).or_insert(clients);
+    }
     let mut of_base = repetitions(&base_folders);
     identity::keep_apart(&mut of_base, &unlike);
     let mismatch = fingerprint::mismatch(&fingerprints(base, head)?);

@@ -36,7 +36,7 @@ pub struct Planning {
     /// How the runs are arranged.
     #[command(flatten)]
     pub runs: RunsArgs,
-    /// Client that measures serving cases: auto, native or vllm
+    /// Client that measures serving cases: auto, native, vllm or vllm-rs
     #[arg(long, env = "VLLM_PERF_CLIENT", value_enum, default_value = "auto", hide_possible_values = true)]
     pub client: Client,
     /// Output folder
@@ -118,6 +118,8 @@ pub enum Client {
     Native,
     /// `vllm bench serve`.
     Vllm,
+    /// vLLM's Rust client.
+    VllmRs,
 }
 
 fn strategies() -> impl TypedValueParser<Value = Strategy> {

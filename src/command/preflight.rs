@@ -1,7 +1,7 @@
 //! What can be known before the first server: whether a run can end well on this machine. Every mistake is one sentence, and
 //! nothing has been started or written.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,23 +18,22 @@ use crate::environment::{Environment, NOT_UTF8};
 use crate::exit::Classify;
 use crate::plan::Plan;
 use crate::plan::config::ContainerConfig;
+use crate::plan::suite::Case;
 use crate::plan::suite::client_flags::{is_flag, values};
 use crate::plan::target::Target;
 use crate::plan::wheel::Wheel;
 use crate::plan::wheel_name::WheelName;
 use crate::run::build_fetch;
+use crate::system::rust_client::{self, RustClient};
 use crate::system::shell::Shell;
 use crate::system::wheel_cache::WheelCache;
-use crate::system::{docker, program_path, regular_file};
+use crate::system::{docker, program_path};
 
 /// Least free space of the output folder's disk, in bytes: about the size of a large suite's plan, which is written first.
 const LEAST_SPACE: u64 = 64 << 10;
 
 /// How long a running server may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_millis(800);
-
-/// Most bytes of the first line of a script.
-const LONGEST_LINE: u64 = 512;
 
 /// Checks that the programs, the container engine and the models of the plan are there, and that `out` can be written.
 ///
@@ -48,7 +47,7 @@ pub async fn check(plan: &Plan, container: &ContainerConfig, out: &Path, shell: 
     if let Some(gone) = container.paths().find(|path| is_image && !Path::new(path).exists()) {
         return Err(anyhow!("`container` in vllm-perf.yml names `{gone}`, which is not there")).mistake();
     }
-    if is_image || plan.cases.iter().any(|case| case.measured_by == MeasuredBy::Vllm) {
+    if is_image || plan.cases.iter().any(|case| case.measured_by != MeasuredBy::Native) {
         name_for_others(out, is_image).mistake()?;
     }
     for (side, planned) in plan.sides.present() {
@@ -59,6 +58,10 @@ pub async fn check(plan: &Plan, container: &ContainerConfig, out: &Path, shell: 
         {
             let flag = side.as_str();
             shell.say(&format!("--{flag} {}: no server answers yet ({error:#})", planned.target));
+        }
+        let by_rust = plan.cases.iter().find(|case| case.measured_by == MeasuredBy::VllmRs);
+        if let (Some(case), Some(vllm)) = (by_rust, rust_client::vllm_of(&planned.target)) {
+            rust_client(case, vllm, environment).with_context(|| format!("--{}", side.as_str())).mistake()?;
         }
         match (&planned.target, by_vllm) {
             (Target::Local(program), _) => local(side, program, path).mistake()?,
@@ -110,6 +113,17 @@ fn local(side: Side, program: &Path, path: &str) -> Result<()> {
         .with_context(|| format!("--{flag} {}", Target::Local(program.to_owned())))
 }
 
+/// Checks that vLLM's Rust client is on this machine, where `vllm` or its own program would start it.
+fn rust_client(case: &Case, vllm: &Path, environment: &Environment) -> Result<()> {
+    let name = &case.name;
+    match rust_client::find(vllm, environment) {
+        RustClient::OfVllm | RustClient::Standalone(_) => Ok(()),
+        RustClient::Missing(why) => {
+            bail!("`{name}` is measured by vLLM's Rust client: {why}; install one, or use --client vllm")
+        }
+    }
+}
+
 /// Checks that a program can be started.
 fn executable(program: &Path, path: &str) -> Result<()> {
     let shown = program.display();
@@ -127,23 +141,13 @@ fn executable(program: &Path, path: &str) -> Result<()> {
         bail!("`{shown}` is a folder, not a program{}", hint.unwrap_or_default());
     }
     ensure!(access(&found, AccessFlags::X_OK).is_ok(), "`{shown}` cannot be executed: `chmod +x` it");
-    match interpreter(&found) {
+    match program_path::interpreter(&found) {
         Some(interpreter) if !interpreter.exists() => bail!(
             "`{shown}` needs `{}`, which is not there, as after its virtual environment was moved",
             interpreter.display()
         ),
         _ => Ok(()),
     }
-}
-
-/// The program that a script names in its first line.
-fn interpreter(script: &Path) -> Option<PathBuf> {
-    let mut line = Vec::new();
-    let file = regular_file::open_followed(script).ok()?;
-    BufReader::new(file.take(LONGEST_LINE)).read_until(b'\n', &mut line).ok()?;
-    let text = String::from_utf8(line).ok()?;
-    let program = text.strip_prefix("#!")?.split_whitespace().next()?;
-    Some(PathBuf::from(program)).filter(|path| path.is_absolute())
 }
 
 /// Checks that something listens at a URL. A server may still be starting.

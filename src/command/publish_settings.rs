@@ -79,6 +79,9 @@ fn by_rules(comparison: &Comparison, rules: &VerdictConfig) -> Result<()> {
         ensure!(is_first, "the case `{}` is there twice", escape::name(&case.name));
     }
     check_rows(comparison)?;
+    let mut measured: HashSet<(&Untrusted, &str)> = HashSet::new();
+    measured.extend(comparison.rows.iter().map(|row| (&row.case, row.metric.raw())));
+    let mut primary: HashMap<&Untrusted, Vec<&str>> = HashMap::new();
     for row in &comparison.rows {
         let case = cases.get(&row.case);
         let metric = case.and_then(|case| metric::of(case.kind).find(|metric| row.metric == metric.id));
@@ -86,8 +89,9 @@ fn by_rules(comparison: &Comparison, rules: &VerdictConfig) -> Result<()> {
         let id = metric.id;
         ensure!(same(row.min_effect, rules.min_effect(metric)), other(&format!("the minimum effect of `{id}`")));
         ensure!(row.direction == rules.direction(metric), other(&format!("the direction of `{id}`")));
-        let primary = rules.is_primary(case.name.raw(), metric);
-        ensure!(row.primary == primary, other(&format!("whether `{id}` is primary")));
+        let of_case = || rules.primary_of(case, |id| measured.contains(&(&case.name, id)));
+        let primary = primary.entry(&case.name).or_insert_with(of_case);
+        ensure!(row.primary == primary.contains(&id), other(&format!("whether `{id}` is primary")));
     }
     Ok(())
 }

@@ -121,7 +121,8 @@ pub enum BenchCommand {
 
 const SERVE: &str = "\
 Flags of `vllm bench serve`, with its defaults. Any other flag is an error that names it.
-  Server:      --base-url | --host --port, --endpoint, --backend vllm|openai|openai-chat, --header KEY=VALUE, --insecure
+  Server:      --base-url | --host --port, --endpoint, --header KEY=VALUE, --insecure
+               --backend vllm|openai|openai-chat|openai-embeddings|vllm-pooling
                --ready-check-timeout-sec (s), --stall-timeout-sec (s without data; not in `vllm bench serve`)
   Model:       --model, --served-model-name, --tokenizer
   Prompts:     --dataset-name random|sharegpt|sonnet|custom, --dataset-path, --num-prompts, --seed

@@ -6,9 +6,11 @@ mod sim_bench;
 mod sim_flags;
 mod sim_output;
 
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use vllm_load::open_files;
@@ -17,7 +19,9 @@ use vllm_load::sim::{self, Pace};
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
+use crate::plan::suite::RUST_CLIENT;
 use crate::run::native_client::{self, ServingResult, draw, serving_summary};
+use crate::system::output;
 use loopback_server::simulation;
 use sim_flags::SimFlags;
 use sim_output::print;
@@ -57,7 +61,10 @@ pub async fn run(argv: Vec<String>, env: &Environment) -> Result<()> {
             let result = native_client::run(&arguments, prompts, None, |_, _| ()).await?;
             // vLLM's client does not measure itself.
             let result = ServingResult { check: None, ..result };
-            native_client::save(&arguments, &result, env)?;
+            let saved = native_client::save(&arguments, &result, env)?;
+            if let Some(path) = saved.filter(|_| env.get(RUST_CLIENT) == Some("1")) {
+                as_of_rust(&path)?;
+            }
             print(serving_summary::block(&result).trim_end())
         }
         _ => Err(anyhow::anyhow!(
@@ -66,6 +73,15 @@ pub async fn run(argv: Vec<String>, env: &Environment) -> Result<()> {
         ))
         .mistake(),
     }
+}
+
+/// Adds the key by which a result of vLLM's Rust client is known.
+fn as_of_rust(path: &Path) -> Result<()> {
+    let read = || format!("cannot read `{}`", path.display());
+    let text = std::fs::read_to_string(path).with_context(read)?;
+    let mut result: Map<String, Value> = serde_json::from_str(&text).with_context(read)?;
+    result.insert("steady_state".to_owned(), Value::Null);
+    output::write(path, Value::Object(result).to_string().as_bytes())
 }
 
 fn pace(env: &Environment, flags: &SimFlags) -> Result<Pace> {

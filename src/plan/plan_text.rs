@@ -111,10 +111,12 @@ fn range(least: String, most: String) -> String {
 }
 
 fn write_counts(out: &mut String, cases: &[Case], servers: usize) -> fmt::Result {
-    let native = cases.iter().filter(|case| case.measured_by == MeasuredBy::Native).count();
-    let (on, by_vllm) = (counted(servers, "server"), cases.len() - native);
+    let by = |client: MeasuredBy| cases.iter().filter(|case| case.measured_by == client).count();
+    let (native, by_rust) = (by(MeasuredBy::Native), by(MeasuredBy::VllmRs));
+    let (on, by_vllm) = (counted(servers, "server"), by(MeasuredBy::Vllm));
+    let of_rust = if by_rust > 0 { format!(", {by_rust} by {}", MeasuredBy::VllmRs.command()) } else { String::new() };
     let cases = counted(cases.len(), "case");
-    writeln!(out, "cases     {cases} on {on}: {native} measured by the native client, {by_vllm} by vllm bench")
+    writeln!(out, "cases     {cases} on {on}: {native} measured by the native client, {by_vllm} by vllm bench{of_rust}")
 }
 
 /// Every command: the serving cases by server, then the other kinds.
@@ -141,7 +143,9 @@ fn write_cases(out: &mut String, cases: &[Case], servers: &[(&Command, Vec<&Case
 fn write_case(out: &mut String, case: &Case) -> fmt::Result {
     writeln!(out, "  {}\n    $ {}", case.name, case.client.line(&[]))?;
     match &case.client_reason {
-        Some(reason) => writeln!(out, "    measured by vllm bench: {}", escape::sentence(reason)),
+        Some(reason) => {
+            writeln!(out, "    measured by {}: {}", case.measured_by.command(), escape::sentence(reason))
+        }
         None => Ok(()),
     }
 }

@@ -208,7 +208,7 @@ fn check_value(flag: &str, value: &str, images: &ImagesConfig) -> Result<()> {
         "--only" => is_pattern(value),
         "--device-type" => is_device_type(value),
         "--device-count" => value.parse::<u32>().is_ok(),
-        "--client" => ["auto", "native", "vllm"].contains(&value),
+        "--client" => ["auto", "native", "vllm", "vllm-rs"].contains(&value),
         "--budget" | "--server-timeout" | "--case-timeout" => is_plain(value) && duration::parse(value).is_ok(),
         "--tier" => ["pr", "full"].contains(&value),
         "--strategy" => Strategy::ALL.iter().any(|known| known.as_str() == value),

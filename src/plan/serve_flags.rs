@@ -132,7 +132,7 @@ mod tests {
             RandomPrompts { prompts: 60, input_len: 256, output_len: 16, ..RandomPrompts::default() }
         );
         assert_eq!(arguments.result.metadata[1], ("compilation_config.mode".to_owned(), String::new()));
-        assert_eq!(arguments.result.timings(), [Timing::Ttft, Timing::Tpot, Timing::Itl]);
+        assert_eq!(arguments.timings(), [Timing::Ttft, Timing::Tpot, Timing::Itl]);
         assert_eq!(arguments.server.url().unwrap().as_str(), "http://127.0.0.1:8000/v1/completions");
         assert_eq!(
             Value::from(arguments.sampling.fields(Api::Completions)).to_string(),
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(arguments.load.ramp_up(), Some(ramp));
         assert_eq!(arguments.result.goodput.len(), 2);
         assert_eq!(arguments.result.goodput[1], Objective { timing: Timing::E2el, milliseconds: 1500.5 });
-        assert_eq!(arguments.result.timings(), [Timing::E2el, Timing::ClientQueueTime]);
+        assert_eq!(arguments.timings(), [Timing::E2el, Timing::ClientQueueTime]);
         assert_eq!(arguments.result.metric_percentiles, [50.0, 99.9]);
         let range = RangeRatio::Each { input: 0.1, output: 0.2 };
         let expected = RandomPrompts { prompts: 4, input_len: 64, output_len: 9, prefix_len: 8, range, seed: 0 };
@@ -214,12 +214,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_generated_has_no_sampling_and_no_times_of_tokens() {
+        let of = |text: &str| parse(&words(&format!("--model m {text}"))).unwrap();
+        let embeddings = "--backend openai-embeddings --endpoint /v1/embeddings";
+        let arguments = of(&format!("{embeddings} --temperature 0 --extra-body '{{\"dimensions\": 64}}'"));
+        assert_eq!((arguments.timings(), arguments.sampling.ignore_eos), (vec![Timing::E2el], false));
+        assert_eq!(Value::from(arguments.sampling.fields(Api::Embeddings)).to_string(), r#"{"dimensions":64}"#);
+        let pooling = of("--backend vllm-pooling --endpoint /pooling --percentile-metrics ttft,e2el,client_queue_time");
+        assert_eq!(pooling.timings(), [Timing::E2el, Timing::ClientQueueTime]);
+        insta::assert_snapshot!(refused("--backend openai-embeddings"), @"not a command of bench serve: `--endpoint /v1/completions` must end in `embeddings` for backend openai-embeddings");
+        insta::assert_snapshot!(refused(&format!("{embeddings} --extra-body '{{\"encoding_format\": \"bytes\"}}'")), @"not a command of bench serve: `--extra-body` sets `encoding_format` to bytes: the native client reads JSON alone");
+    }
+
+    #[test]
     fn the_error_of_an_unsupported_flag_or_value_names_it() {
         insta::assert_snapshot!(refused("--lora-modules a b"), @"`--lora-modules` is a flag of `vllm bench serve` that the native client lacks");
         insta::assert_snapshot!(refused("--hf_split=test"), @"`--hf-split` is a flag of `vllm bench serve` that the native client lacks");
         insta::assert_snapshot!(refused("--profile"), @"`--profile` is a flag of `vllm bench serve` that the native client lacks");
         insta::assert_snapshot!(refused("--dataset-name prefix_repetition"), @"`--dataset-name prefix_repetition` is not supported by the native client: it has random, sharegpt, custom, sonnet");
-        insta::assert_snapshot!(refused("--backend tgi"), @"`--backend tgi` is not supported by the native client: it has vllm, openai, openai-chat");
+        insta::assert_snapshot!(refused("--backend tgi"), @"`--backend tgi` is not supported by the native client: it has vllm, openai, openai-chat, openai-embeddings, vllm-pooling");
         insta::assert_snapshot!(refused("--tokenizer-mode mistral"), @"`--tokenizer-mode mistral` is not supported by the native client: it has auto, hf");
         insta::assert_snapshot!(refused("--percentile-metrics speed"), @"`--percentile-metrics speed` is not supported by the native client: it has ttft, tpot, itl, e2el, client_queue_time, e2el_including_client_queue");
     }

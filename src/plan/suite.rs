@@ -27,7 +27,7 @@ use test_file::{Broken, Test};
 
 pub use command_text::{commands_json, placed};
 pub use selection::Selection;
-pub use suite_case::{Case, Command};
+pub use suite_case::{Case, Command, RUST_CLIENT};
 pub use test_file::{FileName, SuiteFile, file_names};
 
 /// Most cases of a suite: the largest of vLLM's has 140.

@@ -362,7 +362,7 @@ mod tests {
         <details><summary>How sure is this?</summary>
         <details><summary>What ran, and how to run it yourself</summary>
         <details><summary>1 test skipped</summary>
-        <details><summary>68 secondary rows (not part of the verdict)</summary>
+        <details><summary>82 secondary rows (not part of the verdict)</summary>
         ");
     }
 

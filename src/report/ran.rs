@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use vllm_verdict::Untrusted;
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::strategy::Phase;
-use vllm_verdict::v1::{Comparison, Conduct, Found, Host, PhaseTime, SideTime};
+use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, Found, Host, PhaseTime, SideTime};
 
 use super::number;
 use crate::{duration, escape};
@@ -89,25 +89,40 @@ fn unscreened(conduct: &Conduct) -> Option<String> {
     ))
 }
 
-/// The load clients. Serving cases that `vllm bench` measured are named, because clients are not comparable.
+/// The load clients. Where there are several, the serving cases that vLLM's clients measured are named, because clients are
+/// not comparable.
 fn clients(comparison: &Comparison) -> String {
     let by = |who: MeasuredBy| comparison.cases.iter().filter(move |case| case.measured_by == who);
-    match (by(MeasuredBy::Native).next().is_some(), by(MeasuredBy::Vllm).next().is_some()) {
-        (true, true) => {}
-        (true, false) => return "Client: native. ".to_owned(),
-        (false, true) => return "Client: vllm bench. ".to_owned(),
-        (false, false) => return String::new(),
-    }
-    let left: Vec<String> =
-        by(MeasuredBy::Vllm).filter(|case| case.kind == Kind::Serving).map(|case| escape::name(&case.name)).collect();
-    let kinds = by(MeasuredBy::Vllm).any(|case| case.kind != Kind::Serving);
+    let used = [MeasuredBy::Native, MeasuredBy::Vllm, MeasuredBy::VllmRs].into_iter();
+    let used: Vec<MeasuredBy> = used.filter(|who| by(*who).next().is_some()).collect();
+    let parts: Vec<String> = match used.as_slice() {
+        [] => return String::new(),
+        [only] => vec![short(*only).to_owned()],
+        several => several
+            .iter()
+            .map(|who| match who {
+                MeasuredBy::Native => short(*who).to_owned(),
+                _ => format!("{} for {}", short(*who), whom(by(*who))),
+            })
+            .collect(),
+    };
+    format!("Client: {}. ", parts.join("; "))
+}
+
+/// A client after the word `Client`.
+fn short(client: MeasuredBy) -> &'static str {
+    if client == MeasuredBy::Native { "native" } else { client.command() }
+}
+
+/// What one client measured: the kinds of tests without a server, and names of serving cases.
+fn whom<'a>(cases: impl Iterator<Item = &'a CaseFacts>) -> String {
+    let (serving, others): (Vec<_>, Vec<_>) = cases.partition(|case| case.kind == Kind::Serving);
     let mut whom = Vec::new();
-    whom.extend(kinds.then(|| "the other kinds of tests".to_owned()));
-    whom.extend(left.iter().take(NAMED).cloned());
-    whom.extend(
-        left.len().checked_sub(NAMED).filter(|more| *more > 0).map(|more| number::plural(more, "more serving case")),
-    );
-    format!("Client: native; vllm bench for {}. ", whom.join(", "))
+    whom.extend((!others.is_empty()).then(|| "the other kinds of tests".to_owned()));
+    whom.extend(serving.iter().take(NAMED).map(|case| escape::name(&case.name)));
+    let more = serving.len().checked_sub(NAMED).filter(|more| *more > 0);
+    whom.extend(more.map(|more| number::plural(more, "more serving case")));
+    whom.join(", ")
 }
 
 /// The sentence about a machine.
@@ -139,5 +154,10 @@ mod tests {
         assert!(clients(&comparison).ends_with("_test5_qps_inf_concurrency_64, 3 more serving cases. "));
         comparison.cases[0].measured_by = MeasuredBy::Vllm;
         assert_eq!(clients(&comparison), "Client: vllm bench. ");
+        comparison.cases.iter_mut().for_each(|case| case.measured_by = MeasuredBy::VllmRs);
+        assert_eq!(clients(&comparison), "Client: vLLM's Rust client. ");
+        comparison.cases[0].measured_by = MeasuredBy::Vllm;
+        assert!(clients(&comparison).starts_with("Client: vllm bench for "), "{}", clients(&comparison));
+        assert!(clients(&comparison).contains("; vLLM's Rust client for "), "{}", clients(&comparison));
     }
 }

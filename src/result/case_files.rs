@@ -1,8 +1,10 @@
 //! The files of one repetition, by case.
 
+use std::collections::HashSet;
+
 use anyhow::Context;
 use indexmap::IndexMap;
-use vllm_verdict::case::Kind;
+use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::repetition::{Outcome, Repetition};
 use vllm_verdict::v1::CaseFacts;
 
@@ -27,6 +29,21 @@ pub struct CaseFiles {
     pub outcome: Outcome,
 }
 
+impl CaseFiles {
+    /// The client that wrote the result of a serving case, where there is one.
+    pub fn client(&self) -> Option<MeasuredBy> {
+        client(self.kind, self.text.as_deref()?)
+    }
+}
+
+/// The client that wrote a result of serving.
+pub fn client(kind: Kind, text: &str) -> Option<MeasuredBy> {
+    match Document::read(kind, text).ok()? {
+        Document::Serving(serving) => Some(serving.measured_by()),
+        _ => None,
+    }
+}
+
 impl Folder {
     /// The outcome of every case.
     pub fn repetition(&self) -> Repetition {
@@ -47,13 +64,17 @@ impl Folder {
 }
 
 /// The facts of the cases of several folders, without duplicates: by kind and test, then by request rate and concurrency
-/// as numbers. The files do not hold the client; upstream's is assumed.
+/// as numbers. The client is the one that wrote the first result of a case.
 pub fn facts<'a>(folders: impl IntoIterator<Item = &'a Folder>) -> Vec<CaseFacts> {
     let mut facts: IndexMap<&str, CaseFacts> = IndexMap::new();
+    let mut clients = HashSet::new();
     for (name, case) in folders.into_iter().flat_map(|folder| &folder.cases) {
         let known = facts.entry(name).or_insert_with(|| CaseFacts::named(name, case.kind));
         if known.model.raw().is_empty() {
             known.model = model(case).unwrap_or_default().into();
+        }
+        if let Some(client) = case.client().filter(|_| clients.insert(name)) {
+            known.measured_by = client;
         }
     }
     let mut facts: Vec<CaseFacts> = facts.into_values().collect();

@@ -107,8 +107,15 @@ fn difference(base: &CaseFiles, head: &CaseFiles) -> Option<String> {
         _ => None,
     };
     let mut differences: Vec<String> = names.into_iter().filter_map(differs).collect();
+    differences.extend(clients(base, head));
     differences.extend(prompt_tokens(base, head));
     (!differences.is_empty()).then(|| differences.join(", "))
+}
+
+/// The clients of both, where they differ: two clients measure the same load differently.
+fn clients(base: &CaseFiles, head: &CaseFiles) -> Option<String> {
+    let (base, head) = (base.client()?, head.client()?);
+    (base != head).then(|| format!("client {} and {}", base.as_str(), head.as_str()))
 }
 
 /// The prompt tokens of both, where those of one request differ.

@@ -11,8 +11,12 @@ use crate::result::case_files::{CaseFiles, Folder};
 use crate::result::python_json::plain;
 use crate::result::result_document::parse;
 
+/// Lists with one number for each place, such as a position of a draft or a percentile: the other lists of vLLM have an entry
+/// for each request.
+const BY_PLACE: [&str; 2] = ["spec_decode_per_position_acceptance_rates", "percentiles_ttft_ms"];
+
 /// One folder of several repetitions. Of every case: each number is the median over the repetitions that measured it,
-/// arrays are joined, and everything else (date, commands) is that of the last. A case that was never measured is that
+/// also in lists with a number for each place, other lists are joined, and everything else (date, commands) is that of the last. A case that was never measured is that
 /// of its last repetition.
 pub fn merge(repetitions: &[Folder]) -> Folder {
     of_all(repetitions, |all| {
@@ -95,11 +99,23 @@ fn merge_values(values: &[&Value], reduce: Reduce) -> Value {
         let keys: IndexSet<&String> = objects.iter().flat_map(|object| object.keys()).collect();
         let merged = |key: &String| {
             let values: Vec<&Value> = objects.iter().filter_map(|object| object.get(key)).collect();
-            (key.clone(), merge_values(&values, reduce))
+            let by_place = BY_PLACE.contains(&key.as_str()).then(|| merge_places(&values, reduce)).flatten();
+            (key.clone(), by_place.unwrap_or_else(|| merge_values(&values, reduce)))
         };
         return Value::Object(keys.into_iter().map(merged).collect::<Map<_, _>>());
     }
     values.last().copied().cloned().unwrap_or_default()
+}
+
+/// Lists place by place, and the lists in them; a place that some lack is that of the others. `None` if one is not a list.
+fn merge_places(values: &[&Value], reduce: Reduce) -> Option<Value> {
+    let lists = all(values, Value::as_array)?;
+    let longest = lists.iter().map(|list| list.len()).max()?;
+    let place = |at| {
+        let values: Vec<&Value> = lists.iter().filter_map(|list| list.get(at)).collect();
+        merge_places(&values, reduce).unwrap_or_else(|| merge_values(&values, reduce))
+    };
+    Some((0..longest).map(place).collect())
 }
 
 fn all<'a, T>(values: &[&'a Value], read: impl Fn(&'a Value) -> Option<T>) -> Option<Vec<T>> {
@@ -175,6 +191,22 @@ mod tests {
             texts.iter().map(|text| repetition("latency_x", Kind::Latency, text, "cpu")).collect();
         let text = merge(&folders).cases["latency_x"].text.clone().unwrap();
         assert_eq!(text, r#"{"avg_latency":2.0,"percentiles":{"50":2.0,"99":9.0}}"#);
+    }
+
+    #[test]
+    fn what_the_server_and_vllms_rust_client_tell_is_kept_and_lists_by_place_are_not_joined() {
+        // The keys of vLLM 0.33: `server_*` and `steady_state` are of its Rust client.
+        let text = |rate: f64, rates: &str, p99: f64, queue: f64| {
+            format!(
+                r#"{{"completed": 2, "spec_decode_acceptance_rate": {rate:.1}, "spec_decode_num_drafts": 5, "spec_decode_per_position_acceptance_rates": {rates}, "server_queue_times": [{queue}, null], "server_ttfts": [0.5], "steady_state": {{"window": {{"duration_s": {rate:.1}, "warning": null}}, "percentiles_ttft_ms": [[50.0, 1.0], [99.0, {p99:.1}]]}}, "mean_ttft_ms": 1.0}}"#
+            )
+        };
+        let texts =
+            [text(50.0, "[0.8, 0.5]", 7.0, 0.1), text(52.0, "[0.6]", 9.0, 0.2), text(51.0, "[0.7, 0.25]", 8.0, 0.3)];
+        let folders: Vec<Folder> =
+            texts.iter().map(|text| repetition("serving_x", Kind::Serving, text, "cpu")).collect();
+        let text = merge(&folders).cases["serving_x"].text.clone().unwrap();
+        insta::assert_snapshot!(text, @r#"{"completed":2,"spec_decode_acceptance_rate":51.0,"spec_decode_num_drafts":5,"spec_decode_per_position_acceptance_rates":[0.7,0.375],"server_queue_times":[0.1,null,0.2,null,0.3,null],"server_ttfts":[0.5,0.5,0.5],"steady_state":{"window":{"duration_s":51.0,"warning":null},"percentiles_ttft_ms":[[50.0,1.0],[99.0,8.0]]},"mean_ttft_ms":1.0}"#);
     }
 
     #[test]

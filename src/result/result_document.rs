@@ -2,9 +2,10 @@
 
 use anyhow::Context;
 use indexmap::IndexMap;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use vllm_verdict::case::Kind;
+use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 
@@ -34,7 +35,7 @@ pub enum Document {
 }
 
 /// What `vllm bench serve` writes. Times in milliseconds, rates per second.
-// 30 fields: upstream's keys.
+// 33 fields: upstream's keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Serving {
@@ -85,6 +86,11 @@ pub struct Serving {
     pub p99_itl_ms: Option<f64>,
     #[serde(deserialize_with = "or_none")]
     pub std_itl_ms: Option<f64>,
+    /// From sending to the end of the answer. Where nothing is generated it is the only time.
+    #[serde(deserialize_with = "or_none")]
+    pub median_e2el_ms: Option<f64>,
+    #[serde(deserialize_with = "or_none")]
+    pub p99_e2el_ms: Option<f64>,
     /// With the wait for a place, at a finite rate with a limit of concurrency. Only the native client writes it.
     #[serde(deserialize_with = "or_none")]
     pub median_ttft_including_client_queue_ms: Option<f64>,
@@ -105,6 +111,9 @@ pub struct Serving {
     /// Why the numbers may be wrong. Only the native client writes it.
     #[serde(deserialize_with = "or_default")]
     pub warnings: Vec<String>,
+    /// Whether it has this key, also without a value. Only vLLM's Rust client writes it, always.
+    #[serde(rename = "steady_state", deserialize_with = "is_there")]
+    pub has_steady_state: bool,
 }
 
 /// What `vllm bench latency` writes, in seconds.
@@ -208,6 +217,26 @@ impl Document {
 }
 
 impl Serving {
+    /// The client that wrote it, by the keys that only one has.
+    pub fn measured_by(&self) -> MeasuredBy {
+        match (self.client_cpu_share, self.has_steady_state) {
+            (Some(_), _) => MeasuredBy::Native,
+            (None, true) => MeasuredBy::VllmRs,
+            (None, false) => MeasuredBy::Vllm,
+        }
+    }
+
+    /// The outcome where nothing is generated, as by embedding, reranking and classification: there are only request rates
+    /// and whole times.
+    fn without_tokens(&self, mut metrics: IndexMap<String, f64>) -> Outcome {
+        metrics.retain(|metric, _| !self.distorted.contains(metric));
+        if metrics.is_empty() {
+            return Outcome::Failed("the result has no metric".to_owned());
+        }
+        let (missing, warnings) = (self.distorted.clone(), self.warnings.clone());
+        Outcome::Measured(Measurement { missing, warnings, ..Measurement::new(Kind::Serving, metrics) })
+    }
+
     fn outcome(&self) -> Outcome {
         let completed = self.completed.unwrap_or_default();
         if let Some(failed) = self.failed.filter(|failed| *failed > 0) {
@@ -240,17 +269,12 @@ impl Serving {
             ("p99_itl_ms", self.p99_itl_ms),
             ("median_ttft_including_client_queue_ms", self.median_ttft_including_client_queue_ms),
             ("p99_ttft_including_client_queue_ms", self.p99_ttft_including_client_queue_ms),
+            ("median_e2el_ms", self.median_e2el_ms),
+            ("p99_e2el_ms", self.p99_e2el_ms),
         ];
         let has_tokens = [self.output_throughput, self.median_ttft_ms, self.median_tpot_ms].iter().any(Option::is_some);
         if !has_tokens {
-            // Embedding, reranking and classification generate nothing: upstream writes only their request rates.
-            return match values.into_iter().filter_map(present).collect::<IndexMap<_, _>>() {
-                metrics if metrics.is_empty() => Outcome::Failed("the result has no metric".to_owned()),
-                metrics => {
-                    let warnings = self.warnings.clone();
-                    Outcome::Measured(Measurement { warnings, ..Measurement::new(Kind::Serving, metrics) })
-                }
-            };
+            return self.without_tokens(values.into_iter().filter_map(present).collect());
         }
         match measured(Kind::Serving, values) {
             Outcome::Measured(mut measurement) => {
@@ -286,6 +310,11 @@ fn measured<const N: usize>(kind: Kind, values: [(&str, Option<f64>); N]) -> Out
     }
     let missing = missing.into_iter().map(str::to_owned).collect();
     Outcome::Measured(Measurement { missing, ..Measurement::new(kind, metrics) })
+}
+
+/// Whether a key is there, whatever its value.
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 /// The finite numbers of a list.
@@ -334,8 +363,9 @@ mod tests {
             (Kind::Startup, STARTUP),
         ] {
             let ids: Vec<String> = metrics(kind, text).into_iter().map(|(id, _)| id).collect();
-            // Only the native client writes times with its own queue.
-            let known = metric::of(kind).map(|metric| metric.id).filter(|id| !id.contains("client_queue"));
+            // Only the native client writes times with its own queue, and only who asks gets whole times of generated answers.
+            let is_written = |id: &&str| !id.contains("client_queue") && !id.contains("e2el");
+            let known = metric::of(kind).map(|metric| metric.id).filter(is_written);
             assert_eq!(ids, known.collect::<Vec<_>>());
         }
         assert_eq!(metrics(Kind::Latency, LATENCY)[0].1, 0.2871881804999248);
@@ -389,10 +419,14 @@ mod tests {
     }
 
     #[test]
-    fn an_embedding_result_has_only_request_rates() {
-        let text = r#"{"completed": 5, "failed": 0, "request_throughput": 2.5, "total_token_throughput": 640.0}"#;
-        let expected = [("request_throughput".to_owned(), 2.5), ("total_token_throughput".to_owned(), 640.0)];
-        assert_eq!(metrics(Kind::Serving, text), expected);
+    fn an_embedding_result_has_request_rates_and_whole_times() {
+        let text =
+            r#"{"completed": 5, "request_throughput": 2.5, "total_token_throughput": 640.0, "median_e2el_ms": 9.0}"#;
+        let expected = [("request_throughput", 2.5), ("total_token_throughput", 640.0), ("median_e2el_ms", 9.0)];
+        assert_eq!(metrics(Kind::Serving, text), expected.map(|(id, value)| (id.to_owned(), value)));
+        let distorted = text.replace('}', r#", "distorted": ["median_e2el_ms", "mean_e2el_ms"]}"#);
+        assert_eq!(metrics(Kind::Serving, &distorted).len(), 2);
+        assert_eq!(missing(Kind::Serving, &distorted), ["median_e2el_ms", "mean_e2el_ms"]);
     }
 
     fn missing(kind: Kind, text: &str) -> Vec<String> {

@@ -15,12 +15,13 @@ use super::side_run::SideRun;
 use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::serve_flags;
-use crate::plan::suite::{self, Case};
+use crate::plan::suite::{self, Case, RUST_CLIENT};
 use crate::plan::target::Target;
 use crate::result;
 use crate::system::exchange::{self, Exchange};
 use crate::system::output::{self, OutputFolder};
 use crate::system::process::{Invocation, Processes, TimedOut, described};
+use crate::system::rust_client::{self, RustClient};
 
 /// What became of a case.
 pub struct CaseOutcome {
@@ -47,6 +48,21 @@ async fn explained(failure: Option<String>, is_late: bool, server: Option<&Runni
         None => reason,
     };
     failed(reason, is_server_usable)
+}
+
+/// The outcome of a case whose result is `text`: one that another client wrote is a failure.
+fn of_the_client(case: &Case, text: &str, outcome: Outcome) -> Outcome {
+    let Some(other) = result::client(case.kind, text).filter(|client| *client != case.measured_by) else {
+        return outcome;
+    };
+    let reason = match case.measured_by {
+        MeasuredBy::VllmRs => {
+            format!("this vLLM does not know {RUST_CLIENT}, as vLLM before 0.27: use --client vllm")
+        }
+        _ => "the vLLM of this target has started another client".to_owned(),
+    };
+    let (other, planned) = (other.as_str(), case.measured_by.as_str());
+    Outcome::Failed(format!("the result is of the client `{other}` and not of `{planned}`: {reason}"))
 }
 
 /// What measuring a case needs.
@@ -110,7 +126,8 @@ impl CaseRun<'_> {
         let outcome = result::parse(case.kind, &text);
         if let Ok(Outcome::Measured(_)) = outcome {
             match native_client::pytorch::records(&measured) {
-                Ok(records) => output::write(&path.with_extension("pytorch.json"), records.as_bytes()).world()?,
+                Ok(None) => {}
+                Ok(Some(records)) => output::write(&path.with_extension("pytorch.json"), records.as_bytes()).world()?,
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -172,18 +189,29 @@ impl CaseRun<'_> {
             }
             Err(error) => return Ok(Err(error)),
         };
-        Ok(result::parse(case.kind, &text))
+        Ok(result::parse(case.kind, &text).map(|outcome| of_the_client(case, &text, outcome)))
     }
 
     fn invocation(&self, case: &Case, server: Option<&Running>, exchange: &Exchange) -> Invocation {
         let launch = &self.side.launch;
-        match server {
-            Some(server) => launch.client(&case.client, exchange.path(), &server.url, server.container.as_deref()),
-            None => {
-                let case_name = case.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-                launch.benchmark(&case.client, exchange.path(), &format!("vllm-perf-{}-{case_name}", launch.run))
-            }
+        let Some(server) = server else {
+            let case_name = case.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+            return launch.benchmark(&case.client, exchange.path(), &format!("vllm-perf-{}-{case_name}", launch.run));
+        };
+        let mut command = case.client.clone();
+        if case.measured_by == MeasuredBy::Vllm {
+            // The machine or the image may select the other client of vLLM.
+            command.env.insert(RUST_CLIENT.to_owned(), "0".to_owned());
         }
+        let mut invocation = launch.client(&command, exchange.path(), &server.url, server.container.as_deref());
+        if case.measured_by == MeasuredBy::VllmRs
+            && let Some(vllm) = rust_client::vllm_of(&launch.target)
+            && let RustClient::Standalone(program) = rust_client::find(vllm, &launch.environment)
+        {
+            // It takes the flags of `vllm bench serve` alone.
+            invocation.argv.splice(..3, [program.display().to_string()]);
+        }
+        invocation
     }
 
     /// Copies the files of a client that has ended to the folder of the slice; returns the result, the first of them. The

@@ -16,6 +16,8 @@ use crate::run::journal::Entry;
 const SERVER: f64 = 60.0;
 /// Guess in seconds: `vllm bench` imports for about this long.
 const VLLM_CLIENT: f64 = 20.0;
+/// Guess in seconds: `vllm bench` imports for about this long until it hands over to the Rust client.
+const RUST_CLIENT: f64 = 5.0;
 /// Guess in seconds for each output token of a request.
 const TOKEN: f64 = 0.02;
 /// Guess in seconds for a benchmark without a server.
@@ -123,7 +125,11 @@ fn guess(case: &Case) -> f64 {
     let at_once = case.max_concurrency.map_or(prompts, |concurrency| concurrency as f64).max(1.0);
     let sending =
         number("--request-rate").filter(|rate| *rate > 0.0 && rate.is_finite()).map_or(0.0, |rate| prompts / rate);
-    let client = if case.measured_by == MeasuredBy::Vllm { VLLM_CLIENT } else { 0.0 };
+    let client = match case.measured_by {
+        MeasuredBy::Native => 0.0,
+        MeasuredBy::Vllm => VLLM_CLIENT,
+        MeasuredBy::VllmRs => RUST_CLIENT,
+    };
     (prompts / at_once * request).max(sending) + client
 }
 

@@ -26,17 +26,18 @@ pub fn suspicious(session: &Session<'_>, journal: &Journal) -> Result<Vec<String
     };
     let is_suspicious = |case: &&CaseFacts| {
         let failed = [&base, &head].iter().any(|side| !matches!(side.get(case.name.raw()), Some(Outcome::Measured(_))));
+        let values = |id: &str| [&base, &head].map(|side| value(side, case.name.raw(), id));
+        let has = |id: &str| values(id).iter().any(Option::is_some);
+        let primary = session.verdict.primary_of(case, has);
+        let mut metrics = metric::of(case.kind).filter(|metric| primary.contains(&metric.id));
         failed
-            || metric::of(case.kind).filter(|metric| session.verdict.is_primary(case.name.raw(), metric)).any(
-                |metric| {
-                    let (base, head) =
-                        (value(&base, case.name.raw(), metric.id), value(&head, case.name.raw(), metric.id));
-                    let noise = session.noise.of_screen(case, metric.id, &facts);
-                    let least = session.verdict.min_effect(metric);
-                    // A metric that neither side has (TTFT of an embedding test) has no row.
-                    (base.is_some() || head.is_some()) && strategy::suspicious(base, head, noise, least)
-                },
-            )
+            || metrics.any(|metric| {
+                let [base, head] = values(metric.id);
+                let noise = session.noise.of_screen(case, metric.id, &facts);
+                let least = session.verdict.min_effect(metric);
+                // A metric that neither side has has no row.
+                has(metric.id) && strategy::suspicious(base, head, noise, least)
+            })
     };
     Ok(facts.iter().filter(is_suspicious).map(|case| case.name.raw().to_owned()).collect())
 }

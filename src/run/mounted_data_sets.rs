@@ -15,7 +15,7 @@ const WORKING_FOLDER: &str = "/vllm-perf-data";
 /// `files` may be in the image. The native client reads its own on this machine.
 pub fn options(cases: &[Case], files: &DataSetFiles) -> Vec<String> {
     let (mut words, mut mounted) = (Vec::new(), Vec::new());
-    let by_vllm = cases.iter().filter(|case| case.measured_by == MeasuredBy::Vllm);
+    let by_vllm = cases.iter().filter(|case| case.measured_by != MeasuredBy::Native);
     for named in by_vllm.filter_map(data_set_file) {
         let Some(inside) = inside(named).filter(|inside| !mounted.contains(inside)) else { continue };
         let Some(file) = files.get(named).and_then(found) else { continue };

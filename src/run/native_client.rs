@@ -1,15 +1,18 @@
 //! The native client: from a command of `vllm bench serve` to its result and its files. The crate `vllm-load` runs the
 //! load.
 
+mod decoding;
 pub mod draw;
 pub mod prompt_process;
 pub mod pytorch;
+mod server_counters;
 pub mod serving_check;
 pub mod serving_file;
 pub mod serving_metrics;
 pub mod serving_summary;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -22,6 +25,9 @@ use crate::environment::{Environment, Secret};
 use crate::exit::Classify;
 use crate::plan::serve_flags::Arguments;
 use crate::system::output;
+
+use decoding::Decoding;
+use server_counters::Counters;
 
 pub use serving_metrics::ServingResult;
 
@@ -72,14 +78,35 @@ pub async fn run_until(
         vllm_load::run(&warm_ups, |_, _| ()).await?;
     }
 
+    // A server without these counters has nothing to read after the load.
+    let before = Counters::read(&arguments.server).await.unwrap_or_default();
+    let is_stopped = AtomicBool::new(false);
+    let stop = async {
+        stop.await;
+        is_stopped.store(true, Ordering::Relaxed);
+    };
     let mut run = vllm_load::run_until(&load, stop, progress).await?;
+    let decoding = match before.is_empty() || is_stopped.load(Ordering::Relaxed) {
+        true => Decoding::default(),
+        false => decoding(&before, arguments, run.seconds).await,
+    };
     for (answer, tokens) in run.answers.iter_mut().zip(input_tokens) {
         if answer.input_tokens == 0 {
             answer.input_tokens = tokens;
         }
     }
     run.answers.retain(|answer| answer.failure != Some(Failure::NotSent));
-    Ok(ServingResult::new(arguments.clone(), now(), run.answers, run.seconds).with_check(run.check, run.offered))
+    let result = ServingResult::new(arguments.clone(), now(), run.answers, run.seconds);
+    Ok(ServingResult { decoding, ..result.with_check(run.check, run.offered) })
+}
+
+/// How the server decoded since its counters were `before`.
+async fn decoding(before: &Counters, arguments: &Arguments, seconds: f64) -> Decoding {
+    match Counters::read(&arguments.server).await {
+        Ok(after) if after.is_empty() => Decoding::lost("it had them before the load, and not after it"),
+        Ok(after) => Decoding::between(before, &after, seconds),
+        Err(error) => Decoding::lost(&format!("{error:#}")),
+    }
 }
 
 /// The load of `arguments`.
@@ -88,6 +115,7 @@ fn load(arguments: &Arguments, key: Option<&Secret>, prompts: &[Prompt]) -> Resu
     let headers = headers(arguments, key).mistake()?;
     let server = Server::new(url, headers);
     let server = if arguments.server.insecure { server.insecure() } else { server };
+    let server = if arguments.generates() { server } else { server.with_whole_answers() };
     let (count, burstiness, seed) = (prompts.len(), arguments.load.burstiness, arguments.dataset.seed);
     let due = match arguments.load.ramp_up() {
         Some(ramp) => ramp.arrivals(count, burstiness, seed),
@@ -100,7 +128,8 @@ fn load(arguments: &Arguments, key: Option<&Secret>, prompts: &[Prompt]) -> Resu
             Some(prefix) => server.with_request_id(&format!("{prefix}{index}")).mistake()?.request(&body),
             None => server.request(&body),
         };
-        Ok(Request { due, bytes, output_tokens: output_tokens(prompt, &sampling) })
+        let output_tokens = if arguments.generates() { output_tokens(prompt, &sampling) } else { 0 };
+        Ok(Request { due, bytes, output_tokens })
     };
     let requests = prompts.iter().enumerate().zip(due).map(request).collect::<Result<_>>()?;
     let stall_timeout = Duration::from_secs(arguments.load.stall_timeout_sec);
@@ -186,8 +215,10 @@ pub fn save(arguments: &Arguments, result: &ServingResult, env: &Environment) ->
     }
     text.push_str(&result.to_json(arguments.result.save_detailed));
     output::write(&path, text.as_bytes())?;
-    if env.get("SAVE_TO_PYTORCH_BENCHMARK_FORMAT").is_some_and(|set| !set.is_empty()) {
-        output::write(&path.with_extension("pytorch.json"), pytorch::records(result)?.as_bytes())?;
+    if env.get("SAVE_TO_PYTORCH_BENCHMARK_FORMAT").is_some_and(|set| !set.is_empty())
+        && let Some(records) = pytorch::records(result)?
+    {
+        output::write(&path.with_extension("pytorch.json"), records.as_bytes())?;
     }
     Ok(Some(path))
 }
@@ -270,7 +301,7 @@ mod tests {
         let (arguments, saved) = result(&format!("{flags} --save-result"));
         save(&arguments, &saved, &env).unwrap();
         assert_eq!(read("r.json"), saved.to_json(false));
-        assert_eq!(read("r.pytorch.json"), pytorch::records(&saved).unwrap());
+        assert_eq!(read("r.pytorch.json"), pytorch::records(&saved).unwrap().unwrap());
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use vllm_verdict::case::Kind;
-use vllm_verdict::metric;
 use vllm_verdict::repetition::{Measurement, Outcome};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
+use vllm_verdict::v1::CaseFacts;
 
 use super::case_run::{CaseOutcome, CaseRun};
 use super::cost::Costs;
@@ -22,7 +21,7 @@ use crate::environment::Environment;
 use crate::exit::Classify;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
-use crate::result::Document;
+use crate::result::{self, Document};
 use crate::run::journal::{Entry, Journal};
 use crate::system::host::outside_load::{ProcessorUse, Watch};
 use crate::system::regular_file::{self, RESULT_LIMIT};
@@ -131,7 +130,9 @@ impl PassRun<'_, '_> {
         self.spend(case, &folder, seconds);
         let failed = match outcome {
             Outcome::Measured(measurement) => {
-                progress.finished(&format!("{label}: {}: {}", case.name, main_values(case.kind, &measurement)));
+                let has = |id: &str| measurement.metrics.contains_key(id);
+                let primary = self.session.verdict.primary_of(&CaseFacts::from(case), has);
+                progress.finished(&format!("{label}: {}: {}", case.name, main_values(&primary, &measurement)));
                 self.costs.learn_case(self.side, &case.name, seconds);
                 self.side_run.failures_of_mut(case).measured(&case.name);
                 None
@@ -159,13 +160,14 @@ impl PassRun<'_, '_> {
         let path = folder.join(format!("{}.json", case.name));
         let result = regular_file::text(&path, RESULT_LIMIT).unwrap_or_default();
         let measuring = time_spent::measured(case.kind, &result).unwrap_or(seconds).min(seconds);
-        let verdict = self.session.verdict;
-        let is_primary =
-            |id: &String| metric::of(case.kind).any(|it| it.id == id && verdict.is_primary(&case.name, it));
-        if let Ok(Document::Serving(result)) = Document::read(case.kind, &result)
-            && result.distorted.iter().any(is_primary)
-        {
-            self.tally.distorted += 1;
+        if let Ok(Outcome::Measured(measurement)) = result::parse(case.kind, &result) {
+            let has = |id: &str| measurement.metrics.contains_key(id) || measurement.missing.iter().any(|it| it == id);
+            let primary = self.session.verdict.primary_of(&CaseFacts::from(case), has);
+            let is_distorted = |id: &String| primary.contains(&id.as_str());
+            if matches!(Document::read(case.kind, &result), Ok(Document::Serving(it)) if it.distorted.iter().any(is_distorted))
+            {
+                self.tally.distorted += 1;
+            }
         }
         self.tally.spent.measuring += measuring;
         self.tally.spent.client_start += seconds - measuring;
@@ -223,9 +225,10 @@ impl PassRun<'_, '_> {
 }
 
 /// The first two primary metrics of a measurement: `Median TTFT 12.3 ms, ...`.
-fn main_values(kind: Kind, measurement: &Measurement) -> String {
-    vllm_verdict::metric::of(kind)
-        .filter(|metric| metric.primary)
+fn main_values(primary: &[&str], measurement: &Measurement) -> String {
+    vllm_verdict::metric::ALL
+        .iter()
+        .filter(|metric| metric.kind == measurement.kind && primary.contains(&metric.id))
         .filter_map(|metric| Some((metric, measurement.metrics.get(metric.id)?)))
         .map(|(metric, value)| format!("{} {value:.4} {}", metric.label, metric.unit))
         .take(2)

@@ -139,7 +139,10 @@ fn is_same(before: &Plan, plan: &Plan) -> bool {
         plan.cases
             .iter()
             .cloned()
-            .map(|case| Case { measured_by: MeasuredBy::Vllm, client_reason: None, ..case })
+            .map(|mut case| {
+                case.set_client(MeasuredBy::Vllm, None);
+                case
+            })
             .collect()
     };
     (&before.sides, &before.recorded_base, &before.device) == (&plan.sides, &plan.recorded_base, &plan.device)

@@ -1,8 +1,14 @@
 //! Where external programs are: their absolute paths, from the operator's `PATH`.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::system::regular_file;
+
+/// Most bytes of the first line of a script.
+const LONGEST_LINE: u64 = 512;
 
 /// `path` without empty and relative entries: a program would be looked for in the current folder, which may be a
 /// checkout of a pull request.
@@ -30,6 +36,16 @@ pub fn find(name: &Path, path: &str) -> Option<PathBuf> {
 pub fn found(name: &str, path: Option<&str>) -> String {
     let found = find(Path::new(name), path.unwrap_or_default());
     found.as_deref().map(Path::as_os_str).and_then(OsStr::to_str).unwrap_or(name).to_owned()
+}
+
+/// The program that a script names in its first line.
+pub fn interpreter(script: &Path) -> Option<PathBuf> {
+    let mut line = Vec::new();
+    let file = regular_file::open_followed(script).ok()?;
+    BufReader::new(file.take(LONGEST_LINE)).read_until(b'\n', &mut line).ok()?;
+    let text = String::from_utf8(line).ok()?;
+    let program = text.strip_prefix("#!")?.split_whitespace().next()?;
+    Some(PathBuf::from(program)).filter(|path| path.is_absolute())
 }
 
 #[cfg(test)]

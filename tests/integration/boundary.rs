@@ -41,7 +41,7 @@ esac
 "#;
 
 /// A folder with `docker` in it, and with a suite of one test that `change` changes.
-fn engine(client: &str, change: fn(&mut serde_json::Value)) -> tempfile::TempDir {
+pub(super) fn engine(client: &str, change: fn(&mut serde_json::Value)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().to_str().unwrap();
     let script = DOCKER.replace("STATE", state).replace("BINARY", env!("CARGO_BIN_EXE_vllm-perf"));
@@ -50,7 +50,7 @@ fn engine(client: &str, change: fn(&mut serde_json::Value)) -> tempfile::TempDir
     folder
 }
 
-fn executable(path: &Path, script: &str) {
+pub(super) fn executable(path: &Path, script: &str) {
     fs::write(path, script).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }
@@ -67,7 +67,7 @@ fn suite(folder: &Path, change: fn(&mut serde_json::Value)) {
     fs::write(folder.join("serving-tests-cpu.json"), tests.to_string()).unwrap();
 }
 
-fn measure(folder: &Path, more: &[&str]) -> Output {
+pub(super) fn measure(folder: &Path, more: &[&str]) -> Output {
     let out = folder.join("out");
     let path = format!("{}:/usr/bin:/bin", folder.display());
     let mut command = run(&out, "none", "image:local/vllm:head", &["--pairs", "1"]);
@@ -75,7 +75,7 @@ fn measure(folder: &Path, more: &[&str]) -> Output {
     command.args(more).output().unwrap()
 }
 
-fn read(path: &Path) -> String {
+pub(super) fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 

@@ -19,6 +19,7 @@ mod image;
 mod kill;
 mod manifests;
 mod matrix;
+mod measured_by;
 mod migrating;
 mod mistakes;
 mod perf_eval;

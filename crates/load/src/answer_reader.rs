@@ -7,6 +7,7 @@ use crate::chunk::{self, Chunk, ChunkParser};
 use crate::failure::Failure;
 use crate::response::{HeadFacts, Piece, ResponseParser};
 use crate::stream::{StreamItem, StreamParser};
+use crate::whole_body::WholeBody;
 
 /// How much of the body of an error is kept, in characters.
 const ERROR_CHARACTERS: usize = 300;
@@ -18,6 +19,7 @@ const ERROR_BYTES: usize = 4 * ERROR_CHARACTERS;
 const FAILED_REASONS: [&str; 2] = ["error", "abort"];
 
 /// An answer so far, and the state of its parsers.
+// 13 fields: a parser for each layer of an answer, and what they have found.
 pub struct AnswerReader {
     pub answer: Answer,
     epoch: Instant,
@@ -26,6 +28,8 @@ pub struct AnswerReader {
     response: ResponseParser,
     stream: StreamParser,
     chunks: ChunkParser,
+    /// In place of a stream.
+    whole: Option<WholeBody>,
     status: u16,
     /// The beginning of a body that has no event so far.
     body: Vec<u8>,
@@ -46,12 +50,19 @@ impl AnswerReader {
             response: ResponseParser::default(),
             stream: StreamParser::default(),
             chunks: ChunkParser::default(),
+            whole: None,
             status: 0,
             body: Vec::new(),
             has_event: false,
             done: false,
             finished: false,
         }
+    }
+
+    /// Of an answer that is one JSON object. It has one time, that of its end.
+    pub fn of_whole(answer: Answer, epoch: Instant) -> Self {
+        let bound = AnswerBound::of_whole();
+        Self { bound, whole: Some(WholeBody::default()), ..Self::new(answer, epoch, 0, false) }
     }
 
     /// Takes the bytes of one read, which arrived at `arrived`; returns whether the response is complete.
@@ -70,7 +81,9 @@ impl AnswerReader {
                     if !self.has_event && self.body.len() < ERROR_BYTES {
                         self.body.extend_from_slice(bytes.get(..ERROR_BYTES).unwrap_or(bytes));
                     }
-                    if self.is_success() {
+                    if let Some(whole) = self.whole.as_mut().filter(|_| (200..300).contains(&self.status)) {
+                        whole.push(bytes);
+                    } else if self.is_success() {
                         self.stream.push(bytes).map_err(Failure::Malformed)?;
                         self.take_events(arrived)?;
                     }
@@ -109,6 +122,14 @@ impl AnswerReader {
         if !self.is_success() {
             return Err(self.status_failure());
         }
+        if let Some(whole) = &self.whole {
+            if !whole.has_data() {
+                return Err(self.no_data(whole));
+            }
+            self.answer.input_tokens = whole.prompt_tokens().unwrap_or(self.answer.input_tokens);
+            self.answer.tokens.push(ended.saturating_duration_since(self.epoch).as_secs_f64());
+            return Ok(());
+        }
         if !self.done && self.stream.push(b"\n").is_ok() {
             // The last line may have no end. One that was cut off is not an event.
             if let Err(failure @ Failure::Server(_)) = self.take_events(ended) {
@@ -132,10 +153,11 @@ impl AnswerReader {
         if let Some(encoding) = &self.response.facts().content_encoding
             && self.is_success()
         {
-            return Err(Failure::NotAStream(format!(
+            let cause = format!(
                 "its body is compressed (content-encoding: {encoding}), although the request asks for none: switch it off in \
                  the server or proxy"
-            )));
+            );
+            return Err(if self.whole.is_some() { Failure::NoData(cause) } else { Failure::NotAStream(cause) });
         }
         Ok(())
     }
@@ -169,6 +191,21 @@ impl AnswerReader {
             None => words,
         };
         Failure::Status(self.status, shortened(&text))
+    }
+
+    /// What came in place of an object with data.
+    fn no_data(&self, whole: &WholeBody) -> Failure {
+        let text = String::from_utf8_lossy(&self.body);
+        let text = text.trim();
+        let kind = self.response.facts().content_type.as_deref().unwrap_or("of no named type");
+        Failure::NoData(match serde_json::from_str::<Chunk<'_>>(text) {
+            _ if text.is_empty() => format!("its body is empty ({kind})"),
+            _ if whole.is_cut_off() => format!("its JSON is cut off ({kind}): {}", shortened(text)),
+            Ok(chunk) if chunk.error().is_some() => {
+                return Failure::Server(shortened(&chunk.error().unwrap_or_default()));
+            }
+            _ => format!("it answered ({kind}): {}", shortened(text)),
+        })
     }
 
     /// What came in place of a stream.
@@ -245,6 +282,9 @@ struct AnswerBound {
 /// Bytes of an answer in addition to those for its tokens: more than a server sends without tokens.
 const SPARE_BYTES: usize = 8 << 20;
 
+/// Bytes of an answer that is one object: a vector for each token of a long prompt. They are not kept.
+const WHOLE_BYTES: usize = 256 << 20;
+
 /// Bytes for each token that was asked for: much more than a token with all its log probabilities has.
 const BYTES_A_TOKEN: usize = 16 << 10;
 
@@ -256,6 +296,10 @@ impl AnswerBound {
         let bytes = output_tokens.saturating_mul(BYTES_A_TOKEN).saturating_add(SPARE_BYTES);
         let pieces = output_tokens.saturating_mul(2).saturating_add(SPARE_PIECES);
         Self { bytes_left: bytes, bytes, pieces, output_tokens }
+    }
+
+    fn of_whole() -> Self {
+        Self { bytes_left: WHOLE_BYTES, bytes: WHOLE_BYTES, pieces: 0, output_tokens: 0 }
     }
 
     /// Counts the bytes of a read.
@@ -275,7 +319,10 @@ impl AnswerBound {
     }
 
     fn exceeded(&self, most: usize, what: &str) -> Failure {
-        Failure::TooLong(format!("{most} {what}, and {} tokens were asked for", self.output_tokens))
+        Failure::TooLong(match self.pieces {
+            0 => format!("{most} {what}"),
+            _ => format!("{most} {what}, and {} tokens were asked for", self.output_tokens),
+        })
     }
 }
 
@@ -354,6 +401,32 @@ mod tests {
         insta::assert_snapshot!(of("307 Go\r\nlocation: /v2/completions", ""), @"the server answered 307: it redirects to /v2/completions: give that address, redirects are not followed");
         insta::assert_snapshot!(of("404 No", r#"{"error":{"message":"The model `x` does not exist."}}"#), @"the server answered 404: The model `x` does not exist.");
         insta::assert_snapshot!(of("503 Busy", "no healthy upstream"), @"the server answered 503: no healthy upstream");
+    }
+
+    /// The outcome of a response that is one object.
+    fn of_whole(head: &str, body: &str) -> (Answer, String) {
+        let now = Instant::now();
+        let mut reader = AnswerReader::of_whole(Answer::default(), now);
+        let text = format!("HTTP/1.1 {head}\r\n\r\n{body}");
+        let outcome = reader.take(text.as_bytes(), now).and_then(|_| reader.conclude(now));
+        (reader.answer, outcome.err().map(|failure| failure.to_string()).unwrap_or_default())
+    }
+
+    #[test]
+    fn a_whole_answer_has_one_time_and_the_servers_token_count_or_says_what_came() {
+        let json = "200 OK\r\ncontent-type: application/json";
+        let body = r#"{"object":"list","data":[{"embedding":[0.5]}],"usage":{"prompt_tokens":7,"total_tokens":7}}"#;
+        let (answer, failure) = of_whole(json, body);
+        assert_eq!((failure.as_str(), answer.input_tokens, answer.tokens.len()), ("", 7, 1));
+        assert_eq!((answer.ttft(), answer.output_tokens, answer.token_events), (answer.latency(), None, 0));
+        let of = |head: &str, body: &str| of_whole(head, body).1;
+        insta::assert_snapshot!(of(json, r#"{"error":{"message":"too long"}}"#), @"the server reported an error: too long");
+        insta::assert_snapshot!(of(json, r#"{"data":[0.5,"#), @r#"the answer has no data: its JSON is cut off (application/json): {"data":[0.5,"#);
+        insta::assert_snapshot!(of("200 OK\r\ncontent-type: text/html", "<html>Log in</html>"), @"the answer has no data: it answered (text/html): <html>Log in</html>");
+        insta::assert_snapshot!(of("200 OK", ""), @"the answer has no data: its body is empty (of no named type)");
+        insta::assert_snapshot!(of("400 No", r#"{"error":{"message":"This model does not support embeddings"}}"#), @"the server answered 400: This model does not support embeddings");
+        let compressed = of("200 OK\r\ncontent-encoding: gzip", "\u{1f}");
+        assert!(compressed.starts_with("the answer has no data: its body is compressed"), "{compressed}");
     }
 
     #[test]

@@ -14,13 +14,22 @@ pub enum Api {
     Completions,
     /// Chat completions; OpenAI's path is `/v1/chat/completions`.
     Chat,
+    /// Embeddings; OpenAI's path is `/v1/embeddings`.
+    Embeddings,
+    /// vLLM's interface to the outputs of pooling models; its path is `/pooling`.
+    Pooling,
 }
 
 /// Fields of a request body in addition to the prompt: sampling parameters and any other field of the interface.
 pub type Sampling = Map<String, Value>;
 
 impl Api {
-    /// The body of a streamed request: the fields that `vllm bench serve` sends. A field of `sampling` replaces a field
+    /// Whether answers are tokens, which come as a stream. The others come as a whole.
+    pub fn generates(self) -> bool {
+        matches!(self, Self::Completions | Self::Chat)
+    }
+
+    /// The body of a request: the fields that `vllm bench serve` sends. A field of `sampling` replaces a field
     /// of the same name.
     ///
     /// # Errors
@@ -40,6 +49,10 @@ impl Api {
                 max_completion_tokens: prompt.output_tokens,
                 common,
             }),
+            // Many of these models take short prompts only: -1 cuts longer ones off.
+            Self::Embeddings | Self::Pooling => {
+                serde_json::to_value(Pooled { model, input: &prompt.content, truncate_prompt_tokens: -1, sampling })
+            }
         };
         // Through a value, so that a field of `sampling` replaces the default and no key is duplicated.
         let body = body.and_then(|body| serde_json::to_vec(&body)).context("cannot serialize a request body")?;
@@ -62,6 +75,15 @@ struct Chat<'a> {
     max_completion_tokens: usize,
     #[serde(flatten)]
     common: Common<'a>,
+}
+
+#[derive(Serialize)]
+struct Pooled<'a> {
+    model: &'a str,
+    input: &'a Content,
+    truncate_prompt_tokens: i32,
+    #[serde(flatten)]
+    sampling: &'a Sampling,
 }
 
 #[derive(Serialize)]
@@ -102,6 +124,16 @@ mod tests {
         let body = |api, prompt| String::from_utf8(Api::body(api, "m", prompt, &sampling).unwrap().to_vec());
         insta::assert_snapshot!(body(Api::Completions, &ids).unwrap(), @r#"{"prompt":[7,8],"repetition_penalty":1.0,"max_tokens":4,"model":"m","stream":true,"stream_options":{"include_usage":true},"temperature":0.0}"#);
         insta::assert_snapshot!(body(Api::Chat, &text).unwrap(), @r#"{"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"max_completion_tokens":4,"model":"m","stream":true,"stream_options":{"include_usage":true},"temperature":0.0}"#);
+    }
+
+    #[test]
+    fn what_is_pooled_is_not_streamed() {
+        let sampling: Sampling = [("dimensions".to_owned(), Value::from(64))].into_iter().collect();
+        let text = Prompt { content: Content::Text("hi".to_owned()), tokens: 1, output_tokens: 4 };
+        let body = |api: Api| String::from_utf8(api.body("m", &text, &sampling).unwrap().to_vec()).unwrap();
+        insta::assert_snapshot!(body(Api::Embeddings), @r#"{"model":"m","input":"hi","truncate_prompt_tokens":-1,"dimensions":64}"#);
+        assert_eq!(body(Api::Pooling), body(Api::Embeddings));
+        assert!(!Api::Pooling.generates() && Api::Chat.generates());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Failure {
     Malformed(String),
     /// A status of success, and something that is not a stream.
     NotAStream(String),
+    /// A status of success, and something that is not a JSON object with data.
+    NoData(String),
     /// The answer was far longer than the request asked for, and was not read to its end.
     TooLong(String),
     /// The stream ended without a token.
@@ -40,6 +42,7 @@ impl Failure {
             Self::Server(_) => "server error".to_owned(),
             Self::Malformed(_) => "malformed".to_owned(),
             Self::NotAStream(_) => "not a stream".to_owned(),
+            Self::NoData(_) => "no data".to_owned(),
             Self::TooLong(_) => "too long".to_owned(),
             Self::NoToken => "no token".to_owned(),
             Self::Truncated => "truncated".to_owned(),
@@ -58,6 +61,7 @@ impl fmt::Display for Failure {
             Self::Server(message) => write!(f, "the server reported an error: {message}"),
             Self::Malformed(cause) => write!(f, "the answer is not a completion stream: {cause}"),
             Self::NotAStream(cause) => write!(f, "the answer is not a stream: {cause}"),
+            Self::NoData(cause) => write!(f, "the answer has no data: {cause}"),
             Self::TooLong(bound) => write!(f, "the answer had more than {bound}: it was not read to its end"),
             Self::NoToken => f.write_str("the answer had no token"),
             Self::Truncated => f.write_str("the answer ended before [DONE]"),

@@ -24,6 +24,7 @@ mod server;
 pub mod sim;
 mod stream;
 mod turns;
+mod whole_body;
 mod wire;
 
 pub use answer::{Answer, ClientTimes};

@@ -31,6 +31,8 @@ pub(crate) struct Outgoing<'a> {
     pub output_tokens: usize,
     /// How long the server may send nothing.
     pub stall_timeout: Duration,
+    /// Whether the answer is one JSON object, and not a stream.
+    pub is_whole: bool,
     /// Whether the text of the answer is kept.
     pub keep_text: bool,
     /// Start of the run, from which all times are counted.
@@ -64,11 +66,14 @@ async fn attempt(
     connection: anyhow::Result<Connection>,
     turns: &Turns,
 ) -> (AnswerReader, bool, Result<Option<Connection>, Failure>) {
-    let Outgoing { epoch, output_tokens, keep_text, .. } = outgoing;
+    let Outgoing { epoch, output_tokens, keep_text, is_whole, .. } = outgoing;
     let since = |time: Instant| time.saturating_duration_since(epoch).as_secs_f64();
     let due = since(outgoing.due.min(sent));
     let answer = Answer { due, sent: since(sent), requested_tokens: output_tokens, ..Answer::default() };
-    let mut reader = AnswerReader::new(answer, epoch, output_tokens, keep_text);
+    let mut reader = match is_whole {
+        true => AnswerReader::of_whole(answer, epoch),
+        false => AnswerReader::new(answer, epoch, output_tokens, keep_text),
+    };
     let connection = match connection {
         Ok(connection) => connection,
         Err(error) => return (reader, false, Err(Failure::Connection(format!("{error:#}")))),
@@ -183,8 +188,15 @@ mod tests {
         let connections = Connections::resolve(&server("http://127.0.0.1:9/v1")).await.unwrap();
         let now = Instant::now();
         let stall_timeout = Duration::from_secs(1);
-        let outgoing =
-            Outgoing { request: b"", output_tokens: 1, stall_timeout, keep_text: false, epoch: now, due: now };
+        let outgoing = Outgoing {
+            request: b"",
+            output_tokens: 1,
+            stall_timeout,
+            is_whole: false,
+            keep_text: false,
+            epoch: now,
+            due: now,
+        };
         assert_eq!(send(outgoing, &connections, &Turns::start()).await.failure.unwrap().kind(), "no connection");
     }
 
@@ -203,8 +215,15 @@ mod tests {
         });
         let connections = Connections::resolve(&target).await.unwrap();
         let (now, stall_timeout, turns) = (Instant::now(), Duration::from_secs(20), Turns::start());
-        let outgoing =
-            Outgoing { request: b"x", output_tokens: 4, stall_timeout, keep_text: true, epoch: now, due: now };
+        let outgoing = Outgoing {
+            request: b"x",
+            output_tokens: 4,
+            stall_timeout,
+            is_whole: false,
+            keep_text: true,
+            epoch: now,
+            due: now,
+        };
         let failure = tokio::time::timeout(Duration::from_secs(50), send(outgoing, &connections, &turns)).await;
         drop(connections);
         (failure.unwrap().failure.unwrap(), server.await.unwrap())

@@ -243,7 +243,8 @@ impl Client {
                 lags.add_send(allowed.elapsed().as_secs_f64());
             }
             let (stall_timeout, keep_text) = (load.limits.stall_timeout, load.keep_texts);
-            let outgoing = Outgoing { request, output_tokens, stall_timeout, keep_text, epoch, due };
+            let is_whole = load.server.has_whole_answers();
+            let outgoing = Outgoing { request, output_tokens, stall_timeout, is_whole, keep_text, epoch, due };
             let answer = send(outgoing, &connections, &turns).await;
             slot.free();
             finished.fetch_add(1, Ordering::Relaxed);

@@ -11,13 +11,14 @@ pub struct Server {
     url: Url,
     headers: HeaderMap,
     insecure: bool,
+    whole_answers: bool,
 }
 
 impl Server {
     /// A server at `url`, an http or https URL with the path of the interface. Every request carries `headers`;
     /// `host`, `content-type`, `content-length` and `transfer-encoding` among them are ignored.
     pub fn new(url: Url, headers: HeaderMap) -> Self {
-        Self { url, headers, insecure: false }
+        Self { url, headers, insecure: false, whole_answers: false }
     }
 
     /// The same server, with any certificate.
@@ -28,6 +29,16 @@ impl Server {
     /// Whether any certificate is accepted.
     pub fn is_insecure(&self) -> bool {
         self.insecure
+    }
+
+    /// The same server, whose answers are a JSON object each and not a stream ([`Api::generates`](crate::Api::generates)).
+    pub fn with_whole_answers(self) -> Self {
+        Self { whole_answers: true, ..self }
+    }
+
+    /// Whether an answer is one JSON object.
+    pub fn has_whole_answers(&self) -> bool {
+        self.whole_answers
     }
 
     /// The URL that requests are sent to.

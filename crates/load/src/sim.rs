@@ -7,6 +7,7 @@ mod http_request;
 mod pace;
 mod pacer;
 mod plain_response;
+mod pooled_response;
 mod response_script;
 mod serve;
 mod simulation;

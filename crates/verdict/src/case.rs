@@ -31,14 +31,16 @@ impl Kind {
     }
 }
 
-/// Which program measures a case.
+/// Which program measures a case. Two of them are never compared with one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum MeasuredBy {
     /// vllm-perf's load client, `vllm-load`.
     Native,
     /// `vllm bench ...` of the target.
     Vllm,
+    /// vLLM's Rust client: `vllm bench serve` that hands over to it, or the program `vllm-bench`.
+    VllmRs,
 }
 
 impl MeasuredBy {
@@ -47,6 +49,16 @@ impl MeasuredBy {
         match self {
             Self::Native => "native",
             Self::Vllm => "vllm",
+            Self::VllmRs => "vllm-rs",
+        }
+    }
+
+    /// The words for people: the command that measures.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Native => "the native client",
+            Self::Vllm => "vllm bench",
+            Self::VllmRs => "vLLM's Rust client",
         }
     }
 }

@@ -3,7 +3,9 @@
 use indexmap::IndexMap;
 use regex::{Regex, RegexBuilder};
 
+use crate::case::Kind;
 use crate::metric::{self, Direction, Family, Metric};
+use crate::v1::CaseFacts;
 
 /// The settings of the rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,9 +31,9 @@ pub(crate) struct Criterion {
 
 impl Criterion {
     /// The criterion from the settings.
-    pub fn new(config: &VerdictConfig, case: &str, metric: &'static Metric) -> Self {
+    pub fn new(config: &VerdictConfig, metric: &'static Metric, primary: bool) -> Self {
         let (direction, min_effect) = (config.direction(metric), config.min_effect(metric));
-        Self { metric, direction, min_effect, primary: config.is_primary(case, metric) }
+        Self { metric, direction, min_effect, primary }
     }
 }
 
@@ -56,6 +58,9 @@ pub struct Primary {
     /// A pattern for the names of the cases; `None` for every case.
     pub cases: Option<CasePattern>,
 }
+
+/// The primary metrics of a serving case that generates nothing.
+const WITHOUT_TOKENS: [&str; 3] = ["total_token_throughput", "median_e2el_ms", "p99_e2el_ms"];
 
 /// Most bytes of a compiled pattern.
 const LARGEST: usize = 1 << 20;
@@ -101,10 +106,17 @@ impl VerdictConfig {
         self.direction.get(metric.id).copied().unwrap_or(metric.direction)
     }
 
-    /// Whether a metric of a case is primary.
-    pub fn is_primary(&self, case: &str, metric: &Metric) -> bool {
-        self.primary.metrics.contains(&metric.id)
-            && self.primary.cases.as_ref().is_none_or(|pattern| pattern.0.is_match(case))
+    /// The primary metrics of a case that has the metrics `has`. A serving case with none of them generates nothing, as one of
+    /// embeddings: its primary metrics are those that it can have.
+    pub fn primary_of(&self, case: &CaseFacts, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+        if self.primary.cases.as_ref().is_some_and(|pattern| !pattern.0.is_match(case.name.raw())) {
+            return Vec::new();
+        }
+        let of_kind = metric::of(case.kind).map(|metric| metric.id).filter(|id| self.primary.metrics.contains(id));
+        let of_kind: Vec<&'static str> = of_kind.collect();
+        let generates_nothing =
+            case.kind == Kind::Serving && !of_kind.iter().any(|id| has(id)) && WITHOUT_TOKENS.iter().any(|id| has(id));
+        if generates_nothing { WITHOUT_TOKENS.to_vec() } else { of_kind }
     }
 }
 

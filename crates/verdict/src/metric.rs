@@ -95,6 +95,8 @@ pub const ALL: &[Metric] = &[
         Family::P99,
         false,
     ),
+    metric(Kind::Serving, "median_e2el_ms", "Median E2EL", "ms", Family::Median, false),
+    metric(Kind::Serving, "p99_e2el_ms", "P99 E2EL", "ms", Family::P99, false),
     metric(Kind::Latency, "median_latency", "Median latency", "s", Family::Median, true),
     metric(Kind::Latency, "avg_latency", "Mean latency", "s", Family::Median, false),
     metric(Kind::Latency, "p99_latency", "P99 latency", "s", Family::P99, false),

@@ -125,6 +125,7 @@ fn pair_ratios(case: &CaseFacts, metric: &str, base: &[Repetition], head: &[Repe
 pub struct Noise {
     native: Series,
     vllm: Series,
+    vllm_rs: Series,
 }
 
 /// Metric id to case name to log-ratios.
@@ -152,6 +153,7 @@ impl Noise {
             let series = match row.client {
                 MeasuredBy::Native => &mut noise.native,
                 MeasuredBy::Vllm => &mut noise.vllm,
+                MeasuredBy::VllmRs => &mut noise.vllm_rs,
             };
             series.entry(row.metric).or_default().entry(row.case).or_default().extend(row.ratios);
         }
@@ -163,6 +165,7 @@ impl Noise {
         let series = match case.measured_by {
             MeasuredBy::Native => &self.native,
             MeasuredBy::Vllm => &self.vllm,
+            MeasuredBy::VllmRs => &self.vllm_rs,
         };
         series.get(metric).and_then(|cases| cases.get(case.name.raw())).map_or(&[], Vec::as_slice)
     }

@@ -151,14 +151,15 @@ fn criteria_of<'a>(
 ) -> impl Iterator<Item = Criterion> + use<'a> {
     let measured: Vec<_> =
         base.iter().chain(head).filter_map(|repetition| measurement(repetition, case.name.raw())).collect();
-    metric::of(case.kind).map(|metric| Criterion::new(config, case.name.raw(), metric)).filter(move |criterion| {
-        if measured.is_empty() {
-            return criterion.primary;
-        }
-        let id = criterion.metric.id;
+    let is_measured = !measured.is_empty();
+    let has = move |id: &str| {
         let is_missing = |measurement: &Measurement| measurement.missing.iter().any(|missing| missing == id);
         measured.iter().any(|measurement| measurement.metrics.contains_key(id) || is_missing(measurement))
-    })
+    };
+    let primary = config.primary_of(case, &has);
+    metric::of(case.kind)
+        .map(move |metric| Criterion::new(config, metric, primary.contains(&metric.id)))
+        .filter(move |criterion| if is_measured { has(criterion.metric.id) } else { criterion.primary })
 }
 
 /// The rows and overall rows of a report, with what [`Method`] says of their noise.

@@ -27,8 +27,8 @@ impl KnownNoise {
     /// From the noise of a store, for the primary rows of `cases`.
     pub fn of(noise: &Noise, cases: &[CaseFacts], verdict: &VerdictConfig, precision: f64) -> Self {
         let primary = |case: &CaseFacts| {
-            let case = case.clone();
-            metric::of(case.kind).filter(move |metric| verdict.is_primary(case.name.raw(), metric))
+            let primary = verdict.primary_of(case, |id| !noise.ratios(case, id).is_empty());
+            metric::of(case.kind).filter(move |metric| primary.contains(&metric.id))
         };
         let row = |(case, metric): (&CaseFacts, &metric::Metric)| {
             let s0 = noise.own(case, metric.id).map(|prior| prior.s0);

@@ -107,7 +107,9 @@ const CASES: Scalar<CasePattern> = Scalar {
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::case::Kind;
     use vllm_verdict::metric::Metric;
+    use vllm_verdict::v1::CaseFacts;
 
     use super::*;
     use crate::plan::config::parse;
@@ -137,12 +139,19 @@ mod tests {
     #[test]
     fn primary_rows_are_those_of_the_listed_metrics_in_the_matching_cases() {
         let config = config("verdict: {primary: {metrics: [mean_ttft_ms], cases: concurrency_8$}}");
-        let primary = |case: &str, id: &str| config.is_primary(case, metric(id));
+        let has = |_: &str| true;
+        let primary =
+            |case: &str, id: &str| config.primary_of(&CaseFacts::named(case, Kind::Serving), has).contains(&id);
         assert!(primary("serving_a_qps_inf_concurrency_8", "mean_ttft_ms"));
         assert!(!primary("serving_a_qps_inf_concurrency_1", "mean_ttft_ms"));
         assert!(!primary("serving_a_qps_inf_concurrency_8", "median_ttft_ms"));
-        assert!(VerdictConfig::default().is_primary("any", metric("median_ttft_ms")));
-        assert!(!VerdictConfig::default().is_primary("any", metric("mean_ttft_ms")));
+        let any = CaseFacts::named("serving_any", Kind::Serving);
+        let of_all = VerdictConfig::default().primary_of(&any, has);
+        assert!(of_all.contains(&"median_ttft_ms") && !of_all.contains(&"mean_ttft_ms"));
+        // A case of embeddings has no tokens: it is judged by what it has.
+        let of_embeddings = VerdictConfig::default().primary_of(&any, |id| id == "median_e2el_ms");
+        assert_eq!(of_embeddings, ["total_token_throughput", "median_e2el_ms", "p99_e2el_ms"]);
+        assert_eq!(config.primary_of(&any, |id| id == "median_e2el_ms"), [""; 0], "the case does not match");
     }
 
     #[test]

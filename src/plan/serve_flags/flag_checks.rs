@@ -18,7 +18,8 @@ pub(super) fn imply(arguments: &mut Arguments) {
         arguments.lengths.sonnet_output_len = length;
     }
     // Random prompts have no meaning: a model could end its answer at any token.
-    arguments.sampling.ignore_eos |= arguments.dataset.dataset_name == DatasetName::Random;
+    let generates = arguments.server.backend.api().generates();
+    arguments.sampling.ignore_eos |= generates && arguments.dataset.dataset_name == DatasetName::Random;
 }
 
 /// Checks the command.
@@ -62,10 +63,18 @@ pub(super) fn check(arguments: &Arguments) -> Result<(), String> {
     let suffix = match arguments.server.backend.api() {
         Api::Completions => "completions",
         Api::Chat => "chat/completions",
+        Api::Embeddings => "embeddings",
+        Api::Pooling => "pooling",
     };
     let extra_body = arguments.sampling.extra_body.as_ref();
     if let Some(value) = extra_body.and_then(|body| body.get("stream")).filter(|value| *value != true) {
         return Err(format!("`--extra-body` sets `stream` to {value}: the times of an answer are those of its stream"));
+    }
+    if !arguments.server.backend.api().generates()
+        && let Some(format) = extra_body.and_then(|body| body.get("encoding_format")?.as_str())
+        && format.starts_with("bytes")
+    {
+        return Err(format!("`--extra-body` sets `encoding_format` to {format}: the native client reads JSON alone"));
     }
     arguments.server.url()?;
     if !arguments.server.endpoint.ends_with(suffix) {

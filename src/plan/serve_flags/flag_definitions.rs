@@ -3,6 +3,7 @@
 use clap::Parser;
 use serde::Serialize;
 
+use super::flag_values::Timing;
 use super::load_flags::{LoadFlags, SamplingFlags};
 use super::prompt_flags::{DatasetFlags, LengthFlags};
 use super::result_flags::ResultFlags;
@@ -34,4 +35,23 @@ pub struct Arguments {
     #[command(flatten)]
     #[serde(flatten)]
     pub result: ResultFlags,
+}
+
+impl Arguments {
+    /// Whether answers are generated, and have tokens.
+    pub fn generates(&self) -> bool {
+        self.server.backend.api().generates()
+    }
+
+    /// The times of requests with statistics in the result: those that the command asks for, else vLLM's. What is not
+    /// generated has no tokens, and no times of them.
+    pub fn timings(&self) -> Vec<Timing> {
+        let of_tokens = [Timing::Ttft, Timing::Tpot, Timing::Itl];
+        match (&self.result.percentile_metrics, self.generates()) {
+            (None, true) => of_tokens.to_vec(),
+            (None, false) => vec![Timing::E2el],
+            (Some(asked), true) => asked.clone(),
+            (Some(asked), false) => asked.iter().copied().filter(|timing| !of_tokens.contains(timing)).collect(),
+        }
+    }
 }

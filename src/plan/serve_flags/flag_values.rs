@@ -18,6 +18,10 @@ pub enum Backend {
     Openai,
     /// Chat completions.
     OpenaiChat,
+    /// Embeddings.
+    OpenaiEmbeddings,
+    /// What a pooling model gives.
+    VllmPooling,
 }
 
 impl Backend {
@@ -27,6 +31,8 @@ impl Backend {
             Self::Vllm => "vllm",
             Self::Openai => "openai",
             Self::OpenaiChat => "openai-chat",
+            Self::OpenaiEmbeddings => "openai-embeddings",
+            Self::VllmPooling => "vllm-pooling",
         }
     }
 
@@ -35,6 +41,8 @@ impl Backend {
         match self {
             Self::Vllm | Self::Openai => Api::Completions,
             Self::OpenaiChat => Api::Chat,
+            Self::OpenaiEmbeddings => Api::Embeddings,
+            Self::VllmPooling => Api::Pooling,
         }
     }
 }

@@ -89,6 +89,12 @@ impl LoadFlags {
 impl SamplingFlags {
     /// The fields of a request body in addition to the prompt. The fields of --extra-body replace the others.
     pub fn fields(&self, api: Api) -> Sampling {
+        let extra = self.extra_body.clone().unwrap_or_default();
+        if !api.generates() {
+            // As in vLLM: nothing is sampled.
+            let ignored = self.ignore_eos.then(|| ("ignore_eos".to_owned(), Value::from(true)));
+            return ignored.into_iter().chain(extra).collect();
+        }
         let logprobs = self.logprobs.filter(|_| api == Api::Completions);
         let set = [
             ("logprobs", logprobs.map(Value::from)),
@@ -102,7 +108,7 @@ impl SamplingFlags {
             ("repetition_penalty", self.repetition_penalty.map(Value::from)),
         ];
         let set = set.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)));
-        set.chain(self.extra_body.clone().unwrap_or_default()).collect()
+        set.chain(extra).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use super::flag_values::{Objective, Timing, key_value};
 /// The statistics of the result, and the file for it.
 #[derive(Debug, Clone, PartialEq, Args, Serialize)]
 pub struct ResultFlags {
-    /// Metrics with statistics; the default is ttft, tpot and itl.
+    /// Metrics with statistics; the default is ttft, tpot and itl, and e2el where nothing is generated.
     #[arg(long, value_delimiter = ',')]
     #[serde(serialize_with = "timings")]
     pub percentile_metrics: Option<Vec<Timing>>,
@@ -47,13 +47,6 @@ pub struct ResultFlags {
     /// No progress bar.
     #[arg(long)]
     pub disable_tqdm: bool,
-}
-
-impl ResultFlags {
-    /// Metrics with statistics.
-    pub fn timings(&self) -> &[Timing] {
-        self.percentile_metrics.as_deref().unwrap_or(&[Timing::Ttft, Timing::Tpot, Timing::Itl])
-    }
 }
 
 fn timings<S: Serializer>(timings: &Option<Vec<Timing>>, serializer: S) -> Result<S::Ok, S::Error> {

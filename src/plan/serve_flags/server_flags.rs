@@ -10,7 +10,7 @@ use super::flag_values::{Backend, key_value};
 /// The server, and what every request to it carries.
 #[derive(Debug, Clone, PartialEq, Args, Serialize)]
 pub struct ServerFlags {
-    /// Interface: vllm and openai are completions, openai-chat is chat completions.
+    /// Interface: vllm and openai are completions, openai-chat is chat completions; the others generate nothing.
     #[arg(long, default_value = "openai")]
     pub backend: Backend,
     /// Path of the interface on the server.
@@ -60,18 +60,23 @@ pub struct ModelFlags {
 }
 
 impl ServerFlags {
-    /// The URL that requests are sent to. The endpoint never changes the server.
-    ///
-    /// # Errors
-    /// Host and endpoint are not a URL, or the endpoint is not a path on that host.
-    pub fn url(&self) -> Result<Url, String> {
-        let base = match &self.base_url {
+    /// The URL of the server, without a `/` at its end.
+    pub fn base(&self) -> String {
+        match &self.base_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
             None if self.host.contains(':') && !self.host.starts_with('[') => {
                 format!("http://[{}]:{}", self.host, self.port)
             }
             None => format!("http://{}:{}", self.host, self.port),
-        };
+        }
+    }
+
+    /// The URL that requests are sent to. The endpoint never changes the server.
+    ///
+    /// # Errors
+    /// Host and endpoint are not a URL, or the endpoint is not a path on that host.
+    pub fn url(&self) -> Result<Url, String> {
+        let base = self.base();
         let no_url = |error| format!("cannot make a URL of --host, --port and --endpoint: {error}");
         let server = Url::parse(&base).map_err(no_url)?;
         let url = Url::parse(&format!("{base}{}", self.endpoint)).map_err(no_url)?;

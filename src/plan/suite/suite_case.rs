@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::v1::CaseFacts;
 
+/// The variable with which `vllm bench serve` hands over to vLLM's Rust client; vLLM 0.27 and newer.
+pub const RUST_CLIENT: &str = "VLLM_USE_RUST_BENCH";
+
 /// A command: its words, and the variables that it adds to the environment, both in upstream's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -34,7 +37,7 @@ pub struct Case {
     pub client: Command,
     /// The client that measures it.
     pub measured_by: MeasuredBy,
-    /// Why vLLM's client measures a serving case.
+    /// Why a client of vLLM measures a serving case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_reason: Option<String>,
     /// Slices of each repetition, where they are set; else a run chooses them by the costs of its server.
@@ -43,6 +46,15 @@ pub struct Case {
 }
 
 impl Case {
+    /// The case as `client` measures it, with the reason why that is not the native one.
+    pub fn set_client(&mut self, client: MeasuredBy, reason: Option<String>) {
+        self.client.env.shift_remove(RUST_CLIENT);
+        if client == MeasuredBy::VllmRs {
+            self.client.env.insert(RUST_CLIENT.to_owned(), "1".to_owned());
+        }
+        (self.measured_by, self.client_reason) = (client, reason);
+    }
+
     /// Whether both cases differ at most in their concurrency: one search covers them.
     pub fn is_same_test_and_rate(&self, other: &Self) -> bool {
         (&self.test, &self.request_rate) == (&other.test, &other.request_rate)

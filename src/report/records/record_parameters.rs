@@ -99,10 +99,10 @@ pub(super) fn info(case: &str, files: &CaseFiles) -> BenchmarkInfo {
     }
 }
 
-/// The client of a serving case. Only the native one writes what it measured of itself.
+/// The client of a serving case.
 fn measured_by(files: &CaseFiles) -> Option<MeasuredBy> {
     let Document::Serving(result) = Document::read(files.kind, files.text.as_deref()?).ok()? else { return None };
-    Some(if result.client_cpu_share.is_some() { MeasuredBy::Native } else { MeasuredBy::Vllm })
+    Some(result.measured_by())
 }
 
 /// A value of `--metadata key=value ...`. [`flags`] keeps only the first value, so the words are read again.
@@ -197,6 +197,7 @@ mod tests {
         };
         assert_eq!(of(r#"{"completed": 1, "client_cpu_share": 0.1}"#), Some(MeasuredBy::Native));
         assert_eq!(of(r#"{"completed": 1}"#), Some(MeasuredBy::Vllm));
+        assert_eq!(of(r#"{"completed": 1, "steady_state": null}"#), Some(MeasuredBy::VllmRs));
         assert_eq!(of("no result"), None);
     }
 

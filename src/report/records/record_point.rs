@@ -7,8 +7,8 @@ use vllm_verdict::repetition::Outcome;
 use super::record_identity::{Identity, check_name};
 use super::record_parameters::{self, BenchmarkInfo};
 use super::record_v3::{Benchmark, Fact, Metric, Model, Record, SCHEMA, check_values};
-use crate::result::Document;
 use crate::result::case_files::CaseFiles;
+use crate::result::{Document, Serving};
 
 /// A case before it becomes records.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +85,8 @@ fn metrics(document: &Document) -> Vec<(String, Vec<f64>)> {
             one("mean_itl_ms", it.mean_itl_ms),
             one("std_itl_ms", it.std_itl_ms),
             one("p99_itl_ms", it.p99_itl_ms),
+            one("median_e2el_ms", it.median_e2el_ms.filter(|_| generates_nothing(it))),
+            one("p99_e2el_ms", it.p99_e2el_ms.filter(|_| generates_nothing(it))),
         ]
         .into_iter()
         .flatten()
@@ -105,6 +107,11 @@ fn metrics(document: &Document) -> Vec<(String, Vec<f64>)> {
         .flatten()
         .collect(),
     }
+}
+
+/// Whether it is a result of embeddings or the like. vLLM writes no records of them; E2EL is the only time that they have.
+fn generates_nothing(result: &Serving) -> bool {
+    result.output_throughput.is_none() && result.median_ttft_ms.is_none()
 }
 
 /// Further public numbers of a result.

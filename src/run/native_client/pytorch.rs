@@ -63,11 +63,12 @@ struct Metric<'a> {
     extra_info: &'a Map<String, Value>,
 }
 
-/// The records of a result, as the text of the file. Headers are hidden.
+/// The records of a result, as the text of the file; none where it has no metric of them, as vLLM writes no file then. Headers
+/// are hidden.
 ///
 /// # Errors
 /// They cannot be serialized as JSON.
-pub fn records(result: &ServingResult) -> Result<String> {
+pub fn records(result: &ServingResult) -> Result<Option<String>> {
     let arguments = &result.arguments;
     let all = result.to_map(arguments.result.save_detailed);
     let mut args = args(result)?;
@@ -99,7 +100,11 @@ pub fn records(result: &ServingResult) -> Result<String> {
             metric: Metric { name, benchmark_values: [measured], extra_info: &extra_info },
         })
     });
-    serde_json::to_string(&records.collect::<Vec<_>>()).context("cannot serialize records")
+    let records: Vec<Record<'_>> = records.collect();
+    if records.is_empty() {
+        return Ok(None);
+    }
+    serde_json::to_string(&records).context("cannot serialize records").map(Some)
 }
 
 /// Every argument of `vllm bench serve`, in its order.
@@ -140,7 +145,7 @@ mod tests {
         let arguments = serve_flags::parse(&shell_words::split(&command).unwrap()).unwrap();
         let answer = Answer { tokens: arrivals(0.1, &[0.2]), output_tokens: Some(2), ..Answer::default() };
         let ended = "2026-11-24T11:19:33Z".parse().unwrap();
-        records(&ServingResult::new(arguments, ended, vec![answer], 1.0)).unwrap()
+        records(&ServingResult::new(arguments, ended, vec![answer], 1.0)).unwrap().unwrap()
     }
 
     /// Keys in order, with the type of each value; of arrays that of the first entry.

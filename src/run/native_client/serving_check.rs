@@ -22,7 +22,6 @@ const ENOUGH: f64 = 0.95;
 const TOKENS_OF_ONE: f64 = 1.05;
 
 /// The keys of vllm-perf in a result file. They are after those of vLLM, which ignores them.
-// 12 fields: the keys.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClientKeys {
     /// How many requests failed, by kind.
@@ -37,12 +36,11 @@ pub struct ClientKeys {
     /// Requests a second as they were sent, at a finite rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     offered_request_rate: Option<f64>,
-    /// Output tokens that the requests with an answer asked for.
-    requested_output_tokens: u64,
-    /// Output tokens an event with a token.
-    tokens_per_event: f64,
-    /// Most output tokens in one second of the load. vLLM's `max_output_tokens_per_s` counts events.
-    peak_output_tokens_per_s: f64,
+    /// Requests without a complete answer, where vLLM's own keys have no number of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<usize>,
+    #[serde(flatten)]
+    tokens: Option<TokenKeys>,
     /// `mean_first_token_ms`, ...: the time to the first event with a token; and, with a wait in the client,
     /// `mean_ttft_including_client_queue_ms`, ...
     #[serde(flatten)]
@@ -51,6 +49,17 @@ pub struct ClientKeys {
     distorted: Vec<String>,
     /// Reasons why the numbers can be misleading.
     warnings: Vec<String>,
+}
+
+/// The keys of answers that have tokens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct TokenKeys {
+    /// Output tokens that the requests with an answer asked for.
+    requested_output_tokens: u64,
+    /// Output tokens an event with a token.
+    tokens_per_event: f64,
+    /// Most output tokens in one second of the load. vLLM's `max_output_tokens_per_s` counts events.
+    peak_output_tokens_per_s: f64,
 }
 
 impl ServingResult {
@@ -65,9 +74,12 @@ impl ServingResult {
             resent_requests: self.answers.iter().filter(|answer| answer.client.was_resent).count(),
             check,
             offered_request_rate: offered,
-            requested_output_tokens: completed.iter().map(|answer| answer.requested_tokens as u64).sum(),
-            tokens_per_event: tokens_per_event(&completed),
-            peak_output_tokens_per_s: peak(&completed),
+            failed: (!self.arguments.generates()).then_some(self.summary.failed),
+            tokens: self.arguments.generates().then(|| TokenKeys {
+                requested_output_tokens: completed.iter().map(|answer| answer.requested_tokens as u64).sum(),
+                tokens_per_event: tokens_per_event(&completed),
+                peak_output_tokens_per_s: peak(&completed),
+            }),
             times: self.more_times(&completed),
             distorted: self.distorted(),
             warnings: self.warnings(),
@@ -84,6 +96,7 @@ impl ServingResult {
         if self.arguments.server.insecure && self.arguments.server.url().is_ok_and(|url| url.scheme() == "https") {
             warnings.push("the certificate of the server was not checked (--insecure)".to_owned());
         }
+        warnings.extend(self.decoding.lost.clone());
         let distorted = self.distorted();
         if let (false, Some(check)) = (distorted.is_empty(), &self.check) {
             let lag = check.client_lag_ms.map_or(String::new(), |lag| format!(" (p99 of its lag: {:.2} ms)", lag.p99));
@@ -94,7 +107,6 @@ impl ServingResult {
         let latencies: Vec<f64> = completed.iter().map(|answer| answer.latency() * 1000.0).collect();
         warnings.extend(self.check.iter().flat_map(|check| check.warnings(percentile(&sorted(&latencies), 50.0))));
         warnings.extend(self.slow_rate(&completed));
-        warnings.extend(short_answers(&completed, &self.arguments));
         let resent = self.answers.iter().filter(|answer| answer.client.was_resent).count();
         if resent > 0 {
             warnings.push(format!(
@@ -102,6 +114,15 @@ impl ServingResult {
                 counted(resent, "request was", "requests were")
             ));
         }
+        if self.arguments.generates() {
+            warnings.extend(self.token_warnings(&completed));
+        }
+        warnings
+    }
+
+    /// Reasons why numbers of tokens and their times can be misleading.
+    fn token_warnings(&self, completed: &[&Answer]) -> Vec<String> {
+        let mut warnings: Vec<String> = short_answers(completed, &self.arguments).into_iter().collect();
         let uncounted = completed.iter().filter(|answer| answer.output_tokens.is_none()).count();
         if uncounted > 0 {
             warnings.push(format!(
@@ -116,7 +137,7 @@ impl ServingResult {
                 completed.len()
             ));
         }
-        let per_event = tokens_per_event(&completed);
+        let per_event = tokens_per_event(completed);
         if at_once == 0 && per_event > TOKENS_OF_ONE {
             warnings.push(format!(
                 "an event had {per_event:.1} tokens on average: ITL is the time between events, TPOT is that between tokens"
@@ -194,6 +215,9 @@ impl ServingResult {
                 times.insert(format!("{name}_{key}_ms"), value * 1000.0);
             }
         };
+        if !self.arguments.generates() {
+            return times;
+        }
         let first = |answer: &&Answer| answer.first_token.map(|first| first - answer.sent);
         add("first_token", completed.iter().filter_map(first).collect());
         let load = &self.arguments.load;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use vllm_load::{Answer, RampUpStrategy};
 
+use super::decoding::Decoding;
 use super::serving_metrics::{ServingResult, output_tokens};
 
 /// A number of requests a second; infinity is the word `inf`.
@@ -24,14 +25,11 @@ struct ResultFile<'a> {
     #[serde(flatten)]
     traffic: TrafficKeys,
     #[serde(flatten)]
-    totals: TotalKeys,
-    #[serde(flatten)]
-    requests: RequestKeys<'a>,
-    max_output_tokens_per_s: f64,
-    max_concurrent_requests: usize,
-    rtfx: f64,
+    measured: MeasuredKeys<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rps_change_events: Option<Vec<RateChange>>,
+    #[serde(flatten)]
+    decoding: &'a Decoding,
     #[serde(flatten)]
     statistics: &'a IndexMap<String, f64>,
 }
@@ -58,6 +56,42 @@ struct TrafficKeys {
     max_concurrency: Option<usize>,
     #[serde(flatten)]
     ramp_up: Option<RampUpKeys>,
+}
+
+/// What was measured of the requests.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum MeasuredKeys<'a> {
+    /// Answers with tokens.
+    Generated {
+        #[serde(flatten)]
+        totals: TotalKeys,
+        #[serde(flatten)]
+        requests: RequestKeys<'a>,
+        max_output_tokens_per_s: f64,
+        max_concurrent_requests: usize,
+        rtfx: f64,
+    },
+    /// Answers that are embeddings, or what else a pooling model gives.
+    Pooled(PooledKeys),
+}
+
+/// The totals and the numbers of each request where nothing is generated.
+#[derive(Serialize)]
+struct PooledKeys {
+    duration: f64,
+    completed: usize,
+    total_input_tokens: u64,
+    total_input_sequences: usize,
+    request_throughput: f64,
+    input_sequence_throughput: f64,
+    total_token_throughput: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_lens: Option<Vec<u64>>,
+    latencies: Vec<f64>,
+    queue_times: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<String>>,
 }
 
 /// Totals over all requests.
@@ -146,12 +180,18 @@ impl ServingResult {
         let file = ResultFile {
             benchmark: self.benchmark_keys(),
             traffic: self.traffic_keys(),
-            totals: self.total_keys(),
-            requests: self.request_keys(detailed),
-            max_output_tokens_per_s: self.summary.max_output_tokens_per_s,
-            max_concurrent_requests: self.summary.max_concurrent_requests,
-            rtfx: 0.0,
+            measured: match self.arguments.generates() {
+                true => MeasuredKeys::Generated {
+                    totals: self.total_keys(),
+                    requests: self.request_keys(detailed),
+                    max_output_tokens_per_s: self.summary.max_output_tokens_per_s,
+                    max_concurrent_requests: self.summary.max_concurrent_requests,
+                    rtfx: 0.0,
+                },
+                false => MeasuredKeys::Pooled(self.pooled_keys(detailed)),
+            },
             rps_change_events: self.rate_changes(),
+            decoding: &self.decoding,
             statistics: &self.summary.statistics,
         };
         // Through a value, so that metadata with the name of a key replaces it and no key is duplicated. Strings and
@@ -208,11 +248,28 @@ impl ServingResult {
         }
     }
 
+    /// A request has one prompt.
+    fn pooled_keys(&self, detailed: bool) -> PooledKeys {
+        let (summary, answers) = (&self.summary, &self.answers);
+        PooledKeys {
+            duration: summary.duration,
+            completed: summary.completed,
+            total_input_tokens: summary.total_input_tokens,
+            total_input_sequences: summary.completed,
+            request_throughput: summary.request_throughput,
+            input_sequence_throughput: summary.request_throughput,
+            total_token_throughput: summary.total_token_throughput,
+            input_lens: detailed.then(|| answers.iter().map(|answer| answer.input_tokens).collect()),
+            latencies: answers.iter().map(Answer::latency).collect(),
+            queue_times: answers.iter().map(Answer::queued).collect(),
+            errors: detailed.then(|| answers.iter().map(error).collect()),
+        }
+    }
+
     fn request_keys(&self, detailed: bool) -> RequestKeys<'_> {
         let answers = &self.answers;
         let numbers = |of: fn(&Answer) -> f64| answers.iter().map(of).collect::<Vec<_>>();
         let output_len = |answer: &Answer| if answer.failure.is_none() { output_tokens(answer) } else { 0 };
-        let error = |answer: &Answer| answer.failure.as_ref().map(ToString::to_string).unwrap_or_default();
         RequestKeys {
             lengths_and_times: detailed.then(|| LengthsAndTimes {
                 input_lens: answers.iter().map(|answer| answer.input_tokens).collect(),
@@ -231,10 +288,18 @@ impl ServingResult {
     }
 }
 
+/// The words of a failure; empty for a complete answer.
+fn error(answer: &Answer) -> String {
+    answer.failure.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use indexmap::IndexMap;
 
+    use crate::run::native_client::decoding::Decoding;
+    use crate::run::native_client::server_counters::{Counters, SpeculationCounters};
+    use crate::run::native_client::serving_metrics::ServingResult;
     use crate::run::native_client::serving_metrics::tests::{REAL, asked, real};
 
     type Object = IndexMap<String, serde_json::Value>;
@@ -264,6 +329,30 @@ mod tests {
     }
 
     #[test]
+    fn how_the_server_decoded_is_before_the_statistics_and_in_records() {
+        let before = Counters { speculation: Some(SpeculationCounters::default()), diffusion: None };
+        let mut after = before.clone();
+        after.speculation =
+            Some(SpeculationCounters { drafts: 5, draft_tokens: 18, accepted_tokens: 9, ..Default::default() });
+        let result = ServingResult { decoding: Decoding::between(&before, &after, 1.0), ..real() };
+        let file: Object = serde_json::from_str(&result.to_json(false)).unwrap();
+        let keys: Vec<&String> = file.keys().skip_while(|key| *key != "rtfx").take(8).collect();
+        let expected = [
+            "rtfx",
+            "spec_decode_acceptance_rate",
+            "spec_decode_acceptance_length",
+            "spec_decode_num_drafts",
+            "spec_decode_draft_tokens",
+            "spec_decode_accepted_tokens",
+            "spec_decode_per_position_acceptance_rates",
+            "mean_ttft_ms",
+        ];
+        assert_eq!(keys, expected);
+        let records = crate::run::native_client::pytorch::records(&result).unwrap().unwrap();
+        assert!(records.contains(r#""spec_decode_acceptance_length":2.8"#), "{records}");
+    }
+
+    #[test]
     fn a_ramp_up_is_in_the_result_with_the_times_of_its_changes() {
         let ramp = "--ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 3";
         let result = asked(ramp);
@@ -276,6 +365,27 @@ mod tests {
         // The load took 2.86 s.
         assert_eq!(changes[0]["timestamp"], "2026-11-24T12:49:18.139882");
         assert!(!real().to_map(false).contains_key("rps_change_events"));
+    }
+
+    #[test]
+    fn what_is_pooled_has_the_keys_and_order_of_vllm() {
+        // `benchmark` and `main_async` in vllm/benchmarks/serve.py of vLLM 0.32: `failed` is not among them.
+        let keys = |flags: &str, detailed| {
+            let embeddings = "--backend openai-embeddings --endpoint /v1/embeddings";
+            let result = asked(&format!("{embeddings} {flags}"));
+            let keys: Vec<String> = result.to_map(detailed).keys().cloned().collect();
+            keys.into_iter().skip_while(|key| key != "max_concurrency").collect::<Vec<_>>().join(" ")
+        };
+        insta::assert_snapshot!(keys("", false), @"max_concurrency duration completed total_input_tokens total_input_sequences request_throughput input_sequence_throughput total_token_throughput latencies queue_times mean_e2el_ms median_e2el_ms std_e2el_ms p99_e2el_ms");
+        insta::assert_snapshot!(keys("--percentile-metrics ttft,e2el --metric-percentiles 50", true), @"max_concurrency duration completed total_input_tokens total_input_sequences request_throughput input_sequence_throughput total_token_throughput input_lens latencies queue_times errors mean_e2el_ms median_e2el_ms std_e2el_ms p50_e2el_ms");
+        let result = asked("--backend vllm-pooling --endpoint /pooling --metric-percentiles 50");
+        let file: Object = serde_json::from_str(&result.to_json(false)).unwrap();
+        assert!(
+            file.contains_key("p99_e2el_ms") && !file.contains_key("median_ttft_ms"),
+            "what verdicts need is added"
+        );
+        assert_eq!(file["total_token_throughput"], result.summary.total_input_tokens as f64 / result.summary.duration);
+        assert_eq!(crate::run::native_client::pytorch::records(&result).unwrap(), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use vllm_load::numbers::{deviation, mean, percentile, sorted};
 use vllm_load::{Answer, OfferedRate, SelfCheck};
 
+use super::decoding::Decoding;
 use crate::plan::serve_flags::{Arguments, LoadFlags, Objective, Timing};
 
 /// A metric that the client may have changed by more than this share is distorted, where no setting says otherwise.
@@ -27,6 +28,8 @@ pub struct ServingResult {
     pub offered: OfferedRate,
     /// Share by which the client may change a metric.
     pub most_distortion: f64,
+    /// How the server decoded, as its counters tell it.
+    pub decoding: Decoding,
 }
 
 /// The metrics of a load.
@@ -58,7 +61,7 @@ pub struct Summary {
     /// `mean_ttft_ms`, `median_ttft_ms`, `std_ttft_ms`, `p99_ttft_ms`, ... in vLLM's order. As in vLLM, times without a value
     /// are 0.
     pub statistics: IndexMap<String, f64>,
-    /// The same of TTFT and TPOT, where the command asks for other metrics or percentiles: verdicts need them.
+    /// The same of TTFT and TPOT, or of E2EL where nothing is generated, where the command asks for other metrics or percentiles: verdicts need them.
     pub unasked: IndexMap<String, f64>,
 }
 
@@ -74,15 +77,20 @@ pub(super) fn output_tokens(answer: &Answer) -> u64 {
 pub fn summarize(answers: &[Answer], duration: f64, arguments: &Arguments) -> Summary {
     let completed: Vec<&Answer> = answers.iter().filter(|answer| answer.failure.is_none()).collect();
     let total_input_tokens = completed.iter().map(|answer| answer.input_tokens).fold(0, u64::saturating_add);
-    let total_output_tokens = completed.iter().map(|answer| output_tokens(answer)).fold(0, u64::saturating_add);
+    let total_output_tokens = match arguments.generates() {
+        true => completed.iter().map(|answer| output_tokens(answer)).fold(0, u64::saturating_add),
+        false => 0,
+    };
     let (mut statistics, mut unasked) = (IndexMap::new(), IndexMap::new());
+    let timings = arguments.timings();
     for timing in Timing::ALL {
-        if arguments.result.timings().contains(&timing) && is_measured(timing, &arguments.load) {
+        if timings.contains(&timing) && is_measured(timing, &arguments.load) {
             let values = values(timing, &completed);
             describe(&mut statistics, timing.as_str(), &values, &arguments.result.metric_percentiles);
         }
     }
-    for timing in [Timing::Ttft, Timing::Tpot] {
+    let needed: &[Timing] = if arguments.generates() { &[Timing::Ttft, Timing::Tpot] } else { &[Timing::E2el] };
+    for &timing in needed {
         describe(&mut unasked, timing.as_str(), &values(timing, &completed), &[NEEDED_PERCENTILE]);
     }
     unasked.retain(|key, _| !statistics.contains_key(key));
@@ -186,6 +194,7 @@ impl ServingResult {
             check: None,
             offered: OfferedRate::default(),
             most_distortion: MOST_DISTORTION,
+            decoding: Decoding::default(),
         }
     }
 

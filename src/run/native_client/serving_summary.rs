@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use super::decoding::Decoding;
 use super::serving_metrics::{ServingResult, Summary};
 use crate::plan::serve_flags::Arguments;
 
@@ -58,7 +59,12 @@ pub fn block(result: &ServingResult) -> String {
     }
     line(number("Benchmark duration (s):", summary.duration));
     if summary.completed > 0 {
-        measured(summary, &mut line);
+        match arguments.generates() {
+            true => measured(summary, &mut line),
+            false => pooled(summary, &mut line),
+        }
+        statistics(summary, &mut line);
+        decoded(&result.decoding, &mut line);
     }
     line("=".repeat(WIDTH));
     text
@@ -75,6 +81,17 @@ fn measured(summary: &Summary, line: &mut impl FnMut(String)) {
     line(number("Peak output token throughput (tok/s):", summary.max_output_tokens_per_s));
     line(number("Peak concurrent requests:", summary.max_concurrent_requests as f64));
     line(number("Total token throughput (tok/s):", summary.total_token_throughput));
+}
+
+/// The totals where nothing is generated. A request has one input.
+fn pooled(summary: &Summary, line: &mut impl FnMut(String)) {
+    line(count("Total input tokens:", summary.total_input_tokens));
+    line(number("Request throughput (req/s):", summary.request_throughput));
+    line(number("Input throughput (inputs/s):", summary.request_throughput));
+    line(number("Total token throughput (tok/s):", summary.total_token_throughput));
+}
+
+fn statistics(summary: &Summary, line: &mut impl FnMut(String)) {
     for (key, name, header) in SECTIONS {
         let ending = format!("_{key}_ms");
         let of_this = |(id, value): (&String, &f64)| Some((statistic(id.strip_suffix(&ending)?)?, *value));
@@ -84,6 +101,32 @@ fn measured(summary: &Summary, line: &mut impl FnMut(String)) {
         }
         for (statistic, value) in statistics {
             line(number(&format!("{statistic} {name} (ms):"), value));
+        }
+    }
+}
+
+/// How the server decoded. The counters of speculation of a model that decodes by diffusion are those of its canvases.
+fn decoded(decoding: &Decoding, line: &mut impl FnMut(String)) {
+    if let Some(diffusion) = &decoding.diffusion {
+        line(title("Diffusion Decoding", '-'));
+        line(number("Committed throughput (tok/s):", diffusion.committed_throughput));
+        line(number("Denoising steps per canvas:", diffusion.steps_per_canvas));
+        line(number("Committed per denoising step:", diffusion.committed_per_step));
+        line(count("Committed tokens:", diffusion.committed_tokens));
+        line(count("Denoising steps:", diffusion.denoising_steps));
+        line(count("Canvas positions evaluated:", diffusion.canvas_positions));
+    } else if let Some(speculation) = &decoding.speculation {
+        line(title("Speculative Decoding", '-'));
+        line(number("Acceptance rate (%):", speculation.acceptance_rate));
+        line(number("Acceptance length:", speculation.acceptance_length));
+        line(count("Drafts:", speculation.drafts));
+        line(count("Draft tokens:", speculation.draft_tokens));
+        line(count("Accepted tokens:", speculation.accepted_tokens));
+        if !speculation.rates_by_position.is_empty() {
+            line("Per-position acceptance (%):".to_owned());
+        }
+        for (position, rate) in speculation.rates_by_position.iter().enumerate() {
+            line(number(&format!("  Position {position}:"), rate * 100.0));
         }
     }
 }
@@ -127,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::plan::serve_flags;
+    use crate::run::native_client::decoding::Speculation;
     use crate::run::native_client::serving_metrics::tests::arrivals;
 
     fn result(command: &str, answers: Vec<Answer>) -> ServingResult {
@@ -174,6 +218,56 @@ mod tests {
         Median ITL (ms):                         20.00
         P50 ITL (ms):                            20.00
         P99.9 ITL (ms):                          20.00
+        ==================================================
+        ");
+    }
+
+    #[test]
+    fn acceptance_rates_are_a_section_as_in_vllm() {
+        let speculation = Speculation {
+            acceptance_rate: 50.0,
+            acceptance_length: 2.8,
+            drafts: 5,
+            draft_tokens: 18,
+            accepted_tokens: 9,
+            rates_by_position: vec![1.0, 0.6],
+        };
+        let decoding = Decoding { speculation: Some(speculation), ..Decoding::default() };
+        let text = block(&ServingResult { decoding, ..result("--model m", vec![answer()]) });
+        let section: Vec<&str> =
+            text.lines().skip_while(|line| !line.contains("Speculative")).map(str::trim_end).collect();
+        insta::assert_snapshot!(section.join("\n"), @r"
+        ---------------Speculative Decoding---------------
+        Acceptance rate (%):                     50.00
+        Acceptance length:                       2.80
+        Drafts:                                  5
+        Draft tokens:                            18
+        Accepted tokens:                         9
+        Per-position acceptance (%):
+          Position 0:                            100.00
+          Position 1:                            60.00
+        ==================================================
+        ");
+    }
+
+    #[test]
+    fn what_is_pooled_has_its_own_totals_as_in_vllm() {
+        let command = "--model m --backend openai-embeddings --endpoint /v1/embeddings";
+        let answer = Answer { tokens: vec![0.1], input_tokens: 8, ..Answer::default() };
+        let text = block(&result(command, vec![answer.clone(), answer]));
+        insta::assert_snapshot!(text.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>(), @r"
+        ============ Serving Benchmark Result ============
+        Successful requests:                     2
+        Failed requests:                         0
+        Benchmark duration (s):                  2.00
+        Total input tokens:                      16
+        Request throughput (req/s):              1.00
+        Input throughput (inputs/s):             1.00
+        Total token throughput (tok/s):          8.00
+        ----------------End-to-end Latency----------------
+        Mean E2EL (ms):                          100.00
+        Median E2EL (ms):                        100.00
+        P99 E2EL (ms):                           100.00
         ==================================================
         ");
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::api::Api;
 
-/// A body of either interface, with the fields that the simulation uses. `ignore_eos` is not one of them, because no
+/// A body of any interface, with the fields that the simulation uses. `ignore_eos` is not one of them, because no
 /// answer ends early.
 #[derive(Debug, Deserialize)]
 pub struct CompletionRequest {
@@ -15,6 +15,7 @@ pub struct CompletionRequest {
     pub model: Option<String>,
     prompt: Option<RequestPrompt>,
     messages: Option<Vec<Message>>,
+    input: Option<Inputs>,
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
     /// Whether the answer is a stream.
@@ -27,6 +28,27 @@ pub struct CompletionRequest {
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
+}
+
+/// What is embedded or pooled: one prompt or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Inputs {
+    Text(String),
+    Tokens(Vec<u32>),
+    Texts(Vec<String>),
+    Lists(Vec<Vec<u32>>),
+}
+
+impl Inputs {
+    fn prompts(self) -> Vec<RequestPrompt> {
+        match self {
+            Self::Text(text) => vec![RequestPrompt::Text(text)],
+            Self::Tokens(ids) => vec![RequestPrompt::Tokens(ids.len())],
+            Self::Texts(texts) => texts.into_iter().map(RequestPrompt::Text).collect(),
+            Self::Lists(lists) => lists.iter().map(|ids| RequestPrompt::Tokens(ids.len())).collect(),
+        }
+    }
 }
 
 /// The prompt of a request.
@@ -62,14 +84,18 @@ const DEFAULT_MAX_TOKENS: u32 = 16;
 const MOST_TOKENS: u32 = 1 << 20;
 
 impl CompletionRequest {
-    /// Parses a body.
+    /// Parses a body, and its prompts: one, but for inputs that are lists.
     ///
     /// # Errors
     /// It is not JSON of that interface, or the number of tokens is out of range.
-    pub fn parse(body: &[u8], api: Api) -> Result<(Self, RequestPrompt), String> {
+    pub fn parse(body: &[u8], api: Api) -> Result<(Self, Vec<RequestPrompt>), String> {
         let mut request: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-        let prompt = match api {
-            Api::Completions => request.prompt.take().ok_or("missing field `prompt`")?,
+        let prompts = match api {
+            Api::Completions => vec![request.prompt.take().ok_or("missing field `prompt`")?],
+            Api::Embeddings | Api::Pooling => {
+                (request.max_tokens, request.max_completion_tokens) = (Some(1), None);
+                request.input.take().ok_or("missing field `input`")?.prompts()
+            }
             Api::Chat => {
                 let messages = request.messages.take().ok_or("missing field `messages`")?;
                 let texts: Vec<String> = messages
@@ -79,13 +105,13 @@ impl CompletionRequest {
                         Content::Parts(parts) => parts.into_iter().map(|part| part.text).collect(),
                     })
                     .collect();
-                RequestPrompt::Text(texts.join("\n"))
+                vec![RequestPrompt::Text(texts.join("\n"))]
             }
         };
         if !(1..=MOST_TOKENS).contains(&request.tokens()) {
             return Err(format!("max_tokens must be at least 1 and at most {MOST_TOKENS}"));
         }
-        Ok((request, prompt))
+        Ok((request, prompts))
     }
 
     /// Tokens of the answer.
@@ -130,19 +156,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_interfaces_are_parsed() {
-        let (request, prompt) = CompletionRequest::parse(
+    fn all_interfaces_are_parsed() {
+        let (request, prompts) = CompletionRequest::parse(
             br#"{"prompt": [7, 8], "max_tokens": 3, "stream_options": {"include_usage": true}}"#,
             Api::Completions,
         )
         .unwrap();
         assert_eq!(
-            (prompt, request.tokens(), request.include_usage(), request.stream),
-            (RequestPrompt::Tokens(2), 3, true, false)
+            (prompts, request.tokens(), request.include_usage(), request.stream),
+            (vec![RequestPrompt::Tokens(2)], 3, true, false)
         );
         let chat = br#"{"messages": [{"content": "a"}, {"content": [{"type": "text", "text": "b"}]}], "stream": true}"#;
-        let (request, prompt) = CompletionRequest::parse(chat, Api::Chat).unwrap();
-        assert_eq!((prompt, request.tokens(), request.stream), (RequestPrompt::Text("a\nb".to_owned()), 16, true));
+        let (request, prompts) = CompletionRequest::parse(chat, Api::Chat).unwrap();
+        let text = |text: &str| RequestPrompt::Text(text.to_owned());
+        assert_eq!((prompts, request.tokens(), request.stream), (vec![text("a\nb")], 16, true));
+        let inputs =
+            |body: &str| CompletionRequest::parse(body.as_bytes(), Api::Embeddings).map(|(_, prompts)| prompts);
+        assert_eq!(inputs(r#"{"input": "a", "truncate_prompt_tokens": -1}"#), Ok(vec![text("a")]));
+        assert_eq!(inputs(r#"{"input": [1, 2, 3]}"#), Ok(vec![RequestPrompt::Tokens(3)]));
+        assert_eq!(inputs(r#"{"input": ["a", "b"]}"#), Ok(vec![text("a"), text("b")]));
+        assert_eq!(inputs(r#"{"input": [[1], [1, 2]]}"#), Ok(vec![RequestPrompt::Tokens(1), RequestPrompt::Tokens(2)]));
+        assert_eq!(inputs("{}").unwrap_err(), "missing field `input`");
     }
 
     #[test]

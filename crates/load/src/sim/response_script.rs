@@ -2,6 +2,7 @@
 
 use super::fault::FaultKind;
 use super::plain_response;
+use super::pooled_response;
 use crate::api::Api;
 
 /// The text of a token.
@@ -56,7 +57,9 @@ pub struct ResponseContent<'a> {
     pub id: u64,
     /// The name of the model.
     pub model: &'a str,
-    /// Tokens of the prompt.
+    /// Prompts of the request.
+    pub prompts: usize,
+    /// Tokens of the prompts.
     pub prompt_tokens: usize,
     /// Tokens of the answer.
     pub tokens: u32,
@@ -178,17 +181,24 @@ impl ResponseContent<'_> {
         }
     }
 
-    /// All tokens in one object, written when the last token is due.
+    /// All tokens in one object, written when the last token is due; or what was pooled, when a first token would be.
     pub fn unstreamed(&self) -> ResponseScript {
         let text = TOKEN.repeat(self.tokens as usize);
-        let choice = match self.api {
-            Api::Completions => self.choice(&text, Some("length")),
-            Api::Chat => format!(
-                r#"{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"logprobs":null,"finish_reason":"length"}}"#
-            ),
+        let body = match self.api {
+            Api::Completions => {
+                self.object(false, Some(&self.choice(&text, Some("length"))), &self.usage(self.tokens)).into_bytes()
+            }
+            Api::Chat => {
+                let choice = format!(
+                    r#"{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"logprobs":null,"finish_reason":"length"}}"#
+                );
+                self.object(false, Some(&choice), &self.usage(self.tokens)).into_bytes()
+            }
+            Api::Embeddings | Api::Pooling => {
+                pooled_response::body(self.api, self.id, self.model, self.prompts, self.prompt_tokens)
+            }
         };
-        let body = self.object(false, Some(&choice), &self.usage(self.tokens));
-        let end = plain_response::response(200, "application/json", body.as_bytes());
+        let end = plain_response::response(200, "application/json", &body);
         let empty = Vec::new;
         ResponseScript {
             at_once: empty(),
@@ -246,19 +256,19 @@ impl ResponseContent<'_> {
     /// The first choice of a chat: the role, without text.
     fn role(&self) -> String {
         match self.api {
-            Api::Completions => self.choice("", None),
             Api::Chat => {
                 r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#
                     .to_owned()
             }
+            _ => self.choice("", None),
         }
     }
 
     /// The choice of an event with a token.
     fn choice(&self, text: &str, finish: Option<&str>) -> String {
         let content = match self.api {
-            Api::Completions => format!(r#""text":"{text}""#),
             Api::Chat => format!(r#""delta":{{"content":"{text}"}}"#),
+            _ => format!(r#""text":"{text}""#),
         };
         let finish = finish.map_or_else(|| "null".to_owned(), |reason| format!(r#""{reason}""#));
         format!(r#"{{"index":0,{content},"logprobs":null,"finish_reason":{finish}}}"#)
@@ -267,9 +277,9 @@ impl ResponseContent<'_> {
     /// One object of a response: an event of a stream, or the whole response.
     fn object(&self, streamed: bool, choice: Option<&str>, usage: &str) -> String {
         let object = match (self.api, streamed) {
-            (Api::Completions, _) => "text_completion",
             (Api::Chat, true) => "chat.completion.chunk",
             (Api::Chat, false) => "chat.completion",
+            _ => "text_completion",
         };
         let choices = choice.unwrap_or_default();
         let (id, model) = (self.id, serde_json::Value::from(self.model));
@@ -345,7 +355,7 @@ mod tests {
     use super::*;
 
     const CONTENT: ResponseContent<'_> =
-        ResponseContent { api: Api::Completions, id: 7, model: "m", prompt_tokens: 2, tokens: 4 };
+        ResponseContent { api: Api::Completions, id: 7, model: "m", prompts: 1, prompt_tokens: 2, tokens: 4 };
 
     fn text(script: &ResponseScript) -> String {
         let tokens = (0..script.tokens).map(|n| script.token(n)).collect::<Vec<_>>().concat();

@@ -189,6 +189,8 @@ impl SimServer {
         let api = match (request.method, request.path) {
             ("POST", "/v1/completions") => Api::Completions,
             ("POST", "/v1/chat/completions") => Api::Chat,
+            ("POST", "/v1/embeddings") => Api::Embeddings,
+            ("POST", "/pooling") => Api::Pooling,
             ("GET", path) => return ServerResponse::Plain(lookup(path, &self.model, self.is_ready())),
             (_, path) => return ServerResponse::Plain(error(404, &format!("there is no `{path}`"))),
         };
@@ -210,19 +212,23 @@ impl SimServer {
         if !self.is_ready() {
             return Err(error(503, LOADING));
         }
-        let (request, prompt) = CompletionRequest::parse(body, api).map_err(|why| error(400, &why))?;
+        let (request, prompts) = CompletionRequest::parse(body, api).map_err(|why| error(400, &why))?;
         if let Some(model) = request.model.as_ref().filter(|model| **model != self.model) {
             return Err(error(404, &format!("the model `{model}` does not exist")));
         }
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let fault = Fault::of(&self.faults, id + 1);
-        let prompt_tokens = self.prompt_tokens(&prompt);
-        let content = ResponseContent { api, id, model: &self.model, prompt_tokens, tokens: request.tokens() };
+        let prompt_tokens = prompts.iter().map(|prompt| self.prompt_tokens(prompt)).sum();
+        let (tokens, prompts) = (request.tokens(), prompts.len());
+        let content = ResponseContent { api, id, model: &self.model, prompts, prompt_tokens, tokens };
         if let Some(plain) = fault.and_then(|fault| content.plain(fault)) {
             return Err(plain);
         }
-        let script =
-            if request.stream { content.streamed(request.include_usage(), fault) } else { content.unstreamed() };
+        let script = if request.stream && api.generates() {
+            content.streamed(request.include_usage(), fault)
+        } else {
+            content.unstreamed()
+        };
 
         let mut random = ChaCha8Rng::seed_from_u64(self.pace.seed);
         random.set_stream(id);
