@@ -68,6 +68,12 @@ pub fn text_of_seconds(seconds: f64) -> String {
     if duration.is_zero() { "0 s".to_owned() } else { text(duration) }
 }
 
+/// A range of seconds as [`text_of_seconds`]; one time where both are the same.
+pub fn range_of_seconds(least: f64, most: f64) -> String {
+    let (least, most) = (text_of_seconds(least), text_of_seconds(most));
+    if least == most { least } else { format!("{least} to {most}") }
+}
+
 /// For a config file or a flag: `1h30m`, exact to the millisecond; [`parse`] reads it back.
 pub fn setting(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), u64::from(duration.subsec_millis()));

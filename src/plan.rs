@@ -24,10 +24,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::Strategy;
-use vllm_verdict::v1::{Device, Event, Skipped};
+use vllm_verdict::v1::{Device, Event, Skipped, TimeRange};
 
 use crate::plan::concurrency_search::Search;
-use crate::plan::estimate::Expected;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
 use crate::plan::tier::TierName;
@@ -131,7 +130,7 @@ pub struct Plan {
     pub budget: Option<f64>,
     /// The expected time, from the suite alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Expected>,
+    pub expected: Option<TimeRange>,
     #[serde(default)]
     pub strategy: Strategy,
     /// Repetitions a side: of all cases, of those that the screen selects, or up to the first look.

@@ -2,6 +2,7 @@
 
 use vllm_verdict::v1::Event;
 
+use crate::ci::event::is_proposal;
 use crate::environment::Environment;
 use crate::plan::base::{Base, NamedSide};
 use crate::plan::build::{Build, ChosenBuild};
@@ -30,6 +31,14 @@ pub async fn choose(
         CommitSides::Wheel => (Build::Wheel, format!("wheels, because {source} says so")),
         CommitSides::Auto => match docker::answers(environment).await {
             Ok(()) => (Build::Image, "images, because a container engine answers".to_owned()),
+            // An engine that is down for a moment must not let the code of a stranger out of its container.
+            Err(_) if is_proposal(event) => {
+                let where_asked = "only where --sides or `sides` in vllm-perf.yml says `wheel`";
+                (
+                    Build::Image,
+                    format!("images, because the code of a pull request runs without a container {where_asked}"),
+                )
+            }
             Err(error) => (Build::Wheel, format!("wheels, because no container engine answers ({error:#})")),
         },
     };

@@ -104,6 +104,8 @@ async fn measure(
     let Prepared { plan, config, ci } = prepared;
     let RunArgs { planning, timeouts, .. } = arguments;
     let out = OutputFolder::at(&planning.out);
+    // A resumed run has the budget of this command, and the rest of its plan from the first one.
+    let budget = plan.budget.map(duration::of_seconds);
     let opened = run_folder::open(&out, plan, arguments.resume, shell)?;
     let (RunFolder { plan, journal, .. }, out) = underway.folder.insert((opened, out));
     underway.announcement = Announcement::make(&planning.event, &ci, plan, shell).await;
@@ -114,7 +116,7 @@ async fn measure(
         plan,
         config: &config,
         data_sets: &data_sets,
-        limits: timeouts.limits(plan.budget.map(duration::of_seconds), &config),
+        limits: timeouts.limits(budget, &config),
         wait: timeouts.wait.unwrap_or(config.images.wait),
         is_store_required: planning.store.is_some(),
         reproduce: plan.reproduce(&made_with(planning, timeouts, &plan.event, &config, shell)),

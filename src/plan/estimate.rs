@@ -1,9 +1,9 @@
 //! The expected time of a plan, from the suite alone: before anything has run on the machine.
 
-use serde::{Deserialize, Serialize};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::looks;
 use vllm_verdict::strategy::Strategy;
+use vllm_verdict::v1::TimeRange;
 
 use crate::plan::suite::{Case, Command};
 
@@ -11,19 +11,12 @@ use crate::plan::suite::{Case, Command};
 pub const SERVER: f64 = 60.0;
 /// Guess in seconds: `vllm bench` imports for about this long.
 const VLLM_CLIENT: f64 = 20.0;
+/// Guess in seconds: `vllm bench` imports for about this long until it hands over to the Rust client.
+const RUST_CLIENT: f64 = 5.0;
 /// Guess in seconds for each output token of a request.
 const TOKEN: f64 = 0.02;
 /// Guess in seconds for a benchmark without a server.
 const BENCHMARK: f64 = 120.0;
-
-/// The expected time of a run, in seconds of wall time with the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Expected {
-    /// Where the run ends as early as it can.
-    pub least: f64,
-    /// Where it takes all its pairs, or its budget.
-    pub most: f64,
-}
 
 /// Guesses for the sides and the pairs of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,14 +30,7 @@ pub struct Estimates {
 impl Estimates {
     /// For sides whose servers are instant or not, and an arrangement of the runs.
     pub fn new(instant: Vec<bool>, strategy: Strategy, pairs: u32) -> Self {
-        let first = match strategy {
-            Strategy::Sequential => looks::looks(strategy, pairs, 1.0).first().map_or(pairs, |look| look.pairs),
-            // Where the screen sees no change.
-            Strategy::Screen => 1,
-            Strategy::Paired | Strategy::Single => pairs,
-        };
-        let most = if strategy == Strategy::Screen { pairs + 1 } else { pairs };
-        Self { instant, pairs: (first, most) }
+        Self { instant, pairs: self::pairs(strategy, pairs) }
     }
 
     /// A measurement of a case on the slower side.
@@ -68,16 +54,26 @@ impl Estimates {
     }
 
     /// The time of a run of the cases within a budget, in seconds.
-    pub fn expected(&self, cases: &[Case], budget: Option<f64>) -> Expected {
+    pub fn expected(&self, cases: &[Case], budget: Option<f64>) -> TimeRange {
         let least = self.least(cases);
         let most = self.warm_up(cases) + self.pair(cases) * f64::from(self.pairs.1);
-        Expected { least, most: budget.map_or(most, |budget| most.min(budget.max(least))) }
+        TimeRange { least, most: budget.map_or(most, |budget| most.min(budget.max(least))) }
     }
 
     fn warm_up(&self, cases: &[Case]) -> f64 {
         let firsts: Vec<Case> =
             by_server(cases).into_iter().filter_map(|(_, cases)| Some((*cases.first()?).clone())).collect();
         self.pair(&firsts)
+    }
+}
+
+/// How many passes of each side a run has at least and at most.
+pub fn pairs(strategy: Strategy, pairs: u32) -> (u32, u32) {
+    match strategy {
+        Strategy::Sequential => (looks::looks(strategy, pairs, 1.0).first().map_or(pairs, |look| look.pairs), pairs),
+        // Where the screen sees no change.
+        Strategy::Screen => (1, pairs + 1),
+        Strategy::Paired | Strategy::Single => (pairs, pairs),
     }
 }
 
@@ -111,7 +107,11 @@ pub fn of_case(case: &Case, instant: bool) -> f64 {
     let at_once = case.max_concurrency.map_or(prompts, |concurrency| concurrency as f64).max(1.0);
     let sending =
         number("--request-rate").filter(|rate| *rate > 0.0 && rate.is_finite()).map_or(0.0, |rate| prompts / rate);
-    let client = if case.measured_by == MeasuredBy::Vllm { VLLM_CLIENT } else { 0.0 };
+    let client = match case.measured_by {
+        MeasuredBy::Native => 0.0,
+        MeasuredBy::Vllm => VLLM_CLIENT,
+        MeasuredBy::VllmRs => RUST_CLIENT,
+    };
     (prompts / at_once * request).max(sending) + client
 }
 
@@ -146,9 +146,9 @@ mod tests {
         let estimates = Estimates::new(vec![true, false], Strategy::Sequential, 10);
         assert_eq!(estimates.pairs, (3, 10));
         assert_eq!(estimates.pair(&cases), 60.0 + 120.0);
-        assert_eq!(estimates.expected(&cases, None), Expected { least: 140.0 + 540.0, most: 140.0 + 1800.0 });
+        assert_eq!(estimates.expected(&cases, None), TimeRange { least: 140.0 + 540.0, most: 140.0 + 1800.0 });
         assert_eq!(estimates.expected(&cases, Some(1000.0)).most, 1000.0);
-        assert_eq!(estimates.expected(&cases, Some(100.0)), Expected { least: 680.0, most: 680.0 });
+        assert_eq!(estimates.expected(&cases, Some(100.0)), TimeRange { least: 680.0, most: 680.0 });
         assert_eq!(Estimates::new(vec![false], Strategy::Screen, 5).pairs, (1, 6));
     }
 }

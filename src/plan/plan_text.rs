@@ -5,12 +5,11 @@ use std::fmt::{self, Write};
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::looks;
 use vllm_verdict::strategy::Strategy;
-use vllm_verdict::v1::Event;
+use vllm_verdict::v1::{Event, TimeRange};
 
 use crate::duration;
 use crate::escape;
 use crate::plan::concurrency_search::Search;
-use crate::plan::estimate::Expected;
 use crate::plan::suite::{Case, Command};
 use crate::plan::{Plan, SidePlan};
 
@@ -92,7 +91,7 @@ fn write_runs(out: &mut String, plan: &Plan) -> fmt::Result {
 }
 
 /// The expected time, and what it is bound by.
-fn time(plan: &Plan, expected: &Expected) -> String {
+fn time(plan: &Plan, expected: &TimeRange) -> String {
     let bound = match (plan.tier, plan.budget.map(duration::text_of_seconds)) {
         (Some(tier), Some(budget)) => format!("; tier {}, at most {budget}", tier.as_str()),
         (Some(tier), None) => format!("; tier {}", tier.as_str()),
@@ -100,14 +99,11 @@ fn time(plan: &Plan, expected: &Expected) -> String {
         (None, None) => String::new(),
     };
     let hours = |seconds: f64| seconds * f64::from(plan.device.count) / 3600.0;
-    let hours = range(format!("{:.1}", hours(expected.least)), format!("{:.1}", hours(expected.most)));
+    let (least, most) = (hours(expected.least), hours(expected.most));
+    let hours = if least == most { format!("{least:.1}") } else { format!("{least:.1} to {most:.1}") };
     let unit = if plan.device.name.is_cpu() { "NUMA node hours" } else { "device hours" };
-    let time = range(duration::text_of_seconds(expected.least), duration::text_of_seconds(expected.most));
+    let time = duration::range_of_seconds(expected.least, expected.most);
     format!("about {time} ({hours} {unit}), from the suite alone{bound}")
-}
-
-fn range(least: String, most: String) -> String {
-    if least == most { least } else { format!("{least} to {most}") }
 }
 
 fn write_counts(out: &mut String, cases: &[Case], servers: usize) -> fmt::Result {

@@ -25,7 +25,7 @@ use crate::plan::serve_flags::{self, flag_names};
 use parallel_sizes::ParallelSizes;
 use test_file::{Broken, Test};
 
-pub use command_text::{commands_json, placed};
+pub use command_text::{commands_json, of_slice, placed};
 pub use selection::Selection;
 pub use suite_case::{Case, Command, RUST_CLIENT};
 pub use test_file::{FileName, SuiteFile, file_names};

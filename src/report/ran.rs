@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use vllm_verdict::Untrusted;
 use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::strategy::Phase;
-use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, Found, Host, PhaseTime, SideTime};
+use vllm_verdict::v1::{CaseFacts, Comparison, Conduct, ExpectedTime, Found, Host, PhaseTime, SideTime, TimeRange};
 
 use super::number;
 use crate::{duration, escape};
@@ -72,7 +72,27 @@ pub fn times(conduct: &Conduct) -> Vec<String> {
     let phases: Vec<String> = conduct.phases.iter().map(phase).collect();
     let ran = (!phases.is_empty())
         .then(|| format!("Phases ({} strategy): {}.", conduct.strategy.as_str(), phases.join(", ")));
-    ran.into_iter().chain(unscreened(conduct)).chain(conduct.spent.iter().map(side)).collect()
+    let lines = ran.into_iter().chain(unscreened(conduct)).chain(conduct.spent.iter().map(side));
+    lines.chain(expected(conduct)).collect()
+}
+
+/// The expected time beside the real one, and the devices' time of each side.
+fn expected(conduct: &Conduct) -> Option<String> {
+    let ExpectedTime { planned, warmed, devices } = conduct.expected.as_ref()?;
+    let text = |range: &TimeRange| duration::range_of_seconds(range.least, range.most);
+    let warmed = warmed.as_ref().map_or_else(String::new, |range| format!(", {} after the warm-up", text(range)));
+    let took: f64 = conduct.phases.iter().map(|phase| phase.seconds).sum();
+    let of_side = |side: &SideTime| {
+        let seconds = side.measuring + side.server_start + side.client_start + side.other;
+        format!("{} {:.2}", side.side.as_str(), seconds * f64::from(*devices) / 3600.0)
+    };
+    let hours: Vec<String> = conduct.spent.iter().map(of_side).collect();
+    Some(format!(
+        "Expected time: {} from the suite{warmed}; it took {}. Device hours without the warm-up: {}.",
+        text(planned),
+        duration::text_of_seconds(took),
+        hours.join(", ")
+    ))
 }
 
 /// The estimated time of a screened run without its screen, if every pass took as long as a screening pass.

@@ -3,25 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use vllm_verdict::case::{Kind, MeasuredBy};
 use vllm_verdict::side::Side;
 
 use super::session::server_count;
 use super::time_spent::PassTime;
-use crate::plan::Plan;
 use crate::plan::suite::Case;
+use crate::plan::{Plan, estimate};
 use crate::run::journal::Entry;
-
-/// Guess in seconds: vLLM on a GPU imports, loads and compiles for about this long.
-const SERVER: f64 = 60.0;
-/// Guess in seconds: `vllm bench` imports for about this long.
-const VLLM_CLIENT: f64 = 20.0;
-/// Guess in seconds: `vllm bench` imports for about this long until it hands over to the Rust client.
-const RUST_CLIENT: f64 = 5.0;
-/// Guess in seconds for each output token of a request.
-const TOKEN: f64 = 0.02;
-/// Guess in seconds for a benchmark without a server.
-const BENCHMARK: f64 = 120.0;
 
 /// Times of cases and servers so far, in seconds.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +18,8 @@ pub struct Costs {
     servers: HashMap<Side, Mean>,
     /// Whether servers need no time to start: simulated, or running already.
     instant: bool,
+    /// How long cases take on this machine, in terms of the guess from the suite.
+    pace: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,7 +43,7 @@ impl Costs {
     /// From the journal and the times of this run, or of an earlier run in the same folder. With `instant`, servers need no
     /// time to start.
     pub fn new(entries: &[Entry], passes: &[PassTime], instant: bool) -> Self {
-        let mut costs = Self { instant, ..Self::default() };
+        let mut costs = Self { instant, pace: 1.0, ..Self::default() };
         entries.iter().for_each(|entry| costs.learn_case(entry.side, &entry.case, entry.seconds));
         passes.iter().for_each(|pass| costs.learn_pass(pass));
         costs
@@ -72,6 +62,20 @@ impl Costs {
         }
     }
 
+    /// Takes the pace of this machine from the cases that have run, for those that have not.
+    pub fn learn_pace<'a>(&mut self, cases: impl IntoIterator<Item = &'a Case>) {
+        let (mut measured, mut guessed) = (0.0, 0.0);
+        for case in cases {
+            if let Some(seconds) = self.measured(Side::Head, &case.name) {
+                measured += seconds;
+                guessed += estimate::of_case(case, self.instant);
+            }
+        }
+        if measured > 0.0 && guessed > 0.0 {
+            self.pace = measured / guessed;
+        }
+    }
+
     /// How many of `cases` have run before.
     pub fn known<'a>(&self, cases: impl IntoIterator<Item = &'a Case>) -> usize {
         let known = |case: &&Case| self.measured(Side::Head, &case.name).is_some();
@@ -86,16 +90,14 @@ impl Costs {
 
     /// Expected time of a case, from its earlier runs or a guess.
     pub fn case(&self, side: Side, case: &Case) -> f64 {
-        // Of the targets whose servers need no time to start, only the simulated one has other benchmarks; they end at once.
-        let simulated = self.instant && case.kind != Kind::Serving;
-        self.measured(side, &case.name).unwrap_or_else(|| if simulated { 0.0 } else { guess(case) })
+        self.measured(side, &case.name).unwrap_or_else(|| estimate::of_case(case, self.instant) * self.pace)
     }
 
     /// Expected time to start and stop `servers` servers on a side.
     pub fn servers(&self, side: Side, servers: usize) -> f64 {
         let other = if side == Side::Base { Side::Head } else { Side::Base };
         let of = |side| self.servers.get(&side).and_then(|mean| mean.value());
-        let one = of(side).or_else(|| of(other)).unwrap_or(if self.instant { 0.0 } else { SERVER });
+        let one = of(side).or_else(|| of(other)).unwrap_or(if self.instant { 0.0 } else { estimate::SERVER });
         one * servers as f64
     }
 }
@@ -110,29 +112,6 @@ pub fn pair(costs: &Costs, plan: &Plan, cases: &[&Case], slices: impl Fn(&Case) 
     plan.sides.present().map(|(side, _)| of_side(side)).sum()
 }
 
-/// Expected time of a case from its command alone.
-fn guess(case: &Case) -> f64 {
-    if case.kind != Kind::Serving {
-        return BENCHMARK;
-    }
-    let number = |flag: &str| -> Option<f64> {
-        let at = case.client.argv.iter().position(|word| word == flag)?;
-        case.client.argv.get(at + 1)?.parse().ok()
-    };
-    let prompts = number("--num-prompts").unwrap_or(1000.0);
-    let output = ["--random-output-len", "--sharegpt-output-len", "--sonnet-output-len", "--custom-output-len"];
-    let request = output.into_iter().find_map(number).unwrap_or(128.0) * TOKEN;
-    let at_once = case.max_concurrency.map_or(prompts, |concurrency| concurrency as f64).max(1.0);
-    let sending =
-        number("--request-rate").filter(|rate| *rate > 0.0 && rate.is_finite()).map_or(0.0, |rate| prompts / rate);
-    let client = match case.measured_by {
-        MeasuredBy::Native => 0.0,
-        MeasuredBy::Vllm => VLLM_CLIENT,
-        MeasuredBy::VllmRs => RUST_CLIENT,
-    };
-    (prompts / at_once * request).max(sending) + client
-}
-
 /// How many of `pairs` a budget allows, after `elapsed`, where a pair takes `pair` seconds.
 pub fn fitting(budget: Option<Duration>, elapsed: Duration, pair: f64, pairs: u32) -> u32 {
     let Some(budget) = budget else { return pairs };
@@ -142,6 +121,7 @@ pub fn fitting(budget: Option<Duration>, elapsed: Duration, pair: f64, pairs: u3
 
 #[cfg(test)]
 mod tests {
+    use vllm_verdict::case::MeasuredBy;
     use vllm_verdict::strategy::Phase;
 
     use super::*;
@@ -153,26 +133,30 @@ mod tests {
     }
 
     #[test]
-    fn a_simulated_benchmark_is_not_expected_to_take_as_long_as_a_real_one() {
-        let latency = Case { kind: Kind::Latency, ..case("vllm bench latency", 1, MeasuredBy::Vllm) };
-        let guessed = |instant| Costs::new(&[], &[], instant).case(Side::Head, &latency);
-        assert_eq!((guessed(false), guessed(true)), (BENCHMARK, 0.0));
-    }
-
-    #[test]
-    fn a_guess_follows_prompts_lengths_rates_and_concurrency() {
-        let words = "vllm bench serve --request-rate inf --num-prompts 200 --random-output-len 100";
-        assert_eq!(guess(&case(words, 10, MeasuredBy::Native)), 40.0);
-        assert_eq!(guess(&case(words, 10, MeasuredBy::Vllm)), 60.0);
-        let slow = "vllm bench serve --request-rate 2 --num-prompts 200 --random-output-len 100";
-        assert_eq!(guess(&case(slow, 100, MeasuredBy::Native)), 100.0);
+    fn cases_that_have_not_run_are_guessed_at_the_pace_of_those_that_have() {
+        let words = "vllm bench serve --num-prompts 100 --random-output-len 100";
+        let [known, unknown] = [10, 20].map(|concurrency| case(words, concurrency, MeasuredBy::Native));
+        let unknown = Case { name: "serving_b".to_owned(), ..unknown };
+        let mut costs = Costs::new(&[], &[], true);
+        assert_eq!((costs.case(Side::Head, &known), costs.case(Side::Head, &unknown)), (20.0, 10.0));
+        costs.learn_case(Side::Base, &known.name, 5.0);
+        costs.learn_pace([&known, &unknown]);
+        assert_eq!((costs.case(Side::Head, &known), costs.case(Side::Head, &unknown)), (5.0, 2.5));
     }
 
     #[test]
     fn measured_times_replace_guesses_and_one_side_stands_in_for_the_other() {
         let spent = Spent { server_start: 30.0, client_start: 1.0, measuring: 9.0, total: 50.0 };
-        let pass =
-            PassTime { phase: Phase::WarmUp, pair: 0, side: Side::Base, servers: 2, cases: 1, spent, kept: true };
+        let pass = PassTime {
+            phase: Phase::WarmUp,
+            pair: 0,
+            side: Side::Base,
+            servers: 2,
+            cases: 1,
+            spent,
+            kept: true,
+            expected: None,
+        };
         let mut costs = Costs::new(&[], &[pass], false);
         let case = case("vllm bench serve", 1, MeasuredBy::Native);
         assert_eq!(costs.known([&case]), 0);
@@ -189,7 +173,7 @@ mod tests {
             Case { server: Some(Command::sample("vllm serve a")), ..case("vllm bench serve", 1, MeasuredBy::Native) };
         let spent = Spent { server_start: 30.0, client_start: 0.0, measuring: 10.0, total: 40.0 };
         let (phase, pair) = (Phase::Pairs, 1);
-        let pass = PassTime { phase, pair, side: Side::Base, servers: 1, cases: 1, spent, kept: true };
+        let pass = PassTime { phase, pair, side: Side::Base, servers: 1, cases: 1, spent, kept: true, expected: None };
         let mut costs = Costs::new(&[], &[pass], false);
         costs.learn_case(Side::Base, &case.name, 10.0);
         let plan = Plan { cases: vec![case], ..Plan::sample() };

@@ -205,7 +205,7 @@ impl Measure<'_> {
 
     /// Costs of cases and servers, from this run so far or else from the run that was in the folder before.
     fn costs(&self, journal: &Journal, times: &Times) -> Costs {
-        let instant = self.plan.sides.present().all(|(_, side)| session::is_instant(&side.target));
+        let instant = self.plan.sides.present().all(|(_, side)| side.target.is_instant());
         if !journal.entries().is_empty() {
             return Costs::new(journal.entries(), times.passes(), instant);
         }

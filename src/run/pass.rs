@@ -19,7 +19,7 @@ use super::side_run::SideRun;
 use super::time_spent::{self, PassTime, Spent, Times};
 use crate::environment::Environment;
 use crate::exit::Classify;
-use crate::plan::suite::Case;
+use crate::plan::suite::{self, Case};
 use crate::plan::target::Target;
 use crate::result::{self, Document};
 use crate::run::journal::{Entry, Journal};
@@ -96,7 +96,7 @@ impl PassRun<'_, '_> {
     /// Measures one slice of a case and records the outcome.
     pub async fn measure(&mut self, case: &Case, server: Option<&Running>) -> Result<Ran> {
         let folder = self.make_slice_folder()?;
-        let label = self.label();
+        let (label, case) = (self.label(), &of_slice(case, self.slice));
         let Session { output, processes, progress, limits, environment, .. } = *self.session;
         progress.working(&format!("{label}: {}", case.name));
         let (started, begun) = (now(), Instant::now());
@@ -210,7 +210,7 @@ impl PassRun<'_, '_> {
         let Tally { mut spent, servers, cases, .. } = self.tally;
         spent.total = begun.elapsed().as_secs_f64();
         let Pass { phase, pair } = self.pass;
-        let time = PassTime { phase, pair, side: self.side, servers, cases, spent, kept };
+        let time = PassTime { phase, pair, side: self.side, servers, cases, spent, kept, expected: None };
         self.costs.learn_pass(&time);
         self.times.add(time)
     }
@@ -222,6 +222,15 @@ impl PassRun<'_, '_> {
         std::fs::create_dir_all(to.parent().unwrap_or(&to)).with_context(cannot).world()?;
         std::fs::rename(&from, &to).with_context(cannot).world()
     }
+}
+
+/// The case as a slice measures it. What a recipe asks to repeat is repeated as it is.
+fn of_slice(case: &Case, slice: u32) -> Case {
+    let mut case = case.clone();
+    if case.slices.is_none() {
+        case.client.argv = suite::of_slice(&case.client.argv, slice);
+    }
+    case
 }
 
 /// The first two primary metrics of a measurement: `Median TTFT 12.3 ms, ...`.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::session::{Session, is_instant, servers};
+use super::session::Session;
 use super::side_run::SideRun;
+use crate::plan::estimate::by_server;
 use crate::plan::suite::{Case, Command};
 use crate::system::host::read_ahead::Reading;
 use crate::system::model_folder;
@@ -12,7 +13,7 @@ use crate::system::model_folder;
 /// Begins to read the model of the server after `server`, without the files in `known`; `None` where there is no other
 /// model, or its files are not on this machine.
 pub fn begin(session: &Session<'_>, side: &SideRun, server: &Command, known: &BTreeSet<PathBuf>) -> Option<Reading> {
-    if is_instant(&side.plan.target) {
+    if side.plan.target.is_instant() {
         return None;
     }
     let folder = model_folder::folder(next_model(&session.plan.cases, server)?, session.environment)?;
@@ -21,7 +22,7 @@ pub fn begin(session: &Session<'_>, side: &SideRun, server: &Command, known: &BT
 
 /// The next model after that of `server`, if there is a different one.
 fn next_model<'a>(cases: &'a [Case], server: &Command) -> Option<&'a str> {
-    let groups = servers(cases);
+    let groups = by_server(cases);
     let at = groups.iter().position(|(known, _)| *known == Some(server))?;
     let mut models = groups[at..].iter().filter_map(|(_, cases)| Some(cases.first()?.model.as_str()));
     let model = models.next()?;

@@ -7,12 +7,13 @@ use vllm_verdict::looks::End;
 use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{self, Pass, Phase, Round, Strategy};
-use vllm_verdict::v1::Conduct;
+use vllm_verdict::v1::{Conduct, ExpectedTime, TimeRange};
 
 use super::run_state::RunState;
 use super::session::Session;
 use super::{cost, interim_analysis, repeated_pass, search_run, slices, warm_up};
 use crate::duration;
+use crate::plan::estimate;
 use crate::plan::suite::Case;
 use crate::run::journal::{Entry, Journal};
 
@@ -63,6 +64,9 @@ impl Rounds<'_, '_, '_> {
         self.state.fetch_head().await?;
         conduct.phases = self.state.times.phases();
         conduct.spent = self.state.times.sides();
+        let warmed = self.state.times.expected();
+        let planned = plan.expected.filter(|_| warmed.is_some());
+        conduct.expected = planned.map(|planned| ExpectedTime { planned, warmed, devices: plan.device.count });
         Ok(conduct)
     }
 
@@ -107,24 +111,36 @@ impl Rounds<'_, '_, '_> {
         Ok(if end.is_some() { Vec::new() } else { round.cases.clone() })
     }
 
+    /// The time that the pairs may take, in seconds.
+    fn pairs_time(&self) -> TimeRange {
+        let plan = self.session.plan;
+        let cases: Vec<&Case> = plan.cases.iter().collect();
+        let pass = cost::pair(&self.state.costs, plan, &cases, |case| self.foreseen(case));
+        let (first, all) = estimate::pairs(plan.strategy, plan.pairs);
+        TimeRange { least: pass * f64::from(first), most: pass * f64::from(all) }
+    }
+
+    /// Takes the pace of this machine from the warm-up, and says again how long the run may take.
+    fn estimate_again(&mut self) -> Result<()> {
+        self.state.costs.learn_pace(&self.session.plan.cases);
+        let TimeRange { least, most } = self.pairs_time();
+        let begun = self.session.begun.elapsed().as_secs_f64();
+        let budget = self.session.limits.budget.map_or(f64::INFINITY, |budget| budget.as_secs_f64());
+        let least = begun + least;
+        let most = (begun + most).min(budget.max(least));
+        let more = duration::range_of_seconds(least - begun, most - begun);
+        self.session.progress.say(&format!("expected time from here: {more} (from the warm-up)"));
+        self.state.times.expect(TimeRange { least, most })
+    }
+
     /// Prints how long a new run may take, and what that is known from.
     fn estimate(&self) {
         if !self.journal.entries().is_empty() {
             return;
         }
         let plan = self.session.plan;
-        let cases: Vec<&Case> = plan.cases.iter().collect();
-        let pass = cost::pair(&self.state.costs, plan, &cases, |case| self.foreseen(case));
-        let time = |passes: u32| duration::text_of_seconds(pass * f64::from(passes));
-        let time = match plan.strategy {
-            Strategy::Paired | Strategy::Single => time(plan.pairs),
-            Strategy::Screen => format!("{} to {}", time(1), time(plan.pairs + 1)),
-            Strategy::Sequential => {
-                let first =
-                    interim_analysis::looks(plan, self.session.verdict).first().map_or(plan.pairs, |look| look.pairs);
-                format!("{} to {}", time(first), time(plan.pairs))
-            }
-        };
+        let TimeRange { least, most } = self.pairs_time();
+        let time = duration::range_of_seconds(least, most);
         let (known, all) = (self.state.costs.known(&plan.cases), plan.cases.len());
         let source = match known {
             0 => "estimated from the suite; refined after the first pass".to_owned(),
@@ -177,6 +193,10 @@ impl Rounds<'_, '_, '_> {
             }
             if !std::mem::replace(&mut self.is_warm, true) {
                 warm_up::warm_up(session, self.state, &cases).await?;
+                let is_warmed = self.state.times.passes().iter().any(|pass| pass.phase == Phase::WarmUp);
+                if is_warmed && self.state.times.expected().is_none() {
+                    self.estimate_again()?;
+                }
             }
             let Some(cases) = self.not_given_up(&cases) else { break };
             let pair = self.pair_seconds(*pass, &cases);

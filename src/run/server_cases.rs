@@ -11,14 +11,14 @@ use super::journal::Choice;
 use super::log_end::{tail, with_log};
 use super::pass::PassRun;
 use super::server_start::{self, Log, Running, Started};
-use super::session::servers;
 use super::{cost, read_next_model, search_run, slices};
+use crate::plan::estimate::by_server;
 use crate::plan::suite::{Case, Command};
 
 /// Measures what is not finished yet of cases, in the order of the plan, each with the server that it needs.
 pub async fn measure(run: &mut PassRun<'_, '_>, cases: &[&Case]) -> Result<()> {
     run.make_folder()?;
-    for (number, (server, group)) in (1..).zip(servers(&run.session.plan.cases)) {
+    for (number, (server, group)) in (1..).zip(by_server(&run.session.plan.cases)) {
         let group: Vec<&Case> = group.into_iter().filter(|case| cases.contains(case)).collect();
         let is_done = |case: &&Case| search_run::is_done(run.session, run.journal, run.side, run.pass, case);
         match server {

@@ -7,8 +7,8 @@ use vllm_verdict::noise::Noise;
 
 use crate::environment::Environment;
 use crate::plan::Plan;
-use crate::plan::suite::{Case, Command};
-use crate::plan::target::Target;
+use crate::plan::estimate::by_server;
+use crate::plan::suite::Case;
 use crate::run::progress::Progress;
 use crate::system::output::OutputFolder;
 use crate::system::process::Processes;
@@ -50,28 +50,9 @@ impl Session<'_> {
     }
 }
 
-/// The cases grouped by server, in the order of the plan: serving cases with equal servers share a group. Every case
-/// without a server is a group of its own.
-pub fn servers<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<(Option<&'a Command>, Vec<&'a Case>)> {
-    let mut groups: Vec<(Option<&Command>, Vec<&Case>)> = Vec::new();
-    for case in cases {
-        let server = case.server.as_ref();
-        match groups.iter_mut().find(|(known, _)| server.is_some() && *known == server) {
-            Some((_, group)) => group.push(case),
-            None => groups.push((server, vec![case])),
-        }
-    }
-    groups
-}
-
 /// How many servers the cases need.
 pub fn server_count<'a>(cases: impl IntoIterator<Item = &'a Case>) -> usize {
-    servers(cases).iter().filter(|(server, _)| server.is_some()).count()
-}
-
-/// Whether servers of a target need no time to start: simulated, or running already.
-pub fn is_instant(target: &Target) -> bool {
-    matches!(target, Target::Sim(_) | Target::Remote(_))
+    by_server(cases).iter().filter(|(server, _)| server.is_some()).count()
 }
 
 /// The current time, RFC 3339 in UTC.

@@ -5,8 +5,8 @@ use vllm_verdict::strategy::{Pass, Phase};
 use vllm_verdict::v1::ServerSlices;
 
 use super::journal::Journal;
-use super::session::servers;
 use crate::plan::Plan;
+use crate::plan::estimate::by_server;
 use crate::plan::suite::Case;
 use crate::plan::target::Target;
 
@@ -69,14 +69,14 @@ fn has_slices(pass: Pass, case: &Case) -> bool {
 
 /// The number of a case's server in the plan.
 fn server(plan: &Plan, case: &Case) -> usize {
-    let groups = servers(&plan.cases);
+    let groups = by_server(&plan.cases);
     groups.iter().position(|(server, _)| server.is_some() && *server == case.server.as_ref()).map_or(0, |at| at + 1)
 }
 
 /// The slices of a repetition by server, for the report.
 pub fn of_servers(plan: &Plan, journal: &Journal) -> Vec<ServerSlices> {
     let mut all = Vec::new();
-    for (number, (_, cases)) in (1..).zip(servers(&plan.cases)) {
+    for (number, (_, cases)) in (1..).zip(by_server(&plan.cases)) {
         let count = |slices: Option<u32>| cases.iter().filter(|case| case.slices == slices).count();
         let mut fixed: Vec<u32> = cases.iter().filter_map(|case| case.slices).collect();
         fixed.sort_unstable();

@@ -8,7 +8,7 @@ use vllm_verdict::case::Kind;
 use vllm_verdict::number::plural;
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::Phase;
-use vllm_verdict::v1::{PhaseTime, SideTime};
+use vllm_verdict::v1::{PhaseTime, SideTime, TimeRange};
 
 use crate::exit::Classify;
 use crate::system::output;
@@ -41,6 +41,9 @@ pub struct PassTime {
     pub spent: Spent,
     /// Whether its results count.
     pub kept: bool,
+    /// After the last warm-up pass: how long the whole run is expected to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<TimeRange>,
 }
 
 /// The times of all passes, kept in a file.
@@ -65,6 +68,26 @@ impl Times {
     /// When the file cannot be written.
     pub fn add(&mut self, pass: PassTime) -> Result<()> {
         self.passes.push(pass);
+        self.write()
+    }
+
+    /// Notes how long the run is expected to take, after the last pass so far.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn expect(&mut self, expected: TimeRange) -> Result<()> {
+        if let Some(last) = self.passes.last_mut() {
+            last.expected = Some(expected);
+        }
+        self.write()
+    }
+
+    /// How long the run was expected to take after its warm-up.
+    pub fn expected(&self) -> Option<TimeRange> {
+        self.passes.iter().find_map(|pass| pass.expected)
+    }
+
+    fn write(&self) -> Result<()> {
         let mut text = String::new();
         for pass in &self.passes {
             text.push_str(&serde_json::to_string(pass).context("cannot write the time of a pass")?);
@@ -151,7 +174,7 @@ mod tests {
 
     fn pass(phase: Phase, side: Side, measuring: f64, total: f64) -> PassTime {
         let spent = Spent { server_start: 2.0, client_start: 1.0, measuring, total };
-        PassTime { phase, pair: 1, side, servers: 1, cases: 2, spent, kept: true }
+        PassTime { phase, pair: 1, side, servers: 1, cases: 2, spent, kept: true, expected: None }
     }
 
     #[test]

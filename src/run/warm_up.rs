@@ -9,8 +9,9 @@ use vllm_verdict::strategy::{Pass, Phase};
 
 use super::run_state::RunState;
 use super::server_cases;
-use super::session::{Session, servers};
+use super::session::Session;
 use crate::exit::Classify;
+use crate::plan::estimate::by_server;
 use crate::plan::suite::Case;
 use crate::run::journal::Journal;
 
@@ -18,7 +19,7 @@ const WARM_UP: Pass = Pass { phase: Phase::WarmUp, pair: 0 };
 
 /// Warms both sides up. Head's image may be fetched meanwhile, as nothing is measured yet.
 pub async fn warm_up(session: &Session<'_>, state: &mut RunState<'_>, cases: &[&Case]) -> Result<()> {
-    let groups = servers(cases.iter().copied()).into_iter();
+    let groups = by_server(cases.iter().copied()).into_iter();
     let first: Vec<&Case> =
         groups.filter(|(server, _)| server.is_some()).filter_map(|(_, cases)| cases.first().copied()).collect();
     // A single repetition of one side is not compared: like upstream's script, it has no warm-up.

@@ -348,7 +348,8 @@ fn the_python_files_of_a_checkout_replace_those_of_the_wheel_and_compiled_code_m
 }
 
 #[test]
-fn a_pull_request_without_a_container_engine_measures_its_python_files_over_the_wheel_of_the_merge_base() {
+fn a_pull_request_runs_without_a_container_only_where_it_is_asked_for_as_python_files_over_the_wheel_of_the_merge_base()
+{
     let world = World::new("");
     let (folder, base) = checkout(&world);
     git(&folder, &["add", "--all"]);
@@ -360,15 +361,21 @@ fn a_pull_request_without_a_container_engine_measures_its_python_files_over_the_
             "base": {{"sha": "{base}", "ref": "main", "repo": {{"full_name": "o/r", "fork": false}}}}}}, "repository": {{"full_name": "o/r"}}}}"#
     );
     let event = world.write("event.json", &event);
-    let plan = || {
+    let plan = |sides: &str| {
         let mut command = world.command(&["plan", "--device", "cpu", "--format", "json", "--only", TWO_CASES]);
         command.current_dir(&folder).env("GITHUB_ACTIONS", "true").env("GITHUB_EVENT_NAME", "pull_request");
         command.env("GITHUB_REPOSITORY", "o/r").env("GITHUB_EVENT_PATH", &event).env("GITHUB_RUN_ID", "1");
+        command.env("VLLM_PERF_SIDES", sides);
         command.output().unwrap()
     };
-    let output = plan();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    let plan: Plan = serde_json::from_slice(&output.stdout).unwrap();
+    let plan = |sides: &str| -> Plan {
+        let output = plan(sides);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let automatic = plan("auto").sides.head.unwrap().target.to_string();
+    assert_eq!(automatic, format!("image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:{head}-cpu"));
+    let plan = plan("wheel");
     assert!(plan.trigger.run, "{}", plan.trigger.reason);
     let shown =
         |side: Option<vllm_perf::plan::SidePlan>| side.map(|side| (side.target.to_string(), side.commit)).unwrap();

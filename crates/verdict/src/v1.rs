@@ -7,7 +7,7 @@ mod row;
 mod subject;
 
 pub use comparison::{CaseFacts, Comparison, Counts, Look, Method, Problem, SCHEMA, Skipped};
-pub use conduct::{Conduct, Found, PhaseTime, ServerSlices, SideTime};
+pub use conduct::{Conduct, ExpectedTime, Found, PhaseTime, ServerSlices, SideTime, TimeRange};
 pub use row::{Failed, OverallRow, RepetitionValue, Row, Verdict};
 pub use subject::{Device, DeviceName, Event, Host, LabelsSource, Provider, SideFacts, Subject};
 

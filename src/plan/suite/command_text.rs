@@ -25,6 +25,30 @@ fn quoted(word: &str) -> String {
     }
 }
 
+/// The client of a further slice: with a seed of its own, because a server that has seen the prompts of the first slice answers
+/// them from its prefix cache.
+pub fn of_slice(argv: &[String], slice: u32) -> Vec<String> {
+    let mut words = argv.to_vec();
+    let Some(more) = slice.checked_sub(1).filter(|more| *more > 0) else { return words };
+    let seeded = |text: &str| text.parse::<u64>().map(|seed| (seed + u64::from(more)).to_string());
+    for at in 0..words.len() {
+        if let Some(Ok(seed)) = words[at].strip_prefix("--seed=").map(seeded) {
+            words[at] = format!("--seed={seed}");
+            return words;
+        }
+        if at > 0
+            && words[at - 1] == "--seed"
+            && let Ok(seed) = seeded(&words[at])
+        {
+            words[at] = seed;
+            return words;
+        }
+    }
+    // The default of `vllm bench serve` is 0.
+    words.extend(["--seed".to_owned(), more.to_string()]);
+    words
+}
+
 /// `argv` with upstream's `results/` folder, where the result goes, replaced by `dir`.
 pub fn placed(argv: &[String], dir: &str) -> Vec<String> {
     let dir = dir.trim_end_matches('/');

@@ -28,12 +28,36 @@ pub struct Conduct {
     /// Time of each side by activity, without the warm-up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<SideTime>,
+    /// How long the run was expected to take; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedTime>,
     /// Results of the searches for the largest concurrency.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub searches: Vec<Found>,
     /// The slices of a repetition, by server, where their number was chosen or set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<ServerSlices>,
+}
+
+/// The expected time of a run, warm-up included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExpectedTime {
+    /// From the suite alone.
+    pub planned: TimeRange,
+    /// From the suite and the warm-up; absent where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmed: Option<TimeRange>,
+    /// GPUs or NUMA nodes that the run occupied.
+    pub devices: u32,
+}
+
+/// Seconds of wall time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TimeRange {
+    /// Where the run ends as early as it can.
+    pub least: f64,
+    /// Where it takes all its pairs, or its budget.
+    pub most: f64,
 }
 
 /// How often some cases of a server are measured during its life, and why.
