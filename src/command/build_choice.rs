@@ -31,7 +31,7 @@ pub async fn choose(
         CommitSides::Wheel => (Build::Wheel, format!("wheels, because {source} says so")),
         CommitSides::Auto => match docker::answers(environment).await {
             Ok(()) => (Build::Image, "images, because a container engine answers".to_owned()),
-            // An engine that is down for a moment must not let the code of a stranger out of its container.
+            // An engine that is down must not let the code of a pull request out of its container.
             Err(_) if is_proposal(event) => {
                 let where_asked = "only where --sides or `sides` in vllm-perf.yml says `wheel`";
                 (
