@@ -574,7 +574,7 @@ mod tests {
         head      image:public.ecr.aws/q9t5s3a7/vllm-ci-test-repo:1da94e673c257373280026f75ceb4effac80e892-cpu
                   server with --max-num-seqs 4
         runs      5 interleaved pairs, seed 1
-        time      about 3 h 23 min (6.8 NUMA node hours), from the suite alone
+        time      about 3 h 23 min (6.76 NUMA node hours), from the suite alone
         cases     4 cases on 2 servers: 3 measured by the native client, 1 by vllm bench
 
         server 1 of 2, 2 cases

@@ -99,8 +99,8 @@ fn time(plan: &Plan, expected: &TimeRange) -> String {
         (None, None) => String::new(),
     };
     let hours = |seconds: f64| seconds * f64::from(plan.device.count) / 3600.0;
-    let (least, most) = (hours(expected.least), hours(expected.most));
-    let hours = if least == most { format!("{least:.1}") } else { format!("{least:.1} to {most:.1}") };
+    let [least, most] = [expected.least, expected.most].map(|seconds| format!("{:.2}", hours(seconds)));
+    let hours = if least == most { least } else { format!("{least} to {most}") };
     let unit = if plan.device.name.is_cpu() { "NUMA node hours" } else { "device hours" };
     let time = duration::range_of_seconds(expected.least, expected.most);
     format!("about {time} ({hours} {unit}), from the suite alone{bound}")

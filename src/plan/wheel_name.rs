@@ -21,7 +21,11 @@ impl FromStr for WheelName {
     fn from_str(name: &str) -> anyhow::Result<Self> {
         let cannot = || format!("`{name}` is not the name of a wheel: expected NAME-VERSION-PYTHON-ABI-PLATFORM.whl");
         let parts: Vec<&str> = name.strip_suffix(".whl").with_context(cannot)?.split('-').collect();
-        ensure!((5..=6).contains(&parts.len()) && parts.iter().all(|part| !part.is_empty()), cannot());
+        // The name comes from an index, and is one of a file here.
+        let is_part = |part: &&str| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+!".contains(&byte))
+        };
+        ensure!((5..=6).contains(&parts.len()) && parts.iter().all(is_part), cannot());
         let tags = &parts[parts.len() - 3..];
         Ok(Self {
             distribution: normalized(parts[0]),
@@ -99,7 +103,16 @@ mod tests {
 
     #[test]
     fn other_names_are_no_wheels() {
-        for text in ["vllm-1.tar.gz", "vllm.whl", "vllm-1-cp38-abi3.whl", "vllm--cp38-abi3-any.whl", ""] {
+        for text in [
+            "",
+            "vllm-1.tar.gz",
+            "vllm.whl",
+            "vllm-1-cp38-abi3.whl",
+            "vllm--cp38-abi3-any.whl",
+            "vllm-../../x-cp38-abi3-linux_x86_64.whl",
+            "a/vllm-1-cp38-abi3-linux_x86_64.whl",
+            "vllm-1-cp38-abi3-a b.whl",
+        ] {
             assert!(text.parse::<WheelName>().is_err(), "{text}");
         }
     }

@@ -438,3 +438,37 @@ fn of_all_secrets_a_wheel_gets_the_hubs_token_alone_and_uv_none() {
         assert_clean(&path.display().to_string(), &content.replace("hf_canary0models", ""));
     }
 }
+
+#[test]
+fn a_wheel_that_crashes_leaves_no_secret_no_core_file_and_no_way_into_the_measuring_process() {
+    let world = World::new(
+        r#"if [ "$1" = pip ]; then
+env="$(dirname "$(dirname "$5")")"
+mkdir -p "$env/lib/python3.12/site-packages/vllm"
+printf '#!/bin/sh\nexec ./crash\n' >"$env/bin/vllm"
+chmod +x "$env/bin/vllm"
+exit
+fi"#,
+    );
+    // The guard is the parent; the measuring process is its parent.
+    let crash = world.write(
+        "crash",
+        "#!/bin/sh\nenv >>vllm.env\nrun=$(sed 's/.*) //' /proc/$PPID/stat | cut -d' ' -f2)\n\
+         grep core /proc/$run/limits >limits\nstat -c %u /proc/$run/environ >owner\nkill -SEGV $$\n",
+    );
+    fs::set_permissions(crash, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = with_canaries(&mut world.run("out", "none", &format!("wheel:{HEAD}"), &[])).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("SIGSEGV"), "{}", text(&output));
+    assert_clean("the log", &text(&output));
+    let limits = fs::read_to_string(world.root().join("limits")).unwrap();
+    assert_eq!(limits.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{limits}");
+    assert_eq!(fs::read_to_string(world.root().join("owner")).unwrap().trim(), "0");
+    let mut written = Vec::new();
+    files(world.root(), &mut written);
+    let written: Vec<&PathBuf> = written.iter().filter(|path| !path.ends_with("vllm.env")).collect();
+    assert!(written.iter().any(|path| path.ends_with("server-1.log")), "{written:?}");
+    for path in written {
+        assert_clean(&path.display().to_string(), &String::from_utf8_lossy(&fs::read(path).unwrap()));
+    }
+}
