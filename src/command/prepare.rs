@@ -257,6 +257,16 @@ async fn device(flags: &DeviceArgs, config: &Config, runs: bool, environment: &E
     device::resolve(flags.name.0, flags.device_type.as_deref(), count, &config.devices, &probe)
 }
 
+/// Leaves out the cases that the expression of a tier does not match.
+fn leave_out_of_tier(pattern: Option<&str>, cases: &mut Vec<Case>, skipped: &mut Vec<Skipped>) -> Result<()> {
+    let Some(pattern) = pattern.map(Regex::new).transpose().context("`only` of the tier").mistake()? else {
+        return Ok(());
+    };
+    let others = cases.extract_if(.., |case| !pattern.is_match(&case.name));
+    skipped.extend(others.map(|case| Skipped::new(case.name, format!("does not match `{pattern}` of the tier"))));
+    Ok(())
+}
+
 /// The cases to measure, and what is left out. `remote`: a side is a server on another machine. `allowed`: where their files
 /// may lie.
 fn cases(
@@ -271,6 +281,7 @@ fn cases(
     selection.remote |= remote;
     if let Some(recipes) = recipe_folder::read(&config.suite, allowed)? {
         let mut found = recipe::cases(&recipes, &selection, device);
+        leave_out_of_tier(of_tier, &mut found.cases, &mut found.skipped)?;
         let place = |_: &Case| config.suite.display().to_string();
         allowed.leave_out(&mut found.cases, &mut found.skipped, selection.remote, place);
         found.skipped.sort_by_key(|skipped| !skipped.invalid);
@@ -279,10 +290,7 @@ fn cases(
     let (files, mut skipped) = suite_folder::read(&config.suite, environment, device.name, allowed).mistake()?;
     let (mut cases, left_out) = suite::cases(&files, &selection, device).mistake()?;
     skipped.extend(left_out);
-    if let Some(pattern) = of_tier.map(Regex::new).transpose().context("`only` of the tier").mistake()? {
-        let others = cases.extract_if(.., |case| !pattern.is_match(&case.name));
-        skipped.extend(others.map(|case| Skipped::new(case.name, format!("does not match `{pattern}` of the tier"))));
-    }
+    leave_out_of_tier(of_tier, &mut cases, &mut skipped)?;
     let file_of =
         |case: &Case| files.iter().find(|file| file.kind == case.kind).map_or("", |file| &file.path).to_owned();
     allowed.leave_out(&mut cases, &mut skipped, selection.remote, file_of);

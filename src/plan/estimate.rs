@@ -43,7 +43,8 @@ impl Estimates {
         let servers = by_server(cases).iter().filter(|(server, _)| server.is_some()).count() as f64;
         let pass = |instant: &bool| {
             let start = if *instant { 0.0 } else { SERVER };
-            cases.iter().map(|case| of_case(case, *instant)).sum::<f64>() + servers * start
+            let slices = |case: &Case| f64::from(case.slices.unwrap_or(1));
+            cases.iter().map(|case| of_case(case, *instant) * slices(case)).sum::<f64>() + servers * start
         };
         self.instant.iter().map(pass).sum()
     }

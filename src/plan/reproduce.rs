@@ -86,7 +86,7 @@ impl Plan {
             add("--tier", tier.as_str().to_owned());
         }
         let has_two_sides = self.sides.base.is_some();
-        if has_two_sides && self.strategy != Strategy::Paired {
+        if has_two_sides && (self.strategy != Strategy::Paired || self.tier.is_some()) {
             add("--strategy", self.strategy.as_str().to_owned());
         }
         add("--pairs", self.pairs.to_string());

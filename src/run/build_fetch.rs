@@ -97,7 +97,8 @@ impl BuildFetch<'_> {
 
     async fn wheel(&self, wheel: &Wheel) -> Result<Found> {
         let cache = WheelCache::of(&self.shell.environment)?;
-        let environments = WheelEnvironments { cache: &cache, device: self.device, shell: self.shell };
+        let index = &self.config.wheels.index;
+        let environments = WheelEnvironments { cache: &cache, device: self.device, index, shell: self.shell };
         let installed = match wheel {
             Wheel::File(path) => environments.of_file(path).await?,
             _ => match environments.known(wheel).await? {

@@ -65,7 +65,9 @@ impl Uv {
 
     /// What of the operator's settings of uv decides which packages are installed, as part of the name of an environment.
     pub fn settings(&self) -> String {
-        let decides = |name: &str| name.starts_with("UV_") && !["UV_CACHE_DIR", "UV_OFFLINE"].contains(&name);
+        let decides = |name: &str| {
+            (name.starts_with("UV_") && !["UV_CACHE_DIR", "UV_OFFLINE"].contains(&name)) || name == "PIP_INDEX_URL"
+        };
         let settings = self.variables.iter().filter(|(name, _)| decides(name));
         let shown = settings.map(|(name, value)| {
             // A setting may be a file with versions.
@@ -117,7 +119,9 @@ fn variables(environment: &Environment) -> IndexMap<String, String> {
 async fn run(program: &Path, arguments: &[&str], variables: &IndexMap<String, String>) -> Result<()> {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let words = host_variables::words(variables);
-    let program = Program { name: program, arguments, variables: &words, folder: None, stdin: b"", limit: LIMIT };
+    // Not in the current folder: a pull request could put settings of uv there.
+    let folder = Some(Path::new("/"));
+    let program = Program { name: program, arguments, variables: &words, folder, stdin: b"", limit: LIMIT };
     let output = program::run(&program).await.map_err(|failure| match failure {
         Failure::NotFound => anyhow!("there is no `{name}` any more"),
         failure => anyhow!("`{name}`: {failure}"),

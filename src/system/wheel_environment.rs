@@ -62,6 +62,8 @@ struct Known {
 pub struct WheelEnvironments<'a> {
     pub cache: &'a WheelCache,
     pub device: DeviceName,
+    /// Address of the wheel index, by which environments are told apart.
+    pub index: &'a str,
     pub shell: &'a Shell,
 }
 
@@ -141,7 +143,13 @@ impl WheelEnvironments<'_> {
             }
             other => other.clone(),
         };
-        let key = wheel_cache::key(&[&base.to_string(), self.device.as_str(), std::env::consts::ARCH, &uv.settings()]);
+        let key = wheel_cache::key(&[
+            &base.to_string(),
+            self.device.as_str(),
+            std::env::consts::ARCH,
+            self.index,
+            &uv.settings(),
+        ]);
         self.cache.path(&format!("known/{key}.json"))
     }
 
@@ -197,7 +205,7 @@ impl WheelEnvironments<'_> {
         origin: &Origin<'_>,
     ) -> Result<Installed> {
         let python = name.python();
-        let key = wheel_cache::key(&[&held.sha256, &python, torch.unwrap_or_default(), &uv.settings()]);
+        let key = wheel_cache::key(&[&held.sha256, &python, torch.unwrap_or_default(), self.index, &uv.settings()]);
         let slot = self.cache.slot(&format!("environments/{key}"), self.shell).await?;
         let installed = Installed { folder: slot.folder.clone(), held: held.clone() };
         if WheelCache::held::<Held>(&slot.folder).is_some() {

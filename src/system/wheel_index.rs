@@ -90,7 +90,10 @@ impl WheelIndex {
         let cannot = || format!("cannot query the wheel index for {wheel}");
         let state = self.in_folder(&folder).await.with_context(cannot).world()?;
         match (wheel, state) {
-            (Wheel::Version { version, .. }, WheelState::Missing(_)) => {
+            // PyPI has one build: for NVIDIA GPUs, and another distribution for processors.
+            (Wheel::Version { version, variant: None }, WheelState::Missing(_))
+                if self.device == DeviceName::Cuda || self.device.is_cpu() =>
+            {
                 self.on_pypi(version).await.with_context(cannot).world()
             }
             (_, state) => Ok(state),

@@ -49,7 +49,7 @@ impl World {
         world.program(
             "uv",
             &format!(
-                r#"echo "$@" >>{root}/uv.log; env >>{root}/uv.env
+                r#"echo "$@" >>{root}/uv.log; env >>{root}/uv.env; pwd >{root}/uv.folder
 {script}
 for last; do :; done
 if [ "$1" = venv ]; then mkdir -p "$last/bin"; exit; fi
@@ -154,6 +154,8 @@ fn two_wheels_are_installed_once_and_measured_in_pairs() {
     assert_eq!(digest(&subject.head).raw(), "sha256:546e419458646382e82e7bfdea742014632dfc47fd4caea4df3d686b60284263");
     assert_eq!(subject.head.clone().unwrap().commit.unwrap().raw(), HEAD);
     assert_eq!(world.installations(), 2);
+    // A pull request could put settings of uv into the folder of the run.
+    assert_eq!(fs::read_to_string(world.root().join("uv.folder")).unwrap(), "/\n");
 
     world.asked.lock().unwrap().clear();
     let again = world.run("two", &base, &head, &[]).output().unwrap();
@@ -256,7 +258,7 @@ fn an_installation_that_fails_or_is_killed_leaves_nothing_that_is_used() {
         "{line}"
     );
 
-    let slow = World::new(&format!("[ \"$1\" = venv ] || while [ ! -e {0} ]; do sleep 0.1; done", "go"));
+    let slow = World::new("[ \"$1\" = venv ] || while [ ! -e \"$(dirname \"$0\")/../go\" ]; do sleep 0.1; done");
     let mut killed = slow.run("out", "none", &head, &[]).stderr(Stdio::null()).spawn().unwrap();
     wait_until("an installation", || slow.installations() == 1);
     killed.kill().unwrap();
@@ -406,7 +408,7 @@ fn a_missing_wheel_of_base_falls_back_to_an_earlier_commit() {
 
 #[test]
 fn an_interrupt_during_an_installation_ends_it() {
-    let world = World::new("[ \"$1\" = venv ] || { echo $$ >pid; sleep 300; }");
+    let world = World::new("[ \"$1\" = venv ] || { echo $$ >\"$(dirname \"$0\")/../pid\"; sleep 300; }");
     let run = world.run("out", "none", &format!("wheel:{HEAD}"), &[]).stderr(Stdio::null()).spawn().unwrap();
     wait_until("an installation", || fs::read_to_string(world.root().join("pid")).is_ok_and(|pid| pid.ends_with('\n')));
     let id = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
