@@ -243,21 +243,7 @@ fn summarized(outcomes: &[(String, ObjectOutcome)], root: &Path) -> Delivery {
 
 /// The files of records in a folder, in order; none without the folder.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = || format!("cannot read the folder `{}`", folder.display());
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(cannot)?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(cannot)?.path();
-        if file_name(&path).starts_with("benchmark_results_") && path.extension().is_some_and(|it| it == "json") {
-            paths.push(path);
-        }
-        ensure!(paths.len() <= FILES_LIMIT, "`{}` contains more than {FILES_LIMIT} files of records", folder.display());
-    }
-    paths.sort();
-    Ok(paths)
+    output::json_files(folder, FILES_LIMIT, |name| name.starts_with("benchmark_results_"))
 }
 
 fn file_name(path: &Path) -> String {

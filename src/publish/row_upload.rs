@@ -128,22 +128,7 @@ fn place(from: &Path, to: &Path, text: &str) -> Result<()> {
 
 /// The rows directly in a folder, in order; none without the folder.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = || format!("cannot read the folder `{}`", folder.display());
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(cannot)?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(cannot)?.path();
-        let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if path.extension().is_some_and(|end| end == "json") && !is_hidden {
-            paths.push(path);
-        }
-        anyhow::ensure!(paths.len() <= MOST_ROWS, "`{}` has more than {MOST_ROWS} rows", folder.display());
-    }
-    paths.sort();
-    Ok(paths)
+    output::json_files(folder, MOST_ROWS, |name| !name.starts_with('.'))
 }
 
 fn summarized(outcomes: &[(String, PostReply)], folder: &Path) -> Delivery {

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
 use crate::environment::Environment;
 use crate::system::data_sets::HubFile;
-use crate::system::registry::registry_url::is_private;
+use crate::system::retrying_http;
 
 /// Most bytes of a data set: ShareGPT has 0.7 GB.
 pub const LIMIT: u64 = 8 << 30;
@@ -28,9 +27,6 @@ const WHOLE: Duration = Duration::from_secs(3600);
 
 /// Attempts after the first, for answers that say that the hub is busy and for lost connections.
 const RETRIES: u32 = 2;
-
-/// Most redirects: from the hub to the store that has its files.
-const REDIRECTS: usize = 5;
 
 /// A file that was downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,18 +75,12 @@ impl From<anyhow::Error> for Failure {
 }
 
 fn client() -> Result<Client> {
-    // reqwest drops `Authorization` where a redirect leaves the host.
-    let policy = Policy::custom(|attempt| {
-        if attempt.previous().len() > REDIRECTS {
-            attempt.error("too many redirects")
-        } else if is_private(attempt.url()) {
-            attempt.follow()
-        } else {
-            attempt.error("a redirect to plain http")
-        }
-    });
     let agent = concat!("vllm-perf/", env!("CARGO_PKG_VERSION"));
-    let client = Client::builder().redirect(policy).user_agent(agent).connect_timeout(SILENCE).read_timeout(SILENCE);
+    let client = Client::builder()
+        .redirect(retrying_http::redirects())
+        .user_agent(agent)
+        .connect_timeout(SILENCE)
+        .read_timeout(SILENCE);
     client.timeout(WHOLE).build().context("cannot make an HTTP client")
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use vllm_verdict::side::Side;
 use vllm_verdict::strategy::{Pass, Phase};
 
@@ -58,6 +58,29 @@ pub fn delete(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The `.json` files directly in a folder whose names are wanted, in order; none without the folder.
+///
+/// # Errors
+/// When the folder cannot be read, or has more than `most` of them.
+pub fn json_files(folder: &Path, most: usize, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let cannot = || format!("cannot read the folder `{}`", folder.display());
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(cannot)?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(cannot)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|end| end == "json") && is_wanted(&name) {
+            paths.push(path);
+        }
+        ensure!(paths.len() <= most, "`{}` has more than {most} such files", folder.display());
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Waits until the names in a folder are on disk. A file system that cannot do that for folders is not an error.

@@ -51,22 +51,12 @@ impl RetryingHttp {
 
     /// The same with a time limit for each request.
     pub fn with_limit(pause: Duration, limit: Duration) -> anyhow::Result<Self> {
-        // reqwest drops `Authorization` where a redirect leaves the host. A redirect to a plain connection is an error.
-        let policy = Policy::custom(|attempt| {
-            if attempt.previous().len() > 5 {
-                attempt.error("too many redirects")
-            } else if is_private(attempt.url()) {
-                attempt.follow()
-            } else {
-                attempt.error("a redirect to plain http")
-            }
-        });
         let agent = concat!("vllm-perf/", env!("CARGO_PKG_VERSION"));
         let client = |policy| {
             let client = Client::builder().redirect(policy).user_agent(agent).timeout(limit).build();
             client.context("cannot make an HTTP client").world()
         };
-        Ok(Self { client: client(policy)?, tokens: client(Policy::none())?, pause })
+        Ok(Self { client: client(redirects())?, tokens: client(Policy::none())?, pause })
     }
 
     /// Sends a request, again where that may help.
@@ -89,6 +79,23 @@ impl RetryingHttp {
             pause *= 2;
         }
     }
+}
+
+/// Most redirects of one request.
+const REDIRECTS: usize = 5;
+
+/// Which redirects are followed: none to a plain connection with another machine. reqwest drops `Authorization` where one leaves
+/// the host.
+pub fn redirects() -> Policy {
+    Policy::custom(|attempt| {
+        if attempt.previous().len() > REDIRECTS {
+            attempt.error("too many redirects")
+        } else if is_private(attempt.url()) {
+            attempt.follow()
+        } else {
+            attempt.error("a redirect to plain http")
+        }
+    })
 }
 
 /// A failure of a server that may pass.
